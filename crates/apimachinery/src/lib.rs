@@ -1,0 +1,1 @@
+//! Group, version and kind, metadata, `Value` trees, Quantity, Time, selectors, field paths, `Status`, `ErrorList`, `Clock`.

@@ -1,0 +1,1 @@
+//! Filters, authentication, authorization, admission, verb handlers, registry, watch cache.

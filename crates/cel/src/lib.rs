@@ -1,0 +1,1 @@
+//! Kubernetes' CEL: parse, type-check, cost, evaluate over `Value`.

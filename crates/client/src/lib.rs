@@ -1,0 +1,1 @@
+//! The one door to the API: in-process or HTTPS, informers, work queue, leases, events.

@@ -1,0 +1,1 @@
+//! Running CNI plugins, and the built-in pod network.

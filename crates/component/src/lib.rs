@@ -1,0 +1,1 @@
+//! What every component shares: feature gates, health, metrics registry, logging set-up.

@@ -1,0 +1,1 @@
+//! Pod workers, probes, volumes and node status over the CRI.

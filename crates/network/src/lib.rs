@@ -1,0 +1,1 @@
+//! Routes and VXLAN between nodes, NetworkPolicy.

@@ -1,0 +1,1 @@
+//! Keys, certificates, signing, kubeconfig, rotation.

@@ -1,0 +1,1 @@
+//! Queue, snapshot and framework, one file per plugin.

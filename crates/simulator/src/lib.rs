@@ -1,0 +1,1 @@
+//! Hollow nodes: thousands of simulated kubelets against any API server.

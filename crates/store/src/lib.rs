@@ -1,0 +1,1 @@
+//! Revisioned keys and bytes: the one contract, and its engines.

@@ -1,0 +1,3 @@
+//! The one binary: flags, wiring, PKI bootstrap.
+
+fn main() {}

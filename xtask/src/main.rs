@@ -1,0 +1,3 @@
+//! Code generation, tidy, and what CI runs.
+
+fn main() {}
