@@ -1,0 +1,505 @@
+//! The in-memory ordered view: one persistent map per bucket and the ring of its recent events.
+//!
+//! An engine publishes what is durable; readers take snapshots in O(1) and watch the rings. A bucket keeps its own
+//! horizon, so that a busy one cannot push a quiet one's history out.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use imbl::OrdMap;
+use parking_lot::RwLock;
+use tokio::sync::Notify;
+
+use crate::contract::{Error, Result, Snapshot};
+use crate::model::{Entry, Event, EventKind, Revision};
+
+/// The entries of a bucket by name.
+pub(crate) type Map = OrdMap<Arc<str>, Arc<Entry>>;
+
+/// How much history is kept. A bucket loses its oldest events when any limit is passed.
+#[derive(Clone, Copy, Debug)]
+pub struct History {
+    /// Events older than this go.
+    pub age: Duration,
+    /// Events of one bucket.
+    pub events: usize,
+    /// Bytes held by the history of all buckets beyond what is live; the bucket that holds most gives first.
+    pub bytes: usize,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { age: Duration::from_secs(600), events: 100_000, bytes: 24 << 20 }
+    }
+}
+
+/// A bucket's sizes and counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BucketStats {
+    /// The bucket's prefix.
+    pub prefix: Arc<str>,
+    /// Its keys.
+    pub keys: usize,
+    /// Bytes of their names and values.
+    pub bytes: u64,
+    /// Events in its history.
+    pub events: usize,
+    /// Bytes the history holds beyond what is live, an estimate.
+    pub history_bytes: usize,
+    /// The oldest revision it can be read at and watched from.
+    pub oldest: Revision,
+}
+
+/// What one event costs beside the version that it superseded.
+const EVENT_COST: usize = 256;
+
+fn cost(event: &Event) -> usize {
+    EVENT_COST + event.previous.as_ref().map_or(0, |previous| previous.value.len())
+}
+
+/// The recent events of a bucket. Events have sequence numbers so that a watcher's position is one number.
+#[derive(Default)]
+pub(crate) struct Ring {
+    events: VecDeque<Arc<Event>>,
+    /// Sequence number of the front.
+    first: u64,
+    /// Events up to and including this revision may be gone.
+    pub(crate) horizon: Revision,
+    bytes: usize,
+}
+
+impl Ring {
+    /// The position after `after`, or `Compacted`.
+    pub(crate) fn position_after(&self, after: Revision) -> Result<u64> {
+        if after < self.horizon {
+            return Err(Error::Compacted { oldest: self.horizon });
+        }
+        Ok(self.first + self.events.partition_point(|event| event.revision <= after) as u64)
+    }
+
+    /// Appends to `into` at most `limit` events (and the rest of the last one's revision) from position `next`,
+    /// leaving out those not after `after`; returns the new position.
+    pub(crate) fn collect(
+        &self,
+        next: u64,
+        after: Revision,
+        limit: usize,
+        into: &mut Vec<Arc<Event>>,
+    ) -> Result<u64> {
+        let Some(offset) = next.checked_sub(self.first) else {
+            return Err(Error::Compacted { oldest: self.horizon });
+        };
+        let mut position = next;
+        for event in self.events.range(offset as usize..) {
+            if into.len() >= limit && into.last().is_some_and(|last| last.revision != event.revision) {
+                break;
+            }
+            position += 1;
+            if event.revision > after {
+                into.push(event.clone());
+            }
+        }
+        Ok(position)
+    }
+
+    /// The next event at or after position `next` and after revision `after`, if it is there (or lost).
+    pub(crate) fn peek(&self, next: u64, after: Revision) -> Option<Revision> {
+        let offset = match next.checked_sub(self.first) {
+            Some(offset) => offset as usize,
+            None => return Some(self.horizon),
+        };
+        self.events.range(offset..).map(|event| event.revision).find(|revision| *revision > after)
+    }
+
+    fn push(&mut self, event: Arc<Event>) -> usize {
+        let bytes = cost(&event);
+        self.bytes += bytes;
+        self.events.push_back(event);
+        bytes
+    }
+
+    /// Drops the oldest event and moves the horizon; the rest of its revision goes with it.
+    fn pop(&mut self, gone: &mut Vec<Arc<Event>>) -> usize {
+        let mut freed = 0;
+        while let Some(front) = self.events.front() {
+            if freed > 0 && front.revision > self.horizon {
+                break;
+            }
+            self.horizon = front.revision;
+            freed += cost(front);
+            self.first += 1;
+            gone.extend(self.events.pop_front());
+        }
+        self.bytes -= freed;
+        freed
+    }
+
+    fn trim_to(&mut self, revision: Revision, gone: &mut Vec<Arc<Event>>) -> usize {
+        let mut freed = 0;
+        while self.events.front().is_some_and(|front| front.revision <= revision) {
+            freed += self.pop(gone);
+        }
+        self.horizon = self.horizon.max(revision);
+        freed
+    }
+}
+
+/// A bucket's history and those who wait for it.
+pub(crate) struct Bucket {
+    pub(crate) prefix: Arc<str>,
+    pub(crate) ring: RwLock<Ring>,
+    pub(crate) notify: Notify,
+}
+
+struct Shelf {
+    map: Map,
+    bytes: u64,
+    bucket: Arc<Bucket>,
+}
+
+#[derive(Default)]
+struct State {
+    revision: Revision,
+    compacted: Revision,
+    shelves: HashMap<Arc<str>, Shelf>,
+    /// Bytes of all rings.
+    history_bytes: usize,
+    /// When revisions were published, coarsely, oldest first: for the history's age.
+    marks: VecDeque<Mark>,
+}
+
+/// "This revision was the newest at this time."
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) at_ms: u64,
+    pub(crate) revision: Revision,
+}
+
+/// The time between two marks: how coarsely the history's age is kept.
+const MARK_EVERY_MS: u64 = 5_000;
+
+/// A bucket taken out of, or put into, the view whole.
+#[derive(Clone)]
+pub(crate) struct BucketImage {
+    pub(crate) prefix: Arc<str>,
+    pub(crate) map: Map,
+    pub(crate) events: Vec<Arc<Event>>,
+    pub(crate) horizon: Revision,
+}
+
+/// The whole view at one moment.
+#[derive(Clone, Default)]
+pub(crate) struct Image {
+    pub(crate) revision: Revision,
+    pub(crate) compacted: Revision,
+    pub(crate) marks: Vec<Mark>,
+    pub(crate) buckets: Vec<BucketImage>,
+}
+
+/// See the module.
+pub(crate) struct View {
+    state: RwLock<State>,
+    visible: AtomicU64,
+    closed: AtomicBool,
+    advanced: Notify,
+    history: History,
+}
+
+impl View {
+    /// A view that begins as `image`.
+    pub(crate) fn new(image: Image, history: History) -> Self {
+        let mut state = State { revision: image.revision, compacted: image.compacted, ..State::default() };
+        state.marks.extend(image.marks);
+        for BucketImage { prefix, map, events, horizon } in image.buckets {
+            let mut ring = Ring { horizon, ..Ring::default() };
+            for event in events {
+                state.history_bytes += ring.push(event);
+            }
+            let bytes = map.values().map(size).sum();
+            let bucket =
+                Arc::new(Bucket { prefix: prefix.clone(), ring: RwLock::new(ring), notify: Notify::new() });
+            state.shelves.insert(prefix, Shelf { map, bytes, bucket });
+        }
+        Self {
+            visible: AtomicU64::new(state.revision.0),
+            state: RwLock::new(state),
+            closed: AtomicBool::new(false),
+            advanced: Notify::new(),
+            history,
+        }
+    }
+
+    /// The newest revision of which everything is visible, events included.
+    pub(crate) fn visible(&self) -> Revision {
+        Revision(self.visible.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Ends every watch and every wait.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        for shelf in self.state.read().shelves.values() {
+            shelf.bucket.notify.notify_waiters();
+        }
+        self.advanced.notify_waiters();
+    }
+
+    pub(crate) async fn wait_for(&self, revision: Revision) -> Result<()> {
+        loop {
+            let woken = self.advanced.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            if self.visible() >= revision {
+                return Ok(());
+            }
+            if self.is_closed() {
+                return Err(Error::Closed);
+            }
+            woken.await;
+        }
+    }
+
+    pub(crate) fn snapshot(&self, prefix: &str) -> Snapshot {
+        let state = self.state.read();
+        let entries = state.shelves.get(prefix).map(|shelf| shelf.map.clone()).unwrap_or_default();
+        Snapshot { revision: state.revision, entries }
+    }
+
+    pub(crate) fn get(&self, prefix: &str, name: &str) -> Option<Arc<Entry>> {
+        self.state.read().shelves.get(prefix)?.map.get(name).cloned()
+    }
+
+    /// The bucket at an older revision: today's map with the newer events undone.
+    pub(crate) fn snapshot_at(&self, prefix: &str, revision: Revision) -> Result<Snapshot> {
+        let (mut entries, undo) = {
+            let state = self.state.read();
+            if revision > state.revision {
+                return Err(Error::Future { asked: revision, current: state.revision });
+            }
+            let Some(shelf) = state.shelves.get(prefix) else {
+                if revision < state.compacted {
+                    return Err(Error::Compacted { oldest: state.compacted });
+                }
+                return Ok(Snapshot { revision, entries: Map::new() });
+            };
+            // The state's lock is held: map and ring are of the same revision.
+            let ring = shelf.bucket.ring.read();
+            let from = (ring.position_after(revision)? - ring.first) as usize;
+            (shelf.map.clone(), ring.events.range(from..).cloned().collect::<Vec<_>>())
+        };
+        for event in undo.iter().rev() {
+            match &event.previous {
+                Some(previous) => entries.insert(previous.name.clone(), previous.clone()),
+                None => entries.remove(&*event.entry.name),
+            };
+        }
+        Ok(Snapshot { revision, entries })
+    }
+
+    /// The bucket's history, made if this is the first time anyone asks.
+    pub(crate) fn bucket(&self, prefix: &str) -> Arc<Bucket> {
+        if let Some(shelf) = self.state.read().shelves.get(prefix) {
+            return shelf.bucket.clone();
+        }
+        self.state.write().shelf(&Arc::from(prefix)).bucket.clone()
+    }
+
+    pub(crate) fn oldest(&self, prefix: &str) -> Revision {
+        let state = self.state.read();
+        state.shelves.get(prefix).map_or(state.compacted, |shelf| shelf.bucket.ring.read().horizon)
+    }
+
+    /// Makes durable changes visible: the new roots of the touched buckets, and the events in order.
+    pub(crate) fn publish(
+        &self,
+        revision: Revision,
+        now_ms: u64,
+        roots: Vec<(Arc<str>, Map)>,
+        events: &[Arc<Event>],
+    ) {
+        let mut gone = Vec::new();
+        let mut old = Vec::with_capacity(roots.len());
+        let mut woken = Vec::with_capacity(roots.len());
+        {
+            let mut state = self.state.write();
+            state.revision = revision;
+            for (prefix, map) in roots {
+                let shelf = state.shelf(&prefix);
+                old.push(std::mem::replace(&mut shelf.map, map));
+                woken.push(shelf.bucket.clone());
+            }
+            // Runs of events of one bucket take its lock once.
+            let mut rest = events;
+            while let Some(first) = rest.first() {
+                let run = rest.iter().take_while(|event| Arc::ptr_eq(&event.prefix, &first.prefix)).count();
+                let (now, later) = rest.split_at(run);
+                rest = later;
+                let mut added = 0;
+                let shelf = state.shelf(&first.prefix);
+                let mut ring = shelf.bucket.ring.write();
+                for event in now {
+                    shelf.bytes += event.current().map_or(0, size);
+                    shelf.bytes -= event.previous.as_ref().map_or(0, size);
+                    added += ring.push(event.clone());
+                }
+                let mut freed = 0;
+                while ring.events.len() > self.history.events {
+                    freed += ring.pop(&mut gone);
+                }
+                drop(ring);
+                state.history_bytes = state.history_bytes + added - freed;
+            }
+            state.keep_within(&self.history, now_ms, &mut gone);
+        }
+        self.visible.store(revision.0, Ordering::Release);
+        for bucket in woken {
+            bucket.notify.notify_waiters();
+        }
+        self.advanced.notify_waiters();
+        // Old roots and events are freed outside the lock.
+        drop((old, gone));
+    }
+
+    /// Forgets the history up to `revision`.
+    pub(crate) fn compact(&self, revision: Revision) {
+        let mut gone = Vec::new();
+        let mut state = self.state.write();
+        state.compacted = state.compacted.max(revision);
+        state.trim_to(revision, &mut gone);
+        drop(state);
+        drop(gone);
+    }
+
+    pub(crate) fn compacted(&self) -> Revision {
+        self.state.read().compacted
+    }
+
+    /// The whole view, for an engine's snapshot.
+    pub(crate) fn image(&self) -> Image {
+        let state = self.state.read();
+        let mut buckets: Vec<_> = state
+            .shelves
+            .values()
+            .map(|shelf| {
+                let ring = shelf.bucket.ring.read();
+                BucketImage {
+                    prefix: shelf.bucket.prefix.clone(),
+                    map: shelf.map.clone(),
+                    events: ring.events.iter().cloned().collect(),
+                    horizon: ring.horizon,
+                }
+            })
+            .collect();
+        buckets.sort_by(|a, b| a.prefix.cmp(&b.prefix));
+        Image {
+            revision: state.revision,
+            compacted: state.compacted,
+            marks: state.marks.iter().copied().collect(),
+            buckets,
+        }
+    }
+
+    pub(crate) fn stats(&self) -> (Revision, Revision, Vec<BucketStats>) {
+        let state = self.state.read();
+        let mut buckets: Vec<_> = state
+            .shelves
+            .values()
+            .map(|shelf| {
+                let ring = shelf.bucket.ring.read();
+                BucketStats {
+                    prefix: shelf.bucket.prefix.clone(),
+                    keys: shelf.map.len(),
+                    bytes: shelf.bytes,
+                    events: ring.events.len(),
+                    history_bytes: ring.bytes,
+                    oldest: ring.horizon,
+                }
+            })
+            .collect();
+        buckets.sort_by(|a, b| a.prefix.cmp(&b.prefix));
+        (state.revision, state.compacted, buckets)
+    }
+
+    /// Bytes of live names and values, and of the history.
+    pub(crate) fn sizes(&self) -> (u64, u64) {
+        let state = self.state.read();
+        (state.shelves.values().map(|shelf| shelf.bytes).sum(), state.history_bytes as u64)
+    }
+}
+
+impl State {
+    fn shelf(&mut self, prefix: &Arc<str>) -> &mut Shelf {
+        let horizon = self.compacted;
+        self.shelves.entry(prefix.clone()).or_insert_with(|| Shelf {
+            map: Map::new(),
+            bytes: 0,
+            bucket: Arc::new(Bucket {
+                prefix: prefix.clone(),
+                ring: RwLock::new(Ring { horizon, ..Ring::default() }),
+                notify: Notify::new(),
+            }),
+        })
+    }
+
+    fn keep_within(&mut self, history: &History, now_ms: u64, gone: &mut Vec<Arc<Event>>) {
+        if self.marks.back().is_none_or(|mark| mark.at_ms.saturating_add(MARK_EVERY_MS) <= now_ms) {
+            self.marks.push_back(Mark { at_ms: now_ms, revision: self.revision });
+            let age = u64::try_from(history.age.as_millis()).unwrap_or(u64::MAX);
+            let mut until = None;
+            while self.marks.front().is_some_and(|mark| mark.at_ms.saturating_add(age) < now_ms) {
+                until = self.marks.pop_front();
+            }
+            if let Some(mark) = until {
+                self.trim_to(mark.revision, gone);
+            }
+        }
+        if self.history_bytes <= history.bytes {
+            return;
+        }
+        // A sixteenth below the limit, so that this is not every batch's work.
+        let goal = history.bytes - history.bytes / 16;
+        while self.history_bytes > goal {
+            let Some(largest) = self.shelves.values().max_by_key(|shelf| shelf.bucket.ring.read().bytes)
+            else {
+                return;
+            };
+            let mut ring = largest.bucket.ring.write();
+            let stop = ring.bytes / 2;
+            let mut freed = 0;
+            while self.history_bytes - freed > goal && ring.bytes > stop {
+                freed += ring.pop(gone);
+            }
+            drop(ring);
+            if freed == 0 {
+                return;
+            }
+            self.history_bytes -= freed;
+        }
+    }
+
+    fn trim_to(&mut self, revision: Revision, gone: &mut Vec<Arc<Event>>) {
+        let mut freed = 0;
+        for shelf in self.shelves.values() {
+            freed += shelf.bucket.ring.write().trim_to(revision, gone);
+        }
+        self.history_bytes -= freed;
+    }
+}
+
+/// Bytes of an entry's name and value.
+pub(crate) fn size(entry: &Arc<Entry>) -> u64 {
+    (entry.name.len() + entry.value.len()) as u64
+}
+
+/// Applies an event to a map.
+pub(crate) fn apply(map: &mut Map, event: &Event) {
+    match event.kind {
+        EventKind::Put => map.insert(event.entry.name.clone(), event.entry.clone()),
+        EventKind::Delete => map.remove(&*event.entry.name),
+    };
+}
