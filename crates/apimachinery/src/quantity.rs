@@ -214,23 +214,24 @@ fn div_away_from_zero(value: i128, divisor: i128) -> (i128, bool) {
     if rest == 0 { (quotient, true) } else { (quotient + value.signum(), false) }
 }
 
-/// The mantissa at another exponent, rounded away from zero and capped; true when exact.
-fn rescale(mantissa: i128, from: i32, to: i32) -> (i128, bool) {
+/// The mantissa at another exponent, rounded away from zero, and whether that was exact; none when
+/// 128 bits cannot hold it.
+fn shift(mantissa: i128, from: i32, to: i32) -> Option<(i128, bool)> {
     let distance = i64::from(from) - i64::from(to);
-    if mantissa == 0 || distance == 0 {
-        return (mantissa, true);
-    }
     let factor = u32::try_from(distance.unsigned_abs()).ok().and_then(|power| 10i128.checked_pow(power));
-    match (distance > 0, factor) {
-        (true, Some(factor)) => match mantissa.checked_mul(factor) {
-            Some(mantissa) => (mantissa, true),
-            None => (cap(mantissa), false),
-        },
-        (true, None) => (cap(mantissa), false),
-        (false, Some(factor)) => div_away_from_zero(mantissa, factor),
+    match factor {
+        _ if mantissa == 0 => Some((0, true)),
+        Some(factor) if distance >= 0 => Some((mantissa.checked_mul(factor)?, true)),
+        Some(factor) => Some(div_away_from_zero(mantissa, factor)),
+        None if distance >= 0 => None,
         // The factor is larger than any mantissa.
-        (false, None) => (mantissa.signum(), false),
+        None => Some((mantissa.signum(), false)),
     }
+}
+
+/// Like [`shift`], capped.
+fn rescale(mantissa: i128, from: i32, to: i32) -> (i128, bool) {
+    shift(mantissa, from, to).unwrap_or((cap(mantissa), false))
 }
 
 fn cap(mantissa: i128) -> i128 {
@@ -254,45 +255,24 @@ fn cmp_scaled(a: (i128, i32), b: (i128, i32)) -> Ordering {
         return cmp_scaled(b, a).reverse();
     }
     // Same sign, and a's unit is the larger one. If a does not fit into b's unit, a is further out.
-    let distance = i64::from(a.1) - i64::from(b.1);
-    let in_units_of_b = u32::try_from(distance)
-        .ok()
-        .and_then(|power| 10i128.checked_pow(power))
-        .and_then(|factor| a.0.checked_mul(factor));
-    match in_units_of_b {
-        Some(value) => value.cmp(&b.0),
+    match shift(a.0, a.1, b.1) {
+        Some((value, _)) => value.cmp(&b.0),
         None => a.0.cmp(&0),
     }
 }
 
-/// The sum of two amounts, neither zero. Where 128 bits cannot hold it, the finest digits are
-/// rounded away.
+/// The sum of two amounts, neither zero, in the finest unit in which 128 bits can hold it.
 fn add_scaled(a: (i128, i32), b: (i128, i32)) -> (i128, i32) {
-    let (fine, coarse) = if a.1 <= b.1 { (a, b) } else { (b, a) };
-    let (mut fine, mut coarse) = (fine, strip_zeros(coarse.0, coarse.1));
+    // Finer than 39 digits below the coarser unit, nothing can be held.
+    let coarse = a.1.max(b.1);
+    let mut unit = a.1.min(b.1).max(coarse.saturating_sub(39));
     loop {
-        if fine.1 <= coarse.1 {
-            if let (value, true) = rescale(coarse.0, coarse.1, fine.1) {
-                if let Some(sum) = value.checked_add(fine.0) {
-                    return (sum, fine.1);
-                }
-            }
-        } else {
-            (fine, coarse) = (coarse, fine);
-            continue;
-        }
-        // One digit fewer. When only one unit is left of the fine part, jump to the coarse one.
-        if fine.0.unsigned_abs() <= 1 && fine.1 < coarse.1 {
-            fine.1 = fine.1.max(coarse.1.saturating_sub(38)).max(fine.1 + 1).min(coarse.1);
-        } else {
-            fine = (div_away_from_zero(fine.0, 10).0, fine.1.saturating_add(1));
-        }
-        if fine.1 >= coarse.1 {
-            let scaled = div_away_from_zero(coarse.0, 10).0;
-            if fine.0.checked_add(coarse.0).is_none() {
-                coarse = (scaled, coarse.1.saturating_add(1));
+        if let (Some((x, _)), Some((y, _))) = (shift(a.0, a.1, unit), shift(b.0, b.1, unit)) {
+            if let Some(sum) = x.checked_add(y) {
+                return (sum, unit);
             }
         }
+        unit = unit.saturating_add(1);
     }
 }
 
