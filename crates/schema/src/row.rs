@@ -69,6 +69,17 @@ pub enum Type {
     Ref(TypeId),
 }
 
+impl Type {
+    /// The type that lists and maps of this type are in the end made of, if it has a row.
+    pub fn element(&self) -> Option<TypeId> {
+        match self {
+            Type::Ref(id) => Some(*id),
+            Type::List(inner) | Type::Map(inner) => inner.element(),
+            _ => None,
+        }
+    }
+}
+
 /// When a field is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
@@ -151,6 +162,8 @@ pub struct Inlined {
 pub enum Shape {
     /// An object with the listed fields.
     Struct,
+    /// An object with the listed fields that keeps the others (`x-kubernetes-preserve-unknown-fields`).
+    Open,
     /// An object without known fields.
     Object,
     /// A scalar or free-form value; [`TypeRow::scalar`] says which.
@@ -181,10 +194,15 @@ pub struct TypeRow {
 impl TypeRow {
     /// The field with this JSON name.
     pub fn field(&self, name: &str) -> Option<&Field> {
+        self.index(name).map(|i| &self.fields[i])
+    }
+
+    /// The place of the field with this JSON name.
+    pub fn index(&self, name: &str) -> Option<usize> {
         self.by_name
             .binary_search_by(|i| self.fields[usize::from(*i)].name.as_ref().cmp(name))
             .ok()
-            .map(|i| &self.fields[usize::from(self.by_name[i])])
+            .map(|i| usize::from(self.by_name[i]))
     }
 }
 

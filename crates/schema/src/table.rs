@@ -3,8 +3,11 @@
 //! The built-in table is `api::table()`; each custom resource version has a small table
 //! of its own whose `ObjectMeta` is copied in from the built-in one.
 
-use crate::row::{ResourceRow, Seq, TypeId, TypeRow};
+use crate::row::{Presence, ResourceRow, Seq, Type, TypeId, TypeRow};
+use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 /// Types and resources with their indices.
 #[derive(Debug)]
@@ -15,7 +18,70 @@ pub struct Table {
     by_gvk: HashMap<(String, String, String), TypeId>,
     /// Group, version, resource (with its subresource) to the index of its row.
     by_resource: HashMap<(String, String, String), usize>,
+    derived: Vec<Derived>,
 }
+
+/// What the readers would otherwise work out of a type's fields again and again.
+#[derive(Debug, Default)]
+struct Derived {
+    /// Fields that are written although absent, in JSON order.
+    filled: Box<[u16]>,
+    /// Fields with a default that is applied.
+    defaults: Box<[(u16, Value)]>,
+    /// Whether the type or anything within it has a default.
+    reaches_default: bool,
+    /// Whether the type or anything within it has a gated field.
+    reaches_gate: bool,
+}
+
+impl Derived {
+    fn of(row: &TypeRow) -> Self {
+        let defaults: Box<[(u16, Value)]> = (0u16..)
+            .zip(row.fields.iter())
+            .filter_map(|(i, f)| Some((i, serde_json::from_str(f.default.as_deref()?).ok()?)))
+            .collect();
+        let filled = |f: &crate::row::Field| match f.presence {
+            Presence::Always => true,
+            Presence::OmitZero => false,
+            Presence::OmitEmpty => {
+                let never_empty = matches!(
+                    f.ty,
+                    Type::Ref(_) | Type::Time | Type::MicroTime | Type::Quantity | Type::IntOrString | Type::Any | Type::Object
+                );
+                !f.pointer && never_empty
+            }
+        };
+        Derived {
+            filled: (0u16..).zip(row.fields.iter()).filter(|(_, f)| filled(f)).map(|(i, _)| i).collect(),
+            reaches_default: !defaults.is_empty(),
+            reaches_gate: row.fields.iter().any(|f| f.gate.is_some()),
+            defaults,
+        }
+    }
+}
+
+fn derive(types: &[TypeRow]) -> Vec<Derived> {
+    let mut derived: Vec<Derived> = types.iter().map(Derived::of).collect();
+    // Types may be recursive: spread the two marks until nothing changes.
+    loop {
+        let mut changed = false;
+        for (i, row) in types.iter().enumerate() {
+            for id in row.fields.iter().filter_map(|f| f.ty.element()) {
+                let inner = &derived[id.0 as usize];
+                let (default, gate) = (inner.reaches_default, inner.reaches_gate);
+                let own = &mut derived[i];
+                changed |= default && !own.reaches_default || gate && !own.reaches_gate;
+                own.reaches_default |= default;
+                own.reaches_gate |= gate;
+            }
+        }
+        if !changed {
+            return derived;
+        }
+    }
+}
+
+static EMPTY: LazyLock<Table> = LazyLock::new(|| Table::new(Cow::Borrowed(&[]), Cow::Borrowed(&[])));
 
 impl Table {
     /// Builds the indices over rows.
@@ -35,7 +101,33 @@ impl Table {
             .enumerate()
             .map(|(i, r)| ((r.group.to_string(), r.version.to_string(), r.resource.to_string()), i))
             .collect();
-        Table { types, resources, by_name, by_gvk, by_resource }
+        let derived = derive(&types);
+        Table { types, resources, by_name, by_gvk, by_resource, derived }
+    }
+
+    /// A table without types, for what needs none.
+    pub fn empty() -> &'static Table {
+        &EMPTY
+    }
+
+    /// Indices of the fields that are written although absent, in JSON order.
+    pub(crate) fn filled(&self, id: TypeId) -> &[u16] {
+        &self.derived[id.0 as usize].filled
+    }
+
+    /// Fields of the type with a default that is applied.
+    pub(crate) fn defaults(&self, id: TypeId) -> &[(u16, Value)] {
+        &self.derived[id.0 as usize].defaults
+    }
+
+    /// Whether the type or anything within it has a default.
+    pub(crate) fn reaches_default(&self, id: TypeId) -> bool {
+        self.derived[id.0 as usize].reaches_default
+    }
+
+    /// Whether the type or anything within it has a gated field.
+    pub(crate) fn reaches_gate(&self, id: TypeId) -> bool {
+        self.derived[id.0 as usize].reaches_gate
     }
 
     /// The row of a type.

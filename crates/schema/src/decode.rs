@@ -1,0 +1,284 @@
+//! JSON and YAML text to a `Value` in canonical form: exactly what Go's decoding into the typed struct and encoding
+//! it again would leave. Known fields only, zero values as the row's presence says, times and quantities canonical.
+//!
+//! One pass: a serde seed carries the row along the parser. What strict field validation would report (unknown and
+//! duplicate fields) is collected with its path; the first type mismatch is remembered in Go's words while the rest of
+//! the text is still checked for syntax. Custom resources are read with [`free_json`] and pruned afterwards.
+
+use crate::row::{Field, Presence, Shape, Type, TypeId, TypeRow};
+use crate::table::Table;
+use serde_json::Value;
+use std::fmt::Write as _;
+
+mod scalar;
+mod visit;
+mod yaml;
+
+pub use scalar::go_type;
+
+/// The `fieldValidation` parameter of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FieldValidation {
+    Ignore,
+    #[default]
+    Warn,
+    Strict,
+}
+
+/// A decoded object and what strict field validation has to say about its text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoded {
+    pub value: Value,
+    /// `unknown field "spec.foo"`, `duplicate field "spec.x"`; empty with [`FieldValidation::Ignore`].
+    pub strict: Vec<String>,
+}
+
+/// Text that cannot be read as the wanted type; the words are Go's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct DecodeError(pub String);
+
+/// What upstream says of a strict request with unknown or duplicate fields.
+pub fn strict_message(strict: &[String]) -> String {
+    format!("strict decoding error: {}", strict.join(", "))
+}
+
+/// Decodes JSON as a type of the table.
+pub fn json(table: &Table, id: TypeId, text: &[u8], validation: FieldValidation) -> Result<Decoded, DecodeError> {
+    let mut cx = Cx::new(table, validation);
+    let ty = Type::Ref(id);
+    let mut parser = serde_json::Deserializer::from_slice(text);
+    let value = serde::de::DeserializeSeed::deserialize(visit::Typed { cx: &mut cx, ty: &ty }, &mut parser)
+        .and_then(|value| parser.end().map(|()| value))
+        .map_err(|error| syntax(&error, text))?;
+    cx.finish(value)
+}
+
+/// Decodes YAML (of which JSON is a part) as a type of the table.
+pub fn yaml(table: &Table, id: TypeId, text: &str, validation: FieldValidation) -> Result<Decoded, DecodeError> {
+    if looks_like_json(text.as_bytes()) {
+        return json(table, id, text.as_bytes(), validation);
+    }
+    let value = free_yaml(text, validation)?;
+    let mut decoded = normalise(table, id, value.value, validation)?;
+    decoded.strict.splice(0..0, value.strict);
+    Ok(decoded)
+}
+
+/// Brings a tree (a patched object, a webhook's answer) into the canonical form of its type.
+pub fn normalise(table: &Table, id: TypeId, value: Value, validation: FieldValidation) -> Result<Decoded, DecodeError> {
+    normalise_type(table, &Type::Ref(id), value, validation)
+}
+
+/// [`normalise`] for any type, as the metadata of a custom resource.
+pub fn normalise_type(table: &Table, ty: &Type, value: Value, validation: FieldValidation) -> Result<Decoded, DecodeError> {
+    let mut cx = Cx::new(table, validation);
+    let value = serde::de::DeserializeSeed::deserialize(visit::Typed { cx: &mut cx, ty }, value)
+        .map_err(|error| DecodeError(error.to_string()))?;
+    cx.finish(value)
+}
+
+/// Decodes JSON without a type: nothing dropped, integers and floats apart, duplicates reported.
+pub fn free_json(text: &[u8], validation: FieldValidation) -> Result<Decoded, DecodeError> {
+    let table = Table::empty();
+    let mut cx = Cx::new(table, validation);
+    let mut parser = serde_json::Deserializer::from_slice(text);
+    let value = serde::de::DeserializeSeed::deserialize(visit::Free { cx: &mut cx }, &mut parser)
+        .and_then(|value| parser.end().map(|()| value))
+        .map_err(|error| syntax(&error, text))?;
+    cx.finish(value)
+}
+
+/// Decodes one YAML document without a type, as kubectl would turn it into JSON.
+pub fn free_yaml(text: &str, validation: FieldValidation) -> Result<Decoded, DecodeError> {
+    if looks_like_json(text.as_bytes()) {
+        return free_json(text.as_bytes(), validation);
+    }
+    yaml::free(text, validation)
+}
+
+/// Whether text is JSON rather than YAML, judged as upstream does: by the first byte that is not white space.
+pub fn looks_like_json(text: &[u8]) -> bool {
+    text.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{')
+}
+
+/// The `apiVersion` and `kind` of an object's text, for saying what it is when it does not decode.
+pub fn interpret(text: &[u8]) -> Option<(String, String)> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    #[derive(Default)]
+    struct TypeMeta {
+        api_version: String,
+        kind: String,
+    }
+    let meta: TypeMeta = serde_json::from_slice(text).ok()?;
+    Some((meta.api_version, meta.kind))
+}
+
+fn syntax(error: &serde_json::Error, text: &[u8]) -> DecodeError {
+    DecodeError(if error.is_eof() {
+        "unexpected end of JSON input".into()
+    } else if apimachinery::value::json_depth(text) >= 128 {
+        "exceeded max depth".into()
+    } else {
+        error.to_string()
+    })
+}
+
+/// One step from an object to a part of it.
+enum Seg<'t> {
+    Field(&'t str, &'t TypeRow),
+    Key(String),
+    Index(usize),
+}
+
+/// Upstream stops collecting there, lest a hostile object fill the memory with complaints.
+const MAX_STRICT: usize = 100;
+
+/// What a decoding pass carries along.
+struct Cx<'t> {
+    table: &'t Table,
+    path: Vec<Seg<'t>>,
+    report: bool,
+    strict: Vec<String>,
+    /// The first mismatch: later ones are not told, as in Go.
+    error: Option<String>,
+}
+
+impl<'t> Cx<'t> {
+    fn new(table: &'t Table, validation: FieldValidation) -> Self {
+        Cx { table, path: Vec::with_capacity(16), report: validation != FieldValidation::Ignore, strict: Vec::new(), error: None }
+    }
+
+    fn finish(self, value: Value) -> Result<Decoded, DecodeError> {
+        match self.error {
+            Some(error) => Err(DecodeError(error)),
+            None => Ok(Decoded { value, strict: self.strict }),
+        }
+    }
+
+    /// `spec.containers[0].name`.
+    fn path(&self, last: &str) -> String {
+        let mut out = String::new();
+        for seg in &self.path {
+            match seg {
+                Seg::Index(i) => {
+                    let _ = write!(out, "[{i}]");
+                    continue;
+                }
+                Seg::Field(name, _) => push_step(&mut out, name),
+                Seg::Key(name) => push_step(&mut out, name),
+            }
+        }
+        push_step(&mut out, last);
+        out
+    }
+
+    #[cold]
+    fn strict(&mut self, what: &str, field: &str) {
+        if self.report && self.strict.len() < MAX_STRICT {
+            let message = format!("{what} field \"{}\"", self.path(field));
+            if !self.strict.contains(&message) {
+                self.strict.push(message);
+            }
+        }
+    }
+
+    #[cold]
+    fn fail(&mut self, message: String) {
+        self.error.get_or_insert(message);
+    }
+
+    /// Go's `UnmarshalTypeError`: names the innermost struct and the fields on the way, without list indices.
+    #[cold]
+    fn mismatch(&mut self, found: &str, wanted: &str) {
+        if self.error.is_some() {
+            return;
+        }
+        let mut fields = String::new();
+        let mut owner = None;
+        for seg in &self.path {
+            if let Seg::Field(name, row) = seg {
+                push_step(&mut fields, name);
+                owner = Some(*row);
+            }
+        }
+        self.error = Some(match owner {
+            Some(row) => {
+                let owner = row.name.rsplit('.').next().unwrap_or_default();
+                format!("json: cannot unmarshal {found} into Go struct field {owner}.{fields} of type {wanted}")
+            }
+            None => format!("json: cannot unmarshal {found} into Go value of type {wanted}"),
+        });
+    }
+}
+
+fn push_step(out: &mut String, step: &str) {
+    if !out.is_empty() {
+        out.push('.');
+    }
+    out.push_str(step);
+}
+
+/// What stands in the canonical form for a field that is absent: nothing, or what Go writes all the same.
+pub fn missing(table: &Table, field: &Field) -> Option<Value> {
+    match (field.pointer, field.presence) {
+        (true, Presence::Always) => Some(Value::Null),
+        (true, _) | (_, Presence::OmitZero) => None,
+        (false, Presence::Always) => Some(zero(table, &field.ty)),
+        // Go never takes a struct for empty, nor what marshals itself.
+        (false, Presence::OmitEmpty) => match &field.ty {
+            Type::Ref(_) | Type::Time | Type::MicroTime | Type::Quantity | Type::IntOrString | Type::Any | Type::Object => {
+                Some(zero(table, &field.ty))
+            }
+            _ => None,
+        },
+    }
+}
+
+/// The zero value of a type, as Go writes it.
+pub fn zero(table: &Table, ty: &Type) -> Value {
+    match ty {
+        Type::String => Value::String(String::new()),
+        Type::Bool => Value::Bool(false),
+        Type::Int32 | Type::Int64 | Type::Double | Type::IntOrString => Value::from(0),
+        Type::Quantity => Value::from("0"),
+        Type::Bytes | Type::Time | Type::MicroTime | Type::Any | Type::Object | Type::List(_) | Type::Map(_) => Value::Null,
+        Type::Ref(id) => {
+            let row = table.ty(*id);
+            match (row.shape, &row.scalar) {
+                (Shape::Scalar, Some(scalar)) => zero(table, scalar),
+                _ => Value::Object(
+                    table
+                        .filled(*id)
+                        .iter()
+                        .map(|i| &row.fields[usize::from(*i)])
+                        .filter_map(|f| Some((f.name.to_string(), missing(table, f)?)))
+                        .collect(),
+                ),
+            }
+        }
+    }
+}
+
+/// Whether Go would leave a present value of this field out.
+pub fn omitted(table: &Table, field: &Field, value: &Value) -> bool {
+    if field.pointer {
+        return value.is_null() && field.presence != Presence::Always;
+    }
+    match field.presence {
+        Presence::Always => false,
+        Presence::OmitZero => *value == zero(table, &field.ty) || value.is_null(),
+        Presence::OmitEmpty => match (&field.ty, value) {
+            (Type::String | Type::Bytes, Value::String(s)) => s.is_empty(),
+            (Type::Bool, Value::Bool(b)) => !b,
+            (Type::Int32 | Type::Int64 | Type::Double, Value::Number(n)) => n.as_f64() == Some(0.0),
+            (Type::List(_), Value::Array(items)) => items.is_empty(),
+            (Type::Map(_), Value::Object(map)) => map.is_empty(),
+            (Type::String | Type::Bytes | Type::Bool | Type::Int32 | Type::Int64 | Type::Double, Value::Null) => true,
+            (Type::List(_) | Type::Map(_), Value::Null) => true,
+            _ => false,
+        },
+    }
+}
+

@@ -1,0 +1,41 @@
+//! YAML as kubectl and upstream read it: YAML 1.1 words and octals, JSON-compatible keys, one document.
+
+use super::{Cx, DecodeError, Decoded, FieldValidation, visit};
+use crate::table::Table;
+use serde::de::DeserializeSeed;
+use serde_json::Value;
+
+/// Larger than any object the API accepts.
+const MAX_BYTES: usize = 3 * 1024 * 1024;
+
+pub(super) fn free(text: &str, validation: FieldValidation) -> Result<Decoded, DecodeError> {
+    if text.len() > MAX_BYTES {
+        return Err(DecodeError(format!(
+            "error converting YAML to JSON: yaml: document exceeds {MAX_BYTES} bytes"
+        )));
+    }
+    let options = serde_saphyr::options! {
+        legacy_octal_numbers: true,
+        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::PassThrough,
+        with_snippet: false,
+    };
+    let mut cx = Cx::new(Table::empty(), validation);
+    let value = serde_saphyr::with_deserializer_from_str_with_options(text, options, |de| {
+        visit::Free { cx: &mut cx }.deserialize(de)
+    })
+    .map_err(|error| DecodeError(format!("error converting YAML to JSON: yaml: {error}")))?;
+    cx.finish(integral(value))
+}
+
+/// Go writes `1.0` as `1`, and so it is an integer when it comes back from JSON.
+fn integral(value: Value) -> Value {
+    match value {
+        Value::Number(n) => match n.as_f64() {
+            Some(f) if n.is_f64() && f.fract() == 0.0 && f.abs() < 9.0e18 => Value::from(f as i64),
+            _ => Value::Number(n),
+        },
+        Value::Array(items) => Value::Array(items.into_iter().map(integral).collect()),
+        Value::Object(map) => Value::Object(map.into_iter().map(|(k, v)| (k, integral(v))).collect()),
+        other => other,
+    }
+}
