@@ -1,4 +1,5 @@
 //! The crate from outside: a server's directory over its life, TLS between two ends, tokens, requests, kubeconfigs.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     io::{Read, Write},

@@ -1,0 +1,313 @@
+//! A metrics registry: counters, gauges and histograms by label values, written in the Prometheus text format with
+//! exactly the names given. Label values are looked up once (`with`) and the handle kept; updating it is an atomic add.
+//! One registry per component: two components of one process may have a metric of the same name.
+
+mod text;
+mod value;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use parking_lot::{Mutex, RwLock};
+
+pub use text::{CONTENT_TYPE, Encoder};
+pub use value::{Counter, Gauge, Histogram};
+
+/// More children than this are counted, not shown: a label with values from outside must not fill the memory.
+const MAX_CHILDREN: usize = 20_000;
+
+/// Upstream's promise about a metric, shown at the head of its help text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stability {
+    Stable,
+    Beta,
+    Alpha,
+    Internal,
+    /// The help text stands alone, as for `process_*` and `go_*`.
+    Unmarked,
+}
+
+/// What a metric is called and what it says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Opts<'a> {
+    pub name: &'a str,
+    pub help: &'a str,
+    pub stability: Stability,
+}
+
+impl Opts<'_> {
+    fn help(&self) -> String {
+        match self.stability {
+            Stability::Stable => format!("[STABLE] {}", self.help),
+            Stability::Beta => format!("[BETA] {}", self.help),
+            Stability::Alpha => format!("[ALPHA] {}", self.help),
+            Stability::Internal => format!("[INTERNAL] {}", self.help),
+            Stability::Unmarked => self.help.to_owned(),
+        }
+    }
+}
+
+/// The metrics of one component.
+#[derive(Clone, Default)]
+pub struct Registry(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    families: RwLock<BTreeMap<String, Family>>,
+    collectors: Mutex<Vec<Box<dyn Fn(&mut Encoder) + Send + Sync>>>,
+}
+
+#[derive(Clone)]
+enum Family {
+    Counter(Vector<Counter>),
+    Gauge(Vector<Gauge>),
+    Histogram(Vector<Histogram>),
+}
+
+/// A metric with labels: a value per combination of label values.
+pub struct Vector<M>(Arc<VectorInner<M>>);
+
+impl<M> Clone for Vector<M> {
+    fn clone(&self) -> Self {
+        Vector(self.0.clone())
+    }
+}
+
+struct VectorInner<M> {
+    help: String,
+    labels: Vec<String>,
+    children: RwLock<BTreeMap<Box<[Box<str>]>, M>>,
+    make: Box<dyn Fn() -> M + Send + Sync>,
+    /// What values beyond the limit are added to, unseen.
+    overflow: M,
+}
+
+pub type CounterVec = Vector<Counter>;
+pub type GaugeVec = Vector<Gauge>;
+pub type HistogramVec = Vector<Histogram>;
+
+impl<M: Clone> Vector<M> {
+    fn new(opts: &Opts<'_>, labels: &[&str], make: impl Fn() -> M + Send + Sync + 'static) -> Self {
+        Vector(Arc::new(VectorInner {
+            help: opts.help(),
+            labels: labels.iter().map(|l| l.to_string()).collect(),
+            children: RwLock::default(),
+            overflow: make(),
+            make: Box::new(make),
+        }))
+    }
+
+    /// The handle for these label values, in the order in which the labels were declared. Keep it where it is hot.
+    ///
+    /// Values that are missing read as empty, surplus ones are dropped: a wrong count is a bug that a test shows, not
+    /// a reason to stop serving.
+    pub fn with(&self, values: &[&str]) -> M {
+        debug_assert_eq!(values.len(), self.0.labels.len(), "label values of {:?}", self.0.labels);
+        let n = self.0.labels.len();
+        let key: Box<[Box<str>]> =
+            (0..n).map(|i| values.get(i).copied().unwrap_or_default().into()).collect();
+        if let Some(found) = self.0.children.read().get(&key) {
+            return found.clone();
+        }
+        let mut children = self.0.children.write();
+        if children.len() >= MAX_CHILDREN && !children.contains_key(&key) {
+            return self.0.overflow.clone();
+        }
+        children.entry(key).or_insert_with(|| (self.0.make)()).clone()
+    }
+
+    /// Forgets one combination, when what it was about is gone.
+    pub fn remove(&self, values: &[&str]) {
+        let key: Box<[Box<str>]> = values.iter().map(|v| Box::from(*v)).collect();
+        self.0.children.write().remove(&key);
+    }
+
+    /// Forgets all.
+    pub fn reset(&self) {
+        self.0.children.write().clear();
+    }
+
+    fn each(&self, mut f: impl FnMut(&[Box<str>], &M)) {
+        // Copied out, so that writing a large family does not hold up its users.
+        let children: Vec<_> = self.0.children.read().iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+        for (values, metric) in &children {
+            f(values, metric);
+        }
+    }
+}
+
+impl Registry {
+    pub fn new() -> Registry {
+        Registry::default()
+    }
+
+    /// A counter with labels. Asked for again, the same one: labels and help are those of the first time.
+    pub fn counter_vec(&self, opts: Opts<'_>, labels: &[&str]) -> CounterVec {
+        let make = || Family::Counter(Vector::new(&opts, labels, Counter::default));
+        match self.family(opts.name, make) {
+            Family::Counter(found) => found,
+            _ => detached(opts, labels, Counter::default),
+        }
+    }
+
+    pub fn counter(&self, opts: Opts<'_>) -> Counter {
+        self.counter_vec(opts, &[]).with(&[])
+    }
+
+    pub fn gauge_vec(&self, opts: Opts<'_>, labels: &[&str]) -> GaugeVec {
+        let make = || Family::Gauge(Vector::new(&opts, labels, Gauge::default));
+        match self.family(opts.name, make) {
+            Family::Gauge(found) => found,
+            _ => detached(opts, labels, Gauge::default),
+        }
+    }
+
+    pub fn gauge(&self, opts: Opts<'_>) -> Gauge {
+        self.gauge_vec(opts, &[]).with(&[])
+    }
+
+    /// A histogram with labels; `buckets` are the upper bounds, ascending, without +Inf.
+    pub fn histogram_vec(&self, opts: Opts<'_>, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+        let buckets: Arc<[f64]> = buckets.into();
+        let bounds = buckets.clone();
+        let make = || Family::Histogram(Vector::new(&opts, labels, move || Histogram::new(bounds.clone())));
+        match self.family(opts.name, make) {
+            Family::Histogram(found) => found,
+            _ => detached(opts, labels, move || Histogram::new(buckets.clone())),
+        }
+    }
+
+    pub fn histogram(&self, opts: Opts<'_>, buckets: &[f64]) -> Histogram {
+        self.histogram_vec(opts, &[], buckets).with(&[])
+    }
+
+    /// Values computed when somebody asks.
+    pub fn collector(&self, collect: impl Fn(&mut Encoder) + Send + Sync + 'static) {
+        self.0.collectors.lock().push(Box::new(collect));
+    }
+
+    fn family(&self, name: &str, make: impl FnOnce() -> Family) -> Family {
+        if let Some(found) = self.0.families.read().get(name) {
+            return found.clone();
+        }
+        self.0.families.write().entry(name.to_owned()).or_insert_with(make).clone()
+    }
+
+    /// Everything, in the text format, sorted by name.
+    pub fn render(&self) -> String {
+        let mut encoder = Encoder::default();
+        let families = self.0.families.read().clone();
+        for (name, family) in &families {
+            match family {
+                Family::Counter(v) => {
+                    let mut out = encoder.family(name, &v.0.help, "counter", &v.0.labels);
+                    v.each(|values, counter| out.value(values, counter.get()));
+                }
+                Family::Gauge(v) => {
+                    let mut out = encoder.family(name, &v.0.help, "gauge", &v.0.labels);
+                    v.each(|values, gauge| out.value(values, gauge.get()));
+                }
+                Family::Histogram(v) => {
+                    let mut out = encoder.family(name, &v.0.help, "histogram", &v.0.labels);
+                    v.each(|values, histogram| out.histogram(values, &histogram.snapshot()));
+                }
+            }
+        }
+        for collect in self.0.collectors.lock().iter() {
+            collect(&mut encoder);
+        }
+        encoder.finish()
+    }
+}
+
+/// A name that is taken by a metric of another kind: it counts, unseen. A bug, which debug builds stop at.
+fn detached<M: Clone>(
+    opts: Opts<'_>,
+    labels: &[&str],
+    make: impl Fn() -> M + Send + Sync + 'static,
+) -> Vector<M> {
+    debug_assert!(false, "{} is registered as another kind of metric", opts.name);
+    Vector::new(&opts, labels, make)
+}
+
+/// `count` bounds, `factor` apart.
+pub fn exponential_buckets(start: f64, factor: f64, count: usize) -> Vec<f64> {
+    std::iter::successors(Some(start), |b| Some(b * factor)).take(count).collect()
+}
+
+/// `count` bounds, `width` apart.
+pub fn linear_buckets(start: f64, width: f64, count: usize) -> Vec<f64> {
+    std::iter::successors(Some(start), |b| Some(b + width)).take(count).collect()
+}
+
+/// Prometheus' default bounds.
+pub const DEFAULT_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    fn opts<'a>(name: &'a str, help: &'a str, stability: Stability) -> Opts<'a> {
+        Opts { name, help, stability }
+    }
+
+    #[test]
+    fn text_format() {
+        let registry = Registry::new();
+        let requests = registry.counter_vec(
+            opts("apiserver_request_total", "Counter of \\ requests\nand more.", Stability::Stable),
+            &["verb", "code"],
+        );
+        requests.with(&["GET", "200"]).add(1_234_567);
+        requests.with(&["LI\"ST\n", "500"]).inc();
+        let gauge = registry.gauge(opts("workqueue_depth", "Depth.", Stability::Alpha));
+        gauge.add(2.0);
+        gauge.add(-0.5);
+        let seconds = registry.histogram_vec(
+            opts("duration_seconds", "How long.", Stability::Unmarked),
+            &["verb"],
+            &[0.005, 1.0, 25.0],
+        );
+        let get = seconds.with(&["GET"]);
+        [0.001, 0.005, 0.2, 30.0].into_iter().for_each(|v| get.observe(v));
+        registry.collector(|e| e.family("aaa", "Late.", "gauge", &[]).value::<&str>(&[], 1.0));
+        let again = registry.counter_vec(opts("apiserver_request_total", "", Stability::Alpha), &[]);
+        assert_eq!(again.0.labels, ["verb", "code"]);
+        registry.gauge_vec(opts("empty", "No values, not shown.", Stability::Alpha), &["x"]);
+        expect![[r#"
+            # HELP aaa Late.
+            # TYPE aaa gauge
+            aaa 1
+            # HELP apiserver_request_total [STABLE] Counter of \\ requests\nand more.
+            # TYPE apiserver_request_total counter
+            apiserver_request_total{code="200",verb="GET"} 1.234567e+06
+            apiserver_request_total{code="500",verb="LI\"ST\n"} 1
+            # HELP duration_seconds How long.
+            # TYPE duration_seconds histogram
+            duration_seconds_bucket{verb="GET",le="0.005"} 2
+            duration_seconds_bucket{verb="GET",le="1"} 3
+            duration_seconds_bucket{verb="GET",le="25"} 3
+            duration_seconds_bucket{verb="GET",le="+Inf"} 4
+            duration_seconds_sum{verb="GET"} 30.206
+            duration_seconds_count{verb="GET"} 4
+            # HELP workqueue_depth [ALPHA] Depth.
+            # TYPE workqueue_depth gauge
+            workqueue_depth 1.5
+        "#]]
+        .assert_eq(&registry.render());
+        requests.remove(&["GET", "200"]);
+        assert!(!registry.render().contains("GET\"} 1.2"));
+    }
+
+    #[test]
+    fn a_label_from_outside_does_not_fill_the_memory() {
+        let registry = Registry::new();
+        let vector = registry.counter_vec(opts("c", "C.", Stability::Alpha), &["who"]);
+        for i in 0..MAX_CHILDREN + 100 {
+            vector.with(&[&i.to_string()]).inc();
+        }
+        assert_eq!(vector.0.children.read().len(), MAX_CHILDREN);
+        assert_eq!(vector.0.overflow.get(), 100.0);
+    }
+}

@@ -1,0 +1,103 @@
+//! The values: shared handles over atomics.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+/// Only goes up.
+#[derive(Clone, Debug, Default)]
+pub struct Counter(Arc<AtomicU64>);
+
+impl Counter {
+    pub fn inc(&self) {
+        self.add(1);
+    }
+
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    pub fn get(&self) -> f64 {
+        self.0.load(Relaxed) as f64
+    }
+}
+
+/// Goes up and down.
+#[derive(Clone, Debug, Default)]
+pub struct Gauge(Arc<AtomicU64>);
+
+impl Gauge {
+    pub fn set(&self, value: f64) {
+        self.0.store(value.to_bits(), Relaxed);
+    }
+
+    pub fn add(&self, delta: f64) {
+        add(&self.0, delta);
+    }
+
+    pub fn inc(&self) {
+        self.add(1.0);
+    }
+
+    pub fn dec(&self) {
+        self.add(-1.0);
+    }
+
+    pub fn get(&self) -> f64 {
+        f64::from_bits(self.0.load(Relaxed))
+    }
+}
+
+fn add(cell: &AtomicU64, delta: f64) {
+    // The closure always gives a value, so this cannot fail.
+    let _ = cell.fetch_update(Relaxed, Relaxed, |bits| Some((f64::from_bits(bits) + delta).to_bits()));
+}
+
+/// Counts observations by size.
+#[derive(Clone, Debug)]
+pub struct Histogram(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    bounds: Arc<[f64]>,
+    /// One more than bounds: the last is above all of them.
+    counts: Box<[AtomicU64]>,
+    sum: AtomicU64,
+}
+
+impl Histogram {
+    pub(super) fn new(bounds: Arc<[f64]>) -> Histogram {
+        let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
+        Histogram(Arc::new(Inner { bounds, counts, sum: AtomicU64::new(0) }))
+    }
+
+    pub fn observe(&self, value: f64) {
+        let bucket = self.0.bounds.partition_point(|b| *b < value);
+        self.0.counts[bucket].fetch_add(1, Relaxed);
+        add(&self.0.sum, value);
+    }
+
+    /// In seconds, as every upstream duration is.
+    pub fn observe_since(&self, start: std::time::Instant) {
+        self.observe(start.elapsed().as_secs_f64());
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let mut total = 0;
+        let mut cumulative: Vec<(f64, u64)> = Vec::with_capacity(self.0.counts.len());
+        for (i, count) in self.0.counts.iter().enumerate() {
+            total += count.load(Relaxed);
+            cumulative.push((self.0.bounds.get(i).copied().unwrap_or(f64::INFINITY), total));
+        }
+        Snapshot { cumulative, sum: f64::from_bits(self.0.sum.load(Relaxed)), count: total }
+    }
+}
+
+/// A histogram as it was at a moment: upper bounds and how many observations are below each.
+#[derive(Clone, Debug)]
+pub(super) struct Snapshot {
+    pub cumulative: Vec<(f64, u64)>,
+    pub sum: f64,
+    pub count: u64,
+}
