@@ -11,6 +11,8 @@ pub mod defaults;
 pub mod encode;
 /// Fields of disabled features.
 pub mod gates;
+/// JSON, merge and strategic-merge patches.
+pub mod patch;
 /// Fields that no row knows.
 pub mod prune;
 
