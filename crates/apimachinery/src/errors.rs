@@ -421,3 +421,6 @@ fn generic_reason(code: u16, verb: &str, server_message: &str) -> (StatusReason,
     };
     (reason, message.to_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,10 +8,14 @@ pub mod de;
 pub mod errors;
 /// Field paths, errors and their lists.
 pub mod field;
+/// Field selectors.
+pub mod fields;
 /// Groups, versions, kinds and resources.
 pub mod gvk;
 /// A number or text, and percentages.
 pub mod int_or_string;
+/// Label selectors.
+pub mod labels;
 /// Object and list metadata, options, tables.
 pub mod meta;
 /// Amounts of things, exactly.

@@ -32,7 +32,9 @@ macro_rules! wire {
 }
 
 pub mod options;
+pub mod query;
 pub mod table;
+pub mod validation;
 
 wire! {
     /// What kind of object this is.
