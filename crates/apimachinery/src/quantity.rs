@@ -267,10 +267,9 @@ fn add_scaled(a: (i128, i32), b: (i128, i32)) -> (i128, i32) {
     let coarse = a.1.max(b.1);
     let mut unit = a.1.min(b.1).max(coarse.saturating_sub(39));
     loop {
-        if let (Some((x, _)), Some((y, _))) = (shift(a.0, a.1, unit), shift(b.0, b.1, unit)) {
-            if let Some(sum) = x.checked_add(y) {
-                return (sum, unit);
-            }
+        let parts = shift(a.0, a.1, unit).zip(shift(b.0, b.1, unit));
+        if let Some(sum) = parts.and_then(|((x, _), (y, _))| x.checked_add(y)) {
+            return (sum, unit);
         }
         unit = unit.saturating_add(1);
     }

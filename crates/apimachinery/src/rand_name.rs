@@ -16,10 +16,9 @@ pub fn random_string(length: usize) -> String {
         // Every state has other keys, which the kernel's randomness began: cheap and unguessed.
         let mut bits = RandomState::new().build_hasher().finish();
         for _ in 0..64 / 5 {
-            if let Some(c) = ALPHABET.get((bits & 31) as usize) {
-                if out.len() < length {
-                    out.push(char::from(*c));
-                }
+            match ALPHABET.get((bits & 31) as usize) {
+                Some(c) if out.len() < length => out.push(char::from(*c)),
+                _ => {}
             }
             bits >>= 5;
         }

@@ -15,7 +15,7 @@ use crate::meta::ListMeta;
 #[serde(default)]
 pub struct Status {
     /// Set by few: the resource version a deletion reached, the continue token after an expired list.
-    #[serde(deserialize_with = "null_default")]
+    #[serde(deserialize_with = "some_metadata")]
     pub metadata: Option<Box<ListMeta>>,
     /// `Success` or `Failure`.
     #[serde(deserialize_with = "null_default")]
@@ -38,6 +38,12 @@ pub struct Status {
 pub const SUCCESS: &str = "Success";
 /// The `status` of a request that did not.
 pub const FAILURE: &str = "Failure";
+
+/// Upstream always writes the object, mostly empty.
+fn some_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<ListMeta>>, D::Error> {
+    Ok(Option::<Box<ListMeta>>::deserialize(deserializer)?
+        .filter(|metadata| **metadata != ListMeta::default()))
+}
 
 impl Serialize for Status {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -98,7 +98,7 @@ impl serde_json::ser::Formatter for GoFormatter {
 
     fn write_f32<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f32) -> io::Result<()> {
         let magnitude = value.abs();
-        if value != 0.0 && (magnitude < 1e-6 || magnitude >= 1e21) {
+        if value != 0.0 && !(1e-6..1e21).contains(&magnitude) {
             writer.write_all(go_exponent(format!("{value:e}")).as_bytes())
         } else {
             write!(writer, "{value}")
@@ -133,7 +133,7 @@ impl serde_json::ser::Formatter for GoFormatter {
 /// A float as Go's `encoding/json` writes it: an exponent only below 1e-6 and from 1e21 on.
 pub fn go_float(value: f64) -> String {
     let magnitude = value.abs();
-    if value != 0.0 && (magnitude < 1e-6 || magnitude >= 1e21) {
+    if value != 0.0 && !(1e-6..1e21).contains(&magnitude) {
         go_exponent(format!("{value:e}"))
     } else {
         format!("{value}")
