@@ -1,1 +1,22 @@
 //! Pure knowledge that two rooms need: pod requests and QoS, taints, affinity, template hash, ready conditions.
+
+/// What a pod asks of its node, and what it may use at most.
+pub mod pod_requests;
+
+/// Guaranteed, Burstable or BestEffort.
+pub mod qos;
+
+/// Which tolerations bear which taints.
+pub mod taints;
+
+/// Whether a node's labels and name satisfy node selectors and terms.
+pub mod node_affinity;
+
+/// Reading and writing pod conditions, readiness and availability.
+pub mod pod_conditions;
+
+/// Looking up and judging container statuses and restart policies.
+pub mod container_status;
+
+/// The `pod-template-hash` and other names derived from content.
+pub mod template_hash;
