@@ -1,7 +1,9 @@
 //! Whether a node satisfies a pod's `nodeSelector` and node affinity. Upstream: component-helpers nodeaffinity.
 //! Nodes are given by name and labels only, so that projections serve as well as whole nodes.
 
-use api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, PreferredSchedulingTerm};
+use api::core::v1::{
+    NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, PreferredSchedulingTerm,
+};
 use std::collections::BTreeMap;
 
 /// Reads one label of a node.
@@ -65,7 +67,13 @@ pub fn matches(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bo
                 _ => None,
             };
             match (value.and_then(|v| v.parse::<i64>().ok()), bound) {
-                (Some(have), Some(bound)) => if operator == "Gt" { have > bound } else { have < bound },
+                (Some(have), Some(bound)) => {
+                    if operator == "Gt" {
+                        have > bound
+                    } else {
+                        have < bound
+                    }
+                }
                 _ => false,
             }
         }

@@ -22,7 +22,9 @@ pub fn is_ready(status: &PodStatus) -> bool {
 
 /// Whether the pod has been ready for `min_ready_seconds` at `now`.
 pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Time) -> bool {
-    let Some(ready) = find(&pod.status.conditions, READY).filter(|c| c.status == "True") else { return false };
+    let Some(ready) = find(&pod.status.conditions, READY).filter(|c| c.status == "True") else {
+        return false;
+    };
     if min_ready_seconds == 0 {
         return true;
     }

@@ -95,7 +95,10 @@ pub fn requests_as<A: Amount>(pod: &Pod, options: Options) -> BTreeMap<String, A
     let infeasible = resize_infeasible(pod);
     let mut total = aggregate(pod, |container, restartable| {
         let spec = to_amounts(&container.resources.requests);
-        match status_of(pod, container).filter(|_| options.use_status && restartable).map(|s| (s, s.resources.as_ref())) {
+        match status_of(pod, container)
+            .filter(|_| options.use_status && restartable)
+            .map(|s| (s, s.resources.as_ref()))
+        {
             Some((status, Some(actual))) => {
                 let mut effective = to_amounts(&actual.requests);
                 max_into(&mut effective, &to_amounts(&status.allocated_resources));
@@ -121,7 +124,10 @@ pub fn limits_as<A: Amount>(pod: &Pod, options: Options) -> BTreeMap<String, A> 
     let infeasible = resize_infeasible(pod);
     let mut total = aggregate(pod, |container, restartable| {
         let spec = to_amounts(&container.resources.limits);
-        match status_of(pod, container).filter(|_| options.use_status && restartable).and_then(|s| s.resources.as_ref()) {
+        match status_of(pod, container)
+            .filter(|_| options.use_status && restartable)
+            .and_then(|s| s.resources.as_ref())
+        {
             Some(actual) => {
                 let mut effective = to_amounts(&actual.limits);
                 if !infeasible {
@@ -208,7 +214,11 @@ fn status_of<'a>(pod: &'a Pod, container: &Container) -> Option<&'a ContainerSta
 }
 
 fn resize_infeasible(pod: &Pod) -> bool {
-    pod.status.conditions.iter().find(|c| c.type_ == "PodResizePending").is_some_and(|c| c.reason == "Infeasible")
+    pod.status
+        .conditions
+        .iter()
+        .find(|c| c.type_ == "PodResizePending")
+        .is_some_and(|c| c.reason == "Infeasible")
 }
 
 /// One resource of a requirement's requests, as an [`amount`]; zero when absent.
@@ -242,7 +252,10 @@ mod tests {
     #[test]
     fn adds_up_as_kep_753_says() {
         let always = Some("Always");
-        check(serde_json::json!({ "containers": [container("1", None), container("500m", None)] }), serde_json::json!({ "cpu": "1500m" }));
+        check(
+            serde_json::json!({ "containers": [container("1", None), container("500m", None)] }),
+            serde_json::json!({ "cpu": "1500m" }),
+        );
         check(
             serde_json::json!({ "containers": [container("1", None)], "initContainers": [container("3", None)] }),
             serde_json::json!({ "cpu": "3" }),

@@ -38,20 +38,21 @@ pub fn compute_pod_qos(pod: &Pod) -> QosClass {
     let mut requests: BTreeMap<&str, i128> = BTreeMap::new();
     let mut limits: BTreeMap<&str, i128> = BTreeMap::new();
     let mut guaranteed = true;
-    let mut add = |req: &'_ BTreeMap<String, Quantity>, lim: &'_ BTreeMap<String, Quantity>, needs_limits: bool| {
-        for (from, to) in [(req, &mut requests), (lim, &mut limits)] {
-            for name in ["cpu", "memory"] {
-                let milli = from.get(name).map_or(0, |q| q.milli_value());
-                if milli > 0 {
-                    *to.entry(name).or_default() += i128::from(milli);
+    let mut add =
+        |req: &'_ BTreeMap<String, Quantity>, lim: &'_ BTreeMap<String, Quantity>, needs_limits: bool| {
+            for (from, to) in [(req, &mut requests), (lim, &mut limits)] {
+                for name in ["cpu", "memory"] {
+                    let milli = from.get(name).map_or(0, |q| q.milli_value());
+                    if milli > 0 {
+                        *to.entry(name).or_default() += i128::from(milli);
+                    }
                 }
             }
-        }
-        let limited = |name| lim.get(name).is_some_and(|q: &Quantity| q.milli_value() > 0);
-        if needs_limits && !(limited("cpu") && limited("memory")) {
-            guaranteed = false;
-        }
-    };
+            let limited = |name| lim.get(name).is_some_and(|q: &Quantity| q.milli_value() > 0);
+            if needs_limits && !(limited("cpu") && limited("memory")) {
+                guaranteed = false;
+            }
+        };
     match &pod.spec.resources {
         Some(r) => add(&r.requests, &r.limits, !r.limits.is_empty()),
         None => {
@@ -63,7 +64,11 @@ pub fn compute_pod_qos(pod: &Pod) -> QosClass {
         return QosClass::BestEffort;
     }
     let equal = requests.iter().all(|(name, request)| limits.get(name) == Some(request));
-    if guaranteed && equal && requests.len() == limits.len() { QosClass::Guaranteed } else { QosClass::Burstable }
+    if guaranteed && equal && requests.len() == limits.len() {
+        QosClass::Guaranteed
+    } else {
+        QosClass::Burstable
+    }
 }
 
 #[cfg(test)]

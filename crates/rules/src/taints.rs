@@ -49,7 +49,8 @@ mod tests {
 
     #[test]
     fn tolerating() {
-        let taint = Taint { key: "k".into(), value: "v".into(), effect: NO_SCHEDULE.into(), ..Default::default() };
+        let taint =
+            Taint { key: "k".into(), value: "v".into(), effect: NO_SCHEDULE.into(), ..Default::default() };
         for (key, operator, value, effect, want) in [
             ("k", "Equal", "v", "NoSchedule", true),
             ("k", "", "v", "", true),
