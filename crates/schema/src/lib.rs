@@ -9,8 +9,12 @@ pub mod decode;
 pub mod defaults;
 /// Trees to JSON bytes; the resident body of an object.
 pub mod encode;
+/// Discovery documents, classic and aggregated.
+pub mod discovery;
 /// Fields of disabled features.
 pub mod gates;
+/// OpenAPI v2 and v3.
+pub mod openapi;
 /// JSON, merge and strategic-merge patches.
 pub mod patch;
 /// Fields that no row knows.
