@@ -4,9 +4,14 @@
 //! * `model`: keys, entries, events and writes.
 //! * `view`: the in-memory ordered view with its history, fed by an engine.
 //! * `watch`: a reader of that history that never skips or repeats.
+//! * `suite`: what every engine must do, for tests (feature `suite`).
+//! * [`embedded`]: the engine of one machine: a log, snapshots, the view.
 
 mod contract;
+pub mod embedded;
 mod model;
+#[cfg(feature = "suite")]
+pub mod suite;
 mod view;
 mod watch;
 

@@ -178,7 +178,7 @@ pub(crate) struct Mark {
 }
 
 /// The time between two marks: how coarsely the history's age is kept.
-const MARK_EVERY_MS: u64 = 5_000;
+pub(crate) const MARK_EVERY_MS: u64 = 5_000;
 
 /// A bucket taken out of, or put into, the view whole.
 #[derive(Clone)]
@@ -209,19 +209,24 @@ pub(crate) struct View {
 
 impl View {
     /// A view that begins as `image`.
-    pub(crate) fn new(image: Image, history: History) -> Self {
+    pub(crate) fn new(image: Image, history: History, now_ms: u64) -> Self {
         let mut state = State { revision: image.revision, compacted: image.compacted, ..State::default() };
         state.marks.extend(image.marks);
+        let mut gone = Vec::new();
         for BucketImage { prefix, map, events, horizon } in image.buckets {
             let mut ring = Ring { horizon, ..Ring::default() };
             for event in events {
                 state.history_bytes += ring.push(event);
+            }
+            while ring.events.len() > history.events {
+                state.history_bytes -= ring.pop(&mut gone);
             }
             let bytes = map.values().map(size).sum();
             let bucket =
                 Arc::new(Bucket { prefix: prefix.clone(), ring: RwLock::new(ring), notify: Notify::new() });
             state.shelves.insert(prefix, Shelf { map, bytes, bucket });
         }
+        state.keep_within(&history, now_ms, &mut gone);
         Self {
             visible: AtomicU64::new(state.revision.0),
             state: RwLock::new(state),
@@ -249,15 +254,22 @@ impl View {
         self.advanced.notify_waiters();
     }
 
+    pub(crate) async fn until_closed(&self) {
+        // No revision is that new: the wait ends with the store.
+        let _ = self.wait_for(Revision(u64::MAX)).await;
+    }
+
     pub(crate) async fn wait_for(&self, revision: Revision) -> Result<()> {
         loop {
             let woken = self.advanced.notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
+            // Closed is looked at first: what was published before it is visible by then.
+            let closed = self.is_closed();
             if self.visible() >= revision {
                 return Ok(());
             }
-            if self.is_closed() {
+            if closed {
                 return Err(Error::Closed);
             }
             woken.await;

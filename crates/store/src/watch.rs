@@ -36,11 +36,13 @@ impl Watch {
             tokio::pin!(woken);
             // Listen first, look second: an event between the two wakes us.
             woken.as_mut().enable();
+            // Closed is asked first: what was published before it is in the ring by then.
+            let closed = self.view.is_closed();
             let batch = self.try_next_batch()?;
             if !batch.is_empty() {
                 return Ok(batch);
             }
-            if self.view.is_closed() {
+            if closed {
                 return Err(Error::Closed);
             }
             woken.await;

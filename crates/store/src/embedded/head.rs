@@ -1,0 +1,351 @@
+//! The pending head: the newest logged state, against which writes are checked, and the batch that will make it
+//! durable. Callers stage their writes here; the writer takes the batch.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::frame;
+use super::lease::{Due, Expiry, Lease, LeaseTable};
+use super::record;
+use crate::contract::{Error, Result};
+use crate::model::{Entry, Event, EventKind, Expect, Key, LeaseId, Life, Op, Revision, Write};
+use crate::view::{Map, View, apply};
+
+/// The most bytes that one atomic write may carry.
+pub(super) const MAX_WRITE: usize = 8 << 20;
+/// A batch takes no more writes once it is this large.
+pub(super) const MAX_BATCH: usize = 4 << 20;
+/// The longest prefix.
+const MAX_PREFIX: usize = 4096;
+
+/// Whether writes are taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Open,
+    NoSpace,
+    ReadOnly(Arc<str>),
+    Closed,
+}
+
+/// Tells a caller what became of the batch it waits for.
+pub(super) type Ack = oneshot::Sender<Result<()>>;
+
+/// Writes on their way to the disk.
+pub(super) struct Batch {
+    /// The frame being built; its header comes last.
+    pub(super) frame: Vec<u8>,
+    pub(super) events: Vec<Arc<Event>>,
+    /// Those who wait for it.
+    pub(super) acks: Vec<Ack>,
+    /// The buckets that it changes.
+    pub(super) touched: Vec<Arc<str>>,
+    pub(super) compact: Option<Revision>,
+    /// A frame is wanted even if it is empty.
+    pub(super) probe: bool,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self {
+            frame: vec![0; frame::HEADER],
+            events: Vec::new(),
+            acks: Vec::new(),
+            touched: Vec::new(),
+            compact: None,
+            probe: false,
+        }
+    }
+}
+
+impl Batch {
+    /// Whether there is something to write.
+    pub(super) fn has_frame(&self) -> bool {
+        self.probe || self.frame.len() > frame::HEADER
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        !self.has_frame() && self.acks.is_empty()
+    }
+
+    /// Empties it, keeping its memory within reason.
+    pub(super) fn reset(&mut self) {
+        if self.frame.capacity() > 2 * MAX_BATCH {
+            self.frame = Vec::new();
+        }
+        self.frame.clear();
+        self.frame.resize(frame::HEADER, 0);
+        self.events.clear();
+        self.acks.clear();
+        self.touched.clear();
+        (self.compact, self.probe) = (None, false);
+    }
+
+    pub(super) fn answer(&mut self, outcome: &Result<()>) {
+        for ack in self.acks.drain(..) {
+            // A caller that has gone no longer wants to know.
+            let _ = ack.send(outcome.clone());
+        }
+    }
+}
+
+#[derive(Default)]
+struct Shelf {
+    map: Map,
+    touched: bool,
+}
+
+/// See the module.
+pub(super) struct Head {
+    pub(super) mode: Mode,
+    pub(super) batch: Batch,
+    pub(super) expiry: Expiry,
+    /// The last revision given out.
+    pub(super) revision: Revision,
+    shelves: HashMap<Arc<str>, Shelf>,
+}
+
+impl Head {
+    /// The head as committed: nothing pending.
+    pub(super) fn new(view: &View, leases: LeaseTable) -> Self {
+        let image = view.image();
+        let buckets = image.buckets.iter().map(|bucket| (&bucket.prefix, &bucket.map));
+        let expiry = Expiry::new(leases, buckets);
+        let shelves = image
+            .buckets
+            .into_iter()
+            .map(|bucket| (bucket.prefix, Shelf { map: bucket.map, touched: false }));
+        Self {
+            mode: Mode::Open,
+            batch: Batch::default(),
+            expiry,
+            revision: image.revision,
+            shelves: shelves.collect(),
+        }
+    }
+
+    /// Forgets what is pending and answers those who wait for it.
+    pub(super) fn roll_back(&mut self, view: &View, leases: &LeaseTable, outcome: &Result<()>) {
+        self.batch.answer(outcome);
+        let mode = self.mode.clone();
+        *self = Self { mode, ..Self::new(view, leases.clone()) };
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Option<&Arc<Entry>> {
+        self.shelves.get(&key.prefix)?.map.get(&*key.name)
+    }
+
+    /// Whether a write that frees, or does not, is taken at all.
+    fn admit(&self, frees: bool) -> Result<()> {
+        match &self.mode {
+            Mode::Open => Ok(()),
+            Mode::NoSpace if frees => Ok(()),
+            Mode::NoSpace => Err(Error::NoSpace),
+            Mode::ReadOnly(cause) => Err(Error::ReadOnly { cause: cause.clone() }),
+            Mode::Closed => Err(Error::Closed),
+        }
+    }
+
+    /// Waits with the batch.
+    pub(super) fn wait(&mut self) -> oneshot::Receiver<Result<()>> {
+        let (ack, outcome) = oneshot::channel();
+        self.batch.acks.push(ack);
+        outcome
+    }
+
+    fn check(&self, write: &Write) -> Result<()> {
+        if let Op::Put { value, life } = &write.op {
+            let size = value.len() + write.key.name.len() + record::PUT_OVERHEAD;
+            if size > MAX_WRITE || write.key.prefix.len() > MAX_PREFIX {
+                return Err(Error::TooLarge { key: write.key.clone(), size, limit: MAX_WRITE });
+            }
+            if let Life::Lease(id) = life
+                && self.expiry.get(*id).is_none()
+            {
+                return Err(Error::LeaseNotFound(*id));
+            }
+        }
+        let current = self.get(&write.key);
+        let holds = match (write.expect, current) {
+            (Expect::Any, Some(_)) => true,
+            (Expect::Any | Expect::Absent, None) => matches!(write.op, Op::Put { .. }),
+            (Expect::Revision(wanted), Some(current)) => current.mod_revision == wanted,
+            (Expect::Absent, Some(_)) | (Expect::Revision(_), None) => false,
+        };
+        if holds {
+            return Ok(());
+        }
+        Err(Error::Conflict { key: write.key.clone(), current: current.cloned() })
+    }
+
+    /// Stages one write at a revision of its own.
+    pub(super) fn commit(&mut self, write: &Write, now_ms: u64) -> Result<Arc<Event>> {
+        self.admit(matches!(write.op, Op::Delete))?;
+        self.check(write)?;
+        self.revision.0 += 1;
+        Ok(self.stage(write, self.revision, now_ms))
+    }
+
+    /// Stages several writes at one revision, or none.
+    pub(super) fn commit_many(&mut self, writes: &[Write], now_ms: u64) -> Result<Vec<Arc<Event>>> {
+        self.admit(writes.iter().all(|write| matches!(write.op, Op::Delete)))?;
+        let mut keys = HashSet::with_capacity(writes.len());
+        let mut size = 0;
+        for write in writes {
+            if !keys.insert(&write.key) {
+                return Err(Error::DuplicateKey(write.key.clone()));
+            }
+            self.check(write)?;
+            size += write.key.prefix.len() + write.key.name.len() + record::PUT_OVERHEAD;
+            if let Op::Put { value, .. } = &write.op {
+                size += value.len();
+            }
+            if size > MAX_WRITE {
+                return Err(Error::TooLarge { key: write.key.clone(), size, limit: MAX_WRITE });
+            }
+        }
+        self.revision.0 += 1;
+        Ok(writes.iter().map(|write| self.stage(write, self.revision, now_ms)).collect())
+    }
+
+    /// Applies a checked write to the head and appends it to the batch.
+    fn stage(&mut self, write: &Write, revision: Revision, now_ms: u64) -> Arc<Event> {
+        let prefix = self.touch(&write.key.prefix);
+        let shelf = self.shelves.get_mut(&prefix).expect("touched above");
+        let previous = shelf.map.get(&*write.key.name).cloned();
+        let (kind, entry) = match &write.op {
+            Op::Put { value, life } => {
+                let (lease, expires_ms) = match life {
+                    Life::Forever => (None, None),
+                    Life::Lease(id) => (Some(*id), None),
+                    Life::Ttl(ttl) => (
+                        None,
+                        Some(now_ms.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))),
+                    ),
+                };
+                let next = successor(previous.as_deref(), &write.key.name, value.clone(), revision);
+                (EventKind::Put, Arc::new(Entry { lease, expires_ms, ..next }))
+            }
+            Op::Delete => {
+                (EventKind::Delete, previous.clone().expect("checked: a delete has something to delete"))
+            }
+        };
+        match kind {
+            EventKind::Put => record::put(&mut self.batch.frame, &prefix, &entry),
+            EventKind::Delete => record::delete(&mut self.batch.frame, revision, &prefix, &entry.name),
+        }
+        let event = Arc::new(Event { revision, kind, prefix, entry, previous });
+        apply(&mut shelf.map, &event);
+        self.expiry.track(&event.prefix, event.previous.as_deref(), event.current().map(|entry| &**entry));
+        self.batch.events.push(event.clone());
+        event
+    }
+
+    /// Lists the bucket among those the batch changes, and returns the bucket's own `Arc` of its prefix: events of one
+    /// bucket share it.
+    fn touch(&mut self, prefix: &Arc<str>) -> Arc<str> {
+        if !self.shelves.contains_key(prefix) {
+            self.shelves.insert(prefix.clone(), Shelf::default());
+        }
+        let (own, _) = self.shelves.get_key_value(prefix).expect("inserted above");
+        let own = own.clone();
+        let shelf = self.shelves.get_mut(prefix).expect("inserted above");
+        if !shelf.touched {
+            shelf.touched = true;
+            self.batch.touched.push(own.clone());
+        }
+        own
+    }
+
+    pub(super) fn compact(&mut self, revision: Revision) -> Result<()> {
+        self.admit(true)?;
+        record::compact(&mut self.batch.frame, revision);
+        self.batch.compact = self.batch.compact.max(Some(revision));
+        Ok(())
+    }
+
+    pub(super) fn grant(&mut self, ttl_ms: u64, now_ms: u64) -> Result<LeaseId> {
+        self.admit(false)?;
+        let lease = Lease { ttl_ms, expires_ms: now_ms.saturating_add(ttl_ms) };
+        let id = self.expiry.grant(lease);
+        record::lease(&mut self.batch.frame, id, lease.ttl_ms, lease.expires_ms);
+        Ok(id)
+    }
+
+    pub(super) fn keep_alive(&mut self, id: LeaseId, now_ms: u64) -> Result<()> {
+        self.admit(true)?;
+        let old = self.expiry.get(id).ok_or(Error::LeaseNotFound(id))?;
+        let lease = Lease { expires_ms: now_ms.saturating_add(old.ttl_ms), ..old };
+        self.expiry.put(id, lease);
+        record::lease(&mut self.batch.frame, id, lease.ttl_ms, lease.expires_ms);
+        Ok(())
+    }
+
+    /// Ends a lease; its keys go at one revision.
+    pub(super) fn revoke(&mut self, id: LeaseId, now_ms: u64) -> Result<()> {
+        self.admit(true)?;
+        let keys = self.expiry.remove(id).ok_or(Error::LeaseNotFound(id))?;
+        record::revoke(&mut self.batch.frame, id);
+        if !keys.is_empty() {
+            self.revision.0 += 1;
+        }
+        for key in keys {
+            self.stage(&Write::delete(key, Expect::Any), self.revision, now_ms);
+        }
+        Ok(())
+    }
+
+    /// An empty frame that has to reach the disk.
+    pub(super) fn probe(&mut self) -> Result<()> {
+        self.admit(false)?;
+        self.batch.probe = true;
+        Ok(())
+    }
+
+    /// Stages the deletion of what is over, as far as the batch has room.
+    pub(super) fn expire(&mut self, now_ms: u64) {
+        while self.admit(true).is_ok() && self.batch.frame.len() < MAX_BATCH {
+            let staged = match self.expiry.due(now_ms) {
+                Some(Due::Entry(key)) => self.commit(&Write::delete(key, Expect::Any), now_ms).map(drop),
+                Some(Due::Lease(id)) => self.revoke(id, now_ms),
+                None => return,
+            };
+            // What is due exists: the indexes follow every change of the head.
+            debug_assert!(staged.is_ok());
+        }
+    }
+
+    /// Takes the batch, leaving `spare` in its place, with the roots of the buckets that it changes.
+    pub(super) fn take(&mut self, spare: Batch) -> (Batch, Vec<(Arc<str>, Map)>) {
+        let batch = std::mem::replace(&mut self.batch, spare);
+        let mut roots = Vec::with_capacity(batch.touched.len());
+        for prefix in &batch.touched {
+            if let Some(shelf) = self.shelves.get_mut(prefix) {
+                shelf.touched = false;
+                roots.push((prefix.clone(), shelf.map.clone()));
+            }
+        }
+        (batch, roots)
+    }
+}
+
+/// The version that follows `previous` at a key, without lease or expiry.
+pub(super) fn successor(
+    previous: Option<&Entry>,
+    name: &Arc<str>,
+    value: Bytes,
+    revision: Revision,
+) -> Entry {
+    Entry {
+        name: previous.map_or_else(|| name.clone(), |previous| previous.name.clone()),
+        value,
+        create_revision: previous.map_or(revision, |previous| previous.create_revision),
+        mod_revision: revision,
+        version: previous.map_or(1, |previous| previous.version + 1),
+        lease: None,
+        expires_ms: None,
+        projection: OnceLock::new(),
+    }
+}
