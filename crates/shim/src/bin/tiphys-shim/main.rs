@@ -1,0 +1,41 @@
+//! `tiphys-shim`: one small, static, single-threaded program with two roles: `shim` (one per pod; creator and exec helper
+//! are forks of it, never executed), and, by the name it is executed under, init (PID 1 of a shared PID namespace).
+
+mod conn;
+mod create;
+mod exec;
+mod exit;
+mod init;
+mod inroot;
+mod launch;
+mod lifecycle;
+mod logs;
+mod mounts;
+mod process;
+mod requests;
+mod rootfs;
+mod sandbox;
+mod shim;
+mod start;
+mod stdio;
+mod sys;
+
+fn main() {
+    let mut args = std::env::args();
+    if args.next().as_deref() == Some(sandbox::INIT_NAME) {
+        std::process::exit(init::run());
+    }
+    let code = match args.next().as_deref() {
+        Some("shim") => match args.next() {
+            Some(dir) => start::run(&dir, &args.collect::<Vec<_>>()),
+            None => usage(),
+        },
+        _ => usage(),
+    };
+    std::process::exit(code);
+}
+
+fn usage() -> i32 {
+    eprintln!("usage: tiphys-shim shim DIR [CGROUP]...");
+    2
+}
