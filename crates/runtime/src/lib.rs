@@ -6,3 +6,7 @@ mod disk;
 pub mod images;
 /// A lock for each name.
 mod keyed;
+/// The embedded small program.
+mod program;
+
+pub use program::SHIM;
