@@ -5,6 +5,10 @@
 use std::{
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -87,11 +91,18 @@ pub struct Output {
     queue: mpsc::Sender<Frame>,
     sender: PollSender<Frame>,
     ended: bool,
+    /// The peer has reset the stream: writing is in vain.
+    over: Arc<AtomicBool>,
 }
 
 impl Output {
     pub(crate) fn new(id: u32, queue: mpsc::Sender<Frame>) -> Output {
-        Output { id, sender: PollSender::new(queue.clone()), queue, ended: false }
+        Self::until(id, queue, Arc::default())
+    }
+
+    /// One that ends when `over` is set.
+    pub(crate) fn until(id: u32, queue: mpsc::Sender<Frame>, over: Arc<AtomicBool>) -> Output {
+        Output { id, sender: PollSender::new(queue.clone()), queue, ended: false, over }
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -123,7 +134,7 @@ impl Output {
 
 impl AsyncWrite for Output {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.ended {
+        if self.ended || self.over.load(Ordering::Relaxed) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         let (id, part) = (self.id, &buf[..buf.len().min(CHUNK)]);

@@ -3,12 +3,13 @@
 //! and what the peer still sends is read and thrown away until it hangs up. Closing a socket with unread data in it
 //! makes the kernel send a reset, which can overtake the status frame: the lost-exit-code bug.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream},
-    sync::mpsc,
+    sync::{Notify, mpsc},
     task::JoinHandle,
     time::{Instant, interval_at, timeout},
 };
@@ -38,6 +39,23 @@ pub(crate) struct Ends {
     pub(crate) closing: CancellationToken,
     /// This side has given up: everything stops now.
     pub(crate) abort: CancellationToken,
+    pub(crate) pong: Pong,
+}
+
+/// The newest ping that wants an answer. It goes past the queue: kubectl hangs up when 60 seconds bring no pong, however
+/// much output they bring.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pong(Arc<(Mutex<Option<Bytes>>, Notify)>);
+
+impl Pong {
+    pub(crate) fn set(&self, data: Bytes) {
+        *self.0.0.lock() = Some(data);
+        self.0.1.notify_one();
+    }
+
+    fn take(&self) -> Option<Frame> {
+        self.0.0.lock().take().map(Frame::Pong)
+    }
 }
 
 /// Turns frames into bytes.
@@ -96,8 +114,11 @@ impl Connection {
         }
     }
 
-    /// Sends what is queued and the last frame, and waits until the peer has hung up.
+    /// Sends what is queued and the last frame, and waits until the peer has hung up. An error when it had before.
     pub(crate) async fn close(mut self) -> io::Result<()> {
+        if self.ends.gone.is_cancelled() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         self.ends.closing.cancel();
         let written = async {
             // When the writer has ended already, its result says why.
@@ -124,13 +145,19 @@ async fn write_frames(
     loop {
         let frame = tokio::select! {
             biased;
-            frame = frames.recv() => frame.unwrap_or(Frame::Close),
-            _ = ping.tick() => Frame::Ping,
+            frame = frames.recv() => Some(frame.unwrap_or(Frame::Close)),
+            () = ends.pong.0.1.notified() => None,
+            _ = ping.tick() => Some(Frame::Ping),
             // The peer said goodbye: so do we, after what is queued.
-            () = ends.gone.cancelled() => Frame::Close,
+            () = ends.gone.cancelled() => Some(Frame::Close),
         };
-        let mut close = matches!(frame, Frame::Close);
-        encoder.encode(frame, &mut out)?;
+        if let Some(pong) = ends.pong.take() {
+            encoder.encode(pong, &mut out)?;
+        }
+        let mut close = matches!(frame, Some(Frame::Close));
+        if let Some(frame) = frame {
+            encoder.encode(frame, &mut out)?;
+        }
         while out.len() < GATHER && !close {
             let Ok(frame) = frames.try_recv() else { break };
             close = matches!(frame, Frame::Close);
@@ -146,12 +173,7 @@ async fn write_frames(
 }
 
 /// Hands data to a channel's pipe, waiting while it is full; `false` when nobody reads it any more.
-pub(crate) async fn deliver(
-    pipe: &mut DuplexStream,
-    mut data: Bytes,
-    queue: &mpsc::Sender<Frame>,
-    ends: &Ends,
-) -> bool {
+pub(crate) async fn deliver(pipe: &mut DuplexStream, mut data: Bytes, ends: &Ends) -> bool {
     while !data.is_empty() {
         let written = tokio::select! {
             biased;
@@ -161,8 +183,7 @@ pub(crate) async fn deliver(
         match written {
             Ok(Ok(n)) if n > 0 => drop(data.split_to(n)),
             Ok(_) => return false,
-            // With a full queue the peer hears from us anyway.
-            Err(_) => drop(queue.try_send(Frame::Pong(Bytes::new()))),
+            Err(_) => ends.pong.set(Bytes::new()),
         }
     }
     true

@@ -151,7 +151,7 @@ impl PortForward {
         }
     }
 
-    /// Waits until the client hangs up, for ports that were fixed from the start, then closes in order.
+    /// Closes the connection in order, for when every forward is done. An error when the client has hung up already.
     pub async fn finish(self) -> Result<(), Error> {
         Ok(self.connection.close().await?)
     }

@@ -6,9 +6,16 @@
 mod frame;
 mod headers;
 
-use std::{collections::HashMap, io, sync::Arc};
+use std::{
+    collections::HashMap,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, DuplexStream},
@@ -55,6 +62,14 @@ struct Entry {
     accepted: Option<oneshot::Sender<()>>,
     remote_ended: bool,
     local_ended: bool,
+    /// Set when the stream is reset.
+    over: Arc<AtomicBool>,
+}
+
+impl Entry {
+    fn new(pipe: Option<DuplexStream>, accepted: Option<oneshot::Sender<()>>) -> Entry {
+        Entry { remote_ended: pipe.is_none(), pipe, accepted, local_ended: false, over: Arc::default() }
+    }
 }
 
 /// The streams that are open, known to reader, writer and openers. Locked for look-ups only.
@@ -189,19 +204,19 @@ impl Opener {
     pub(crate) async fn open(&self, headers: Headers) -> Result<Stream, Error> {
         let (pipe, input) = Input::pipe();
         let (accepted, answer) = oneshot::channel();
-        let id = {
+        let (id, over) = {
             // Streams must be opened in the order of their ids, so the place in the queue is taken under the lock.
             let mut next = self.next.lock().await;
             let id = *next;
             let place = self.queue.reserve().await.map_err(|_| Error::Gone)?;
             *next += 2;
-            let entry =
-                Entry { pipe: Some(pipe), accepted: Some(accepted), remote_ended: false, local_ended: false };
+            let entry = Entry::new(Some(pipe), Some(accepted));
+            let over = entry.over.clone();
             self.table.lock().insert(id, entry);
             place.send(Frame::Open { id, headers: headers.clone() });
-            id
+            (id, over)
         };
-        let output = Output::new(id, self.queue.clone());
+        let output = Output::until(id, self.queue.clone(), over);
         answer.await.map_err(|_| Error::Protocol("the stream was refused"))?;
         Ok(Stream { id, headers, input, output })
     }
@@ -239,11 +254,15 @@ impl Demux {
                 }
                 Event::Headers { id, last: true } => end(&mut self.table.lock(), id, remote_end),
                 Event::Headers { .. } => {}
-                Event::Reset { id } => drop(self.table.lock().remove(&id)),
+                Event::Reset { id } => {
+                    if let Some(entry) = self.table.lock().remove(&id) {
+                        entry.over.store(true, Ordering::Relaxed);
+                    }
+                }
                 Event::Windows => self.windows = true,
                 // Our own pings come back odd at a client, even at a server.
                 Event::Ping { id } if (id % 2 == 1) == self.opened.is_some() => {
-                    let _ = self.queue.try_send(Frame::Pong(id.to_be_bytes().to_vec().into()));
+                    self.ends.pong.set(Bytes::copy_from_slice(&id.to_be_bytes()));
                 }
                 Event::Ping { .. } => {}
                 // The peer opens no more and will hang up when its streams are done.
@@ -253,7 +272,7 @@ impl Demux {
                     let bytes = data.len() as u32;
                     let mut consumed = None;
                     if let Some(mut pipe) = pipe
-                        && deliver(&mut pipe, data, &self.queue, &self.ends).await
+                        && deliver(&mut pipe, data, &self.ends).await
                     {
                         consumed = Some(pipe);
                     }
@@ -288,10 +307,12 @@ impl Demux {
         }
         let (pipe, input) = Input::pipe();
         let pipe = (!last).then_some(pipe);
-        self.table.lock().insert(id, Entry { pipe, accepted: None, remote_ended: last, local_ended: false });
+        let entry = Entry::new(pipe, None);
+        let output = Output::until(id, self.queue.clone(), entry.over.clone());
+        self.table.lock().insert(id, entry);
         // Before anybody can write to it: kubectl drops data that overtakes the acceptance.
         self.queue.send(Frame::Accept { id }).await.map_err(gone)?;
-        let stream = Stream { id, headers, input, output: Output::new(id, self.queue.clone()) };
+        let stream = Stream { id, headers, input, output };
         if let Some(opened) = &self.opened {
             // Nobody takes streams any more: the stream is dropped, which ends it.
             let _ = opened.send(stream).await;
@@ -303,4 +324,55 @@ impl Demux {
 fn remote_end(entry: &mut Entry) {
     entry.pipe = None;
     entry.remote_ended = true;
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_keeps_windows_is_granted_them_and_a_reset_ends_both_directions() {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let (session, mut streams) = Session::server(far);
+        let (read, mut write) = tokio::io::split(near);
+        let (mut reader, mut packer, mut wire) = (Reader::new(read), Packer::new(), BytesMut::new());
+        // SETTINGS without entries, a stream, data.
+        wire.extend_from_slice(&[0x80, 3, 0, 4, 0, 0, 0, 4, 0, 0, 0, 0]);
+        frame::open(&mut wire, &mut packer, 1, &vec![("streamType".into(), "stdin".into())]);
+        frame::data(&mut wire, 1, false, b"some data");
+        frame::ping(&mut wire, 7);
+        write.write_all(&wire).await.unwrap();
+        // The answer to the ping goes past the queue.
+        let mut rest = Vec::new();
+        for _ in 0..4 {
+            rest.push(reader.next().await.unwrap());
+        }
+        assert_eq!(rest.iter().filter(|e| **e == Event::Windows).count(), 2, "{rest:?}");
+        assert!(rest.contains(&Event::Ping { id: 7 }), "{rest:?}");
+        assert!(rest.contains(&Event::Reply { id: 1, last: false }), "{rest:?}");
+
+        let mut stream = streams.recv().await.unwrap();
+        assert_eq!((stream.id, stream.header("streamtype")), (1, "stdin"));
+        let mut wire = BytesMut::new();
+        frame::reset(&mut wire, 1, CANCEL);
+        write.write_all(&wire).await.unwrap();
+        let mut got = Vec::new();
+        stream.input.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got, b"some data");
+        assert!(stream.output.write(b"x").await.is_err());
+
+        // Ids must grow and be odd; what is wrong is reset.
+        let mut wire = BytesMut::new();
+        for id in [1, 4] {
+            frame::open(&mut wire, &mut packer, id, &Headers::new());
+        }
+        write.write_all(&wire).await.unwrap();
+        for id in [1, 4] {
+            assert_eq!(reader.next().await.unwrap(), Event::Reset { id });
+        }
+        drop((reader, write));
+        session.connection.ends.gone.cancelled().await;
+    }
 }

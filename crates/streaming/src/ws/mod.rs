@@ -78,9 +78,9 @@ pub(crate) fn start(io: impl Io, role: Role, codec: Codec, pipes: Vec<Option<Dup
     let (queue, frames) = mpsc::channel(QUEUE);
     let ends = Ends::default();
     let reader = {
-        let (queue, ends) = (queue.clone(), ends.clone());
+        let ends = ends.clone();
         // However it ends, the channels' consumers see their end.
-        async move { drop(read_messages(read, role, codec, pipes, queue, ends).await) }
+        async move { drop(read_messages(read, role, codec, pipes, ends).await) }
     };
     Connection::start(write, Encoder { role, codec }, (queue, frames), ends, reader)
 }
@@ -90,7 +90,6 @@ async fn read_messages(
     role: Role,
     codec: Codec,
     mut pipes: Vec<Option<DuplexStream>>,
-    queue: mpsc::Sender<Frame>,
     ends: Ends,
 ) -> Result<(), Error> {
     let mut reader = Reader::new(read, role);
@@ -99,9 +98,8 @@ async fn read_messages(
     loop {
         let (first, last, mut data) = match reader.next().await? {
             Event::Piece { first, last, data } => (first, last, data),
-            // When the queue is full the peer hears from us anyway.
             Event::Ping(data) => {
-                let _ = queue.try_send(Frame::Pong(data));
+                ends.pong.set(data);
                 continue;
             }
             Event::Pong => continue,
@@ -142,24 +140,54 @@ async fn read_messages(
                 [ended] => drop(pipes.get_mut(usize::from(ended)).and_then(Option::take)),
                 _ => return Err(Error::Protocol("a close signal names one channel")),
             },
-            Some(channel) => give(&mut pipes, usize::from(channel), data, &queue, &ends).await,
+            Some(channel) => give(&mut pipes, usize::from(channel), data, &ends).await,
             None => {}
         }
     }
 }
 
 /// Data for a channel that nobody wants, or that has ended, is thrown away.
-async fn give(
-    pipes: &mut [Option<DuplexStream>],
-    channel: usize,
-    data: Bytes,
-    queue: &mpsc::Sender<Frame>,
-    ends: &Ends,
-) {
+async fn give(pipes: &mut [Option<DuplexStream>], channel: usize, data: Bytes, ends: &Ends) {
     if let Some(slot) = pipes.get_mut(channel)
         && let Some(pipe) = slot
-        && !deliver(pipe, data, queue, ends).await
+        && !deliver(pipe, data, ends).await
     {
         *slot = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::channel::Input;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ping_is_answered_while_the_consumer_is_slow_and_quiet_peers_are_pinged() {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let (pipe, input) = Input::pipe();
+        let connection = start(far, Role::Server, Codec::Binary, vec![Some(pipe)]);
+        let (read, mut write) = tokio::io::split(near);
+        let mut reader = Reader::new(read, Role::Client);
+        assert_eq!(reader.next().await.unwrap(), Event::Ping(Bytes::new()), "after half a minute of silence");
+
+        let mut wire = BytesMut::new();
+        frame::write(&mut wire, Role::Client, PING, b"one", &[]);
+        // More than the pipe holds.
+        frame::write(&mut wire, Role::Client, BINARY, &[0], &vec![7; 300_000]);
+        tokio::io::AsyncWriteExt::write_all(&mut write, &wire).await.unwrap();
+        // The pong, and then one unasked every time the reader has waited long.
+        for _ in 0..3 {
+            let event = timeout(Duration::from_secs(60), reader.next()).await.unwrap().unwrap();
+            assert!(matches!(event, Event::Pong | Event::Ping(_)), "{event:?}");
+        }
+        drop(input);
+        let closing = tokio::spawn(connection.close());
+        while !matches!(reader.next().await.unwrap(), Event::Close) {}
+        drop((reader, write));
+        closing.await.unwrap().unwrap();
     }
 }
