@@ -1,1 +1,25 @@
-//! Filters, authentication, authorization, admission, verb handlers, registry, watch cache.
+//! The API server: filters, authentication, authorization, admission, verb handlers, registry, reads.
+//!
+//! The way of a request is in [`server`]. Where to look:
+//! - who: [`authn`]; may they: [`authz`]; what the cluster adds or refuses: [`admission`];
+//! - verbs: [`handlers`]; the exceptions of some resources: [`rooms`]; what is no resource: [`documents`];
+//! - writes: [`registry`]; lists, watches and feeds: [`cache`];
+//! - connections: [`serve`]; clients of the same process: [`inprocess`]; what a new cluster has: [`bootstrap`].
+
+pub mod admission;
+pub mod authn;
+pub mod authz;
+pub mod body;
+pub mod bootstrap;
+pub mod cache;
+pub mod documents;
+pub mod handlers;
+pub mod inprocess;
+pub mod object;
+pub mod registry;
+pub mod request;
+pub mod resources;
+pub mod rooms;
+pub mod serve;
+pub mod server;
+pub mod user;

@@ -44,7 +44,12 @@ pub fn strict_message(strict: &[String]) -> String {
 }
 
 /// Decodes JSON as a type of the table.
-pub fn json(table: &Table, id: TypeId, text: &[u8], validation: FieldValidation) -> Result<Decoded, DecodeError> {
+pub fn json(
+    table: &Table,
+    id: TypeId,
+    text: &[u8],
+    validation: FieldValidation,
+) -> Result<Decoded, DecodeError> {
     let mut cx = Cx::new(table, validation);
     let ty = Type::Ref(id);
     let mut parser = serde_json::Deserializer::from_slice(text);
@@ -55,7 +60,12 @@ pub fn json(table: &Table, id: TypeId, text: &[u8], validation: FieldValidation)
 }
 
 /// Decodes YAML (of which JSON is a part) as a type of the table.
-pub fn yaml(table: &Table, id: TypeId, text: &str, validation: FieldValidation) -> Result<Decoded, DecodeError> {
+pub fn yaml(
+    table: &Table,
+    id: TypeId,
+    text: &str,
+    validation: FieldValidation,
+) -> Result<Decoded, DecodeError> {
     if looks_like_json(text.as_bytes()) {
         return json(table, id, text.as_bytes(), validation);
     }
@@ -66,12 +76,22 @@ pub fn yaml(table: &Table, id: TypeId, text: &str, validation: FieldValidation) 
 }
 
 /// Brings a tree (a patched object, a webhook's answer) into the canonical form of its type.
-pub fn normalise(table: &Table, id: TypeId, value: Value, validation: FieldValidation) -> Result<Decoded, DecodeError> {
+pub fn normalise(
+    table: &Table,
+    id: TypeId,
+    value: Value,
+    validation: FieldValidation,
+) -> Result<Decoded, DecodeError> {
     normalise_type(table, &Type::Ref(id), value, validation)
 }
 
 /// [`normalise`] for any type, as the metadata of a custom resource.
-pub fn normalise_type(table: &Table, ty: &Type, value: Value, validation: FieldValidation) -> Result<Decoded, DecodeError> {
+pub fn normalise_type(
+    table: &Table,
+    ty: &Type,
+    value: Value,
+    validation: FieldValidation,
+) -> Result<Decoded, DecodeError> {
     let mut cx = Cx::new(table, validation);
     let value = serde::de::DeserializeSeed::deserialize(visit::Typed { cx: &mut cx, ty }, value)
         .map_err(|error| DecodeError(error.to_string()))?;
@@ -147,7 +167,13 @@ struct Cx<'t> {
 
 impl<'t> Cx<'t> {
     fn new(table: &'t Table, validation: FieldValidation) -> Self {
-        Cx { table, path: Vec::with_capacity(16), report: validation != FieldValidation::Ignore, strict: Vec::new(), error: None }
+        Cx {
+            table,
+            path: Vec::with_capacity(16),
+            report: validation != FieldValidation::Ignore,
+            strict: Vec::new(),
+            error: None,
+        }
     }
 
     fn finish(self, value: Value) -> Result<Decoded, DecodeError> {
@@ -206,7 +232,9 @@ impl<'t> Cx<'t> {
         self.error = Some(match owner {
             Some(row) => {
                 let owner = row.name.rsplit('.').next().unwrap_or_default();
-                format!("json: cannot unmarshal {found} into Go struct field {owner}.{fields} of type {wanted}")
+                format!(
+                    "json: cannot unmarshal {found} into Go struct field {owner}.{fields} of type {wanted}"
+                )
             }
             None => format!("json: cannot unmarshal {found} into Go value of type {wanted}"),
         });
@@ -228,9 +256,13 @@ pub fn missing(table: &Table, field: &Field) -> Option<Value> {
         (false, Presence::Always) => Some(zero(table, &field.ty)),
         // Go never takes a struct for empty, nor what marshals itself.
         (false, Presence::OmitEmpty) => match &field.ty {
-            Type::Ref(_) | Type::Time | Type::MicroTime | Type::Quantity | Type::IntOrString | Type::Any | Type::Object => {
-                Some(zero(table, &field.ty))
-            }
+            Type::Ref(_)
+            | Type::Time
+            | Type::MicroTime
+            | Type::Quantity
+            | Type::IntOrString
+            | Type::Any
+            | Type::Object => Some(zero(table, &field.ty)),
             _ => None,
         },
     }
@@ -243,7 +275,13 @@ pub fn zero(table: &Table, ty: &Type) -> Value {
         Type::Bool => Value::Bool(false),
         Type::Int32 | Type::Int64 | Type::Double | Type::IntOrString => Value::from(0),
         Type::Quantity => Value::from("0"),
-        Type::Bytes | Type::Time | Type::MicroTime | Type::Any | Type::Object | Type::List(_) | Type::Map(_) => Value::Null,
+        Type::Bytes
+        | Type::Time
+        | Type::MicroTime
+        | Type::Any
+        | Type::Object
+        | Type::List(_)
+        | Type::Map(_) => Value::Null,
         Type::Ref(id) => {
             let row = table.ty(*id);
             match (row.shape, &row.scalar) {
@@ -275,10 +313,12 @@ pub fn omitted(table: &Table, field: &Field, value: &Value) -> bool {
             (Type::Int32 | Type::Int64 | Type::Double, Value::Number(n)) => n.as_f64() == Some(0.0),
             (Type::List(_), Value::Array(items)) => items.is_empty(),
             (Type::Map(_), Value::Object(map)) => map.is_empty(),
-            (Type::String | Type::Bytes | Type::Bool | Type::Int32 | Type::Int64 | Type::Double, Value::Null) => true,
+            (
+                Type::String | Type::Bytes | Type::Bool | Type::Int32 | Type::Int64 | Type::Double,
+                Value::Null,
+            ) => true,
             (Type::List(_) | Type::Map(_), Value::Null) => true,
             _ => false,
         },
     }
 }
-

@@ -193,7 +193,8 @@ impl Writer<'_> {
     }
 
     fn mark_revision(&mut self, start: usize) {
-        self.revision_at = Some(RevisionAt { offset: self.out.len(), first: self.out.len() == start, last: false });
+        self.revision_at =
+            Some(RevisionAt { offset: self.out.len(), first: self.out.len() == start, last: false });
     }
 
     fn end_metadata(&mut self) {

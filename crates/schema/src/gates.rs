@@ -9,7 +9,13 @@ use std::collections::HashSet;
 type Fields = HashSet<(TypeId, usize)>;
 
 /// Drops gated-off fields from `new` that `old` does not use.
-pub fn drop_disabled(table: &Table, id: TypeId, new: &mut Value, old: Option<&Value>, enabled: &dyn Fn(&str) -> bool) {
+pub fn drop_disabled(
+    table: &Table,
+    id: TypeId,
+    new: &mut Value,
+    old: Option<&Value>,
+    enabled: &dyn Fn(&str) -> bool,
+) {
     if !table.reaches_gate(id) {
         return;
     }

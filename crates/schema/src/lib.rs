@@ -7,10 +7,10 @@ pub mod table;
 pub mod decode;
 /// The defaults that stand in rows.
 pub mod defaults;
-/// Trees to JSON bytes; the resident body of an object.
-pub mod encode;
 /// Discovery documents, classic and aggregated.
 pub mod discovery;
+/// Trees to JSON bytes; the resident body of an object.
+pub mod encode;
 /// Fields of disabled features.
 pub mod gates;
 /// OpenAPI v2 and v3.

@@ -72,7 +72,10 @@ impl Documents {
     pub fn add_custom(&mut self, group: &str, version: &str, kind: &str, mut schema: Value) {
         let name = definition_name(group, version, kind);
         if let Value::Object(map) = &mut schema {
-            map.insert("x-kubernetes-group-version-kind".into(), json!([{"group": group, "kind": kind, "version": version}]));
+            map.insert(
+                "x-kubernetes-group-version-kind".into(),
+                json!([{"group": group, "kind": kind, "version": version}]),
+            );
         }
         let list_kind = format!("{kind}List");
         let list = definition_name(group, version, &list_kind);

@@ -50,7 +50,8 @@ impl PatchError {
 /// Parses the body of a merge or strategic-merge patch, which must be an object, and tells duplicate fields.
 pub fn parse_object(text: &[u8], validation: FieldValidation) -> Result<decode::Decoded, PatchError> {
     let bad = |message: String| PatchError::new(PatchFailure::BadRequest, message);
-    let decoded = decode::free_json(text, validation).map_err(|e| bad(format!("error decoding patch: {e}")))?;
+    let decoded =
+        decode::free_json(text, validation).map_err(|e| bad(format!("error decoding patch: {e}")))?;
     let found = match &decoded.value {
         Value::Object(_) => return Ok(decoded),
         Value::Null => return Err(bad("Invalid JSON Patch".into())),

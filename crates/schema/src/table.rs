@@ -46,7 +46,13 @@ impl Derived {
             Presence::OmitEmpty => {
                 let never_empty = matches!(
                     f.ty,
-                    Type::Ref(_) | Type::Time | Type::MicroTime | Type::Quantity | Type::IntOrString | Type::Any | Type::Object
+                    Type::Ref(_)
+                        | Type::Time
+                        | Type::MicroTime
+                        | Type::Quantity
+                        | Type::IntOrString
+                        | Type::Any
+                        | Type::Object
                 );
                 !f.pointer && never_empty
             }

@@ -44,9 +44,15 @@ fn every_vector_decodes_and_encodes_to_itself() {
             Err(e) => failures.push(format!("{}: YAML: {e}", v.name)),
         }
         // The resident form gives the same bytes once spliced.
-        if let Some(revision) = decoded.value["metadata"]["resourceVersion"].as_str().and_then(|r| r.parse().ok()) {
+        if let Some(revision) =
+            decoded.value["metadata"]["resourceVersion"].as_str().and_then(|r| r.parse().ok())
+        {
             let body = Body::encode(table, id, &decoded.value);
-            let api_version = if v.group == "core" { v.version.clone() } else { decoded.value["apiVersion"].as_str().unwrap().to_owned() };
+            let api_version = if v.group == "core" {
+                v.version.clone()
+            } else {
+                decoded.value["apiVersion"].as_str().unwrap().to_owned()
+            };
             let meta = TypeMeta::new(&v.kind, &api_version);
             let served = String::from_utf8(body.splice(Some(&meta), revision).to_vec()).unwrap();
             shared::same(&mut failures, &v.name, &served, &want);
@@ -99,7 +105,11 @@ fn decodes_as_go_does() {
         r#"{"spec":{"selector":{"a":"b","a":"c"},"type":"NodePort","type":"ClusterIP"}}"#,
         "duplicate field \"spec.selector.a\"\nduplicate field \"spec.type\"\n{\"metadata\":{},\"spec\":{\"selector\":{\"a\":\"c\"},\"type\":\"ClusterIP\"},\"status\":{\"loadBalancer\":{}}}",
     );
-    check(service, r#"{"metadata":[]}"#, "json: cannot unmarshal array into Go struct field Service.metadata of type v1.ObjectMeta");
+    check(
+        service,
+        r#"{"metadata":[]}"#,
+        "json: cannot unmarshal array into Go struct field Service.metadata of type v1.ObjectMeta",
+    );
     check(service, r#"[]"#, "json: cannot unmarshal array into Go value of type v1.Service");
     check(service, r#"{"spec":"#, "unexpected end of JSON input");
     let deployment = kind("apps", "v1", "Deployment");
@@ -155,16 +165,24 @@ fn bodies_splice() {
     let meta = TypeMeta::new("ConfigMap", "v1");
     for (metadata, want) in [
         (json!({}), r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"7"}}"#),
-        (json!({"generation": 1}), r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"7","generation":1}}"#),
-        (json!({"name": "a"}), r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a","resourceVersion":"7"}}"#),
+        (
+            json!({"generation": 1}),
+            r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"7","generation":1}}"#,
+        ),
+        (
+            json!({"name": "a"}),
+            r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a","resourceVersion":"7"}}"#,
+        ),
         (
             json!({"name": "a", "resourceVersion": "3", "labels": {"a": "b"}}),
             r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a","resourceVersion":"7","labels":{"a":"b"}}}"#,
         ),
     ] {
-        let body = Body::encode(table, id, &json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": metadata}));
+        let body =
+            Body::encode(table, id, &json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": metadata}));
         assert_eq!(body.splice(Some(&meta), 7), want);
-        let custom = json!({"apiVersion": "x/v1", "kind": "X", "metadata": metadata, "spec": {"b": null, "a": 1.5}});
+        let custom =
+            json!({"apiVersion": "x/v1", "kind": "X", "metadata": metadata, "spec": {"b": null, "a": 1.5}});
         let body = Body::encode_free(&custom);
         let mut want = custom;
         want["metadata"]["resourceVersion"] = json!("7");
@@ -178,7 +196,10 @@ fn defaults_gates_and_pruning_follow_the_rows() {
     let (table, id) = kind("", "v1", "Service");
     let mut value = json!({"spec": {"ports": [{"port": 1}, {"port": 2, "protocol": "UDP"}]}});
     schema::defaults::apply(table, id, &mut value);
-    assert_eq!(value["spec"]["ports"], json!([{"port": 1, "protocol": "TCP"}, {"port": 2, "protocol": "UDP"}]));
+    assert_eq!(
+        value["spec"]["ports"],
+        json!([{"port": 1, "protocol": "TCP"}, {"port": 2, "protocol": "UDP"}])
+    );
 
     let (table, id) = kind("", "v1", "Pod");
     let pod = json!({"spec": {"containers": [{"name": "a", "restartPolicyRules": [{"action": "Restart"}]}]}});
@@ -188,7 +209,10 @@ fn defaults_gates_and_pruning_follow_the_rows() {
         new["spec"]["containers"][0].get("restartPolicyRules").is_some()
     };
     let other = json!({"spec": {"initContainers": [{"restartPolicyRules": [{}]}]}});
-    assert_eq!([drop(None, true), drop(None, false), drop(Some(&pod), false), drop(Some(&other), false)], [true, false, true, true]);
+    assert_eq!(
+        [drop(None, true), drop(None, false), drop(Some(&pod), false), drop(Some(&other), false)],
+        [true, false, true, true]
+    );
 
     let mut value = json!({"spec": {"x": 1, "containers": [{"name": "a", "y": {"z": 1}}]}, "w": []});
     assert_eq!(schema::prune::prune(table, id, &mut value), ["spec.containers[0].y", "spec.x", "w"]);

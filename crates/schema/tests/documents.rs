@@ -64,7 +64,10 @@ fn classic_discovery_is_what_upstream_serves_with_everything_on() {
             check(&file, &discovery::group(group));
         }
         for version in &group.versions {
-            check(&format!("{file}__{}", version.version), &discovery::resource_list(group.name, version).unwrap());
+            check(
+                &format!("{file}__{}", version.version),
+                &discovery::resource_list(group.name, version).unwrap(),
+            );
         }
     }
     check("aggregated_v2", &discovery::aggregated(&groups[1..], AggregatedVersion::V2));
@@ -73,15 +76,20 @@ fn classic_discovery_is_what_upstream_serves_with_everything_on() {
 #[test]
 fn foreign_groups_and_versions_have_their_place() {
     let theirs = json!([{"resource": "pods", "verbs": ["get"]}]);
-    let version = discovery::Version { version: "v1beta1", resources: Resources::Foreign(&theirs), stale: true };
+    let version =
+        discovery::Version { version: "v1beta1", resources: Resources::Foreign(&theirs), stale: true };
     let group = discovery::Group { name: "metrics.k8s.io", versions: vec![version] };
     assert_eq!(
         parse(&discovery::aggregated(&[group], AggregatedVersion::V2Beta1))["items"],
         json!([{"metadata": {"name": "metrics.k8s.io"}, "versions": [{"version": "v1beta1", "resources": theirs, "freshness": "Stale"}]}])
     );
-    let mut versions = ["foo10", "v1beta1", "v12alpha1", "v2", "v3beta1", "v11alpha2", "v1", "foo1", "v11beta2", "v10"];
+    let mut versions =
+        ["foo10", "v1beta1", "v12alpha1", "v2", "v3beta1", "v11alpha2", "v1", "foo1", "v11beta2", "v10"];
     versions.sort_by(|a, b| discovery::compare_versions(b, a));
-    assert_eq!(versions, ["v10", "v2", "v1", "v11beta2", "v3beta1", "v1beta1", "v12alpha1", "v11alpha2", "foo1", "foo10"]);
+    assert_eq!(
+        versions,
+        ["v10", "v2", "v1", "v11beta2", "v3beta1", "v1beta1", "v12alpha1", "v11alpha2", "foo1", "foo10"]
+    );
     assert!(discovery::etag(b"").starts_with("\"CF83E1357EEFB8BD"));
 }
 
@@ -104,7 +112,10 @@ fn openapi_schemas_are_what_upstream_serves_by_default() {
     let groups = discovery::groups(api::table(), &discovery::enabled_by_default);
     let documents = schema::openapi::Documents::new(api::table(), &groups);
     let listed = parse(&documents.index(&[]));
-    assert_eq!(listed["paths"].as_object().unwrap().len(), groups.iter().map(|g| g.versions.len()).sum::<usize>());
+    assert_eq!(
+        listed["paths"].as_object().unwrap().len(),
+        groups.iter().map(|g| g.versions.len()).sum::<usize>()
+    );
     let mut differences = Vec::new();
     let mut compared = 0;
     for entry in std::fs::read_dir(index).unwrap() {
@@ -130,7 +141,13 @@ fn openapi_schemas_are_what_upstream_serves_by_default() {
                 continue;
             };
             for (method, want) in want.as_object().unwrap().iter().filter(|(m, _)| *m != "parameters") {
-                for member in ["operationId", "x-kubernetes-action", "x-kubernetes-group-version-kind", "parameters", "requestBody"] {
+                for member in [
+                    "operationId",
+                    "x-kubernetes-action",
+                    "x-kubernetes-group-version-kind",
+                    "parameters",
+                    "requestBody",
+                ] {
                     if want.get("x-kubernetes-action") == Some(&json!("connect")) && member == "parameters" {
                         continue;
                     }

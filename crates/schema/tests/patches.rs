@@ -14,25 +14,48 @@ fn check_json(doc: Value, ops: Value, want: Result<Value, &str>) {
 fn json_patches_apply_as_upstreams_do() {
     let doc = || json!({"a": {"b/c": 1}, "l": [1, 2, 3]});
     for (ops, want) in [
-        (json!([{"op": "add", "path": "/a/x", "value": null}]), json!({"a": {"b/c": 1, "x": null}, "l": [1, 2, 3]})),
+        (
+            json!([{"op": "add", "path": "/a/x", "value": null}]),
+            json!({"a": {"b/c": 1, "x": null}, "l": [1, 2, 3]}),
+        ),
         (json!([{"op": "add", "path": "/l/-", "value": 4}]), json!({"a": {"b/c": 1}, "l": [1, 2, 3, 4]})),
         (json!([{"op": "add", "path": "/l/-1", "value": 4}]), json!({"a": {"b/c": 1}, "l": [1, 2, 3, 4]})),
         (json!([{"op": "remove", "path": "/l/-1"}]), json!({"a": {"b/c": 1}, "l": [1, 2]})),
         (json!([{"op": "replace", "path": "/a/b~1c", "value": 2}]), json!({"a": {"b/c": 2}, "l": [1, 2, 3]})),
-        (json!([{"op": "move", "from": "/l/0", "path": "/a/m"}]), json!({"a": {"b/c": 1, "m": 1}, "l": [2, 3]})),
-        (json!([{"op": "copy", "from": "/l", "path": "/m"}, {"op": "test", "path": "/m/1", "value": 2.0}]),
-            json!({"a": {"b/c": 1}, "l": [1, 2, 3], "m": [1, 2, 3]})),
+        (
+            json!([{"op": "move", "from": "/l/0", "path": "/a/m"}]),
+            json!({"a": {"b/c": 1, "m": 1}, "l": [2, 3]}),
+        ),
+        (
+            json!([{"op": "copy", "from": "/l", "path": "/m"}, {"op": "test", "path": "/m/1", "value": 2.0}]),
+            json!({"a": {"b/c": 1}, "l": [1, 2, 3], "m": [1, 2, 3]}),
+        ),
     ] {
         check_json(doc(), ops, Ok(want));
     }
     for (ops, want) in [
-        (json!([{"op": "remove", "path": "/nope"}]), "error in remove for path: '/nope': Unable to remove nonexistent key: nope: missing value"),
-        (json!([{"op": "replace", "path": "/a/z", "value": 1}]), "replace operation does not apply: doc is missing key: /a/z: missing value"),
-        (json!([{"op": "add", "path": "/z/y", "value": 1}]), "add operation does not apply: doc is missing path: \"/z/y\": missing value"),
-        (json!([{"op": "add", "path": "/l/9", "value": 1}]), "error in add for path: '/l/9': Unable to access invalid index: 9: invalid index referenced"),
+        (
+            json!([{"op": "remove", "path": "/nope"}]),
+            "error in remove for path: '/nope': Unable to remove nonexistent key: nope: missing value",
+        ),
+        (
+            json!([{"op": "replace", "path": "/a/z", "value": 1}]),
+            "replace operation does not apply: doc is missing key: /a/z: missing value",
+        ),
+        (
+            json!([{"op": "add", "path": "/z/y", "value": 1}]),
+            "add operation does not apply: doc is missing path: \"/z/y\": missing value",
+        ),
+        (
+            json!([{"op": "add", "path": "/l/9", "value": 1}]),
+            "error in add for path: '/l/9': Unable to access invalid index: 9: invalid index referenced",
+        ),
         (json!([{"op": "test", "path": "/l/0", "value": 9}]), "testing value /l/0 failed: test failed"),
         (json!([{"op": "jump", "path": "/l"}]), "Unexpected kind: jump"),
-        (json!({"op": "add"}), "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp"),
+        (
+            json!({"op": "add"}),
+            "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp",
+        ),
     ] {
         check_json(doc(), ops, Err(want));
     }
@@ -45,7 +68,10 @@ fn json_patches_apply_as_upstreams_do() {
 #[test]
 fn merge_patches_leave_no_nulls() {
     let mut doc = json!({"a": {"b": 1, "c": 2}, "d": [1]});
-    patch::merge(&mut doc, &json!({"a": {"b": null, "e": {"f": null, "g": [null, {"h": null}]}}, "d": {"x": null}}));
+    patch::merge(
+        &mut doc,
+        &json!({"a": {"b": null, "e": {"f": null, "g": [null, {"h": null}]}}, "d": {"x": null}}),
+    );
     assert_eq!(doc, json!({"a": {"c": 2, "e": {"g": [null, {}]}}, "d": {}}));
     assert_eq!(
         patch::parse_object(b"[]", Strict).unwrap_err().message,
@@ -68,17 +94,43 @@ fn check(spec: Value, patch: Value, want: Result<Value, &str>) {
 fn strategic_merge_follows_the_rows() {
     let names = |names: &[&str]| -> Value { names.iter().map(|n| json!({"name": n})).collect() };
     let abc = || json!({"containers": names(&["a", "b", "c"])});
-    check(abc(), json!({"containers": [{"name": "b", "image": "x"}]}),
-        Ok(json!({"containers": [{"name": "a"}, {"name": "b", "image": "x"}, {"name": "c"}]})));
-    check(abc(), json!({"containers": [{"name": "d"}]}), Ok(json!({"containers": names(&["d", "a", "b", "c"])})));
-    check(abc(), json!({"containers": [{"name": "b", "$patch": "delete"}]}), Ok(json!({"containers": names(&["a", "c"])})));
-    check(abc(), json!({"containers": [{"$patch": "replace"}, {"name": "z"}]}), Ok(json!({"containers": names(&["z"])})));
-    check(abc(), json!({"$setElementOrder/containers": names(&["c", "x", "a"]), "containers": names(&["x"])}),
-        Ok(json!({"containers": names(&["b", "c", "x", "a"])})));
-    check(abc(), json!({"$setElementOrder/containers": names(&["c", "a"]), "containers": [{"name": "b"}]}),
-        Err("The order in patch list:\n[map[name:b]]\n doesn't match $setElementOrder list:\n[map[name:c] map[name:a]]\n"));
-    check(abc(), json!({"containers": [{"image": "x"}]}),
-        Err("map: map[image:x] does not contain declared merge key: name"));
+    check(
+        abc(),
+        json!({"containers": [{"name": "b", "image": "x"}]}),
+        Ok(json!({"containers": [{"name": "a"}, {"name": "b", "image": "x"}, {"name": "c"}]})),
+    );
+    check(
+        abc(),
+        json!({"containers": [{"name": "d"}]}),
+        Ok(json!({"containers": names(&["d", "a", "b", "c"])})),
+    );
+    check(
+        abc(),
+        json!({"containers": [{"name": "b", "$patch": "delete"}]}),
+        Ok(json!({"containers": names(&["a", "c"])})),
+    );
+    check(
+        abc(),
+        json!({"containers": [{"$patch": "replace"}, {"name": "z"}]}),
+        Ok(json!({"containers": names(&["z"])})),
+    );
+    check(
+        abc(),
+        json!({"$setElementOrder/containers": names(&["c", "x", "a"]), "containers": names(&["x"])}),
+        Ok(json!({"containers": names(&["b", "c", "x", "a"])})),
+    );
+    check(
+        abc(),
+        json!({"$setElementOrder/containers": names(&["c", "a"]), "containers": [{"name": "b"}]}),
+        Err(
+            "The order in patch list:\n[map[name:b]]\n doesn't match $setElementOrder list:\n[map[name:c] map[name:a]]\n",
+        ),
+    );
+    check(
+        abc(),
+        json!({"containers": [{"image": "x"}]}),
+        Err("map: map[image:x] does not contain declared merge key: name"),
+    );
     check(
         json!({"volumes": [{"name": "v", "emptyDir": {}}]}),
         json!({"volumes": [{"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/"}}]}),
@@ -103,13 +155,24 @@ fn strategic_merge_follows_the_rows() {
     let table = api::table();
     let id = table.kind("", "v1", "Pod").unwrap();
     let finalizers = |of: Value, patch: Value| {
-        let got = patch::strategic(table, id, json!({"metadata": {"finalizers": of}}), json!({ "metadata": patch }));
+        let got = patch::strategic(
+            table,
+            id,
+            json!({"metadata": {"finalizers": of}}),
+            json!({ "metadata": patch }),
+        );
         got.unwrap()["metadata"]["finalizers"].take()
     };
     assert_eq!(finalizers(json!(["a", "b"]), json!({"finalizers": ["c", "a"]})), json!(["c", "a", "b"]));
-    assert_eq!(finalizers(json!(["a", "b"]), json!({"$deleteFromPrimitiveList/finalizers": ["a"]})), json!(["b"]));
     assert_eq!(
-        finalizers(json!(["a", "b"]), json!({"$setElementOrder/finalizers": ["b", "c"], "finalizers": ["c"]})),
+        finalizers(json!(["a", "b"]), json!({"$deleteFromPrimitiveList/finalizers": ["a"]})),
+        json!(["b"])
+    );
+    assert_eq!(
+        finalizers(
+            json!(["a", "b"]),
+            json!({"$setElementOrder/finalizers": ["b", "c"], "finalizers": ["c"]})
+        ),
         json!(["a", "b", "c"])
     );
 }

@@ -55,7 +55,9 @@ pub(super) fn bytes(cx: &mut Cx<'_>, text: Cow<'_, str>) -> Value {
         Err(error) => {
             let at = match error {
                 base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
-                base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => text.len() / 4 * 4,
+                base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => {
+                    text.len() / 4 * 4
+                }
             };
             cx.fail(format!("illegal base64 data at input byte {at}"));
             Value::Null
@@ -63,7 +65,11 @@ pub(super) fn bytes(cx: &mut Cx<'_>, text: Cow<'_, str>) -> Value {
     }
 }
 
-fn canonical<T: FromStr<Err: Display> + Display>(cx: &mut Cx<'_>, text: &str, is_zero: fn(&T) -> bool) -> Value {
+fn canonical<T: FromStr<Err: Display> + Display>(
+    cx: &mut Cx<'_>,
+    text: &str,
+    is_zero: fn(&T) -> bool,
+) -> Value {
     match text.parse::<T>() {
         Ok(value) if is_zero(&value) => Value::Null,
         Ok(value) => Value::String(value.to_string()),

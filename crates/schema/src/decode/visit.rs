@@ -164,7 +164,12 @@ impl<'de> Visitor<'de> for Typed<'_, '_> {
     }
 }
 
-fn object<'de, 't, A: MapAccess<'de>>(cx: &mut Cx<'t>, id: TypeId, row: &'t TypeRow, mut map: A) -> Result<Value, A::Error> {
+fn object<'de, 't, A: MapAccess<'de>>(
+    cx: &mut Cx<'t>,
+    id: TypeId,
+    row: &'t TypeRow,
+    mut map: A,
+) -> Result<Value, A::Error> {
     let mut out = Map::new();
     // No type has more fields than that; beyond it duplicates would merely go unreported.
     let mut seen = 0u128;

@@ -146,7 +146,11 @@ fn resources<'a>(rows: &[&'a ResourceRow]) -> Vec<ResourceDiscovery<'a>> {
         });
         match subresource {
             Some(subresource) => {
-                entry.subresources.push(Subresource { subresource, response_kind: response_kind(row), verbs: &row.verbs });
+                entry.subresources.push(Subresource {
+                    subresource,
+                    response_kind: response_kind(row),
+                    verbs: &row.verbs,
+                });
             }
             None => {
                 entry.response_kind = Some(response_kind(row));

@@ -89,7 +89,10 @@ pub fn api_versions(core: &Group<'_>, server_address: &str) -> Vec<u8> {
 }
 
 fn api_group<'a>(group: &'a Group<'_>) -> ApiGroup<'a> {
-    let version = |v: &Version<'a>| GroupVersion { group_version: group_version(group.name, v.version), version: v.version };
+    let version = |v: &Version<'a>| GroupVersion {
+        group_version: group_version(group.name, v.version),
+        version: v.version,
+    };
     ApiGroup {
         kind: None,
         api_version: None,

@@ -115,6 +115,12 @@ impl Body {
         u32::from_le_bytes(offset) as usize
     }
 
+    /// [`Body::json`], sharing the bytes.
+    pub fn json_bytes(&self) -> Bytes {
+        let whole = self.stored();
+        whole.slice(whole.len() - self.json().len()..)
+    }
+
     /// How many bytes [`Body::write`] will append at most.
     pub fn max_len(&self, type_meta: Option<&TypeMeta>) -> usize {
         self.json().len() + type_meta.map_or(0, |t| t.text.len()) + 48

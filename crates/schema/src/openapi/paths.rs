@@ -37,7 +37,8 @@ const DELETE_COLLECTION: [Parameter; 14] = [
     ("shardSelector", "string"),
     ("timeoutSeconds", "integer"),
 ];
-const WRITE: [Parameter; 3] = [("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")];
+const WRITE: [Parameter; 3] =
+    [("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")];
 const PATCH: [Parameter; 4] =
     [("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string"), ("force", "boolean")];
 const DELETE: [Parameter; 5] = [
@@ -54,7 +55,8 @@ const PATCH_TYPES: [&str; 4] = [
     "application/apply-patch+yaml",
 ];
 const PRODUCED: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
-const STREAMED: [&str; 2] = ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
+const STREAMED: [&str; 2] =
+    ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
 
 struct Operation<'a> {
     method: &'static str,
@@ -70,13 +72,22 @@ struct Operation<'a> {
 }
 
 /// The paths of one version of a group. `used` is told the names of schemas that are referred to.
-pub(super) fn of_part(documents: &Documents, part: &Part, dialect: Dialect, used: &mut dyn FnMut(&str)) -> Map<String, Value> {
+pub(super) fn of_part(
+    documents: &Documents,
+    part: &Part,
+    dialect: Dialect,
+    used: &mut dyn FnMut(&str),
+) -> Map<String, Value> {
     let mut writer = Writer {
         documents,
         part,
         dialect,
         used,
-        root: if part.group.is_empty() { format!("/api/{}", part.version) } else { format!("/apis/{}/{}", part.group, part.version) },
+        root: if part.group.is_empty() {
+            format!("/api/{}", part.version)
+        } else {
+            format!("/apis/{}/{}", part.group, part.version)
+        },
         stem: stem(&part.group, &part.version),
         paths: Map::new(),
     };
@@ -142,7 +153,11 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn tag(&self) -> String {
-        let group = if self.part.group.is_empty() { "core" } else { self.part.group.strip_suffix(".k8s.io").unwrap_or(&self.part.group) };
+        let group = if self.part.group.is_empty() {
+            "core"
+        } else {
+            self.part.group.strip_suffix(".k8s.io").unwrap_or(&self.part.group)
+        };
         format!("{}_{}", group.replace(['.', '-'], "").clone(), self.part.version)
     }
 
@@ -178,7 +193,8 @@ impl Writer<'_> {
         let dialect = self.dialect;
         let entry = self.paths.entry(format!("{}{path}", self.root)).or_insert_with(|| {
             let path_parameters = scope.iter().map(|name| path_parameter(dialect, name));
-            let parameters: Vec<Value> = path_parameters.chain([query_parameter(dialect, ("pretty", "string"))]).collect();
+            let parameters: Vec<Value> =
+                path_parameters.chain([query_parameter(dialect, ("pretty", "string"))]).collect();
             json!({ "parameters": parameters })
         });
         entry[method] = written;
@@ -189,9 +205,12 @@ impl Writer<'_> {
         out.insert("tags".into(), json!([self.tag()]));
         out.insert("description".into(), o.description.into());
         out.insert("operationId".into(), o.id.into());
-        let mut parameters: Vec<Value> = o.parameters.iter().map(|p| query_parameter(self.dialect, *p)).collect();
-        let answer = o.answer.as_deref().map_or_else(|| json!({"type": "string"}), |name| self.reference(name));
-        let consumed: &[&str] = if o.method == "patch" && o.action == "patch" { &PATCH_TYPES } else { &["*/*"] };
+        let mut parameters: Vec<Value> =
+            o.parameters.iter().map(|p| query_parameter(self.dialect, *p)).collect();
+        let answer =
+            o.answer.as_deref().map_or_else(|| json!({"type": "string"}), |name| self.reference(name));
+        let consumed: &[&str] =
+            if o.method == "patch" && o.action == "patch" { &PATCH_TYPES } else { &["*/*"] };
         let produced: Vec<&str> = match (&o.answer, o.streams) {
             (None, _) => vec!["*/*"],
             (_, true) => PRODUCED.into_iter().chain(STREAMED).collect(),
@@ -254,7 +273,12 @@ impl Writer<'_> {
         };
         let name = self.documents.kind(&group, &version, &row.kind);
         let owner = match subresource {
-            Some(_) => self.part.rows.iter().find(|r| r.resource == resource).map_or(row.kind.to_string(), |r| r.kind.to_string()),
+            Some(_) => self
+                .part
+                .rows
+                .iter()
+                .find(|r| r.resource == resource)
+                .map_or(row.kind.to_string(), |r| r.kind.to_string()),
             None => row.kind.to_string(),
         };
         let scoped = if row.namespaced { "Namespaced" } else { "" };
@@ -390,7 +414,11 @@ impl Writer<'_> {
                 method,
                 action: "connect",
                 id: format!("connect{}{title}{what}", self.stem),
-                description: format!("connect {} requests to {}", title.to_uppercase(), what.strip_prefix("Namespaced").unwrap_or(what)),
+                description: format!(
+                    "connect {} requests to {}",
+                    title.to_uppercase(),
+                    what.strip_prefix("Namespaced").unwrap_or(what)
+                ),
                 parameters: &[],
                 body: None,
                 answers: &[("200", "OK")],
@@ -415,7 +443,11 @@ fn query_parameter(dialect: Dialect, (name, ty): Parameter) -> Value {
 
 fn path_parameter(dialect: Dialect, name: &str) -> Value {
     match dialect {
-        Dialect::V2 => json!({"name": name, "in": "path", "required": true, "type": "string", "uniqueItems": true}),
-        Dialect::V3 => json!({"name": name, "in": "path", "required": true, "schema": {"type": "string", "uniqueItems": true}}),
+        Dialect::V2 => {
+            json!({"name": name, "in": "path", "required": true, "type": "string", "uniqueItems": true})
+        }
+        Dialect::V3 => {
+            json!({"name": name, "in": "path", "required": true, "schema": {"type": "string", "uniqueItems": true}})
+        }
     }
 }

@@ -39,11 +39,8 @@ pub(super) fn of_type(table: &Table, id: TypeId, dialect: Dialect, queue: &mut V
         }
     };
     if !row.fields.is_empty() {
-        let properties: Map<String, Value> = row
-            .fields
-            .iter()
-            .map(|f| (f.name.to_string(), property(table, f, dialect, queue)))
-            .collect();
+        let properties: Map<String, Value> =
+            row.fields.iter().map(|f| (f.name.to_string(), property(table, f, dialect, queue))).collect();
         out.insert("properties".into(), properties.into());
     }
     let required: Vec<&str> = row.fields.iter().filter(|f| f.required).map(|f| f.name.as_ref()).collect();
@@ -176,7 +173,10 @@ fn property(table: &Table, field: &Field, dialect: Dialect, queue: &mut Vec<Stri
         out.insert("x-kubernetes-list-type".into(), name.into());
     }
     if !field.list_keys.is_empty() {
-        out.insert("x-kubernetes-list-map-keys".into(), field.list_keys.iter().map(|v| Value::from(v.as_ref())).collect());
+        out.insert(
+            "x-kubernetes-list-map-keys".into(),
+            field.list_keys.iter().map(|v| Value::from(v.as_ref())).collect(),
+        );
     }
     if let Some(map) = field.map_type {
         let name = if map == MapType::Atomic { "atomic" } else { "granular" };

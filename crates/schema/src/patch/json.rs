@@ -32,7 +32,8 @@ impl JsonPatch {
     /// Parses a patch and checks its size.
     pub fn parse(text: &[u8], validation: FieldValidation) -> Result<Self, PatchError> {
         let bad = |message: String| PatchError::new(PatchFailure::BadRequest, message);
-        let decoded = decode::free_json(text, validation).map_err(|e| bad(format!("error decoding patch: {e}")))?;
+        let decoded =
+            decode::free_json(text, validation).map_err(|e| bad(format!("error decoding patch: {e}")))?;
         let Value::Array(items) = decoded.value else {
             let found = match decoded.value {
                 Value::Object(_) => "object",
@@ -45,19 +46,26 @@ impl JsonPatch {
                 FieldValidation::Ignore => ("", "jsonpatch.Patch"),
                 _ => ("error decoding patch: ", "[]handlers.jsonPatchOp"),
             };
-            return Err(bad(format!("{prefix}json: cannot unmarshal {found} into Go value of type {wanted}")));
+            return Err(bad(format!(
+                "{prefix}json: cannot unmarshal {found} into Go value of type {wanted}"
+            )));
         };
         if items.len() > MAX_OPERATIONS {
             return Err(PatchError::new(
                 PatchFailure::TooLarge,
-                format!("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}", items.len()),
+                format!(
+                    "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
+                    items.len()
+                ),
             ));
         }
         let mut strict: Vec<String> = decoded.strict.iter().map(|s| format!("json patch {s}")).collect();
         let mut operations = Vec::with_capacity(items.len());
         for (i, item) in items.into_iter().enumerate() {
             let Value::Object(mut members) = item else {
-                return Err(bad("json: cannot unmarshal value into Go value of type jsonpatch.Operation".into()));
+                return Err(bad(
+                    "json: cannot unmarshal value into Go value of type jsonpatch.Operation".into()
+                ));
             };
             let mut text = |name: &str| match members.remove(name) {
                 Some(Value::String(text)) => Some(text),
@@ -66,7 +74,8 @@ impl JsonPatch {
             let (op, path, from) = (text("op"), text("path"), text("from"));
             let value = members.remove("value");
             if validation != FieldValidation::Ignore {
-                strict.extend(members.keys().map(|name| format!("json patch unknown field \"[{i}].{name}\"")));
+                strict
+                    .extend(members.keys().map(|name| format!("json patch unknown field \"[{i}].{name}\"")));
             }
             operations.push(Operation { op: op.unwrap_or_else(|| "unknown".into()), path, from, value });
         }
@@ -98,28 +107,35 @@ impl Operation {
         let value = || self.value.clone().unwrap_or(Value::Null);
         match op {
             "add" => {
-                let (parent, key) = find(doc, path)
-                    .ok_or_else(|| missing(format!("add operation does not apply: doc is missing path: \"{path}\"")))?;
+                let (parent, key) = find(doc, path).ok_or_else(|| {
+                    missing(format!("add operation does not apply: doc is missing path: \"{path}\""))
+                })?;
                 add(parent, &key, value()).map_err(|e| wrap(format!("error in add for path: '{path}'"), e))
             }
             "remove" => {
                 let (parent, key) = find(doc, path).ok_or_else(|| {
                     missing(format!("remove operation does not apply: doc is missing path: \"{path}\""))
                 })?;
-                remove(parent, &key).map(drop).map_err(|e| wrap(format!("error in remove for path: '{path}'"), e))
+                remove(parent, &key)
+                    .map(drop)
+                    .map_err(|e| wrap(format!("error in remove for path: '{path}'"), e))
             }
             "replace" => {
-                let (parent, key) = find(doc, path)
-                    .ok_or_else(|| missing(format!("replace operation does not apply: doc is missing path: {path}")))?;
-                let present = get_mut(parent, &key)
-                    .map_err(|_| missing(format!("replace operation does not apply: doc is missing key: {path}")))?;
+                let (parent, key) = find(doc, path).ok_or_else(|| {
+                    missing(format!("replace operation does not apply: doc is missing path: {path}"))
+                })?;
+                let present = get_mut(parent, &key).map_err(|_| {
+                    missing(format!("replace operation does not apply: doc is missing key: {path}"))
+                })?;
                 *present = value();
                 Ok(())
             }
             "test" => {
-                let (parent, key) = find(doc, path)
-                    .ok_or_else(|| missing(format!("test operation does not apply: is missing path: {path}")))?;
-                let present = get_mut(parent, &key).map_err(|e| wrap(format!("error in test for path: '{path}'"), e))?;
+                let (parent, key) = find(doc, path).ok_or_else(|| {
+                    missing(format!("test operation does not apply: is missing path: {path}"))
+                })?;
+                let present = get_mut(parent, &key)
+                    .map_err(|e| wrap(format!("error in test for path: '{path}'"), e))?;
                 if equal(present, self.value.as_ref().unwrap_or(&Value::Null)) {
                     Ok(())
                 } else {
@@ -131,12 +147,15 @@ impl Operation {
                     Some(from) => from.as_str(),
                     None => return Err(missing(format!("{op} operation failed to decode from"))),
                 };
-                let (parent, key) = find(doc, from)
-                    .ok_or_else(|| missing(format!("{op} operation does not apply: doc is missing from path: {from}")))?;
+                let (parent, key) = find(doc, from).ok_or_else(|| {
+                    missing(format!("{op} operation does not apply: doc is missing from path: {from}"))
+                })?;
                 let taken = if op == "move" {
                     remove(parent, &key).map_err(|e| wrap(format!("error in move for path: '{key}'"), e))?
                 } else {
-                    let taken = get_mut(parent, &key).map_err(|e| wrap(format!("error in copy for from: '{from}'"), e))?.clone();
+                    let taken = get_mut(parent, &key)
+                        .map_err(|e| wrap(format!("error in copy for from: '{from}'"), e))?
+                        .clone();
                     *copied += taken.to_string().len();
                     if *copied > MAX_COPY_BYTES {
                         return Err(Failed(format!(
@@ -177,7 +196,9 @@ fn unescape(step: &str) -> String {
 }
 
 fn parse_index(key: &str) -> Result<i64, Failed> {
-    key.parse().map_err(|_| Failed(format!("strconv.Atoi: parsing {}: invalid syntax", apimachinery::quote::quote(key))))
+    key.parse().map_err(|_| {
+        Failed(format!("strconv.Atoi: parsing {}: invalid syntax", apimachinery::quote::quote(key)))
+    })
 }
 
 /// The place of an item; negative counts from the end.
@@ -190,7 +211,9 @@ fn index(key: &str, length: usize) -> Result<usize, Failed> {
 
 fn get_mut<'a>(container: &'a mut Value, key: &str) -> Result<&'a mut Value, Failed> {
     match container {
-        Value::Object(map) => map.get_mut(key).ok_or_else(|| missing(format!("unable to get nonexistent key: {key}"))),
+        Value::Object(map) => {
+            map.get_mut(key).ok_or_else(|| missing(format!("unable to get nonexistent key: {key}")))
+        }
         Value::Array(items) => {
             let at = index(key, items.len())?;
             Ok(&mut items[at])
@@ -218,7 +241,9 @@ fn add(container: &mut Value, key: &str, value: Value) -> Result<(), Failed> {
 
 fn remove(container: &mut Value, key: &str) -> Result<Value, Failed> {
     match container {
-        Value::Object(map) => map.remove(key).ok_or_else(|| missing(format!("Unable to remove nonexistent key: {key}"))),
+        Value::Object(map) => {
+            map.remove(key).ok_or_else(|| missing(format!("Unable to remove nonexistent key: {key}")))
+        }
         Value::Array(items) => {
             let at = index(key, items.len())?;
             Ok(items.remove(at))

@@ -70,9 +70,10 @@ impl<'a> Schema<'a> {
         let row = self.table.ty(*id);
         match row.field(name) {
             Some(field) => Ok(Some(field)),
-            None if row.shape == Shape::Struct => {
-                Err(internal(format!("unable to find api field in struct {} for the json field \"{name}\"", row.name.rsplit('.').next().unwrap_or_default())))
-            }
+            None if row.shape == Shape::Struct => Err(internal(format!(
+                "unable to find api field in struct {} for the json field \"{name}\"",
+                row.name.rsplit('.').next().unwrap_or_default()
+            ))),
             None => Ok(None),
         }
     }
@@ -139,8 +140,11 @@ fn merge_map(schema: Schema<'_>, mut original: Object, mut patch: Object) -> Res
             }
             (Value::Array(present), Value::Array(value)) => {
                 let list = schema.list(&key)?;
-                let merged =
-                    if list.merge || deletes { merge_list(&list, std::mem::take(present), value, deletes)? } else { value };
+                let merged = if list.merge || deletes {
+                    merge_list(&list, std::mem::take(present), value, deletes)?
+                } else {
+                    value
+                };
                 original.insert(key, Value::Array(merged));
             }
             (_, _) if deletes => {}
@@ -196,7 +200,10 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<()> {
     let Value::Array(keys) = keys else { return Err(malformed()) };
     let kept = |name: &str| keys.iter().any(|k| k == name);
     let listed = patch.iter().all(|(k, v)| {
-        v.is_null() || k.starts_with(DELETE_FROM_PRIMITIVE_LIST) || k.starts_with(SET_ELEMENT_ORDER) || kept(k)
+        v.is_null()
+            || k.starts_with(DELETE_FROM_PRIMITIVE_LIST)
+            || k.starts_with(SET_ELEMENT_ORDER)
+            || kept(k)
     });
     if !listed {
         return Err(malformed());
@@ -207,7 +214,8 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<()> {
 
 /// Merges the lists that come with an order and puts them into it; the order in the live list yields to it.
 fn set_element_orders(schema: Schema<'_>, original: &mut Object, patch: &mut Object) -> Result<()> {
-    let directives: Vec<String> = patch.keys().filter(|k| k.starts_with(SET_ELEMENT_ORDER)).cloned().collect();
+    let directives: Vec<String> =
+        patch.keys().filter(|k| k.starts_with(SET_ELEMENT_ORDER)).cloned().collect();
     for directive in directives {
         let order = match patch.remove(&directive) {
             Some(Value::Array(order)) => order,
@@ -237,7 +245,8 @@ fn set_element_orders(schema: Schema<'_>, original: &mut Object, patch: &mut Obj
             (None, None) => continue,
         };
         let (in_order, server_only) = partition(merged, &order, list.key)?;
-        let sorted = normalise_order(in_order, server_only, &order, live.as_deref().unwrap_or_default(), list.key)?;
+        let sorted =
+            normalise_order(in_order, server_only, &order, live.as_deref().unwrap_or_default(), list.key)?;
         original.insert(key.to_owned(), Value::Array(sorted));
         patch.remove(key);
     }
@@ -281,7 +290,9 @@ fn key_of<'a>(item: &'a Value, key: &str) -> Result<&'a Value> {
 
 fn find(items: &[Value], key: &str, wanted: &Value) -> Result<Option<usize>> {
     for (i, item) in items.iter().enumerate() {
-        let Value::Object(map) = item else { return Err(internal(format!("value for key {i} is not a map"))) };
+        let Value::Object(map) = item else {
+            return Err(internal(format!("value for key {i} is not a map")));
+        };
         if map.get(key) == Some(wanted) {
             return Ok(Some(i));
         }
@@ -289,7 +300,12 @@ fn find(items: &[Value], key: &str, wanted: &Value) -> Result<Option<usize>> {
     Ok(None)
 }
 
-fn merge_list(list: &ListSchema<'_>, original: Vec<Value>, patch: Vec<Value>, deletes: bool) -> Result<Vec<Value>> {
+fn merge_list(
+    list: &ListSchema<'_>,
+    original: Vec<Value>,
+    patch: Vec<Value>,
+    deletes: bool,
+) -> Result<Vec<Value>> {
     let Some(first) = original.first().or(patch.first()) else { return Ok(original) };
     let maps = first.is_object();
     for item in original.iter().chain(&patch) {
@@ -327,7 +343,11 @@ fn merge_list(list: &ListSchema<'_>, original: Vec<Value>, patch: Vec<Value>, de
 }
 
 /// Merges lists of objects by key; gives the merged list and the patch without its directives.
-fn merge_maps(list: &ListSchema<'_>, mut original: Vec<Value>, patch: Vec<Value>) -> Result<(Vec<Value>, Vec<Value>)> {
+fn merge_maps(
+    list: &ListSchema<'_>,
+    mut original: Vec<Value>,
+    patch: Vec<Value>,
+) -> Result<(Vec<Value>, Vec<Value>)> {
     let mut plain = Vec::with_capacity(patch.len());
     let mut replace = false;
     for item in patch {
@@ -343,7 +363,9 @@ fn merge_maps(list: &ListSchema<'_>, mut original: Vec<Value>, patch: Vec<Value>
                 }
             }
             Some("replace") => replace = true,
-            Some("merge") => return Err(internal("merging lists cannot yet be specified in the patch".into())),
+            Some("merge") => {
+                return Err(internal("merging lists cannot yet be specified in the patch".into()));
+            }
             _ => return Err(bad_patch_type(directive, &item)),
         }
     }
@@ -367,7 +389,8 @@ fn merge_maps(list: &ListSchema<'_>, mut original: Vec<Value>, patch: Vec<Value>
 fn partition(items: Vec<Value>, by: &[Value], key: &str) -> Result<(Vec<Value>, Vec<Value>)> {
     let (mut named, mut others) = (Vec::new(), Vec::new());
     for item in items {
-        let found = if key.is_empty() { by.contains(&item) } else { find(by, key, key_of(&item, key)?)?.is_some() };
+        let found =
+            if key.is_empty() { by.contains(&item) } else { find(by, key, key_of(&item, key)?)?.is_some() };
         if found { named.push(item) } else { others.push(item) }
     }
     Ok((named, others))
@@ -383,7 +406,13 @@ fn position(order: &[Value], item: &Value, key: &str) -> Option<usize> {
 
 /// Sorts the patch's items by the patch's order and the server's by the live order, then weaves the second into the
 /// first: before the first item that stands behind it in the live list.
-fn normalise_order(mut given: Vec<Value>, mut server: Vec<Value>, order: &[Value], live: &[Value], key: &str) -> Result<Vec<Value>> {
+fn normalise_order(
+    mut given: Vec<Value>,
+    mut server: Vec<Value>,
+    order: &[Value],
+    live: &[Value],
+    key: &str,
+) -> Result<Vec<Value>> {
     given.sort_by_cached_key(|item| position(order, item, key).unwrap_or(usize::MAX));
     server.sort_by_cached_key(|item| position(live, item, key).unwrap_or(usize::MAX));
     let mut out = Vec::with_capacity(given.len() + server.len());

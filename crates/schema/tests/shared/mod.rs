@@ -85,6 +85,8 @@ pub fn same(failures: &mut Vec<String>, name: &str, got: &str, want: &str) {
         return;
     }
     let at = got.bytes().zip(want.bytes()).take_while(|(a, b)| a == b).count();
-    let cut = |s: &str| String::from_utf8_lossy(&s.as_bytes()[at.saturating_sub(60)..(at + 60).min(s.len())]).into_owned();
+    let cut = |s: &str| {
+        String::from_utf8_lossy(&s.as_bytes()[at.saturating_sub(60)..(at + 60).min(s.len())]).into_owned()
+    };
     failures.push(format!("{name}:\n  got  {}\n  want {}", cut(got), cut(want)));
 }

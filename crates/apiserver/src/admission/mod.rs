@@ -1,0 +1,88 @@
+//! Admission: an ordered list of plugins that may change a request's object, then may refuse it.
+//!
+//! Where to add one: a file here that implements [`Plugin`], and a line in [`plugins`].
+
+use crate::resources::Served;
+use crate::user::User;
+use apimachinery::status::Status;
+use futures::future::BoxFuture;
+use serde_json::Value;
+use std::sync::Arc;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+    Connect,
+}
+
+/// A request as admission sees it. Objects are in the hub version.
+#[derive(Debug)]
+pub struct Attributes<'a> {
+    pub operation: Operation,
+    pub user: &'a User,
+    pub resource: &'a Arc<Served>,
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub subresource: &'a str,
+    /// The new object; absent for deletes.
+    pub object: Option<&'a mut Value>,
+    pub old: Option<&'a Value>,
+    pub dry_run: bool,
+}
+
+impl Attributes<'_> {
+    /// Whether the request is about this resource (core group when `group` is empty), whatever the subresource.
+    pub fn is(&self, group: &str, resource: &str) -> bool {
+        self.resource.row.group == group && self.resource.row.resource == resource
+    }
+}
+
+/// An admission plugin. Refusals are `Status`es; [`Status::forbidden`] with the plugin's reason is the usual one.
+pub trait Plugin: Send + Sync {
+    /// Upstream's name, as `--enable-admission-plugins` spells it.
+    fn name(&self) -> &'static str;
+
+    /// Changes the object, or refuses the request.
+    fn admit<'a>(&'a self, _attributes: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Refuses the request, or lets it pass.
+    fn validate<'a>(&'a self, _attributes: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// The plugins, in order.
+#[derive(Clone, Default)]
+pub struct Chain(Arc<[Arc<dyn Plugin>]>);
+
+impl std::fmt::Debug for Chain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|p| p.name())).finish()
+    }
+}
+
+impl Chain {
+    pub fn new(plugins: Vec<Arc<dyn Plugin>>) -> Self {
+        Chain(plugins.into())
+    }
+
+    /// Every plugin's `admit`, in order.
+    pub async fn admit(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        for plugin in self.0.iter() {
+            plugin.admit(attributes).await?;
+        }
+        Ok(())
+    }
+
+    /// Every plugin's `validate`, in order.
+    pub async fn validate(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+        for plugin in self.0.iter() {
+            plugin.validate(attributes).await?;
+        }
+        Ok(())
+    }
+}

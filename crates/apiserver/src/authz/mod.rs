@@ -1,0 +1,85 @@
+//! Authorization: may this user do this? The Node authorizer, then RBAC; `system:masters` may do everything.
+
+use crate::request::RequestInfo;
+use crate::user::User;
+use futures::future::BoxFuture;
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub struct Attributes<'a> {
+    pub user: &'a User,
+    pub verb: &'a str,
+    pub is_resource: bool,
+    pub group: &'a str,
+    pub version: &'a str,
+    pub resource: &'a str,
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub path: &'a str,
+    /// As the request has them, for authorizers that let a narrow list pass.
+    pub label_selector: &'a str,
+    pub field_selector: &'a str,
+}
+
+impl<'a> Attributes<'a> {
+    pub fn of(user: &'a User, info: &'a RequestInfo) -> Self {
+        Attributes {
+            user,
+            verb: &info.verb,
+            is_resource: info.is_resource,
+            group: &info.group,
+            version: &info.version,
+            resource: &info.resource,
+            subresource: &info.subresource,
+            namespace: &info.namespace,
+            name: &info.name,
+            path: &info.path,
+            label_selector: info.query.get("labelSelector").unwrap_or_default(),
+            field_selector: info.query.get("fieldSelector").unwrap_or_default(),
+        }
+    }
+
+    /// The words of a refusal (upstream's forbiddenMessage), without the resource that `Status::forbidden` puts first.
+    pub fn refusal(&self) -> String {
+        let user = &self.user.name;
+        if !self.is_resource {
+            return format!("User \"{user}\" cannot {} path \"{}\"", self.verb, self.path);
+        }
+        let resource = if self.subresource.is_empty() {
+            self.resource.to_owned()
+        } else {
+            format!("{}/{}", self.resource, self.subresource)
+        };
+        let mut text = format!(
+            "User \"{user}\" cannot {} resource \"{resource}\" in API group \"{}\"",
+            self.verb, self.group
+        );
+        if self.namespace.is_empty() {
+            text.push_str(" at the cluster scope");
+        } else {
+            text.push_str(&format!(" in the namespace \"{}\"", self.namespace));
+        }
+        text
+    }
+}
+
+/// An authorizer's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    Allow {
+        reason: String,
+    },
+    Deny {
+        reason: String,
+    },
+    /// Ask the next one; refused when nobody has an opinion.
+    NoOpinion {
+        reason: String,
+    },
+}
+
+/// Says whether a user may do something.
+pub trait Authorizer: Send + Sync {
+    fn authorize<'a>(&'a self, attributes: &'a Attributes<'a>) -> BoxFuture<'a, Decision>;
+}

@@ -1,0 +1,75 @@
+//! Request and response bodies, and errors as `Status`: the one place where an error becomes an answer.
+
+use apimachinery::status::Status;
+use bytes::Bytes;
+use client::transport::{BoxError, ResponseBody};
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
+
+pub type Answer = Response<ResponseBody>;
+
+pub const JSON: &str = "application/json";
+
+/// A body of bytes at hand.
+pub fn full(bytes: impl Into<Bytes>) -> ResponseBody {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body that streams.
+pub fn stream<B>(body: B) -> ResponseBody
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    body.map_err(|e| Box::new(e) as BoxError).boxed_unsync()
+}
+
+/// An answer of JSON bytes.
+pub fn json(code: StatusCode, bytes: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(full(bytes));
+    *response.status_mut() = code;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
+    response
+}
+
+/// An answer of plain text.
+pub fn text(code: StatusCode, text: impl Into<String>) -> Answer {
+    let mut response = Response::new(full(text.into()));
+    *response.status_mut() = code;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// A serialisable document as JSON with Go's escapes.
+pub fn document<T: serde::Serialize>(code: StatusCode, value: &T) -> Answer {
+    match apimachinery::value::to_json_vec(value) {
+        Ok(bytes) => json(code, bytes),
+        Err(error) => status(&Status::internal_error(error)),
+    }
+}
+
+/// A `Status` as the answer it describes.
+pub fn status(status: &Status) -> Answer {
+    let code = u16::try_from(status.code).ok().and_then(|c| StatusCode::from_u16(c).ok());
+    let mut bytes = apimachinery::value::to_json_vec(status).unwrap_or_default();
+    bytes.push(b'\n');
+    let mut response = json(code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), bytes);
+    if let Some(seconds) = status.retry_after_seconds() {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(0)));
+    }
+    response
+}
+
+/// Adds a `Warning` header (RFC 7234, code 299) per text.
+pub fn warn(answer: &mut Answer, warnings: &[String]) {
+    for warning in warnings {
+        let mut text: String = warning.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        text = text.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+            answer.headers_mut().append(header::WARNING, value);
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Lists at a revision, in pages.
+
+use super::select::Selection;
+use super::token::Continue;
+use crate::registry::store_error;
+use crate::resources::Served;
+use apimachinery::meta::ListMeta;
+use apimachinery::status::Status;
+use std::sync::Arc;
+use std::time::Duration;
+use store::{Entry, Revision, Snapshot, Store};
+
+/// How long a read waits for a revision that has not happened yet (upstream's 3 s).
+const FRESHNESS: Duration = Duration::from_secs(3);
+
+/// How a list wants its revision.
+#[derive(Debug, Clone, Default)]
+pub struct Page<'a> {
+    pub resource_version: &'a str,
+    pub resource_version_match: &'a str,
+    pub limit: usize,
+    pub continue_token: &'a str,
+}
+
+/// One page.
+#[derive(Debug)]
+pub struct Listed {
+    pub entries: Vec<Arc<Entry>>,
+    pub revision: u64,
+    pub continue_token: String,
+    pub remaining: Option<i64>,
+}
+
+async fn snapshot(store: &dyn Store, prefix: &str, page: &Page<'_>) -> Result<Snapshot, Status> {
+    let asked = parse_revision(page.resource_version)?;
+    match (asked, page.resource_version_match) {
+        (None, _) => store.consistent_snapshot(prefix).await.map_err(store_error),
+        (Some(0), _) => Ok(store.snapshot(prefix)),
+        (Some(revision), "Exact") => store.snapshot_at(prefix, Revision(revision)).await.map_err(store_error),
+        (Some(revision), _) => {
+            wait_for(store, revision).await?;
+            Ok(store.snapshot(prefix))
+        }
+    }
+}
+
+/// Waits until a revision is visible, or says that it is too large.
+pub async fn wait_for(store: &dyn Store, revision: u64) -> Result<(), Status> {
+    match tokio::time::timeout(FRESHNESS, store.wait_for(Revision(revision))).await {
+        Ok(result) => result.map_err(store_error),
+        Err(_) => Err(Status::too_large_resource_version(revision, store.revision().0, 1)),
+    }
+}
+
+/// A resourceVersion; absent when empty.
+pub fn parse_revision(text: &str) -> Result<Option<u64>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| {
+        Status::bad_request(format!(
+            "invalid resource version {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+        ))
+    })
+}
+
+/// Lists what is selected.
+pub async fn list(
+    store: &dyn Store,
+    resource: &Served,
+    selection: &Selection,
+    page: &Page<'_>,
+) -> Result<Listed, Status> {
+    let (snapshot, start) = if page.continue_token.is_empty() {
+        (snapshot(store, &resource.prefix, page).await?, selection.scope.clone())
+    } else {
+        let token = Continue::parse(page.continue_token)?;
+        let start = format!("{}{}", selection.scope, token.start);
+        let snapshot = if token.rv < 0 {
+            store.consistent_snapshot(&resource.prefix).await.map_err(store_error)?
+        } else {
+            match store.snapshot_at(&resource.prefix, Revision(token.rv as u64)).await {
+                Ok(snapshot) => snapshot,
+                Err(store::Error::Compacted { .. }) => return Err(expired(&token)),
+                Err(error) => return Err(store_error(error)),
+            }
+        };
+        (snapshot, start)
+    };
+    let revision = snapshot.revision.0;
+    let limit = if page.limit == 0 { usize::MAX } else { page.limit };
+    let mut entries = Vec::new();
+    let mut rest = snapshot.range(&selection.scope, &start);
+    if let Some(name) = &selection.name
+        && !selection.scope.is_empty() | !resource.row.namespaced
+    {
+        // One name: a look-up, not a walk.
+        let key = format!("{}{name}", selection.scope);
+        let found = snapshot.get(&key).filter(|e| selection.matches(resource, e)).cloned();
+        return Ok(Listed {
+            entries: found.into_iter().collect(),
+            revision,
+            continue_token: String::new(),
+            remaining: None,
+        });
+    }
+    for entry in rest.by_ref() {
+        if !selection.matches(resource, entry) {
+            continue;
+        }
+        if entries.len() == limit {
+            let start = &entry.name[selection.scope.len()..];
+            let remaining = selection.is_everything().then(|| 1 + rest.count() as i64);
+            return Ok(Listed {
+                entries,
+                revision,
+                continue_token: Continue::new(revision as i64, start).encode(),
+                remaining,
+            });
+        }
+        entries.push(entry.clone());
+    }
+    Ok(Listed { entries, revision, continue_token: String::new(), remaining: None })
+}
+
+/// The answer to a token whose revision was compacted: with a token that goes on at the newest revision.
+fn expired(token: &Continue) -> Status {
+    Status::resource_expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without \
+         the continue parameter, or use the continue token in this response to retrieve the remainder of the results. \
+         Continuing with the provided token results in an inconsistent list - objects that were created, modified, or \
+         deleted between the time the first chunk was returned and now may show up in the list.",
+    )
+    .with_metadata(ListMeta { continue_token: Continue::new(-1, &token.start).encode(), ..Default::default() })
+}

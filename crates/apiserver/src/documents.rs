@@ -1,0 +1,199 @@
+//! What is no resource: health, version, discovery, OpenAPI, metrics, keys.
+
+use crate::body::{self, Answer};
+use crate::server::{Call, Server};
+use apimachinery::status::Status;
+use bytes::Bytes;
+use component::health::Checks;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use schema::discovery::{self, AggregatedVersion, Group};
+use schema::openapi;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The documents of a set of served groups, built once.
+pub struct Documents {
+    groups: Vec<Group<'static>>,
+    /// Classic documents by path, and the aggregated ones by path and version.
+    classic: HashMap<String, Bytes>,
+    aggregated: HashMap<(&'static str, &'static str), Bytes>,
+    openapi: openapi::Documents,
+    pub version: VersionInfo,
+    /// The service-account issuer's JWKS and its discovery document.
+    pub jwks: Bytes,
+    pub openid: Bytes,
+}
+
+impl std::fmt::Debug for Documents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Documents").field("groups", &self.groups.len()).finish_non_exhaustive()
+    }
+}
+
+/// `/version`.
+#[derive(Debug, Clone, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VersionInfo {
+    pub major: String,
+    pub minor: String,
+    pub git_version: String,
+    pub git_commit: String,
+    pub git_tree_state: String,
+    pub build_date: String,
+    pub go_version: String,
+    pub compiler: String,
+    pub platform: String,
+}
+
+/// The checks of the three health endpoints.
+#[derive(Clone)]
+pub struct Health {
+    pub healthz: Checks,
+    pub livez: Checks,
+    pub readyz: Checks,
+}
+
+impl Documents {
+    /// Documents of the groups that `served` names by group and version.
+    pub fn new(
+        table: &'static schema::Table,
+        served: &dyn Fn(&schema::ResourceRow) -> bool,
+        server_address: &str,
+        version: VersionInfo,
+        jwks: Bytes,
+        openid: Bytes,
+    ) -> Self {
+        let groups = discovery::groups(table, served);
+        let mut classic = HashMap::new();
+        let named: Vec<Group<'static>> = groups.iter().filter(|g| !g.name.is_empty()).cloned().collect();
+        classic.insert("/apis".to_owned(), discovery::group_list(&named).into());
+        for group in &groups {
+            let base = if group.name.is_empty() {
+                classic.insert("/api".to_owned(), discovery::api_versions(group, server_address).into());
+                "/api".to_owned()
+            } else {
+                classic.insert(format!("/apis/{}", group.name), discovery::group(group).into());
+                format!("/apis/{}", group.name)
+            };
+            for version in &group.versions {
+                if let Some(list) = discovery::resource_list(group.name, version) {
+                    classic.insert(format!("{base}/{}", version.version), list.into());
+                }
+            }
+        }
+        let core: Vec<Group<'static>> = groups.iter().filter(|g| g.name.is_empty()).cloned().collect();
+        let mut aggregated = HashMap::new();
+        for (name, version) in [("v2", AggregatedVersion::V2), ("v2beta1", AggregatedVersion::V2Beta1)] {
+            aggregated.insert(("/api", name), discovery::aggregated(&core, version).into());
+            aggregated.insert(("/apis", name), discovery::aggregated(&named, version).into());
+        }
+        let openapi = openapi::Documents::new(table, &groups);
+        Documents { groups, classic, aggregated, openapi, version, jwks, openid }
+    }
+
+    fn discovery(&self, path: &str, headers: &HeaderMap) -> Option<Answer> {
+        let path = path.trim_end_matches('/');
+        let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        for alternative in accept.split(',') {
+            let wanted = ["v2", "v2beta1"].into_iter().find(|v| {
+                alternative.contains("g=apidiscovery.k8s.io")
+                    && alternative.split(';').any(|p| p.trim() == format!("v={v}"))
+            });
+            if let Some(version) = wanted {
+                let known = ["/api", "/apis"].into_iter().find(|p| *p == path)?;
+                let bytes = self.aggregated.get(&(known, version))?;
+                let media = if version == "v2" { AggregatedVersion::V2 } else { AggregatedVersion::V2Beta1 }
+                    .content_type();
+                let etag = discovery::etag(bytes);
+                return Some(cached(bytes.clone(), media, &etag, headers));
+            }
+        }
+        self.classic.get(path).map(|bytes| body::json(StatusCode::OK, bytes.clone()))
+    }
+
+    fn openapi(&self, path: &str, headers: &HeaderMap) -> Option<Answer> {
+        let quoted = |hash: &str| format!("\"{hash}\"");
+        if path == "/openapi/v3" || path == "/openapi/v3/" {
+            return Some(body::json(StatusCode::OK, self.openapi.index(&[])));
+        }
+        if let Some(key) = path.strip_prefix("/openapi/v3/") {
+            let (bytes, hash) = self.openapi.v3(key)?;
+            return Some(cached(bytes, body::JSON, &quoted(hash), headers));
+        }
+        let (bytes, hash) = self.openapi.v2();
+        Some(cached(bytes, body::JSON, &quoted(hash), headers))
+    }
+}
+
+/// An answer with an ETag: 304 when the client has it.
+fn cached(bytes: Bytes, media: &str, etag: &str, headers: &HeaderMap) -> Answer {
+    let same = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok()).is_some_and(|v| v == etag);
+    let mut answer = if same {
+        body::json(StatusCode::NOT_MODIFIED, Bytes::new())
+    } else {
+        body::json(StatusCode::OK, bytes)
+    };
+    if let Ok(value) = HeaderValue::from_str(etag) {
+        answer.headers_mut().insert(header::ETAG, value);
+    }
+    if let Ok(value) = HeaderValue::from_str(media) {
+        answer.headers_mut().insert(header::CONTENT_TYPE, value);
+    }
+    answer.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
+    answer
+}
+
+impl Server {
+    /// Answers a request that names no resource.
+    pub(crate) async fn document(self: &Arc<Self>, call: Call) -> Result<Answer, Status> {
+        let (path, headers) = (call.info.path.as_str(), &call.parts.headers);
+        if !matches!(call.info.verb.as_str(), "get" | "head") {
+            return Err(Status::path_not_found());
+        }
+        let answer = match path {
+            "/version" | "/version/" => Some(body::document(StatusCode::OK, &self.documents.version)),
+            "/metrics" => Some(body::text(StatusCode::OK, self.metrics.render())),
+            "/openid/v1/jwks" => Some(body::json(StatusCode::OK, self.documents.jwks.clone())),
+            "/.well-known/openid-configuration" => {
+                Some(body::json(StatusCode::OK, self.documents.openid.clone()))
+            }
+            "/" => Some(body::document(StatusCode::OK, &serde_json::json!({"paths": self.paths()}))),
+            _ if path.starts_with("/openapi/") => self.documents.openapi(path, headers),
+            _ => self.health(path, &call).or_else(|| self.documents.discovery(path, headers)),
+        };
+        answer.ok_or_else(Status::path_not_found)
+    }
+
+    fn paths(&self) -> Vec<String> {
+        let mut paths: Vec<String> = self.documents.classic.keys().cloned().collect();
+        paths.extend(
+            ["/healthz", "/livez", "/readyz", "/metrics", "/openapi/v2", "/openapi/v3", "/version"]
+                .map(Into::into),
+        );
+        paths.sort();
+        paths
+    }
+
+    fn health(&self, path: &str, call: &Call) -> Option<Answer> {
+        let rest = path.trim_start_matches('/');
+        let (endpoint, one) = rest.split_once('/').unwrap_or((rest, ""));
+        let checks = match endpoint {
+            "healthz" => &self.health.healthz,
+            "livez" => &self.health.livez,
+            "readyz" => &self.health.readyz,
+            _ => return None,
+        };
+        let answer = if one.is_empty() {
+            let excluded: Vec<&str> = call.info.query.all("exclude").collect();
+            checks.answer(call.info.query.flag("verbose"), &excluded)
+        } else {
+            checks.answer_one(one)?
+        };
+        if !answer.reasons.is_empty() {
+            tracing::info!(endpoint, reasons = ?answer.reasons, "health check failed");
+        }
+        let code = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Some(body::text(code, answer.body))
+    }
+}

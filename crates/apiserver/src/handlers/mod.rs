@@ -1,0 +1,103 @@
+//! The verbs on resources. No handler names a kind; what only some resources can do is in [`crate::rooms`].
+
+mod delete;
+mod patch;
+mod read;
+mod respond;
+mod watch;
+mod write;
+
+pub use respond::{Form, form};
+
+use crate::body::Answer;
+use crate::registry::WriteContext;
+use crate::resources::Served;
+use crate::server::{Call, Server};
+use apimachinery::gvk::GroupResource;
+use apimachinery::status::Status;
+use http::Method;
+use std::sync::Arc;
+
+impl Server {
+    /// Finds the resource and hands the request to its verb.
+    pub(crate) async fn resource(self: &Arc<Self>, call: Call) -> Result<Answer, Status> {
+        let info = &call.info;
+        let resources = &self.registry.resources;
+        let Some(resource) = resources.get(&info.group, &info.version, &info.resource).cloned() else {
+            return Err(Status::path_not_found());
+        };
+        if resource.row.namespaced
+            && info.namespace.is_empty()
+            && !matches!(info.verb.as_str(), "list" | "watch" | "create")
+        {
+            return Err(Status::path_not_found());
+        }
+        if !info.subresource.is_empty() {
+            if !resource.subresources.contains_key(&info.subresource) {
+                return Err(Status::path_not_found());
+            }
+            if !matches!(info.subresource.as_str(), "status") {
+                return self.room(&resource, call).await;
+            }
+        }
+        if resource.prefix.is_empty() {
+            return self.room(&resource, call).await;
+        }
+        let row = resource.subresources.get(&info.subresource).copied().unwrap_or(resource.row);
+        let verb = if call.parts.method == Method::HEAD { "get" } else { info.verb.as_str() };
+        if !row.allows(verb) {
+            return Err(Status::method_not_supported(
+                &GroupResource::new(info.group.clone(), info.full_resource()),
+                verb,
+            ));
+        }
+        match verb {
+            "get" => self.get(&resource, call).await,
+            "list" => self.list(&resource, call).await,
+            "watch" => self.watch(&resource, call).await,
+            "create" if info.name.is_empty() => self.create(&resource, call).await,
+            "update" => self.update(&resource, call).await,
+            "patch" => self.patch(&resource, call).await,
+            "delete" => self.delete(&resource, call).await,
+            "deletecollection" => self.delete_collection(&resource, call).await,
+            _ => Err(Status::method_not_supported(&resource.group_resource(), verb)),
+        }
+    }
+}
+
+/// The context of a write from its request.
+pub(crate) fn context<'a>(call: &'a Call, resource: &'a Arc<Served>) -> Result<WriteContext<'a>, Status> {
+    let mut dry_run = false;
+    for value in call.info.query.all("dryRun") {
+        if value != "All" {
+            return Err(Status::invalid(
+                &apimachinery::gvk::GroupKind::new("meta.k8s.io", "CreateOptions"),
+                "",
+                &apimachinery::field::Error::not_supported(
+                    &apimachinery::field::Path::new("dryRun"),
+                    value,
+                    &["All"],
+                )
+                .into(),
+            ));
+        }
+        dry_run = true;
+    }
+    Ok(WriteContext {
+        user: &call.user,
+        resource,
+        namespace: &call.info.namespace,
+        subresource: &call.info.subresource,
+        dry_run,
+        field_manager: field_manager(call),
+    })
+}
+
+/// The manager a write is recorded under: as asked, else the user agent up to its first slash.
+fn field_manager(call: &Call) -> &str {
+    let agent = || {
+        let agent = call.parts.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok());
+        agent.and_then(|a| a.split('/').next()).unwrap_or("unknown")
+    };
+    call.info.query.get("fieldManager").filter(|m| !m.is_empty()).unwrap_or_else(agent)
+}

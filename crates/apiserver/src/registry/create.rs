@@ -1,0 +1,135 @@
+//! Creates.
+
+use super::{Registry, Stored, WriteContext, meta_rules, store_error};
+use crate::admission::Operation;
+use crate::object;
+use apimachinery::status::Status;
+use serde_json::Value;
+use store::{Expect, Life, Write};
+
+/// How often a generated name is drawn anew before the client is asked to (KEP-4420).
+const NAME_ATTEMPTS: usize = 8;
+
+/// What a create has beside the object.
+#[derive(Debug, Clone, Default)]
+pub struct CreateOptions {
+    /// The name in the address, for creates on a named object's subresource.
+    pub name: String,
+}
+
+impl Registry {
+    /// Creates an object from a tree in the hub version, decoded but not defaulted. Returns the object and warnings.
+    pub async fn create(
+        &self,
+        context: &WriteContext<'_>,
+        mut value: Value,
+    ) -> Result<(Stored, Vec<String>), Status> {
+        let resource = context.resource;
+        let now = self.now();
+        if !object::meta_str(&value, "resourceVersion").is_empty() {
+            return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        ensure_namespace(context, &mut value)?;
+        for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
+            object::remove_meta(&mut value, key);
+        }
+        object::set_meta(&mut value, "creationTimestamp", now.to_string());
+        object::set_meta(&mut value, "uid", uuid::Uuid::new_v4().to_string());
+        self.default(resource, &mut value);
+        let prefix = object::meta_str(&value, "generateName").to_owned();
+        let generated = object::name(&value).is_empty() && !prefix.is_empty();
+        if generated {
+            object::set_meta(&mut value, "name", generate(&prefix));
+        }
+        let name = object::name(&value).to_owned();
+        self.mutate(context, Operation::Create, &name, &mut value, None).await?;
+        let mut value = self.normalise(resource, value)?;
+
+        if resource.strategy.has_generation() && value.get("spec").is_some() {
+            object::set_meta(&mut value, "generation", 1);
+        }
+        if resource.has_status()
+            && let Some(map) = value.as_object_mut()
+        {
+            // Status is the business of the status subresource; what the strategy needs there, it sets.
+            map.remove("status");
+        }
+        schema::gates::drop_disabled(resource.table, resource.hub_ty, &mut value, None, &|g| (self.gates)(g));
+        let hooks = context.hook_context(now);
+        resource.strategy.prepare_for_create(&mut value, &hooks);
+
+        let mut errors = meta_rules::validate(resource, &value);
+        errors.extend(resource.strategy.validate(&value, &hooks));
+        if !errors.is_empty() {
+            return Err(Status::invalid(&resource.group_kind(), object::name(&value), &errors));
+        }
+        let warnings = resource.strategy.warnings(&value, None, &hooks);
+        let name = object::name(&value).to_owned();
+        self.check(context, Operation::Create, &name, Some(&mut value), None).await?;
+        self.insert(context, value, generated.then_some(prefix)).await.map(|stored| (stored, warnings))
+    }
+
+    async fn insert(
+        &self,
+        context: &WriteContext<'_>,
+        mut value: Value,
+        generate_name: Option<String>,
+    ) -> Result<Stored, Status> {
+        let resource = context.resource;
+        for _ in 0..NAME_ATTEMPTS {
+            let name = object::name(&value).to_owned();
+            let key = resource.key(context.namespace, &name);
+            let body = self.encode(resource, &value);
+            let outcome = if context.dry_run {
+                match self.store.pending(&key) {
+                    Some(_) => Err(None),
+                    None => Ok(0),
+                }
+            } else {
+                let life =
+                    if resource.row.kind == "Event" { Life::Ttl(self.event_ttl) } else { Life::Forever };
+                let write = Write::put(key, body.stored().clone(), Expect::Absent).living(life);
+                match self.store.commit(write).await {
+                    Ok(event) => Ok(event.revision.0),
+                    Err(store::Error::Conflict { .. }) => Err(None),
+                    Err(error) => Err(Some(store_error(error))),
+                }
+            };
+            match outcome {
+                Ok(revision) => {
+                    if revision > 0 {
+                        object::set_meta(&mut value, "resourceVersion", revision.to_string());
+                    }
+                    return Ok(Stored { value, body, revision });
+                }
+                Err(Some(status)) => return Err(status),
+                Err(None) => match &generate_name {
+                    Some(prefix) => object::set_meta(&mut value, "name", generate(prefix)),
+                    None => return Err(Status::already_exists(&resource.group_resource(), &name)),
+                },
+            }
+        }
+        Err(Status::generate_name_conflict(&resource.group_resource(), object::name(&value), 1))
+    }
+}
+
+/// Puts the request's namespace into the object, or refuses one that differs.
+pub(super) fn ensure_namespace(context: &WriteContext<'_>, value: &mut Value) -> Result<(), Status> {
+    if !context.resource.row.namespaced {
+        return Ok(());
+    }
+    match object::namespace(value) {
+        "" => object::set_meta(value, "namespace", context.namespace),
+        same if same == context.namespace => {}
+        _ => {
+            return Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn generate(prefix: &str) -> String {
+    apimachinery::rand_name::generate_name(prefix)
+}

@@ -1,0 +1,233 @@
+//! Deletes: at once, gracefully, or held up by finalizers.
+
+use super::{Registry, Stored, WriteContext, store_error};
+use crate::admission::Operation;
+use crate::object;
+use apimachinery::meta::options::DeleteOptions;
+use apimachinery::status::Status;
+use apimachinery::time::Duration;
+use serde_json::Value;
+use store::{Expect, Revision, Write};
+
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+
+/// What a delete came to.
+#[derive(Debug)]
+pub enum DeleteOutcome {
+    /// The object is gone; its last state.
+    Gone(Stored),
+    /// The object is still there, being deleted.
+    Pending(Stored),
+}
+
+/// Kinds whose deletion is answered with the object rather than a `Status` (upstream's ReturnDeletedObject).
+const RETURNS_OBJECT: &[(&str, &str)] = &[
+    ("", "pods"),
+    ("", "podtemplates"),
+    ("", "services"),
+    ("", "serviceaccounts"),
+    ("", "resourcequotas"),
+    ("", "persistentvolumes"),
+    ("", "persistentvolumeclaims"),
+    ("storage.k8s.io", ""),
+    ("resource.k8s.io", ""),
+];
+
+/// Whether a completed deletion of this resource is answered with the object.
+pub fn returns_object(group: &str, resource: &str) -> bool {
+    RETURNS_OBJECT.iter().any(|(g, r)| *g == group && (r.is_empty() || *r == resource))
+}
+
+/// The `Status` that answers a completed deletion.
+pub fn delete_message(context: &WriteContext<'_>, stored: &Stored) -> Status {
+    let mut status = Status::success();
+    status.details = Some(Box::new(apimachinery::status::StatusDetails {
+        name: object::name(&stored.value).to_owned(),
+        group: context.resource.row.group.to_string(),
+        kind: context.resource.row.resource.to_string(),
+        uid: object::uid(&stored.value).to_owned(),
+        ..Default::default()
+    }));
+    status
+}
+
+impl Registry {
+    /// Deletes one object as `options` ask.
+    pub async fn delete(
+        &self,
+        context: &WriteContext<'_>,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<DeleteOutcome, Status> {
+        validate_options(context, name, options)?;
+        loop {
+            if let Some(outcome) = self.try_delete(context, name, options).await? {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// One attempt; `None` when somebody else wrote in between.
+    async fn try_delete(
+        &self,
+        context: &WriteContext<'_>,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Option<DeleteOutcome>, Status> {
+        let resource = context.resource;
+        let key = resource.key(context.namespace, name);
+        let Some(current) = self.newest(resource, &key)? else { return Err(resource.not_found(name)) };
+        preconditions(context, name, options, &current)?;
+        self.check(context, Operation::Delete, name, None, Some(&current.value)).await?;
+
+        let mut value = current.value.clone();
+        let deleting = object::is_being_deleted(&value);
+        let wanted = finalizers(context, &value, options);
+        object::set_finalizers(&mut value, wanted);
+        let asked = options.grace_period_seconds;
+        let mut grace = resource.strategy.deletion_grace_period(&value, asked);
+        let held = !object::finalizers(&value).is_empty() || holds_itself(&value);
+        if deleting {
+            // A second delete may only shorten the time that is left.
+            let left = object::deletion_grace_period(&value).unwrap_or(0);
+            if let Some(wish) = grace {
+                if wish >= left && left > 0 {
+                    return Ok(Some(DeleteOutcome::Pending(current)));
+                }
+                grace = Some(wish.min(left));
+            }
+        }
+        let grace = grace.unwrap_or(0).max(0);
+        if grace == 0 && !held {
+            if context.dry_run {
+                return Ok(Some(DeleteOutcome::Gone(current)));
+            }
+            let write = Write::delete(key, Expect::Revision(Revision(current.revision)));
+            return match self.store.commit(write).await {
+                Ok(event) => {
+                    let mut last = current;
+                    last.revision = event.revision.0;
+                    object::set_meta(&mut last.value, "resourceVersion", last.revision.to_string());
+                    Ok(Some(DeleteOutcome::Gone(last)))
+                }
+                Err(store::Error::Conflict { .. }) => Ok(None),
+                Err(error) => Err(store_error(error)),
+            };
+        }
+        let now = self.now();
+        if !deleting {
+            object::set_meta(
+                &mut value,
+                "deletionTimestamp",
+                now.plus(Duration::from_seconds(grace)).to_string(),
+            );
+            object::set_meta(&mut value, "deletionGracePeriodSeconds", grace);
+            if object::generation(&value) > 0 {
+                let generation = object::generation(&value) + 1;
+                object::set_meta(&mut value, "generation", generation);
+            }
+        } else if object::deletion_grace_period(&value) != Some(grace) {
+            object::set_meta(
+                &mut value,
+                "deletionTimestamp",
+                now.plus(Duration::from_seconds(grace)).to_string(),
+            );
+            object::set_meta(&mut value, "deletionGracePeriodSeconds", grace);
+        }
+        if resource.row.kind == "Namespace" && resource.row.group.is_empty() {
+            value["status"]["phase"] = "Terminating".into();
+        }
+        let body = self.encode(resource, &value);
+        if context.dry_run || body.json() == current.body.json() {
+            return Ok(Some(DeleteOutcome::Pending(Stored { value, body, revision: current.revision })));
+        }
+        let write = Write::put(key, body.stored().clone(), Expect::Revision(Revision(current.revision)));
+        match self.store.commit(write).await {
+            Ok(event) => {
+                let revision = event.revision.0;
+                object::set_meta(&mut value, "resourceVersion", revision.to_string());
+                Ok(Some(DeleteOutcome::Pending(Stored { value, body, revision })))
+            }
+            Err(store::Error::Conflict { .. }) => Ok(None),
+            Err(error) => Err(store_error(error)),
+        }
+    }
+}
+
+/// A namespace is held by the finalizers in its spec.
+fn holds_itself(value: &Value) -> bool {
+    value["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty()) && value["kind"] == "Namespace"
+}
+
+fn validate_options(context: &WriteContext<'_>, _name: &str, options: &DeleteOptions) -> Result<(), Status> {
+    use apimachinery::field::{Error, ErrorList, Path};
+    let mut errors = ErrorList::default();
+    if options.orphan_dependents.is_some() && options.propagation_policy.is_some() {
+        errors.push(Error::invalid(
+            &Path::new("propagationPolicy"),
+            options.propagation_policy.as_deref().unwrap_or_default(),
+            "orphanDependents and deletionPropagation cannot be both set",
+        ));
+    }
+    if let Some(policy) = options.propagation_policy.as_deref()
+        && !matches!(policy, "Foreground" | "Background" | "Orphan")
+    {
+        errors.push(Error::not_supported(
+            &Path::new("propagationPolicy"),
+            policy,
+            &["Foreground", "Background", "Orphan", "nil"],
+        ));
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let _ = context;
+    Err(Status::invalid(&apimachinery::gvk::GroupKind::new("meta.k8s.io", "DeleteOptions"), "", &errors))
+}
+
+fn preconditions(
+    context: &WriteContext<'_>,
+    name: &str,
+    options: &DeleteOptions,
+    current: &Stored,
+) -> Result<(), Status> {
+    let Some(wanted) = &options.preconditions else { return Ok(()) };
+    let conflict = |what: &str, wanted: &str, have: &str| {
+        Err(Status::conflict(
+            &context.resource.group_resource(),
+            name,
+            format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {have}"),
+        ))
+    };
+    let uid = object::uid(&current.value);
+    if let Some(wanted) = wanted.uid.as_deref().filter(|w| *w != uid) {
+        return conflict("UID", wanted, uid);
+    }
+    let revision = current.revision.to_string();
+    if let Some(wanted) = wanted.resource_version.as_deref().filter(|w| *w != revision) {
+        return conflict("ResourceVersion", wanted, &revision);
+    }
+    Ok(())
+}
+
+/// The object's finalizers, with those of the garbage collector as the propagation policy asks.
+fn finalizers(context: &WriteContext<'_>, value: &Value, options: &DeleteOptions) -> Vec<String> {
+    let mut list: Vec<String> = object::finalizers(value).into_iter().map(Into::into).collect();
+    let policy = match (options.orphan_dependents, options.propagation_policy.as_deref()) {
+        (Some(true), _) | (None, Some("Orphan")) => Some(ORPHAN),
+        (None, Some("Foreground")) => Some(FOREGROUND),
+        (Some(false), _) | (None, Some("Background")) => None,
+        // No wish: what is already there stays; replication controllers of old orphaned by default.
+        _ if context.resource.row.group.is_empty()
+            && context.resource.row.resource == "replicationcontrollers"
+            && !object::is_being_deleted(value) =>
+        {
+            Some(ORPHAN)
+        }
+        _ => return list,
+    };
+    list.retain(|f| f != ORPHAN && f != FOREGROUND);
+    list.extend(policy.map(Into::into));
+    list
+}

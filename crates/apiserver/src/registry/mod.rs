@@ -1,0 +1,189 @@
+//! Where objects are read and written: one path for every kind.
+//!
+//! A write is a loop: what the client asks for is a closure over the current object, run again on the fresh one after
+//! every conflict, through mutating admission, the kind's strategy and validating admission. Graceful deletion and the
+//! removal of the last finalizer are states of this room.
+
+mod create;
+mod delete;
+mod meta_rules;
+mod update;
+
+pub use create::CreateOptions;
+pub use delete::{DeleteOutcome, delete_message, returns_object};
+pub use update::{Change, UpdateOptions};
+
+use crate::admission::{Chain, Operation};
+use crate::resources::{Resources, Served};
+use crate::user::User;
+use apimachinery::clock::Clock;
+use apimachinery::status::Status;
+use apimachinery::time::Time;
+use schema::encode::{Body, TypeMeta};
+use serde_json::Value;
+use std::sync::Arc;
+use store::{Entry, Key, Store};
+
+/// Reads and writes objects of all resources.
+pub struct Registry {
+    pub store: Arc<dyn Store>,
+    pub resources: Arc<Resources>,
+    pub admission: Chain,
+    pub clock: Arc<dyn Clock>,
+    /// How long events live.
+    pub event_ttl: std::time::Duration,
+    /// Whether a feature gate is on.
+    pub gates: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").finish_non_exhaustive()
+    }
+}
+
+/// What is asked of whom: the same for every write.
+#[derive(Debug, Clone)]
+pub struct WriteContext<'a> {
+    pub user: &'a User,
+    pub resource: &'a Arc<Served>,
+    pub namespace: &'a str,
+    pub subresource: &'a str,
+    pub dry_run: bool,
+    pub field_manager: &'a str,
+}
+
+impl WriteContext<'_> {
+    pub(crate) fn hook_context(&self, now: Time) -> api::hooks::Context<'_> {
+        api::hooks::Context {
+            user: &self.user.name,
+            now,
+            subresource: (!self.subresource.is_empty()).then_some(self.subresource),
+        }
+    }
+}
+
+/// An object as written or read: its tree in the hub version, and the stored form it has (or would have, on a dry run).
+#[derive(Debug, Clone)]
+pub struct Stored {
+    pub value: Value,
+    pub body: Body,
+    pub revision: u64,
+}
+
+impl Registry {
+    pub fn now(&self) -> Time {
+        Time::from(self.clock.now())
+    }
+
+    /// The current object, as last committed.
+    pub fn get(&self, resource: &Served, namespace: &str, name: &str) -> Result<Stored, Status> {
+        let entry = self.store.get(&resource.key(namespace, name)).ok_or_else(|| resource.not_found(name))?;
+        decode(resource, &entry)
+    }
+
+    /// The entry of an object, for reads that only pass bytes on.
+    pub fn entry(&self, resource: &Served, namespace: &str, name: &str) -> Result<Arc<Entry>, Status> {
+        self.store.get(&resource.key(namespace, name)).ok_or_else(|| resource.not_found(name))
+    }
+
+    /// The newest logged object, which a write is checked against.
+    fn newest(&self, resource: &Served, key: &Key) -> Result<Option<Stored>, Status> {
+        self.store.pending(key).map(|entry| decode(resource, &entry)).transpose()
+    }
+
+    /// The stored form of a tree in the hub version.
+    fn encode(&self, resource: &Served, value: &Value) -> Body {
+        Body::encode(resource.table, resource.hub_ty, value)
+    }
+
+    /// Table defaults, then the kind's own.
+    pub fn default(&self, resource: &Served, value: &mut Value) {
+        schema::defaults::apply(resource.table, resource.hub_ty, value);
+        resource.strategy.default(value);
+    }
+
+    /// Brings a tree that came out of a patch or a webhook into canonical form, with defaults.
+    pub fn normalise(&self, resource: &Served, value: Value) -> Result<Value, Status> {
+        let decoded = schema::decode::normalise(
+            resource.table,
+            resource.hub_ty,
+            value,
+            schema::decode::FieldValidation::Ignore,
+        )
+        .map_err(|e| Status::bad_request(e.to_string()))?;
+        let mut value = decoded.value;
+        self.default(resource, &mut value);
+        Ok(value)
+    }
+
+    async fn mutate(
+        &self,
+        context: &WriteContext<'_>,
+        operation: Operation,
+        name: &str,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<(), Status> {
+        let mut attributes = crate::admission::Attributes {
+            operation,
+            user: context.user,
+            resource: context.resource,
+            namespace: context.namespace,
+            name,
+            subresource: context.subresource,
+            object: Some(object),
+            old,
+            dry_run: context.dry_run,
+        };
+        self.admission.admit(&mut attributes).await
+    }
+
+    async fn check(
+        &self,
+        context: &WriteContext<'_>,
+        operation: Operation,
+        name: &str,
+        object: Option<&mut Value>,
+        old: Option<&Value>,
+    ) -> Result<(), Status> {
+        let attributes = crate::admission::Attributes {
+            operation,
+            user: context.user,
+            resource: context.resource,
+            namespace: context.namespace,
+            name,
+            subresource: context.subresource,
+            object,
+            old,
+            dry_run: context.dry_run,
+        };
+        self.admission.validate(&attributes).await
+    }
+}
+
+/// The tree of an entry, with type metadata of the hub version and its resourceVersion.
+pub fn decode(resource: &Served, entry: &Entry) -> Result<Stored, Status> {
+    let body = Body::from_stored(entry.value.clone())
+        .map_err(|e| Status::internal_error(format!("the stored object {} is damaged: {e}", entry.name)))?;
+    let revision = entry.mod_revision.0;
+    let value = body
+        .value(Some(&TypeMeta::new(&resource.row.kind, &resource.hub_api_version)), revision)
+        .map_err(|e| Status::internal_error(format!("the stored object {} is damaged: {e}", entry.name)))?;
+    Ok(Stored { value, body, revision })
+}
+
+/// A failed store as an answer.
+pub(crate) fn store_error(error: store::Error) -> Status {
+    match error {
+        store::Error::Compacted { .. } => {
+            Status::resource_expired("The resourceVersion for the provided list is too old.")
+        }
+        store::Error::Future { asked, current } => Status::too_large_resource_version(asked.0, current.0, 1),
+        store::Error::TooLarge { .. } => Status::request_entity_too_large(error),
+        store::Error::NoSpace | store::Error::ReadOnly { .. } | store::Error::Closed => {
+            Status::service_unavailable(error.to_string())
+        }
+        other => Status::internal_error(other),
+    }
+}

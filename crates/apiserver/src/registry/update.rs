@@ -1,0 +1,262 @@
+//! Updates: replace, patch, apply and every subresource that edits the object.
+
+use super::create::ensure_namespace;
+use super::{Registry, Stored, WriteContext, meta_rules, store_error};
+use crate::admission::Operation;
+use crate::object;
+use apimachinery::status::Status;
+use futures::future::BoxFuture;
+use serde_json::Value;
+use store::{Expect, Write};
+
+/// How an update may behave.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UpdateOptions {
+    /// Create the object when it is absent (apply, and kinds that allow it).
+    pub create: bool,
+    /// The change replaces the whole object, so that its resourceVersion is the client's precondition.
+    pub replace: bool,
+}
+
+/// Makes the new object from the current one (absent when it does not exist), both in the hub version. It may run more
+/// than once.
+pub type Change<'a> = dyn Fn(Option<&Value>) -> BoxFuture<'a, Result<Value, Status>> + Send + Sync + 'a;
+
+/// The words upstream's `Conflict` has when a resourceVersion does not match.
+const MODIFIED: &str =
+    "the object has been modified; please apply your changes to the latest version and try again";
+
+/// What an update came to.
+#[derive(Debug)]
+pub struct Updated {
+    pub stored: Stored,
+    pub created: bool,
+    pub warnings: Vec<String>,
+}
+
+enum Attempt {
+    Done(Updated),
+    /// Somebody else wrote in between, and the client did not ask for a certain version.
+    Again,
+}
+
+impl Registry {
+    /// Changes one object. The loop ends with the first attempt that nobody got ahead of.
+    pub async fn update(
+        &self,
+        context: &WriteContext<'_>,
+        name: &str,
+        options: UpdateOptions,
+        change: &Change<'_>,
+    ) -> Result<Updated, Status> {
+        loop {
+            match self.attempt(context, name, options, change).await? {
+                Attempt::Done(updated) => return Ok(updated),
+                Attempt::Again => {}
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        context: &WriteContext<'_>,
+        name: &str,
+        options: UpdateOptions,
+        change: &Change<'_>,
+    ) -> Result<Attempt, Status> {
+        let resource = context.resource;
+        let key = resource.key(context.namespace, name);
+        let Some(current) = self.newest(resource, &key)? else {
+            if !options.create {
+                return Err(resource.not_found(name));
+            }
+            let mut value = change(None).await?;
+            if !object::uid(&value).is_empty() && options.replace {
+                return Err(Status::conflict(
+                    &resource.group_resource(),
+                    name,
+                    format!(
+                        "Precondition failed: UID in precondition: {}, UID in object meta: ",
+                        object::uid(&value)
+                    ),
+                ));
+            }
+            object::remove_meta(&mut value, "resourceVersion");
+            object::set_meta(&mut value, "name", name);
+            let (stored, warnings) = self.create(context, value).await?;
+            return Ok(Attempt::Done(Updated { stored, created: true, warnings }));
+        };
+        let old = &current.value;
+        let mut value = change(Some(old)).await?;
+        ensure_namespace(context, &mut value)?;
+
+        // The client's resourceVersion is a precondition; without one the write applies to whatever is there.
+        let asked = object::meta_str(&value, "resourceVersion").to_owned();
+        let conditional =
+            !asked.is_empty() && asked != "0" && (options.replace || asked != current.revision.to_string());
+        if !asked.is_empty() && asked != "0" && asked.parse::<u64>().is_err() {
+            return Err(Status::bad_request(format!(
+                "resourceVersion: Invalid value: {asked:?}: strconv.ParseUint: parsing {asked:?}: invalid syntax"
+            )));
+        }
+        if asked.is_empty() && options.replace && !resource.strategy.allow_unconditional_update() {
+            return Err(Status::invalid(
+                &resource.group_kind(),
+                name,
+                &apimachinery::field::Error::invalid(
+                    &apimachinery::field::Path::new("metadata").child("resourceVersion"),
+                    "",
+                    "must be specified for an update",
+                )
+                .into(),
+            ));
+        }
+        if conditional && asked != current.revision.to_string() {
+            return Err(Status::conflict(&resource.group_resource(), name, MODIFIED));
+        }
+        let uid = object::uid(&value).to_owned();
+        if !uid.is_empty() && uid != object::uid(old) {
+            return Err(Status::conflict(
+                &resource.group_resource(),
+                name,
+                format!(
+                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                    object::uid(old)
+                ),
+            ));
+        }
+        self.default(resource, &mut value);
+        keep_system_fields(&mut value, old);
+        self.mutate(context, Operation::Update, name, &mut value, Some(old)).await?;
+        let mut value = self.normalise(resource, value)?;
+        keep_system_fields(&mut value, old);
+        self.separate_status(context, &mut value, old);
+        schema::gates::drop_disabled(resource.table, resource.hub_ty, &mut value, Some(old), &|g| {
+            (self.gates)(g)
+        });
+        let hooks = context.hook_context(self.now());
+        resource.strategy.prepare_for_update(&mut value, old, &hooks);
+        if context.subresource != "status" && resource.strategy.has_generation() && spec_differs(&value, old)
+        {
+            object::set_meta(&mut value, "generation", object::generation(old) + 1);
+        }
+
+        let mut errors = meta_rules::validate(resource, &value);
+        errors.extend(meta_rules::validate_update(&value, old));
+        errors.extend(resource.strategy.validate_update(&value, old, &hooks));
+        if !errors.is_empty() {
+            return Err(Status::invalid(&resource.group_kind(), name, &errors));
+        }
+        let warnings = resource.strategy.warnings(&value, Some(old), &hooks);
+        self.check(context, Operation::Update, name, Some(&mut value), Some(old)).await?;
+
+        // The last finalizer of an object that is being deleted is gone: so is the object.
+        if deleted_by(&value) {
+            if !context.dry_run {
+                let write = Write::delete(key, Expect::Revision(store::Revision(current.revision)));
+                match self.store.commit(write).await {
+                    Ok(_) => {}
+                    Err(store::Error::Conflict { .. }) if !conditional => return Ok(Attempt::Again),
+                    Err(store::Error::Conflict { .. }) => {
+                        return Err(Status::conflict(&resource.group_resource(), name, MODIFIED));
+                    }
+                    Err(error) => return Err(store_error(error)),
+                }
+            }
+            let body = self.encode(resource, &value);
+            let stored = Stored { value, body, revision: current.revision };
+            return Ok(Attempt::Done(Updated { stored, created: false, warnings }));
+        }
+        let body = self.encode(resource, &value);
+        if body.json() == current.body.json() {
+            let stored = Stored { value, body: current.body.clone(), revision: current.revision };
+            return Ok(Attempt::Done(Updated { stored, created: false, warnings }));
+        }
+        if context.dry_run {
+            let stored = Stored { value, body, revision: current.revision };
+            return Ok(Attempt::Done(Updated { stored, created: false, warnings }));
+        }
+        let mut write =
+            Write::put(key, body.stored().clone(), Expect::Revision(store::Revision(current.revision)));
+        if resource.row.kind == "Event" {
+            write = write.living(store::Life::Ttl(self.event_ttl));
+        }
+        match self.store.commit(write).await {
+            Ok(event) => {
+                let revision = event.revision.0;
+                object::set_meta(&mut value, "resourceVersion", revision.to_string());
+                Ok(Attempt::Done(Updated {
+                    stored: Stored { value, body, revision },
+                    created: false,
+                    warnings,
+                }))
+            }
+            Err(store::Error::Conflict { current: None, .. }) => Err(resource.not_found(name)),
+            Err(store::Error::Conflict { .. }) if conditional => {
+                Err(Status::conflict(&resource.group_resource(), name, MODIFIED))
+            }
+            Err(store::Error::Conflict { .. }) => Ok(Attempt::Again),
+            Err(error) => Err(store_error(error)),
+        }
+    }
+
+    /// An update of the object keeps its status; an update of the status keeps all else but what upstream lets through.
+    fn separate_status(&self, context: &WriteContext<'_>, value: &mut Value, old: &Value) {
+        if context.subresource == "status" {
+            let status = value.get("status").cloned();
+            let mut kept = old.clone();
+            // Metadata that a status update may change: upstream keeps labels of most kinds as they were, but lets
+            // annotations, finalizers and owner references of the request through.
+            for key in
+                ["annotations", "finalizers", "ownerReferences", "labels", "managedFields", "resourceVersion"]
+            {
+                object::copy_meta(&mut kept, value, key);
+            }
+            if let Some(map) = kept.as_object_mut() {
+                match status {
+                    Some(status) => map.insert("status".into(), status),
+                    None => map.remove("status"),
+                };
+            }
+            *value = kept;
+        } else if context.resource.has_status() && context.subresource.is_empty() {
+            object::copy_member(value, old, "status");
+        }
+    }
+}
+
+/// What only the server sets.
+fn keep_system_fields(value: &mut Value, old: &Value) {
+    for key in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "selfLink",
+        "generateName",
+    ] {
+        object::copy_meta(value, old, key);
+    }
+    if object::name(value).is_empty() {
+        object::copy_meta(value, old, "name");
+    }
+}
+
+/// Whether anything but metadata and status changed.
+fn spec_differs(value: &Value, old: &Value) -> bool {
+    const IGNORED: [&str; 4] = ["metadata", "status", "kind", "apiVersion"];
+    fn outside(v: &Value) -> impl Iterator<Item = (&String, &Value)> {
+        v.as_object().into_iter().flatten().filter(|(k, _)| !IGNORED.contains(&k.as_str()))
+    }
+    !outside(value).eq(outside(old))
+}
+
+/// Whether the object is deleted by this write: it is being deleted, its grace period is over, no finalizer is left.
+fn deleted_by(value: &Value) -> bool {
+    object::is_being_deleted(value)
+        && object::finalizers(value).is_empty()
+        && object::deletion_grace_period(value).is_none_or(|g| g == 0)
+        // A namespace has finalizers of its own in its spec.
+        && value["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty)
+}

@@ -1,0 +1,203 @@
+//! Reads a request's address once: verb, group, version, resource, namespace, name, subresource (upstream's RequestInfo).
+
+use http::Method;
+
+/// Query parameters, decoded, in order.
+#[derive(Debug, Clone, Default)]
+pub struct Query(pub Vec<(String, String)>);
+
+impl Query {
+    pub fn parse(query: &str) -> Self {
+        Query(
+            query
+                .split('&')
+                .filter(|p| !p.is_empty())
+                .map(|pair| {
+                    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                    (decode(key, Plus::Space), decode(value, Plus::Space))
+                })
+                .collect(),
+        )
+    }
+
+    /// The first value of a parameter.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+
+    /// All values of a parameter.
+    pub fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+
+    /// Go's `strconv.ParseBool`, with upstream's rule that a parameter without a value is true.
+    pub fn flag(&self, key: &str) -> bool {
+        self.get(key).is_some_and(|v| !matches!(v, "0" | "f" | "F" | "false" | "FALSE" | "False"))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Plus {
+    Space,
+    Plus,
+}
+
+fn decode(text: &str, plus: Plus) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut i = 0;
+    while i < bytes.len() {
+        match bytes[i] {
+            b'%' => {
+                let hex = bytes.get(i + 1..i + 3).and_then(|h| std::str::from_utf8(h).ok());
+                if let Some(byte) = hex.and_then(|h| u8::from_str_radix(h, 16).ok()) {
+                    out.push(byte);
+                    i += 3;
+                    continue;
+                }
+                out.push(b'%');
+            }
+            b'+' if plus == Plus::Space => out.push(b' '),
+            byte => out.push(byte),
+        }
+        i += 1;
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// What a request asks for.
+#[derive(Debug, Clone, Default)]
+pub struct RequestInfo {
+    pub is_resource: bool,
+    pub path: String,
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; the lower-case method for
+    /// what is no resource.
+    pub verb: String,
+    pub group: String,
+    pub version: String,
+    pub namespace: String,
+    pub resource: String,
+    pub subresource: String,
+    pub name: String,
+    /// What follows the subresource (`/api/v1/nodes/a/proxy/stats` has `["stats"]`).
+    pub rest: Vec<String>,
+    pub query: Query,
+}
+
+impl RequestInfo {
+    /// Reads method and address. Anything is accepted; what makes no sense is not a resource request, or names a
+    /// resource that does not exist.
+    pub fn parse(method: &Method, uri: &http::Uri) -> Self {
+        let query = Query::parse(uri.query().unwrap_or_default());
+        let path = uri.path().to_owned();
+        let parts: Vec<String> = path.trim_matches('/').split('/').map(|p| decode(p, Plus::Plus)).collect();
+        let mut info =
+            RequestInfo { path, query, verb: method.as_str().to_ascii_lowercase(), ..Default::default() };
+        let mut rest: &[String] = match parts.first().map(String::as_str) {
+            Some("api") if parts.len() >= 3 => {
+                info.version = parts[1].clone();
+                &parts[2..]
+            }
+            Some("apis") if parts.len() >= 4 => {
+                info.group = parts[1].clone();
+                info.version = parts[2].clone();
+                &parts[3..]
+            }
+            _ => return info,
+        };
+        info.is_resource = true;
+        info.verb = match *method {
+            Method::POST => "create",
+            Method::GET | Method::HEAD => "get",
+            Method::PUT => "update",
+            Method::PATCH => "patch",
+            Method::DELETE => "delete",
+            _ => "",
+        }
+        .to_owned();
+        let mut watched = false;
+        if rest.len() > 1 && rest[0] == "watch" {
+            // The deprecated form of a watch.
+            watched = true;
+            rest = &rest[1..];
+        }
+        if rest.first().is_some_and(|p| p == "namespaces") {
+            if let Some(namespace) = rest.get(1) {
+                info.namespace = namespace.clone();
+                // `namespaces/x/status` and `…/finalize` are the namespace's own subresources.
+                if rest.len() > 2 && !matches!(rest[2].as_str(), "status" | "finalize") {
+                    rest = &rest[2..];
+                }
+            }
+        }
+        info.resource = rest.first().cloned().unwrap_or_default();
+        info.name = rest.get(1).cloned().unwrap_or_default();
+        info.subresource = rest.get(2).cloned().unwrap_or_default();
+        info.rest = rest.get(3..).map(<[String]>::to_vec).unwrap_or_default();
+        let collection = info.name.is_empty();
+        if info.verb == "get" && (watched || info.query.flag("watch") && info.subresource.is_empty()) {
+            info.verb = "watch".into();
+            if collection {
+                info.name = info.selected_name();
+            }
+        } else if info.verb == "get" && collection {
+            info.verb = "list".into();
+            // A list of one name is authorized as that name.
+            info.name = info.selected_name();
+        } else if info.verb == "delete" && collection {
+            info.verb = "deletecollection".into();
+        }
+        info
+    }
+
+    fn selected_name(&self) -> String {
+        let selector = self.query.get("fieldSelector").unwrap_or_default();
+        let name = selector.split(',').find_map(|term| {
+            let rest = term.strip_prefix("metadata.name=")?;
+            Some(rest.strip_prefix('=').unwrap_or(rest))
+        });
+        name.unwrap_or_default().to_owned()
+    }
+
+    /// The resource with its subresource, as rows and rules name it.
+    pub fn full_resource(&self) -> String {
+        if self.subresource.is_empty() {
+            self.resource.clone()
+        } else {
+            format!("{}/{}", self.resource, self.subresource)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(method: Method, uri: &str, expected: &str) {
+        let i = RequestInfo::parse(&method, &uri.parse().unwrap());
+        let got = format!(
+            "{} {} {}/{} ns={} {} {} {}",
+            i.is_resource, i.verb, i.group, i.version, i.namespace, i.resource, i.name, i.subresource
+        );
+        assert_eq!(got, expected, "{uri}");
+    }
+
+    #[test]
+    fn addresses() {
+        check(Method::GET, "/api/v1/pods", "true list /v1 ns= pods  ");
+        check(Method::GET, "/api/v1/namespaces/a/pods/b", "true get /v1 ns=a pods b ");
+        check(Method::GET, "/api/v1/namespaces/a/pods?watch=1", "true watch /v1 ns=a pods  ");
+        check(Method::GET, "/api/v1/watch/namespaces/a/pods", "true watch /v1 ns=a pods  ");
+        check(Method::GET, "/api/v1/namespaces/a", "true get /v1 ns=a namespaces a ");
+        check(Method::PUT, "/api/v1/namespaces/a/finalize", "true update /v1 ns=a namespaces a finalize");
+        check(
+            Method::DELETE,
+            "/apis/apps/v1/namespaces/a/deployments",
+            "true deletecollection apps/v1 ns=a deployments  ",
+        );
+        check(Method::POST, "/api/v1/namespaces/a/pods/b/exec?command=x", "true create /v1 ns=a pods b exec");
+        check(Method::GET, "/api/v1/pods?fieldSelector=metadata.name%3Dx", "true list /v1 ns= pods x ");
+        check(Method::GET, "/apis/apps", "false get / ns=   ");
+        check(Method::GET, "/healthz", "false get / ns=   ");
+    }
+}

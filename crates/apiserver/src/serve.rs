@@ -1,0 +1,79 @@
+//! Accepts connections: TLS, then HTTP/1.1 or HTTP/2, each request handed to [`Server::serve`].
+
+use crate::authn::Connection;
+use crate::body;
+use crate::server::Server;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+/// How long a client may take to finish its handshake or its request's head.
+const PATIENCE: Duration = Duration::from_secs(32);
+/// How long requests in flight may go on after shutdown was asked for.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Serves until the server's shutdown, then lets requests in flight finish.
+pub async fn serve(server: Arc<Server>, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
+    let acceptor = TlsAcceptor::from(tls);
+    let graceful = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            () = server.shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let watcher = graceful.watcher();
+                let (server, acceptor) = (server.clone(), acceptor.clone());
+                tokio::spawn(async move {
+                    if let Err(error) = connection(server, acceptor, stream, peer, watcher).await {
+                        tracing::debug!(%peer, %error, "connection ended");
+                    }
+                });
+            }
+            // Out of descriptors, most likely: give others time to end.
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some requests did not finish in time");
+    }
+}
+
+async fn connection(
+    server: Arc<Server>,
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    peer: std::net::SocketAddr,
+    watcher: hyper_util::server::graceful::Watcher,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    stream.set_nodelay(true)?;
+    let tls = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await??;
+    let certificates = tls.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
+    let connection = Arc::new(Connection { peer: Some(peer), certificates });
+    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let (server, connection) = (server.clone(), connection.clone());
+        let answer = server.serve(request.map(body::stream), connection);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(250)
+        .initial_connection_window_size(4 << 20)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(15));
+    let serving = builder.serve_connection_with_upgrades(TokioIo::new(tls), service).into_owned();
+    watcher.watch(serving).await
+}

@@ -1,0 +1,226 @@
+//! The server: what it is made of, and the way a request goes.
+//!
+//! The way is [`Server::serve`], one station after the other; its order is the documentation. In-process clients enter
+//! after authentication ([`Server::serve_as`]) and pass every later station.
+
+use crate::authn::{Authenticator, Connection};
+use crate::authz::{self, Authorizer, Decision};
+use crate::body::{self, Answer};
+use crate::cache::EncodedEvents;
+use crate::documents::Health;
+use crate::registry::Registry;
+use crate::request::RequestInfo;
+use crate::rooms::Rooms;
+use crate::user::User;
+use apimachinery::gvk::GroupResource;
+use apimachinery::status::Status;
+use bytes::Bytes;
+use component::metrics::Registry as Metrics;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use http::{HeaderValue, Request};
+use http_body_util::BodyExt as _;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// The largest body of a request (upstream's limit).
+pub const MAX_BODY: usize = 3 << 20;
+
+/// A request with its body still to be read.
+pub type Incoming = Request<client::transport::ResponseBody>;
+
+/// An API server.
+pub struct Server {
+    pub registry: Arc<Registry>,
+    pub authenticators: Vec<Arc<dyn Authenticator>>,
+    pub authorizers: Vec<Arc<dyn Authorizer>>,
+    pub rooms: Rooms,
+    pub events: EncodedEvents,
+    pub documents: crate::documents::Documents,
+    pub health: Health,
+    pub metrics: Arc<Metrics>,
+    pub shutdown: CancellationToken,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").finish_non_exhaustive()
+    }
+}
+
+/// A request past authentication.
+#[derive(Debug)]
+pub struct Call {
+    pub user: User,
+    pub info: RequestInfo,
+    pub parts: http::request::Parts,
+    pub body: CallBody,
+}
+
+/// A body that is read at most once. Behind a lock only so that a call may be shared between threads.
+pub struct CallBody(parking_lot::Mutex<Option<client::transport::ResponseBody>>);
+
+impl std::fmt::Debug for CallBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CallBody")
+    }
+}
+
+impl CallBody {
+    pub fn new(body: client::transport::ResponseBody) -> Self {
+        CallBody(parking_lot::Mutex::new(Some(body)))
+    }
+
+    /// Takes the body; empty the second time.
+    pub fn take(&self) -> client::transport::ResponseBody {
+        self.0.lock().take().unwrap_or_else(|| body::full(""))
+    }
+
+    /// Reads the whole body within the limit.
+    pub async fn read(&self) -> Result<Bytes, Status> {
+        read_body(self.take()).await
+    }
+}
+
+impl Server {
+    /// A request from outside: who is it, then [`Server::serve_as`].
+    pub fn serve(
+        self: Arc<Self>,
+        request: Incoming,
+        connection: Arc<Connection>,
+    ) -> BoxFuture<'static, Answer> {
+        Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            match self.authenticate(&parts, &connection).await {
+                Ok(user) => self.serve_as(user, Request::from_parts(parts, body)).await,
+                Err(status) => body::status(&status),
+            }
+        })
+    }
+
+    /// A request of a known user, through every station behind authentication.
+    pub fn serve_as(self: Arc<Self>, user: User, request: Incoming) -> BoxFuture<'static, Answer> {
+        Box::pin(self.pass(user, request))
+    }
+
+    async fn pass(self: Arc<Self>, user: User, request: Incoming) -> Answer {
+        let (parts, request_body) = request.into_parts();
+        let audit_id = parts.headers.get("audit-id").cloned().filter(|v| v.len() <= 64);
+        let info = RequestInfo::parse(&parts.method, &parts.uri);
+        let call = Call { user, info, parts, body: CallBody::new(request_body) };
+        // One handler's panic is one request's 500, never the server's end.
+        let stations = AssertUnwindSafe(self.stations(call)).catch_unwind().await;
+        let mut answer = match stations {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(status)) => body::status(&status),
+            Err(_) => {
+                tracing::error!("a request handler panicked");
+                body::status(&Status::internal_error("the server encountered an unexpected condition"))
+            }
+        };
+        let id = audit_id.or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok());
+        answer.headers_mut().extend(id.map(|id| (http::HeaderName::from_static("audit-id"), id)));
+        answer
+            .headers_mut()
+            .entry(http::header::CACHE_CONTROL)
+            .or_insert(HeaderValue::from_static("no-cache, private"));
+        answer
+    }
+
+    async fn stations(self: &Arc<Self>, mut call: Call) -> Result<Answer, Status> {
+        self.impersonate(&mut call).await?;
+        self.authorize(&call).await?;
+        if call.info.is_resource { self.resource(call).await } else { self.document(call).await }
+    }
+
+    async fn authenticate(
+        &self,
+        parts: &http::request::Parts,
+        connection: &Connection,
+    ) -> Result<User, Status> {
+        let mut failed = None;
+        for authenticator in &self.authenticators {
+            match authenticator.authenticate(parts, connection).await {
+                Ok(Some(mut user)) => {
+                    if user.name != crate::user::ANONYMOUS && !user.in_group(crate::user::ALL_AUTHENTICATED) {
+                        user.groups.push(crate::user::ALL_AUTHENTICATED.into());
+                    }
+                    return Ok(user);
+                }
+                Ok(None) => {}
+                Err(status) => failed = Some(status),
+            }
+        }
+        match failed {
+            Some(status) => Err(status),
+            // Anonymous requests reach health and version, as the bootstrap roles say.
+            None => Ok(User::anonymous()),
+        }
+    }
+
+    async fn impersonate(&self, call: &mut Call) -> Result<(), Status> {
+        if let Some(user) = crate::authn::impersonation::requested(self, call).await? {
+            call.user = user;
+        }
+        Ok(())
+    }
+
+    /// Asks the authorizers in order.
+    pub async fn decide(&self, attributes: &authz::Attributes<'_>) -> Decision {
+        let mut reasons = Vec::new();
+        for authorizer in &self.authorizers {
+            match authorizer.authorize(attributes).await {
+                Decision::NoOpinion { reason } => {
+                    if !reason.is_empty() {
+                        reasons.push(reason);
+                    }
+                }
+                decided => return decided,
+            }
+        }
+        Decision::NoOpinion { reason: reasons.join("\n") }
+    }
+
+    /// Refuses with upstream's words what no authorizer allows.
+    pub async fn require(&self, attributes: &authz::Attributes<'_>) -> Result<(), Status> {
+        match self.decide(attributes).await {
+            Decision::Allow { .. } => Ok(()),
+            Decision::Deny { reason } | Decision::NoOpinion { reason } => {
+                let mut text = attributes.refusal();
+                if !reason.is_empty() {
+                    text = format!("{text}: {reason}");
+                }
+                Err(Status::forbidden(
+                    &GroupResource::new(attributes.group.to_owned(), attributes.resource.to_owned()),
+                    attributes.name,
+                    text,
+                ))
+            }
+        }
+    }
+
+    async fn authorize(&self, call: &Call) -> Result<(), Status> {
+        self.require(&authz::Attributes::of(&call.user, &call.info)).await
+    }
+}
+
+/// Reads a whole body within the limit of size and time.
+async fn read_body(mut body: client::transport::ResponseBody) -> Result<Bytes, Status> {
+    let read = async {
+        let mut bytes = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| Status::bad_request(format!("reading the body: {error}")))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if bytes.len() + data.len() > MAX_BODY {
+                return Err(Status::request_entity_too_large(format!("limit is {MAX_BODY}")));
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(Bytes::from(bytes))
+    };
+    match tokio::time::timeout(std::time::Duration::from_secs(60), read).await {
+        Ok(result) => result,
+        Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 0)),
+    }
+}
