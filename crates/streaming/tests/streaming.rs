@@ -62,9 +62,11 @@ async fn run(mut command: RemoteCommand, act: Act) -> Result<(), Error> {
             command.finish(Outcome::Success).await
         }
         Act::Size => {
-            // The oldest protocols have no sizes.
-            let Some(resizes) = command.resizes.as_mut() else { return Ok(()) };
-            let size = resizes.next().await.unwrap();
+            let size = match &mut command.resizes {
+                Some(resizes) => resizes.next().await.unwrap(),
+                // The oldest protocols have no sizes.
+                None => TerminalSize { width: 80, height: 24 },
+            };
             stdout.write_all(format!("{}x{}", size.width, size.height).as_bytes()).await?;
             drop(stdout);
             command.finish(Outcome::Failed("tired".into())).await
@@ -253,19 +255,16 @@ fn commands_in_every_protocol_directly_and_through_a_proxy() {
                     open("/size?tty", Streams { stdout: true, tty: true, ..Streams::default() }).await;
                 if let Some(mut resize) = command.resize {
                     resize.set(TerminalSize { width: 80, height: 24 }).await.unwrap();
-                    let out = tokio::spawn(read(command.stdout));
-                    let outcome = command.status.wait().await.expect(&what);
-                    assert_eq!(out.await.unwrap(), b"80x24", "{what}");
-                    let said = match outcome {
-                        Outcome::Status { message, .. } | Outcome::Failed(message) => message,
-                        other => panic!("{what}: {other:?}"),
-                    };
-                    assert_eq!(said, "Internal error occurred: tired", "{what}");
-                    results.recv().await.unwrap().expect(&what);
-                } else {
-                    drop(command);
-                    results.recv().await.unwrap().unwrap();
                 }
+                let out = tokio::spawn(read(command.stdout));
+                let outcome = command.status.wait().await.expect(&what);
+                assert_eq!(out.await.unwrap(), b"80x24", "{what}");
+                let said = match outcome {
+                    Outcome::Status { message, .. } | Outcome::Failed(message) => message,
+                    other => panic!("{what}: {other:?}"),
+                };
+                assert_eq!(said, "Internal error occurred: tired", "{what}");
+                results.recv().await.unwrap().expect(&what);
 
                 // Only v5 and SPDY can end stdin.
                 if via == Via::WebSocket && protocol != n::V5 {
