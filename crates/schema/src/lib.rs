@@ -3,6 +3,8 @@
 pub mod row;
 pub mod table;
 
+/// Server-side apply and managed fields.
+pub mod apply;
 /// JSON and YAML to canonical trees, strictly.
 pub mod decode;
 /// The defaults that stand in rows.

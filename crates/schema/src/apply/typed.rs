@@ -1,0 +1,645 @@
+//! Walks over objects by their rows: which paths an object has, how two differ, how one merges into another, and an
+//! object without some of its paths. Upstream's structured-merge-diff.
+
+use super::set::{FieldSet, is_member, print_path};
+use crate::row::{Field, ListType, MapType, Seq, Shape, Str, Type, TypeId, TypeRow};
+use crate::table::Table;
+use serde_json::{Map, Value};
+use std::collections::HashMap;
+
+/// What an object's structure is known from.
+#[derive(Debug, Clone, Copy)]
+pub struct Typed<'a> {
+    pub table: &'a Table,
+    /// None for objects without a schema: maps merge, lists are atomic.
+    pub ty: Option<TypeId>,
+}
+
+/// How a value merges.
+#[derive(Clone, Copy)]
+enum Node<'a> {
+    Struct(&'a TypeRow),
+    Map(&'a Type),
+    Set,
+    Keyed(&'a Type, &'a Seq<Str>),
+    Atomic,
+    Scalar,
+    /// By the value itself: maps merge, lists are atomic.
+    Deduced,
+}
+
+impl<'a> Node<'a> {
+    fn of(table: &'a Table, ty: &'a Type, field: Option<&'a Field>) -> Self {
+        let map_type = field.and_then(|f| f.map_type);
+        match ty {
+            Type::Ref(id) => {
+                let row = table.ty(*id);
+                match (row.shape, &row.scalar) {
+                    (Shape::Scalar, Some(scalar)) => Node::of(table, scalar, field),
+                    _ if map_type.unwrap_or(row.map_type) == MapType::Atomic => Node::Atomic,
+                    (Shape::Object, _) => Node::Deduced,
+                    _ => Node::Struct(row),
+                }
+            }
+            Type::Map(element) => {
+                if map_type == Some(MapType::Atomic) {
+                    Node::Atomic
+                } else {
+                    Node::Map(element)
+                }
+            }
+            Type::List(item) => match field.map(|f| (f.list_type, &f.list_keys)) {
+                Some((Some(ListType::Set), _)) => Node::Set,
+                Some((Some(ListType::Map), keys)) => Node::Keyed(item, keys),
+                _ => Node::Atomic,
+            },
+            Type::Any | Type::Object if map_type == Some(MapType::Atomic) => Node::Atomic,
+            Type::Any | Type::Object => Node::Deduced,
+            _ => Node::Scalar,
+        }
+    }
+
+    /// What it is for this value.
+    fn for_value(self, value: &Value) -> Self {
+        match (self, value) {
+            (Node::Deduced, Value::Array(_)) => Node::Atomic,
+            (Node::Deduced, Value::Object(_) | Value::Null) => Node::Deduced,
+            (Node::Deduced, _) => Node::Scalar,
+            (node, _) => node,
+        }
+    }
+
+    fn member(self, table: &'a Table, name: &str) -> Node<'a> {
+        match self {
+            Node::Struct(row) => row.field(name).map_or(Node::Deduced, |f| Node::of(table, &f.ty, Some(f))),
+            Node::Map(element) => Node::of(table, element, None),
+            _ => Node::Deduced,
+        }
+    }
+
+    fn item(self, table: &'a Table) -> Node<'a> {
+        match self {
+            Node::Keyed(item, _) => Node::of(table, item, None),
+            _ => Node::Scalar,
+        }
+    }
+
+    /// Whether the member is a field of its own right rather than a key of a map.
+    fn names(self, name: &str) -> bool {
+        matches!(self, Node::Struct(row) if row.field(name).is_some())
+    }
+
+    fn is_map(self) -> bool {
+        matches!(self, Node::Struct(_) | Node::Map(_) | Node::Deduced)
+    }
+
+    fn is_list(self) -> bool {
+        matches!(self, Node::Set | Node::Keyed(..))
+    }
+
+    /// The step to an item of a list that merges.
+    fn step(self, table: &Table, item: &Value) -> Result<String, String> {
+        let mut text = Vec::with_capacity(32);
+        match self {
+            Node::Keyed(ty, keys) => {
+                let Value::Object(members) = item else {
+                    let what = if item.is_null() { "a null element" } else { "non-map elements" };
+                    return Err(format!("associative list with keys may not have {what}"));
+                };
+                let mut found: Vec<(&str, Value)> = Vec::with_capacity(keys.len());
+                for key in keys.iter() {
+                    if let Some(value) = members.get(key.as_ref()) {
+                        found.push((key, value.clone()));
+                    } else if let Some(default) = key_default(table, ty, key) {
+                        found.push((key, default));
+                    } else if keys.len() == 1 {
+                        return Err(format!(
+                            "associative list with keys has an element that omits key field {key:?} (and doesn't have default value)"
+                        ));
+                    }
+                }
+                if found.is_empty() {
+                    return Err("associative list with keys has an element that omits all key fields".into());
+                }
+                found.sort_unstable_by_key(|(k, _)| *k);
+                text.extend_from_slice(b"k:{");
+                for (i, (key, value)) in found.iter().enumerate() {
+                    if i > 0 {
+                        text.push(b',');
+                    }
+                    crate::encode::write_string(&mut text, key);
+                    text.push(b':');
+                    crate::encode::write_value(&mut text, value);
+                }
+                text.push(b'}');
+            }
+            _ => {
+                match item {
+                    Value::Object(_) | Value::Array(_) => {
+                        return Err("associative list without keys has an element that's a map type".into());
+                    }
+                    Value::Null => {
+                        return Err(
+                            "associative list without keys has an element that's an explicit null".into()
+                        );
+                    }
+                    _ => {}
+                }
+                text.extend_from_slice(b"v:");
+                crate::encode::write_value(&mut text, item);
+            }
+        }
+        // Only text was written.
+        Ok(String::from_utf8(text).unwrap_or_default())
+    }
+}
+
+/// The default of a list key, real or published.
+fn key_default(table: &Table, item: &Type, key: &str) -> Option<Value> {
+    let field = table.ty(item.element()?).field(key)?;
+    let text = field.default.as_deref().or(field.published_default.as_deref())?;
+    serde_json::from_str(text).ok()
+}
+
+fn is_empty(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null) => true,
+        Some(Value::Object(map)) => map.is_empty(),
+        Some(Value::Array(items)) => items.is_empty(),
+        Some(_) => false,
+    }
+}
+
+fn field_step(name: &str) -> String {
+    let mut step = String::with_capacity(name.len() + 2);
+    step.push_str("f:");
+    step.push_str(name);
+    step
+}
+
+/// How two objects differ.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Comparison {
+    pub removed: FieldSet,
+    pub modified: FieldSet,
+    pub added: FieldSet,
+}
+
+impl<'a> Typed<'a> {
+    fn root(self) -> Node<'a> {
+        match self.ty {
+            None => Node::Deduced,
+            Some(id) => {
+                let row = self.table.ty(id);
+                if row.shape == Shape::Object { Node::Deduced } else { Node::Struct(row) }
+            }
+        }
+    }
+
+    /// Checks an applied object; the messages are upstream's.
+    pub fn validate(self, value: &Value) -> Result<(), Vec<String>> {
+        let mut errors = Vec::new();
+        self.check(self.root(), value, &mut Vec::new(), &mut errors);
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    fn check(self, node: Node<'a>, value: &Value, path: &mut Vec<String>, errors: &mut Vec<String>) {
+        if value.is_null() {
+            return;
+        }
+        let mut fail =
+            |path: &[String], message: String| errors.push(format!("{}: {message}", print_path(path)));
+        match (node.for_value(value), value) {
+            (Node::Struct(row), Value::Object(map)) => {
+                for (name, value) in map {
+                    path.push(field_step(name));
+                    match row.field(name) {
+                        Some(field) => {
+                            self.check(Node::of(self.table, &field.ty, Some(field)), value, path, errors)
+                        }
+                        None if row.shape == Shape::Open => {}
+                        None => errors.push(format!("{}: field not declared in schema", print_path(path))),
+                    }
+                    path.pop();
+                }
+            }
+            (node @ Node::Map(_), Value::Object(map)) => {
+                for (name, value) in map {
+                    path.push(field_step(name));
+                    self.check(node.member(self.table, name), value, path, errors);
+                    path.pop();
+                }
+            }
+            (node @ (Node::Set | Node::Keyed(..)), Value::Array(items)) => {
+                let mut seen = std::collections::HashSet::new();
+                for (i, item) in items.iter().enumerate() {
+                    match node.step(self.table, item) {
+                        Err(error) => {
+                            path.push(format!("i:{i}"));
+                            errors.push(format!(
+                                "{}: element {i}: {error}",
+                                print_path(&path[..path.len() - 1])
+                            ));
+                            path.pop();
+                        }
+                        Ok(step) => {
+                            if !seen.insert(step.clone()) {
+                                errors.push(format!(
+                                    "{}: duplicate entries for key {}",
+                                    print_path(path),
+                                    print_path(std::slice::from_ref(&step))
+                                ));
+                            }
+                            path.push(step);
+                            self.check(node.item(self.table), item, path, errors);
+                            path.pop();
+                        }
+                    }
+                }
+            }
+            (Node::Struct(_) | Node::Map(_), found) => {
+                fail(path, format!("expected map, got {}", go_value(found)))
+            }
+            (Node::Set | Node::Keyed(..), found) => {
+                fail(path, format!("expected list, got {}", go_value(found)))
+            }
+            (Node::Scalar, Value::Object(_) | Value::Array(_)) => {
+                fail(path, format!("expected scalar, got {}", go_value(value)))
+            }
+            _ => {}
+        }
+    }
+
+    /// The paths that the object has.
+    pub fn to_set(self, value: &Value) -> FieldSet {
+        let mut out = Map::new();
+        self.collect(self.root(), value, &mut out);
+        FieldSet(out)
+    }
+
+    /// Writes what stands below `value` into `out`; true if the value itself is a leaf.
+    fn collect(self, node: Node<'a>, value: &Value, out: &mut Map<String, Value>) -> bool {
+        let node = node.for_value(value);
+        match value {
+            Value::Object(map) if node.is_map() => {
+                for (name, value) in map {
+                    let mut inner = Map::new();
+                    let leaf = self.collect(node.member(self.table, name), value, &mut inner);
+                    let member = leaf || value.is_null() || is_empty_map(value) || !node.names(name);
+                    put(out, field_step(name), inner, member);
+                }
+                false
+            }
+            Value::Array(items) if node.is_list() => {
+                for item in items {
+                    let Ok(step) = node.step(self.table, item) else { continue };
+                    let mut inner = Map::new();
+                    self.collect(node.item(self.table), item, &mut inner);
+                    match out.get_mut(&step) {
+                        // A duplicate joins the first.
+                        Some(Value::Object(_)) => {
+                            let mut one = FieldSet(Map::from_iter([(step, member_of(inner))]));
+                            one = std::mem::take(&mut one).union(&FieldSet(std::mem::take(out)));
+                            *out = one.0;
+                        }
+                        _ => put(out, step, inner, true),
+                    }
+                }
+                false
+            }
+            Value::Null => matches!(node, Node::Scalar | Node::Atomic),
+            _ => true,
+        }
+    }
+
+    /// How `new` differs from `old`.
+    pub fn compare(self, old: &Value, new: &Value) -> Comparison {
+        let mut out = Comparison::default();
+        let mut walk = Compare { typed: self, path: Vec::with_capacity(16), out: &mut out };
+        walk.compare(self.root(), Some(old), Some(new));
+        out
+    }
+
+    /// `live` with what `applied` says; items stand where the applied list has them.
+    pub fn merge(self, live: &Value, applied: &Value) -> Value {
+        self.merge_node(self.root(), Some(live), Some(applied)).unwrap_or(Value::Null)
+    }
+
+    fn merge_node(self, node: Node<'a>, live: Option<&Value>, applied: Option<&Value>) -> Option<Value> {
+        let leaf = || applied.or(live).cloned();
+        let node = node.for_value(applied.filter(|v| !v.is_null()).or(live)?);
+        if is_empty(live) && is_empty(applied) {
+            return leaf();
+        }
+        if node.is_map() {
+            let empty = Map::new();
+            let Some((live, applied)) = both(live, applied, |v| v.as_object(), &empty) else { return leaf() };
+            let mut out = Map::new();
+            for (name, value) in live {
+                if let Some(v) =
+                    self.merge_node(node.member(self.table, name), Some(value), applied.get(name))
+                {
+                    out.insert(name.clone(), v);
+                }
+            }
+            for (name, value) in applied.iter().filter(|(name, _)| !live.contains_key(*name)) {
+                if let Some(v) = self.merge_node(node.member(self.table, name), None, Some(value)) {
+                    out.insert(name.clone(), v);
+                }
+            }
+            return Some(Value::Object(out));
+        }
+        if node.is_list() {
+            let empty = Vec::new();
+            let Some((live, applied)) = both(live, applied, |v| v.as_array(), &empty) else { return leaf() };
+            return Some(Value::Array(self.merge_lists(node, live, applied)));
+        }
+        leaf()
+    }
+
+    /// Keeps the live order of what only the live list has and the applied order of the rest, shared items being the
+    /// points at which the two meet.
+    fn merge_lists(self, node: Node<'a>, live: &[Value], applied: &[Value]) -> Vec<Value> {
+        let steps = |items: &[Value]| -> Vec<String> {
+            let mut counter = 0;
+            items
+                .iter()
+                .map(|item| {
+                    node.step(self.table, item).unwrap_or_else(|_| {
+                        counter += 1;
+                        format!("?{counter}")
+                    })
+                })
+                .collect()
+        };
+        let (live_steps, applied_steps) = (steps(live), steps(applied));
+        let index = |steps: &[String]| -> HashMap<String, usize> {
+            steps.iter().enumerate().rev().map(|(i, s)| (s.clone(), i)).collect()
+        };
+        let (in_live, in_applied) = (index(&live_steps), index(&applied_steps));
+        let mut shared = applied_steps.iter().filter(|s| in_live.contains_key(*s));
+        let mut next_shared = shared.next();
+        let mut merged: std::collections::HashSet<&str> = std::collections::HashSet::new();
+        let mut out = Vec::with_capacity(live.len().max(applied.len()));
+        let item = node.item(self.table);
+        let push = |step: &str, out: &mut Vec<Value>| {
+            let (l, a) = (in_live.get(step).map(|i| &live[*i]), in_applied.get(step).map(|i| &applied[*i]));
+            out.extend(self.merge_node(item, l, a));
+        };
+        let (mut l, mut a) = (0, 0);
+        while l < live.len() || a < applied.len() {
+            if l < live.len() && a < applied.len() {
+                let step = &live_steps[l];
+                if *step == applied_steps[a] {
+                    merged.insert(step);
+                    push(step, &mut out);
+                    l += 1;
+                    a += 1;
+                    next_shared = shared.next();
+                    continue;
+                }
+                if in_applied.contains_key(step) && next_shared.is_some_and(|next| next != step) {
+                    // Shared, but not the item whose turn it is.
+                    l += 1;
+                    continue;
+                }
+            }
+            if l < live.len() {
+                let step = &live_steps[l];
+                if !in_applied.contains_key(step) {
+                    out.push(live[l].clone());
+                    l += 1;
+                    continue;
+                }
+                if merged.contains(step.as_str()) {
+                    l += 1;
+                }
+            }
+            if a < applied.len() {
+                let step = &applied_steps[a];
+                merged.insert(step);
+                push(step, &mut out);
+                a += 1;
+                if next_shared == Some(step) {
+                    next_shared = shared.next();
+                }
+            }
+        }
+        out
+    }
+
+    /// The object without the paths of the set.
+    pub fn remove(self, value: &Value, set: &FieldSet) -> Value {
+        self.remove_node(self.root(), value, &set.0)
+    }
+
+    fn remove_node(self, node: Node<'a>, value: &Value, set: &Map<String, Value>) -> Value {
+        let node = node.for_value(value);
+        let below = |step: &str| match set.get(step) {
+            Some(Value::Object(inner)) => Some(inner),
+            _ => None,
+        };
+        match value {
+            Value::Object(map) if node.is_map() => {
+                let mut out = Map::new();
+                for (name, value) in map {
+                    match below(&field_step(name)) {
+                        Some(inner) if is_member(inner) => {}
+                        Some(inner) => {
+                            let rest = self.remove_node(node.member(self.table, name), value, inner);
+                            if !rest.is_null() {
+                                out.insert(name.clone(), rest);
+                            }
+                        }
+                        None => {
+                            out.insert(name.clone(), value.clone());
+                        }
+                    }
+                }
+                if out.is_empty() { Value::Null } else { Value::Object(out) }
+            }
+            Value::Array(items) if node.is_list() => {
+                let mut out = Vec::with_capacity(items.len());
+                for item in items {
+                    let step = node.step(self.table, item).unwrap_or_default();
+                    match below(&step) {
+                        Some(inner) if is_member(inner) => {}
+                        Some(inner) => out.push(self.remove_node(node.item(self.table), item, inner)),
+                        None => out.push(item.clone()),
+                    }
+                }
+                if out.is_empty() { Value::Null } else { Value::Array(out) }
+            }
+            // Something within what is atomic is to go: all of it goes.
+            Value::Object(_) | Value::Array(_) => Value::Null,
+            scalar => scalar.clone(),
+        }
+    }
+
+    /// The set with every named field that has members below it made a member.
+    pub fn with_named_fields(self, set: &FieldSet) -> FieldSet {
+        FieldSet(self.name_fields(self.root(), &set.0))
+    }
+
+    fn name_fields(self, node: Node<'a>, set: &Map<String, Value>) -> Map<String, Value> {
+        let mut out = Map::new();
+        for (step, below) in set {
+            let Value::Object(below) = below else { continue };
+            if below.is_empty() || step == "." {
+                out.insert(step.clone(), Value::Object(Map::new()));
+                continue;
+            }
+            let name = step.strip_prefix("f:");
+            let inner_node = match name {
+                Some(name) => node.member(self.table, name),
+                None => node.item(self.table),
+            };
+            let mut inner = self.name_fields(inner_node, below);
+            if name.is_some_and(|n| node.names(n)) && !inner.is_empty() {
+                inner.insert(".".into(), Value::Object(Map::new()));
+            }
+            out.insert(step.clone(), Value::Object(inner));
+        }
+        out
+    }
+}
+
+/// Both sides, one of which may be missing; none if either is something else altogether.
+fn both<'v, T: ?Sized>(
+    a: Option<&'v Value>,
+    b: Option<&'v Value>,
+    get: impl Fn(&'v Value) -> Option<&'v T>,
+    empty: &'v T,
+) -> Option<(&'v T, &'v T)> {
+    let side = |v: Option<&'v Value>| match v {
+        None | Some(Value::Null) => Some(empty),
+        Some(v) => get(v),
+    };
+    Some((side(a)?, side(b)?))
+}
+
+fn is_empty_map(value: &Value) -> bool {
+    value.as_object().is_some_and(Map::is_empty)
+}
+
+fn member_of(mut inner: Map<String, Value>) -> Value {
+    if !inner.is_empty() {
+        inner.insert(".".into(), Value::Object(Map::new()));
+    }
+    Value::Object(inner)
+}
+
+fn put(out: &mut Map<String, Value>, step: String, inner: Map<String, Value>, member: bool) {
+    if member {
+        out.insert(step, member_of(inner));
+    } else if !inner.is_empty() {
+        out.insert(step, Value::Object(inner));
+    }
+}
+
+/// A value as upstream's validation prints it.
+fn go_value(value: &Value) -> String {
+    match value {
+        Value::Object(_) | Value::Array(_) => format!("&{{{}}}", crate::patch::go_format(value)),
+        other => format!("&{{{}}}", crate::patch::go_format(other)),
+    }
+}
+
+struct Compare<'c, 'a> {
+    typed: Typed<'a>,
+    path: Vec<String>,
+    out: &'c mut Comparison,
+}
+
+impl<'a> Compare<'_, 'a> {
+    fn leaf(&mut self, old: Option<&Value>, new: Option<&Value>) {
+        match (old, new) {
+            (None, _) => self.out.added.insert(&self.path),
+            (_, None) => self.out.removed.insert(&self.path),
+            (Some(old), Some(new)) => {
+                if !equal(old, new) {
+                    self.out.modified.insert(&self.path);
+                }
+            }
+        }
+    }
+
+    fn compare(&mut self, node: Node<'a>, old: Option<&Value>, new: Option<&Value>) {
+        // Most of two objects is the same, and what is the same is in no set.
+        if old == new {
+            return;
+        }
+        let Some(value) = new.filter(|v| !v.is_null()).or(old) else { return };
+        let table = self.typed.table;
+        let node = node.for_value(value);
+        if node.is_map() && !(is_empty(old) && is_empty(new)) {
+            let empty = Map::new();
+            let Some((a, b)) = both(old, new, |v| v.as_object(), &empty) else { return self.leaf(old, new) };
+            for (name, value) in a {
+                self.path.push(field_step(name));
+                self.compare(node.member(table, name), Some(value), b.get(name));
+                self.path.pop();
+            }
+            for (name, value) in b.iter().filter(|(name, _)| !a.contains_key(*name)) {
+                self.path.push(field_step(name));
+                self.compare(node.member(table, name), None, Some(value));
+                self.path.pop();
+            }
+        } else if node.is_list() && !(is_empty(old) && is_empty(new)) {
+            let empty = Vec::new();
+            let Some((a, b)) = both(old, new, |v| v.as_array(), &empty) else { return self.leaf(old, new) };
+            self.lists(node, a, b);
+        } else {
+            return self.leaf(old, new);
+        }
+        match (old, new) {
+            (None, _) => self.out.added.insert(&self.path),
+            (_, None) => self.out.removed.insert(&self.path),
+            _ => {}
+        }
+    }
+
+    fn lists(&mut self, node: Node<'a>, old: &[Value], new: &[Value]) {
+        let table = self.typed.table;
+        let mut order: Vec<String> = Vec::new();
+        let mut found: HashMap<String, (Vec<&Value>, Vec<&Value>)> = HashMap::new();
+        for (items, side) in [(old, 0), (new, 1)] {
+            for item in items {
+                let Ok(step) = node.step(table, item) else { continue };
+                let entry = found.entry(step.clone()).or_insert_with(|| {
+                    order.push(step);
+                    Default::default()
+                });
+                if side == 0 { entry.0.push(item) } else { entry.1.push(item) }
+            }
+        }
+        let item = node.item(table);
+        for step in order {
+            let Some((a, b)) = found.remove(&step) else { continue };
+            self.path.push(step);
+            match (a.as_slice(), b.as_slice()) {
+                ([] | [_], [] | [_]) => self.compare(item, a.first().copied(), b.first().copied()),
+                // Duplicates are compared as if they were one atomic value.
+                ([_, _, ..], [_, _, ..]) => {
+                    if a != b {
+                        self.out.modified.insert(&self.path);
+                    }
+                }
+                ([_, _, ..], []) => self.out.removed.insert(&self.path),
+                ([], [_, _, ..]) => self.out.added.insert(&self.path),
+                // Duplicates come or go: nobody owns what is within.
+                ([_, _, ..], [only]) => self.compare(item, None, Some(only)),
+                ([only], [_, _, ..]) => {
+                    self.compare(item, Some(only), None);
+                    self.out.added.insert(&self.path);
+                }
+            }
+            self.path.pop();
+        }
+    }
+}
+
+/// Equality that does not tell `1` from `1.0`.
+fn equal(a: &Value, b: &Value) -> bool {
+    a == b || matches!((a, b), (Value::Number(a), Value::Number(b)) if a.as_f64() == b.as_f64())
+}
