@@ -1,6 +1,7 @@
 //! The shared suite and what only the embedded engine promises, on a real directory.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
