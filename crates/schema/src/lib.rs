@@ -19,6 +19,8 @@ pub mod gates;
 pub mod openapi;
 /// JSON, merge and strategic-merge patches.
 pub mod patch;
+/// Kubernetes' protobuf.
+pub mod protobuf;
 /// Fields that no row knows.
 pub mod prune;
 

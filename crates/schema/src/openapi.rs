@@ -15,6 +15,7 @@ mod paths;
 mod schemas;
 
 pub use schemas::Dialect;
+pub(crate) use schemas::scalar_name;
 
 /// A version of a group, owned, with what its documents are made of.
 #[derive(Debug)]

@@ -81,7 +81,7 @@ fn scalar_schema(name: &str, scalar: &Type, dialect: Dialect) -> Map<String, Val
 
 /// The published name of a value that rows keep as a scalar. Free-form values have several; which one is a matter of
 /// documentation only and follows from where the field stands.
-fn scalar_name(field: &str, ty: &Type) -> Option<String> {
+pub(crate) fn scalar_name(field: &str, ty: &Type) -> Option<String> {
     Some(match ty {
         Type::Time => format!("{META}Time"),
         Type::MicroTime => format!("{META}MicroTime"),
