@@ -63,13 +63,22 @@ pub(crate) enum Frame {
 
 /// What the peer sends on a channel.
 #[derive(Debug)]
-pub struct Input(pub(crate) DuplexStream);
+pub struct Input {
+    pipe: DuplexStream,
+    /// The other direction of a stream that is only read. kubectl stops sending stdin as soon as it is ended.
+    _back: Option<Output>,
+}
 
 impl Input {
     /// The pipe's two ends: what the reader task fills, and what a session reads.
     pub(crate) fn pipe() -> (DuplexStream, Input) {
         let (ours, theirs) = tokio::io::duplex(PIPE);
-        (ours, Input(theirs))
+        (ours, Input { pipe: theirs, _back: None })
+    }
+
+    /// Keeps the other direction open for as long as this one is read.
+    pub(crate) fn holding(self, back: Output) -> Input {
+        Input { _back: Some(back), ..self }
     }
 }
 
@@ -79,7 +88,7 @@ impl AsyncRead for Input {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        Pin::new(&mut self.pipe).poll_read(cx, buf)
     }
 }
 

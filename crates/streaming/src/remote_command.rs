@@ -182,10 +182,10 @@ impl RemoteCommand {
         };
         let error = take("error").ok_or(Error::Protocol("no error stream"))?.output;
         Ok(RemoteCommand {
-            stdin: take("stdin").map(|s| s.input),
+            stdin: take("stdin").map(|s| s.input.holding(s.output)),
             stdout: take("stdout").map(|s| s.output),
             stderr: take("stderr").map(|s| s.output),
-            resizes: take("resize").map(|s| Resizes::read(s.input)),
+            resizes: take("resize").map(|s| Resizes::read(s.input.holding(s.output))),
             tty: streams.tty,
             error,
             has_status: agreed.has_status(),
@@ -207,4 +207,33 @@ async fn gather(
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+    use crate::negotiate::V4;
+
+    /// As kubectl does it: it ends stdin when the server ends the direction in which nothing is ever sent.
+    #[tokio::test(start_paused = true)]
+    async fn stdin_stays_open_both_ways_while_it_is_read() {
+        let (near, far) = tokio::io::duplex(64 << 10);
+        let streams = Streams { stdin: true, ..Streams::default() };
+        let server = tokio::spawn(RemoteCommand::spdy(far, Agreed::Spdy(V4), streams));
+        let session = spdy::Session::client(near);
+        let open =
+            async |kind: &str| session.opener().open(vec![("streamtype".into(), kind.into())]).await.unwrap();
+        let (_error, mut stdin) = (open("error").await, open("stdin").await);
+        let mut command = server.await.unwrap().unwrap();
+        stdin.output.write_all(b"a").await.unwrap();
+        let mut input = command.stdin.take().unwrap();
+        assert_eq!(input.read_u8().await.unwrap(), b'a');
+        // On the paused clock the time is up when nobody has anything left to do.
+        let mut byte = [0];
+        assert!(timeout(Duration::from_secs(1), stdin.input.read(&mut byte)).await.is_err());
+        drop(input);
+        assert_eq!(stdin.input.read(&mut byte).await.unwrap(), 0);
+    }
 }
