@@ -16,6 +16,10 @@ pub fn apply(table: &Table, id: TypeId, value: &mut Value) {
     let row = table.ty(id);
     for (i, default) in table.defaults(id) {
         let field = &row.fields[usize::from(*i)];
+        // A zero default of a field that cannot tell absent from zero says nothing: canonical form leaves it out.
+        if !field.pointer && field.presence != Presence::Always && *default == zero(table, &field.ty) {
+            continue;
+        }
         let unset = match map.get(field.name.as_ref()) {
             None => true,
             Some(present) => is_unset(table, field, present),

@@ -27,8 +27,8 @@ impl Selection {
         label_selector: &str,
         field_selector: &str,
     ) -> Result<Self, Status> {
-        let labels = labels::Selector::parse(label_selector)
-            .map_err(|e| Status::bad_request(format!("unable to parse requirement: {e}")))?;
+        let labels =
+            labels::Selector::parse(label_selector).map_err(|e| Status::bad_request(e.to_string()))?;
         let fields =
             fields::Selector::parse(field_selector).map_err(|e| Status::bad_request(e.to_string()))?;
         for term in fields.requirements() {
