@@ -109,7 +109,7 @@ impl Default for Options {
             history: History::default(),
             segment_bytes: 16 << 20,
             reserve_bytes: 16 << 20,
-            log_bytes: 16 << 20,
+            log_bytes: 32 << 20,
             damage: Damage::Refuse,
             clock: Arc::new(SystemClock::default()),
             entropy: Arc::new(|| RandomState::new().build_hasher().finish()),
@@ -129,7 +129,7 @@ impl Limits {
     }
 
     fn log_cap(self, live: u64) -> u64 {
-        3 * self.log_bytes + live
+        self.log_bytes + self.log_bytes / 2 + live
     }
 }
 

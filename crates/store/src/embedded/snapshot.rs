@@ -21,6 +21,8 @@ pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"TIPHYSNP");
 const NEW: &str = "snapshot.new";
 /// The payload of one frame, give or take its last record.
 const CHUNK: usize = 512 << 10;
+/// Frames between two syncs: one large sync at the end would hold up the log's for as long as it lasts.
+const SYNC_EVERY: u64 = 4;
 
 /// The name of the snapshot that contains the log up to frame `seq`.
 pub(super) fn name(seq: u64) -> String {
@@ -56,6 +58,9 @@ impl Writer<'_> {
         self.chain = frame::seal(&mut self.frame, (self.salt, self.offset), self.seq, 0, 0, self.chain);
         self.file.write_at(&self.frame, self.offset)?;
         self.offset += self.frame.len() as u64;
+        if self.seq.is_multiple_of(SYNC_EVERY) {
+            self.file.sync()?;
+        }
         self.seq += 1;
         self.frame.clear();
         self.frame.resize(HEADER, 0);

@@ -14,7 +14,7 @@ pub(crate) enum Fault {
     None,
     /// The power fails: this call and all after it do nothing.
     PowerLoss(u64),
-    /// One sync fails, and what it was to write is lost in part; the disk goes on.
+    /// From this call on syncs of files fail, and what they were to write is lost in part; the rest goes on.
     FailedSync(u64),
 }
 
@@ -92,7 +92,6 @@ impl Disks {
         match fault {
             Fault::PowerLoss(at) if self.calls >= at => self.dead = true,
             Fault::FailedSync(at) if self.calls >= at && is_sync && !self.dead => {
-                // Once only; `dead` is not meant: the disk goes on.
                 return Ok(true);
             }
             _ => {}
