@@ -1,1 +1,45 @@
 //! Pod workers, probes, volumes and node status over the CRI.
+//!
+//! [`Kubelet`] puts the parts together and runs them. A pod's way: [`pod_source`] → [`pods`] → its worker in
+//! [`pod_worker`] (plan and status are pure, act is the only IO) → the runtime, and back through [`runtime_events`].
+
+mod cgroups;
+mod clock;
+/// What a kubelet must be told.
+pub mod config;
+/// From a pod to what the runtime is asked to make.
+mod container_config;
+mod context;
+/// Why a kubelet cannot start.
+pub mod error;
+mod events;
+mod file_watch;
+mod hooks;
+mod http_client;
+mod images;
+mod kubelet;
+mod labels;
+/// Reading, following and rotating containers' logs.
+mod logs;
+/// Registering and reporting the node.
+mod node;
+mod objects;
+mod orphans;
+/// The API and the manifest directory.
+mod pod_source;
+/// The task of one pod.
+mod pod_worker;
+mod pods;
+/// Startup, liveness and readiness.
+mod probes;
+mod runtime_events;
+mod runtime_pod;
+/// The HTTPS server on port 10250.
+pub mod server;
+mod termination_message;
+/// The volumes of pods.
+mod volumes;
+
+pub use config::Config;
+pub use error::Error;
+pub use kubelet::{Kubelet, Parts};

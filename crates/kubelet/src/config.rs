@@ -1,0 +1,101 @@
+//! What a kubelet must be told: names, directories, limits. Defaults are upstream's.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Upstream's version that this kubelet behaves as.
+pub const VERSION: &str = "v1.36.2";
+
+/// A kubelet's configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub node_name: String,
+    /// What the node calls itself; usually the node name.
+    pub hostname: String,
+    /// One or two addresses, the first of the preferred family.
+    pub node_ips: Vec<String>,
+    /// `--root-dir`.
+    pub root_dir: PathBuf,
+    /// Where containers' logs are: `/var/log/pods`.
+    pub pod_logs_dir: PathBuf,
+    /// Where links to them are: `/var/log/containers`.
+    pub container_logs_dir: PathBuf,
+    /// The cgroup beneath which `kubepods` is made; `/` or `/tiphys-x`.
+    pub cgroup_root: String,
+    pub cluster_dns: Vec<String>,
+    pub cluster_domain: String,
+    /// The node's resolv.conf, read when a sandbox is made.
+    pub resolv_conf: PathBuf,
+    pub node_labels: BTreeMap<String, String>,
+    pub register_with_taints: Vec<api::core::v1::Taint>,
+    pub register_schedulable: bool,
+    pub provider_id: String,
+    pub max_pods: i64,
+    /// `--pod-manifest-path`; none without static pods.
+    pub static_pod_path: Option<PathBuf>,
+    /// Where the HTTPS server listens; port 10250.
+    pub address: SocketAddr,
+    pub seccomp_default: bool,
+    /// At most so many pulls at a time; one with `serializeImagePulls`, as upstream's default.
+    pub parallel_image_pulls: usize,
+    pub container_log_max_size: u64,
+    pub container_log_max_files: usize,
+    /// What the system and Kubernetes keep for themselves, by resource, as quantities.
+    pub reserved: rules::pod_requests::ResourceList,
+    /// Memory below which pods would be evicted; kept out of allocatable.
+    pub eviction_memory: i64,
+    pub node_status_update_frequency: Duration,
+    pub node_status_report_frequency: Duration,
+    pub node_lease_duration: Duration,
+}
+
+impl Config {
+    /// Upstream's defaults for a node of this name and address.
+    pub fn new(node_name: &str, node_ip: &str) -> Self {
+        Config {
+            node_name: node_name.into(),
+            hostname: node_name.into(),
+            node_ips: vec![node_ip.into()],
+            root_dir: "/var/lib/kubelet".into(),
+            pod_logs_dir: "/var/log/pods".into(),
+            container_logs_dir: "/var/log/containers".into(),
+            cgroup_root: "/".into(),
+            cluster_dns: Vec::new(),
+            cluster_domain: "cluster.local".into(),
+            resolv_conf: "/etc/resolv.conf".into(),
+            node_labels: BTreeMap::new(),
+            register_with_taints: Vec::new(),
+            register_schedulable: true,
+            provider_id: String::new(),
+            max_pods: 110,
+            static_pod_path: None,
+            address: SocketAddr::from(([0, 0, 0, 0], 10250)),
+            seccomp_default: false,
+            parallel_image_pulls: 1,
+            container_log_max_size: 10 << 20,
+            container_log_max_files: 5,
+            reserved: BTreeMap::new(),
+            eviction_memory: 100 << 20,
+            node_status_update_frequency: Duration::from_secs(10),
+            node_status_report_frequency: Duration::from_secs(300),
+            node_lease_duration: Duration::from_secs(40),
+        }
+    }
+
+    /// `<root>/pods/<uid>`.
+    pub fn pod_dir(&self, uid: &str) -> PathBuf {
+        self.root_dir.join("pods").join(uid)
+    }
+
+    /// Where the pod's containers log: `<logs>/<namespace>_<name>_<uid>`.
+    pub fn pod_log_dir(&self, namespace: &str, name: &str, uid: &str) -> PathBuf {
+        self.pod_logs_dir.join(format!("{namespace}_{name}_{uid}"))
+    }
+
+    /// Where Localhost seccomp profiles are.
+    pub fn seccomp_root(&self) -> PathBuf {
+        self.root_dir.join("seccomp")
+    }
+}

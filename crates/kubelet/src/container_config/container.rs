@@ -1,0 +1,141 @@
+//! The configuration of a container. Upstream: `generateContainerConfig`.
+
+use super::env::{self, environment};
+use super::field_ref::Facts;
+use super::security::{self, ImageUser};
+use super::{expansion, mounts, resources, service_env};
+use crate::context::Context;
+use crate::labels;
+use crate::volumes::Mounted;
+use api::core::v1::{ConfigMap, Container, Pod, Secret};
+use cri::v1;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What one start of a container is made from.
+pub(crate) struct Start<'a> {
+    pub pod: &'a Pod,
+    pub container: &'a Container,
+    pub restart_count: u32,
+    pub image_ref: String,
+    pub volumes: &'a Mounted,
+    pub pod_ips: &'a [String],
+    /// The container whose process namespace an ephemeral one joins.
+    pub target_id: Option<String>,
+}
+
+/// The pod's namespace as a source of ConfigMaps and Secrets.
+struct InNamespace<'a> {
+    context: &'a Context,
+    namespace: &'a str,
+}
+
+impl env::Source for InNamespace<'_> {
+    async fn config_map(&self, name: &str) -> Result<Option<Arc<ConfigMap>>, String> {
+        self.context.objects.config_map(self.namespace, name).await
+    }
+
+    async fn secret(&self, name: &str) -> Result<Option<Arc<Secret>>, String> {
+        self.context.objects.secret(self.namespace, name).await
+    }
+}
+
+/// What the downward API can tell of a pod on this node.
+pub(crate) fn facts(context: &Context, pod_ips: &[String]) -> Facts {
+    Facts {
+        node_name: context.config.node_name.clone(),
+        host_ips: context.config.node_ips.clone(),
+        pod_ips: pod_ips.to_vec(),
+        node_allocatable: context.node.borrow().status.allocatable.clone(),
+    }
+}
+
+/// Builds the configuration; an error is the message of `CreateContainerConfigError`.
+pub(crate) async fn container_config(
+    context: &Context,
+    start: &Start<'_>,
+) -> Result<v1::ContainerConfig, String> {
+    let Start { pod, container, .. } = start;
+    let config = &context.config;
+    let facts = facts(context, start.pod_ips);
+    let source = InNamespace { context, namespace: &pod.metadata.namespace };
+    let env = environment(pod, container, services(context, pod), &facts, &source).await?;
+    let mounts = mounts::mounts(context, pod, container, start.volumes, start.pod_ips, &env).await?;
+    let image_user = image_user(context, &start.image_ref).await?;
+    security::verify_non_root(pod, container, &image_user)?;
+    let mut security = security::container_context(
+        pod,
+        container,
+        &image_user,
+        config.seccomp_default,
+        &config.seccomp_root(),
+    )?;
+    if let (Some(target), Some(options)) = (&start.target_id, security.namespace_options.as_mut()) {
+        options.pid = v1::NamespaceMode::Target as i32;
+        options.target_id = target.clone();
+    }
+    let known: BTreeMap<String, String> = env.iter().cloned().collect();
+    let expand = |words: &[String]| words.iter().map(|w| expansion::expand_map(w, &known)).collect();
+    let log_dir = config
+        .pod_log_dir(&pod.metadata.namespace, &pod.metadata.name, &pod.metadata.uid)
+        .join(&container.name);
+    std::fs::create_dir_all(&log_dir).map_err(|e| {
+        format!("create container log directory for container {} failed: {e}", container.name)
+    })?;
+    Ok(v1::ContainerConfig {
+        metadata: Some(v1::ContainerMetadata { name: container.name.clone(), attempt: start.restart_count }),
+        image: Some(v1::ImageSpec {
+            image: start.image_ref.clone(),
+            user_specified_image: container.image.clone(),
+            ..Default::default()
+        }),
+        command: expand(&container.command),
+        args: expand(&container.args),
+        working_dir: container.working_dir.clone(),
+        envs: env.into_iter().map(|(key, value)| v1::KeyValue { key, value: value.into_bytes() }).collect(),
+        mounts,
+        labels: labels::container_labels(pod, container),
+        annotations: labels::container_annotations(pod, container, start.restart_count),
+        log_path: format!("{}/{}.log", container.name, start.restart_count),
+        stdin: container.stdin,
+        stdin_once: container.stdin_once,
+        tty: container.tty,
+        linux: Some(v1::LinuxContainerConfig {
+            resources: Some(resources::container_resources(
+                pod,
+                container,
+                context.machine.memory,
+                context.cgroups.swap_accounting(),
+            )),
+            security_context: Some(security),
+        }),
+        ..Default::default()
+    })
+}
+
+/// Variables of the Services in the pod's namespace, and of the API server's always.
+fn services(context: &Context, pod: &Pod) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    if let Some(kubernetes) = context.services.named("default", "kubernetes") {
+        out.extend(service_env::variables("kubernetes", &kubernetes));
+    }
+    if pod.spec.enable_service_links != Some(false) {
+        for service in context.services.by_index("namespace", &pod.metadata.namespace) {
+            // A Service of that name elsewhere does not hide the API server.
+            if service.name() != "kubernetes" || service.namespace() == "default" {
+                out.extend(service_env::variables(service.name(), &service));
+            }
+        }
+    }
+    out
+}
+
+async fn image_user(context: &Context, image_ref: &str) -> Result<ImageUser, String> {
+    let image = context.images.status(image_ref).await.map_err(|e| e.to_string())?;
+    let image = image.ok_or_else(|| format!("failed to get image status {image_ref:?}: image not found"))?;
+    match image.uid {
+        Some(uid) => Ok(ImageUser { uid: Some(uid.value), name: String::new() }),
+        None if image.username.is_empty() => Ok(ImageUser { uid: Some(0), name: String::new() }),
+        None => Ok(ImageUser { uid: None, name: image.username }),
+    }
+}

@@ -1,0 +1,98 @@
+//! Requests and limits in the kernel's units. Pure. Upstream: `cm/helpers_linux.go`, `qos/policy.go`.
+
+use api::core::v1::{Container, Pod};
+use cri::v1::LinuxContainerResources;
+use rules::pod_requests::{Options, has_pod_level_requests, limit_of, request_of, requests_as};
+use rules::qos::{QosClass, pod_qos};
+
+pub(crate) const MIN_SHARES: i64 = 2;
+const MAX_SHARES: i64 = 262_144;
+/// Microseconds.
+pub(crate) const QUOTA_PERIOD: i64 = 100_000;
+const MIN_QUOTA: i64 = 1000;
+const GUARANTEED_OOM: i64 = -997;
+const BEST_EFFORT_OOM: i64 = 1000;
+/// Priority from which a pod is critical to its node.
+const SYSTEM_CRITICAL_PRIORITY: i32 = 2_000_000_000;
+
+/// `cpu.shares` of thousandths of a core.
+pub(crate) fn shares(milli: i64) -> i64 {
+    if milli == 0 { MIN_SHARES } else { (milli.saturating_mul(1024) / 1000).clamp(MIN_SHARES, MAX_SHARES) }
+}
+
+/// `cpu.cfs_quota_us` of thousandths of a core; zero is unlimited.
+pub(crate) fn quota(milli: i64) -> i64 {
+    if milli == 0 { 0 } else { (milli.saturating_mul(QUOTA_PERIOD) / 1000).max(MIN_QUOTA) }
+}
+
+/// What a container is given.
+pub(crate) fn container_resources(
+    pod: &Pod,
+    container: &Container,
+    memory_capacity: i64,
+    swap: bool,
+) -> LinuxContainerResources {
+    let resources = &container.resources;
+    let (request, limit) = (request_of(resources, "cpu"), limit_of(resources, "cpu"));
+    // A container that names only a limit asks for as much.
+    let asked = if resources.requests.contains_key("cpu") { request } else { limit };
+    let memory = limit_of(resources, "memory");
+    let mut out = LinuxContainerResources {
+        cpu_shares: shares(asked),
+        memory_limit_in_bytes: memory,
+        oom_score_adj: oom_score_adj(pod, container, memory_capacity),
+        ..Default::default()
+    };
+    if limit > 0 {
+        out.cpu_period = QUOTA_PERIOD;
+        out.cpu_quota = quota(limit);
+    }
+    if swap && memory > 0 {
+        out.memory_swap_limit_in_bytes = memory;
+    }
+    for (name, quantity) in resources.limits.iter().filter(|(n, _)| n.starts_with("hugepages-")) {
+        out.hugepage_limits.push(cri::v1::HugepageLimit {
+            page_size: format!("{}B", name.trim_start_matches("hugepages-").trim_end_matches('i')),
+            limit: u64::try_from(quantity.value()).unwrap_or(0),
+        });
+    }
+    out
+}
+
+/// Whom the kernel kills first when memory runs out.
+pub(crate) fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> i64 {
+    if pod.spec.priority.is_some_and(|p| p >= SYSTEM_CRITICAL_PRIORITY) {
+        return GUARANTEED_OOM;
+    }
+    match pod_qos(pod) {
+        QosClass::Guaranteed => return GUARANTEED_OOM,
+        QosClass::BestEffort => return BEST_EFFORT_OOM,
+        QosClass::Burstable => {}
+    }
+    let capacity = memory_capacity.max(1);
+    let spare = if has_pod_level_requests(pod) {
+        let total = |options| requests_as::<i64>(pod, options).get("memory").copied().unwrap_or(0);
+        let pod_level = total(Options { exclude_overhead: true, ..Default::default() });
+        let containers =
+            total(Options { exclude_overhead: true, skip_pod_level: true, ..Default::default() });
+        let count = pod.spec.containers.len() + pod.spec.init_containers.len();
+        (pod_level - containers).max(0) / i64::try_from(count.max(1)).unwrap_or(1)
+    } else {
+        0
+    };
+    let score = |request: i64| 1000 - 1000i64.saturating_mul(request.saturating_add(spare)) / capacity;
+    let mut adjust = score(request_of(&container.resources, "memory"));
+    let sidecar = rules::container_status::is_restartable_init_container(container)
+        && pod.spec.init_containers.iter().any(|c| c.name == container.name);
+    if sidecar {
+        let least = pod.spec.containers.iter().map(|c| request_of(&c.resources, "memory")).min().unwrap_or(0);
+        adjust = adjust.min(score(least));
+    }
+    if adjust < 1000 + GUARANTEED_OOM {
+        1000 + GUARANTEED_OOM
+    } else if adjust == BEST_EFFORT_OOM {
+        adjust - 1
+    } else {
+        adjust
+    }
+}

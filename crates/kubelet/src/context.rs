@@ -1,0 +1,42 @@
+//! What all parts of a kubelet share: one value, made once, behind an `Arc`.
+
+use crate::cgroups::Cgroups;
+use crate::config::Config;
+use crate::container_config::service_env::ServiceView;
+use crate::events::Events;
+use crate::images::Images;
+use crate::node::machine::Machine;
+use crate::objects::Objects;
+use crate::volumes::Volumes;
+use api::core::v1::Node;
+use client::{Client, Informer};
+use cri::RuntimeService;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// The runtime as it introduced itself.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RuntimeInfo {
+    pub name: String,
+    pub version: String,
+    pub recursive_read_only: bool,
+}
+
+/// Shared by the pod workers, the node's tasks and the server.
+pub(crate) struct Context {
+    pub config: Config,
+    pub client: Client,
+    pub events: Events,
+    pub runtime: Arc<dyn RuntimeService>,
+    pub runtime_info: RuntimeInfo,
+    pub images: Images,
+    pub volumes: Volumes,
+    pub objects: Arc<Objects>,
+    pub services: Informer<ServiceView>,
+    pub machine: Machine,
+    pub cgroups: Cgroups,
+    /// The node object as the API has it.
+    pub node: watch::Sender<Arc<Node>>,
+    /// Nanoseconds since the epoch when this kubelet started.
+    pub started_at: i64,
+}

@@ -1,0 +1,184 @@
+//! Making sure that a container's image is there: pull policies, credentials, back-off, a limit on parallel pulls, and
+//! upstream's events and reasons. Upstream: `pkg/kubelet/images`.
+
+pub(crate) mod credentials;
+mod name;
+
+use crate::events::Events;
+use crate::pod_worker::back_off::BackOff;
+use api::core::v1::{Container, Pod, Secret};
+use cri::ImageService;
+use cri::v1;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+
+/// Why a container could not be started: a waiting reason, a message, and when it makes sense to try again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StartError {
+    pub reason: &'static str,
+    pub message: String,
+    /// Nanoseconds since the epoch; `None` for the usual pause.
+    pub retry_at: Option<i64>,
+}
+
+impl StartError {
+    pub(crate) fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        StartError { reason, message: message.into(), retry_at: None }
+    }
+}
+
+/// The image service, with manners.
+pub(crate) struct Images {
+    pub(crate) service: Arc<dyn ImageService>,
+    events: Events,
+    pulls: Semaphore,
+    back_off: Mutex<BackOff>,
+    /// The last failure of what is in back-off.
+    failures: Mutex<HashMap<String, String>>,
+}
+
+impl Images {
+    pub(crate) fn new(service: Arc<dyn ImageService>, events: Events, parallel: usize) -> Self {
+        let pulls = Semaphore::new(parallel.max(1));
+        Images { service, events, pulls, back_off: Mutex::default(), failures: Mutex::default() }
+    }
+
+    /// What the runtime knows of an image; `None` when it has none of that name.
+    pub(crate) async fn status(&self, image: &str) -> cri::Result<Option<v1::Image>> {
+        let image = Some(v1::ImageSpec { image: image.to_owned(), ..Default::default() });
+        Ok(self.service.image_status(v1::ImageStatusRequest { image, verbose: false }).await?.image)
+    }
+
+    /// The reference of the container's image, which is there when this returns it.
+    pub(crate) async fn ensure(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        secrets: &[Arc<Secret>],
+        sandbox: &v1::PodSandboxConfig,
+    ) -> Result<String, StartError> {
+        let requested = &container.image;
+        let normal = |reason: &str, message: String| {
+            self.events.container_normal(pod, &container.name, reason, message)
+        };
+        let warning = |reason: &str, message: String| {
+            self.events.container_warning(pod, &container.name, reason, message)
+        };
+        let image = name::with_default_tag(requested).map_err(|error| {
+            let message = format!("Failed to apply default image tag {requested:?}: {error}");
+            warning("InspectFailed", message.clone());
+            StartError::new("InvalidImageName", message)
+        })?;
+        let policy = container.image_pull_policy.as_str();
+        if policy != "Always" {
+            let present = self.status(&image).await.map_err(|error| {
+                let message = format!("Failed to inspect image \"\": {error}");
+                warning("InspectFailed", message.clone());
+                StartError::new("ImageInspectError", message)
+            })?;
+            if let Some(present) = present.filter(|i| !i.id.is_empty()) {
+                normal(
+                    "Pulled",
+                    format!(
+                        "Container image {requested:?} already present on machine and can be accessed by the pod"
+                    ),
+                );
+                return Ok(present.id);
+            }
+            if policy == "Never" {
+                let message =
+                    format!("Container image {requested:?} is not present with pull policy of Never");
+                warning("ErrImageNeverPull", message.clone());
+                return Err(StartError::new("ErrImageNeverPull", message));
+            }
+        }
+        let key = format!("{}_{requested}", pod.metadata.uid);
+        let until = self.back_off.lock().until_since_update(&key, crate::clock::now());
+        if let Some(until) = until {
+            let mut message = format!("Back-off pulling image {requested:?}");
+            normal("BackOff", message.clone());
+            if let Some(before) = self.failures.lock().get(&key) {
+                message = format!("{message}: {before}");
+            }
+            return Err(StartError { reason: "ImagePullBackOff", message, retry_at: Some(until) });
+        }
+        self.failures.lock().remove(&key);
+        normal("Pulling", format!("Pulling image {requested:?}"));
+        let waiting = Instant::now();
+        let permit = self.pulls.acquire().await;
+        let pulling = Instant::now();
+        let pulled = self.pull(&image, secrets, sandbox).await;
+        drop(permit);
+        match pulled {
+            Ok(reference) => {
+                let size = self.status(&image).await.ok().flatten().map_or(0, |i| i.size);
+                let (alone, all) = (millis(pulling.elapsed()), millis(waiting.elapsed()));
+                normal(
+                    "Pulled",
+                    format!(
+                        "Successfully pulled image {requested:?} in {alone} ({all} including waiting). Image size: {size} bytes."
+                    ),
+                );
+                self.back_off.lock().forget_expired(crate::clock::now());
+                Ok(reference)
+            }
+            Err(error) => {
+                warning("Failed", format!("Failed to pull image {requested:?}: {error}"));
+                self.back_off.lock().next(&key, crate::clock::now());
+                let (reason, message) = classify(requested, &error);
+                self.failures.lock().insert(key, format!("{reason}: {message}"));
+                Err(StartError::new(reason, message))
+            }
+        }
+    }
+
+    async fn pull(
+        &self,
+        image: &str,
+        secrets: &[Arc<Secret>],
+        sandbox: &v1::PodSandboxConfig,
+    ) -> cri::Result<String> {
+        let mut attempts: Vec<Option<v1::AuthConfig>> =
+            credentials::lookup(secrets, image).into_iter().map(Some).collect();
+        if attempts.is_empty() {
+            attempts.push(None);
+        }
+        let mut last = cri::Error::unknown("no credentials to try");
+        for auth in attempts {
+            let request = v1::PullImageRequest {
+                image: Some(v1::ImageSpec { image: image.to_owned(), ..Default::default() }),
+                auth,
+                sandbox_config: Some(sandbox.clone()),
+            };
+            match self.service.pull_image(request).await {
+                Ok(answer) => return Ok(answer.image_ref),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Forgets the failures of a pod that is gone.
+    pub(crate) fn forget(&self, uid: &str) {
+        self.failures.lock().retain(|key, _| !key.starts_with(uid));
+    }
+}
+
+fn millis(duration: Duration) -> apimachinery::time::Duration {
+    apimachinery::time::Duration::from_milliseconds(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn classify(image: &str, error: &cri::Error) -> (&'static str, String) {
+    for (reason, told) in [
+        ("RegistryUnavailable", "because the registry is unavailable"),
+        ("SignatureValidationFailed", "because the signature validation failed"),
+    ] {
+        if let Some(rest) = error.message.strip_prefix(reason) {
+            return (reason, format!("image pull failed for {image} {told}{rest}"));
+        }
+    }
+    ("ErrImagePull", error.to_string())
+}

@@ -1,0 +1,142 @@
+//! The kubelet put together: what it needs is given, what it does is a handful of tasks that end with the shutdown token.
+
+use crate::cgroups::Cgroups;
+use crate::config::Config;
+use crate::context::{Context, RuntimeInfo};
+use crate::error::Error;
+use crate::events::Events;
+use crate::images::Images;
+use crate::node::machine::Machine;
+use crate::node::report;
+use crate::objects::Objects;
+use crate::pods::Pods;
+use crate::server;
+use crate::volumes::Volumes;
+use crate::{logs, orphans, pod_source, runtime_events};
+use api::core::v1::Node;
+use client::{Client, Informers, Recorder};
+use cri::{ImageService, RuntimeService, Streams};
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// What a kubelet is made of.
+pub struct Parts {
+    /// Speaks as `system:node:<name>`.
+    pub client: Client,
+    /// Of the same user.
+    pub informers: Informers,
+    pub runtime: Arc<dyn RuntimeService>,
+    pub images: Arc<dyn ImageService>,
+    /// Exec, attach and port-forward of a runtime in this process; without it the runtime's own URLs are used.
+    pub streams: Option<Arc<dyn Streams>>,
+    /// The server's certificate, and whom it believes; without it no server is started.
+    pub serving: Option<server::Serving>,
+}
+
+/// A kubelet, ready to run.
+pub struct Kubelet {
+    config: Config,
+    parts: Parts,
+}
+
+impl Kubelet {
+    pub fn new(config: Config, parts: Parts) -> Self {
+        Kubelet { config, parts }
+    }
+
+    /// Runs until shutdown. Containers go on running when it ends, and the next one adopts them.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let Kubelet { config, parts } = self;
+        let version = parts.runtime.version(cri::v1::VersionRequest { version: "v1".into() }).await?;
+        let info = RuntimeInfo {
+            name: version.runtime_name,
+            version: version.runtime_version,
+            recursive_read_only: recursive_read_only(&*parts.runtime).await,
+        };
+        let machine = prepare(&config)?;
+        let cgroups = Cgroups::new(&config.cgroup_root);
+        cgroups
+            .set_up(machine.cpus * 1000, machine.memory)
+            .map_err(|source| Error::Prepare { what: "the cgroup kubepods".into(), source })?;
+        let events = Events(Recorder::new(parts.client.clone(), "kubelet", &config.node_name));
+        let objects = Arc::new(Objects::new(parts.client.clone(), shutdown.clone()));
+        let context = Arc::new(Context {
+            images: Images::new(parts.images, events.clone(), config.parallel_image_pulls),
+            volumes: Volumes::new(parts.client.clone(), objects.clone()),
+            services: parts.informers.get(),
+            node: watch::Sender::new(Arc::new(Node::default())),
+            started_at: crate::clock::now(),
+            client: parts.client,
+            runtime: parts.runtime,
+            runtime_info: info,
+            config,
+            events,
+            objects,
+            machine,
+            cgroups,
+        });
+        let pods = Pods::new(context.clone(), shutdown.clone());
+        let mut tasks = tokio::task::JoinSet::new();
+        let mut port = context.config.address.port();
+        if let Some(serving) = parts.serving {
+            let server = server::Server::bind(context.clone(), pods.clone(), parts.streams, serving).await?;
+            port = server.port();
+            tasks.spawn(server.run(shutdown.clone()));
+        }
+        tasks.spawn(report::run(context.clone(), parts.informers.clone(), port, shutdown.clone()));
+        tasks.spawn(runtime_events::run(context.runtime.clone(), pods.clone(), shutdown.clone()));
+        tasks.spawn(logs::rotate::run(context.clone(), shutdown.clone()));
+        tasks.spawn(start_pods(context.clone(), parts.informers, pods.clone(), shutdown.clone()));
+        while tasks.join_next().await.is_some() {}
+        pods.stopped().await;
+        Ok(())
+    }
+}
+
+/// Pods start when it is known which are wanted and which run.
+async fn start_pods(
+    context: Arc<Context>,
+    informers: Informers,
+    pods: Arc<Pods>,
+    shutdown: CancellationToken,
+) {
+    let starting = async {
+        // Environment variables of Services must not depend on who was faster.
+        context.services.synced().await;
+        pod_source::api::start(&context, &informers, &pods).await;
+        if let Err(error) = orphans::end(&*context.runtime, &pods).await {
+            tracing::warn!(%error, "orphaned pods could not be looked for");
+        }
+        if let Some(dir) = context.config.static_pod_path.clone() {
+            pod_source::manifests::run(&context, &pods, dir).await;
+        }
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = starting => {}
+    }
+}
+
+async fn recursive_read_only(runtime: &dyn RuntimeService) -> bool {
+    let Ok(answer) = runtime.status(cri::v1::StatusRequest { verbose: false }).await else { return false };
+    let default = answer.runtime_handlers.iter().find(|h| h.name.is_empty());
+    default.and_then(|h| h.features.as_ref()).is_some_and(|f| f.recursive_read_only_mounts)
+}
+
+fn prepare(config: &Config) -> Result<Machine, Error> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    for (dir, mode) in [
+        (config.root_dir.clone(), 0o750),
+        (config.root_dir.join("pods"), 0o750),
+        (config.root_dir.join("plugins"), 0o750),
+        (config.root_dir.join("plugins_registry"), 0o750),
+        (config.seccomp_root(), 0o755),
+        (config.pod_logs_dir.clone(), 0o755),
+        (config.container_logs_dir.clone(), 0o755),
+    ] {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(mode).create(&dir);
+        made.map_err(|source| Error::Prepare { what: dir.display().to_string(), source })?;
+    }
+    Ok(Machine::read(&config.root_dir))
+}

@@ -1,0 +1,98 @@
+//! The node's heartbeat: every ten seconds the lease, and the status when it changed or has not been written for five
+//! minutes; more often until the node is ready for the first time. Upstream: `syncNodeStatus`, `fastStatusUpdateOnce`.
+
+use super::{conditions, lease, register, status};
+use crate::context::Context;
+use api::core::v1::{Node, NodeStatus};
+use client::recorder::EventType;
+use client::{Informers, Patch, PatchParams};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Registers the node and reports until shutdown. `port` is where the server listens.
+pub(crate) async fn run(context: Arc<Context>, informers: Informers, port: u16, shutdown: CancellationToken) {
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = report(&context, &informers, port) => {}
+    }
+}
+
+async fn observe(context: &Context, old: &NodeStatus, port: u16) -> NodeStatus {
+    let runtime = match context.runtime.status(cri::v1::StatusRequest { verbose: false }).await {
+        Ok(answer) => answer.status.ok_or_else(|| "the runtime has no status".to_owned()),
+        Err(error) => Err(error.to_string()),
+    };
+    let images = context.images.service.list_images(cri::v1::ListImagesRequest::default()).await;
+    let images = images.map(|answer| answer.images).unwrap_or_default();
+    let observed = status::Observed { runtime, images, port, now: crate::clock::time() };
+    status::status(&context.config, &context.machine, &context.runtime_info, old, observed)
+}
+
+async fn report(context: &Arc<Context>, informers: &Informers, port: u16) {
+    let config = &context.config;
+    let first = observe(context, &NodeStatus::default(), port).await;
+    let node = register::register(context, first).await;
+    context.node.send_replace(Arc::new(node.clone()));
+    register::follow(context, informers);
+    context.events.node(&config.node_name, EventType::Normal, "Starting", "Starting kubelet.");
+    let mut known = node.status.clone();
+    let mut ready = false;
+    let mut reported = Instant::now();
+    let mut held = None;
+    let mut renewed: Option<Instant> = None;
+    let mut pause = Duration::from_millis(50);
+    loop {
+        if renewed
+            .is_none_or(|at| at.elapsed() >= config.node_lease_duration / 4 - Duration::from_millis(100))
+        {
+            let node = context.node.borrow().clone();
+            match lease::renew(context, held.take(), &node).await {
+                Ok(lease) => {
+                    held = Some(lease);
+                    renewed = Some(Instant::now());
+                }
+                Err(error) => tracing::warn!(%error, "the node's lease was not renewed"),
+            }
+        }
+        let status = observe(context, &known, port).await;
+        let overdue = reported.elapsed() >= config.node_status_report_frequency;
+        let patch = match status::patch(&known, &status) {
+            None if overdue => {
+                serde_json::to_value(&status.conditions).ok().map(|c| serde_json::json!({ "conditions": c }))
+            }
+            changed => changed,
+        };
+        if let Some(patch) = patch {
+            match write(context, patch).await {
+                Ok(_) => {
+                    known = status;
+                    reported = Instant::now();
+                }
+                Err(error) if error.is_not_found() => {
+                    // Somebody deleted the node while it lives.
+                    known = register::register(context, status).await.status;
+                }
+                Err(error) => tracing::warn!(%error, "the node's status was not written"),
+            }
+        }
+        let now_ready = conditions::is_ready(&known.conditions);
+        if now_ready != ready {
+            let event = if now_ready { "NodeReady" } else { "NodeNotReady" };
+            let message = format!("Node {} status is now: {event}", config.node_name);
+            context.events.node(&config.node_name, EventType::Normal, event, message);
+            ready = now_ready;
+        }
+        tokio::time::sleep(if ready { config.node_status_update_frequency } else { pause }).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
+}
+
+async fn write(context: &Context, status: serde_json::Value) -> client::Result<Node> {
+    let patch = Patch::Strategic(serde_json::json!({ "status": status }));
+    context
+        .client
+        .all::<Node>()
+        .patch_status(&context.config.node_name, &patch, &PatchParams::default())
+        .await
+}

@@ -1,0 +1,188 @@
+//! The node object and its status: pure. Upstream: `kubelet_node_status.go`, `nodestatus/setters.go`.
+
+use super::conditions::conditions;
+use super::machine::Machine;
+use crate::config::{Config, VERSION};
+use crate::context::RuntimeInfo;
+use api::Kind as _;
+use api::core::v1::{
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeDaemonEndpoints, NodeStatus, NodeSwapStatus,
+    NodeSystemInfo,
+};
+use apimachinery::quantity::Quantity;
+use apimachinery::time::Time;
+use rules::pod_requests::ResourceList;
+use std::collections::BTreeMap;
+
+/// Images shown at most. Upstream: `nodeStatusMaxImages`.
+const MAX_IMAGES: usize = 50;
+/// Names shown of each.
+const MAX_NAMES: usize = 5;
+
+/// What changes while the kubelet runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Observed {
+    pub runtime: Result<cri::v1::RuntimeStatus, String>,
+    pub images: Vec<cri::v1::Image>,
+    pub port: u16,
+    pub now: Time,
+}
+
+fn quantity(text: &str) -> Quantity {
+    text.parse().unwrap_or_default()
+}
+
+/// Bytes as upstream writes capacities.
+fn kibi(bytes: i64) -> Quantity {
+    quantity(&format!("{}Ki", bytes / 1024))
+}
+
+/// What the machine has.
+pub(crate) fn capacity(machine: &Machine, max_pods: i64) -> ResourceList {
+    let mut out = ResourceList::from([
+        ("cpu".to_owned(), quantity(&machine.cpus.to_string())),
+        ("memory".to_owned(), kibi(machine.memory)),
+        ("ephemeral-storage".to_owned(), kibi(machine.disk)),
+        ("pods".to_owned(), quantity(&max_pods.to_string())),
+    ]);
+    for (size, pages) in &machine.huge_pages {
+        let name = match size >> 20 {
+            mebi if mebi >= 1024 => format!("hugepages-{}Gi", mebi >> 10),
+            mebi if mebi >= 1 => format!("hugepages-{mebi}Mi"),
+            _ => format!("hugepages-{}Ki", size >> 10),
+        };
+        let total = size.saturating_mul(*pages);
+        let text = if total == 0 { "0".to_owned() } else { format!("{}Mi", total >> 20) };
+        out.insert(name, quantity(&text));
+    }
+    out
+}
+
+/// What pods may have: capacity less reservations, less what eviction keeps free.
+pub(crate) fn allocatable(machine: &Machine, config: &Config) -> ResourceList {
+    let mut out = capacity(machine, config.max_pods);
+    for (name, value) in &mut out {
+        if let Some(reserved) = config.reserved.get(name) {
+            value.sub(reserved);
+        }
+        match name.as_str() {
+            "memory" => *value = kibi((value.value() - config.eviction_memory).max(0)),
+            // Eviction starts when a tenth is left.
+            "ephemeral-storage" => *value = quantity(&(value.value() / 10 * 9).to_string()),
+            _ => {}
+        }
+    }
+    out
+}
+
+/// Labels that every kubelet sets, and the configured ones.
+pub(crate) fn labels(config: &Config, machine: &Machine) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::from([
+        ("kubernetes.io/hostname".to_owned(), config.hostname.clone()),
+        ("kubernetes.io/os".to_owned(), "linux".to_owned()),
+        ("kubernetes.io/arch".to_owned(), machine.architecture.clone()),
+        ("beta.kubernetes.io/os".to_owned(), "linux".to_owned()),
+        ("beta.kubernetes.io/arch".to_owned(), machine.architecture.clone()),
+    ]);
+    out.extend(config.node_labels.clone());
+    out
+}
+
+/// The node as it registers itself.
+pub(crate) fn initial(config: &Config, machine: &Machine, status: NodeStatus) -> Node {
+    let mut node = Node::new();
+    node.metadata.name = config.node_name.clone();
+    node.metadata.labels = labels(config, machine);
+    node.metadata
+        .annotations
+        .insert("volumes.kubernetes.io/controller-managed-attach-detach".into(), "true".into());
+    node.spec.provider_id = config.provider_id.clone();
+    node.spec.taints = config.register_with_taints.clone();
+    node.spec.unschedulable = !config.register_schedulable;
+    node.status = status;
+    node
+}
+
+/// The whole status that the kubelet owns.
+pub(crate) fn status(
+    config: &Config,
+    machine: &Machine,
+    runtime: &RuntimeInfo,
+    old: &NodeStatus,
+    observed: Observed,
+) -> NodeStatus {
+    let address = |kind: &str, address: &str| NodeAddress { type_: kind.into(), address: address.into() };
+    let mut addresses: Vec<NodeAddress> =
+        config.node_ips.iter().map(|ip| address("InternalIP", ip)).collect();
+    addresses.push(address("Hostname", &config.hostname));
+    NodeStatus {
+        capacity: capacity(machine, config.max_pods),
+        allocatable: allocatable(machine, config),
+        conditions: conditions(observed.runtime, &old.conditions, observed.now),
+        addresses,
+        daemon_endpoints: NodeDaemonEndpoints {
+            kubelet_endpoint: DaemonEndpoint { port: i32::from(observed.port) },
+        },
+        node_info: NodeSystemInfo {
+            machine_id: machine.machine_id.clone(),
+            system_uuid: machine.system_uuid.clone(),
+            boot_id: machine.boot_id.clone(),
+            kernel_version: machine.kernel_version.clone(),
+            os_image: machine.os_image.clone(),
+            container_runtime_version: format!("{}://{}", runtime.name, runtime.version),
+            kubelet_version: VERSION.into(),
+            kube_proxy_version: String::new(),
+            operating_system: "linux".into(),
+            architecture: machine.architecture.clone(),
+            swap: (machine.swap > 0).then(|| NodeSwapStatus { capacity: Some(machine.swap) }),
+        },
+        images: images(observed.images),
+        ..Default::default()
+    }
+}
+
+/// The largest images, each with a few of its names.
+fn images(mut images: Vec<cri::v1::Image>) -> Vec<ContainerImage> {
+    images.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.id.cmp(&b.id)));
+    let shown = images.into_iter().take(MAX_IMAGES).map(|image| {
+        let names = image.repo_digests.into_iter().chain(image.repo_tags).take(MAX_NAMES).collect();
+        ContainerImage { names, size_bytes: i64::try_from(image.size).unwrap_or(i64::MAX) }
+    });
+    shown.collect()
+}
+
+/// The strategic merge patch from one status to another, heartbeats aside; `None` when nothing changed.
+pub(crate) fn patch(old: &NodeStatus, new: &NodeStatus) -> Option<serde_json::Value> {
+    let quiet = |status: &NodeStatus| {
+        let mut status = status.clone();
+        status.conditions.iter_mut().for_each(|c| c.last_heartbeat_time = None);
+        serde_json::to_value(status).ok()
+    };
+    let (old, quiet_new) = (quiet(old)?, quiet(new)?);
+    let full = serde_json::to_value(new).ok()?;
+    let mut out = serde_json::Map::new();
+    for (key, value) in quiet_new.as_object()? {
+        if old.get(key) == Some(value) {
+            continue;
+        }
+        let value = match key.as_str() {
+            "conditions" => {
+                // Others' conditions are not ours to compare.
+                let known = old.get(key).and_then(|o| o.as_array());
+                let ours = value.as_array()?;
+                if ours.iter().all(|c| known.is_some_and(|k| k.contains(c))) {
+                    continue;
+                }
+                full.get(key).cloned()?
+            }
+            "addresses" => {
+                let mut list = vec![serde_json::json!({ "$patch": "replace" })];
+                list.extend(value.as_array().cloned().unwrap_or_default());
+                serde_json::Value::Array(list)
+            }
+            _ => value.clone(),
+        };
+        out.insert(key.clone(), value);
+    }
+    (!out.is_empty()).then_some(serde_json::Value::Object(out))
+}

@@ -1,0 +1,233 @@
+//! Static pods: manifests in a directory (watched, not polled), run without the API's consent, and shown in it by mirror
+//! pods. Upstream: `pkg/kubelet/config/file_linux.go`, `pod/mirror_client.go`.
+
+use crate::context::Context;
+use crate::file_watch::{FileWatch, WatchFlags};
+use crate::labels::{CONFIG_HASH, CONFIG_MIRROR, CONFIG_SEEN, CONFIG_SOURCE};
+use crate::pods::Pods;
+
+use api::core::v1::{Pod, Toleration};
+use apimachinery::meta::OwnerReference;
+use apimachinery::meta::options::DeleteOptions;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Runs until dropped.
+pub(crate) async fn run(context: &Arc<Context>, pods: &Arc<Pods>, dir: PathBuf) {
+    let mut known: HashMap<String, Arc<Pod>> = HashMap::new();
+    loop {
+        let watch = watch(&dir);
+        for (uid, pod) in read_all(context, &dir) {
+            let pod = Arc::new(pod);
+            if known.insert(uid.clone(), pod.clone()).is_none() {
+                pods.apply(pod.clone());
+                let (context, pods) = (context.clone(), pods.clone());
+                tokio::spawn(async move { mirror(&context, &pods, &pod).await });
+            }
+        }
+        let present = read_all(context, &dir);
+        known.retain(|uid, pod| {
+            let keep = present.contains_key(uid);
+            if !keep {
+                pods.remove(uid);
+                let (context, pod) = (context.clone(), pod.clone());
+                tokio::spawn(async move { unmirror(&context, &pod).await });
+            }
+            keep
+        });
+        match watch {
+            Ok(watch) => {
+                if watch.changed().await.is_err() {
+                    tokio::time::sleep(Duration::from_secs(20)).await;
+                }
+                // An editor writes in several steps.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(error) => {
+                tracing::debug!(dir = %dir.display(), %error, "the manifest directory cannot be watched");
+                tokio::time::sleep(Duration::from_secs(20)).await;
+            }
+        }
+    }
+}
+
+fn watch(dir: &Path) -> std::io::Result<FileWatch> {
+    let flags = WatchFlags::CLOSE_WRITE | WatchFlags::CREATE | WatchFlags::DELETE;
+    FileWatch::new(&[(dir, flags | WatchFlags::MOVED_TO | WatchFlags::MOVED_FROM)])
+}
+
+fn read_all(context: &Context, dir: &Path) -> HashMap<String, Pod> {
+    let mut out = HashMap::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let hidden = path.file_name().and_then(|n| n.to_str()).is_none_or(|n| n.starts_with('.'));
+        if hidden || !path.is_file() {
+            continue;
+        }
+        match std::fs::read(&path).map_err(|e| e.to_string()).and_then(|bytes| read(context, &bytes)) {
+            Ok(pod) => {
+                out.insert(pod.metadata.uid.clone(), pod);
+            }
+            Err(error) => tracing::error!(path = %path.display(), error, "a manifest could not be read"),
+        }
+    }
+    out
+}
+
+/// A manifest as a pod of this node, with defaults where the API server would have set them.
+fn read(context: &Context, bytes: &[u8]) -> Result<Pod, String> {
+    let text = std::str::from_utf8(bytes).map_err(|e| e.to_string())?;
+    let mut pod: Pod = manifest(text)?;
+    let node = &context.config.node_name;
+    let hash = rules::template_hash::hash(&pod, None);
+    let meta = &mut pod.metadata;
+    if meta.name.is_empty() {
+        return Err("a static pod needs a name".into());
+    }
+    meta.name = format!("{}-{}", meta.name, node.to_lowercase());
+    if meta.namespace.is_empty() {
+        meta.namespace = "default".into();
+    }
+    let more = rules::template_hash::hash(&(node, &meta.name, &meta.namespace, hash), None);
+    let uid =
+        format!("{hash:08x}{more:08x}{:08x}{:08x}", hash.rotate_left(13) ^ more, more.rotate_left(7) ^ hash);
+    meta.uid = uid.clone();
+    meta.annotations.insert(CONFIG_HASH.into(), uid);
+    meta.annotations.insert(CONFIG_SOURCE.into(), "file".into());
+    meta.annotations.insert(CONFIG_SEEN.into(), crate::clock::time().to_string());
+    meta.creation_timestamp = crate::clock::time();
+    defaults(&mut pod);
+    pod.spec.node_name = node.clone();
+    pod.status.phase = "Pending".into();
+    Ok(pod)
+}
+
+fn manifest(text: &str) -> Result<Pod, String> {
+    let decoded = schema::decode::free_yaml(text, schema::decode::FieldValidation::Ignore)
+        .map_err(|e| e.to_string())?;
+    serde_json::from_value(decoded.value).map_err(|e| e.to_string())
+}
+
+fn defaults(pod: &mut Pod) {
+    let spec = &mut pod.spec;
+    let set = |field: &mut String, default: &str| {
+        if field.is_empty() {
+            *field = default.into();
+        }
+    };
+    set(&mut spec.restart_policy, "Always");
+    set(&mut spec.dns_policy, "ClusterFirst");
+    spec.termination_grace_period_seconds.get_or_insert(30);
+    spec.enable_service_links.get_or_insert(true);
+    // A static pod stays whatever happens to its node.
+    let everything =
+        Toleration { operator: "Exists".into(), effect: "NoExecute".into(), ..Default::default() };
+    if !spec.tolerations.contains(&everything) {
+        spec.tolerations.push(everything);
+    }
+    for container in spec.containers.iter_mut().chain(&mut spec.init_containers) {
+        set(&mut container.termination_message_path, "/dev/termination-log");
+        set(&mut container.termination_message_policy, "File");
+        let latest = container.image.ends_with(":latest")
+            || !container.image.rsplit('/').next().unwrap_or("").contains([':', '@']);
+        set(&mut container.image_pull_policy, if latest { "Always" } else { "IfNotPresent" });
+        for probe in
+            [&mut container.liveness_probe, &mut container.readiness_probe, &mut container.startup_probe]
+        {
+            let Some(probe) = probe else { continue };
+            for (field, default) in [
+                (&mut probe.timeout_seconds, 1),
+                (&mut probe.period_seconds, 10),
+                (&mut probe.success_threshold, 1),
+                (&mut probe.failure_threshold, 3),
+            ] {
+                if *field == 0 {
+                    *field = default;
+                }
+            }
+        }
+    }
+}
+
+/// Shows the static pod in the API.
+async fn mirror(context: &Context, pods: &Pods, pod: &Pod) {
+    let mut shown = pod.clone();
+    let hash = pod.metadata.annotations.get(CONFIG_HASH).cloned().unwrap_or_default();
+    shown.metadata.uid = String::new();
+    shown.metadata.annotations.insert(CONFIG_MIRROR.into(), hash.clone());
+    shown.metadata.creation_timestamp = Default::default();
+    shown.status = Default::default();
+    let mut pause = Duration::from_millis(500);
+    loop {
+        let Some(mailbox) = pods.get(&pod.metadata.uid) else { return };
+        let node = context.node.borrow().clone();
+        if !node.metadata.uid.is_empty() {
+            shown.metadata.owner_references = vec![OwnerReference {
+                api_version: "v1".into(),
+                kind: "Node".into(),
+                name: node.metadata.name.clone(),
+                uid: node.metadata.uid.clone(),
+                controller: Some(true),
+                ..Default::default()
+            }];
+            let api = context.client.namespaced::<Pod>(&pod.metadata.namespace);
+            match api.create(&shown).await {
+                Ok(made) => {
+                    mailbox.write(|letter| letter.mirror_uid = Some(made.metadata.uid));
+                    return;
+                }
+                Err(error) if error.is_already_exists() => match api.get(&pod.metadata.name).await {
+                    Ok(old) if old.metadata.annotations.get(CONFIG_MIRROR) == Some(&hash) => {
+                        mailbox.write(|letter| letter.mirror_uid = Some(old.metadata.uid));
+                        return;
+                    }
+                    // Of an older manifest.
+                    Ok(_) => unmirror(context, pod).await,
+                    Err(error) => tracing::warn!(%error, "a mirror pod could not be read"),
+                },
+                Err(error) => {
+                    tracing::warn!(pod = %pod.metadata.name, %error, "a mirror pod could not be made")
+                }
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(30));
+    }
+}
+
+async fn unmirror(context: &Context, pod: &Pod) {
+    let api = context.client.namespaced::<Pod>(&pod.metadata.namespace);
+    let options = DeleteOptions { grace_period_seconds: Some(0), ..Default::default() };
+    if let Err(error) = api.delete(&pod.metadata.name, &options).await
+        && !error.is_not_found()
+    {
+        tracing::warn!(pod = %pod.metadata.name, %error, "a mirror pod could not be deleted");
+    }
+}
+
+/// The API's image of a static pod changed: one that was deleted is made again while the manifest is there.
+pub(crate) fn mirror_changed(context: &Arc<Context>, pods: &Arc<Pods>, shown: Pod, deleted: bool) {
+    let hash = shown.metadata.annotations.get(CONFIG_MIRROR).cloned().unwrap_or_default();
+    let (context, pods) = (context.clone(), pods.clone());
+    match pods.get(&hash) {
+        Some(mailbox) if !deleted && shown.metadata.deletion_timestamp.is_none() => {
+            mailbox.write(|letter| letter.mirror_uid = Some(shown.metadata.uid));
+        }
+        Some(mailbox) => {
+            mailbox.write(|letter| letter.mirror_uid = None);
+            let pod = mailbox.letter().pod;
+            tokio::spawn(async move {
+                if !deleted {
+                    unmirror(&context, &shown).await;
+                }
+                mirror(&context, &pods, &pod).await;
+            });
+        }
+        None if !deleted && context.config.static_pod_path.is_none() => {
+            tokio::spawn(async move { unmirror(&context, &shown).await });
+        }
+        None => {}
+    }
+}

@@ -1,0 +1,96 @@
+//! Whether a pod may run on this node: pure. The scheduler has judged already; the kubelet judges again, because binding
+//! and state may differ. Upstream: `pkg/kubelet/lifecycle/predicate.go`.
+
+use super::status::Forced;
+use api::core::v1::{Node, Pod};
+use rules::pod_requests::{Options, amount, requests_as};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Refuses with upstream's reason and message.
+pub(crate) fn admit(pod: &Pod, node: &Node, others: &[Arc<Pod>]) -> Result<(), Forced> {
+    let refuse = |reason: String, message: String| Err(Forced { reason, message });
+    if let Some(os) = &pod.spec.os
+        && os.name != "linux"
+    {
+        return refuse(
+            "PodOSNotSupported".into(),
+            "Failed to admit pod as the OS field doesn't match node OS".into(),
+        );
+    }
+    if node.metadata.name.is_empty() {
+        // Without a node object nothing can be compared; upstream waits for it, and so do our callers.
+        return Ok(());
+    }
+    let allocatable = &node.status.allocatable;
+    let requests = requests_as::<i64>(pod, Options::default());
+    let pods = allocatable.get("pods").map_or(0, |q| q.value());
+    let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
+    if count + 1 > pods {
+        let message =
+            format!("Node didn't have enough resource: pods, requested: 1, used: {count}, capacity: {pods}");
+        return refuse("OutOfpods".into(), message);
+    }
+    let mut used: BTreeMap<String, i64> = BTreeMap::new();
+    for other in others {
+        for (name, more) in requests_as::<i64>(other, Options { use_status: true, ..Default::default() }) {
+            *used.entry(name).or_default() += more;
+        }
+    }
+    for (name, requested) in requests.iter().filter(|(_, requested)| **requested > 0) {
+        let capacity = allocatable.get(name).map_or(0, |q| amount(name, q));
+        let taken = used.get(name).copied().unwrap_or(0);
+        if *requested > capacity - taken {
+            return refuse(
+                format!("OutOf{name}"),
+                format!(
+                    "Node didn't have enough resource: {name}, requested: {requested}, used: {taken}, capacity: {capacity}"
+                ),
+            );
+        }
+    }
+    if !rules::node_affinity::required_node_affinity(&pod.spec, &node.metadata.name, &node.metadata.labels) {
+        return refuse(
+            "NodeAffinity".into(),
+            "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".into(),
+        );
+    }
+    if !pod.spec.node_name.is_empty() && pod.spec.node_name != node.metadata.name {
+        return refuse(
+            "NodeName".into(),
+            "Predicate NodeName failed: node(s) didn't match the requested node name".into(),
+        );
+    }
+    if others.iter().any(|other| ports_conflict(pod, other)) {
+        return refuse(
+            "NodePorts".into(),
+            "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports".into(),
+        );
+    }
+    let no_execute = |taint: &api::core::v1::Taint| taint.effect == rules::taints::NO_EXECUTE;
+    let tolerations = &pod.spec.tolerations;
+    if !crate::labels::is_static_pod(pod)
+        && rules::taints::first_untolerated(&node.spec.taints, tolerations, no_execute).is_some()
+    {
+        return refuse(
+            "TaintToleration".into(),
+            "Predicate TaintToleration failed: node(s) had untolerated taint(s)".into(),
+        );
+    }
+    Ok(())
+}
+
+fn host_ports(pod: &Pod) -> impl Iterator<Item = (&str, &str, i32)> {
+    pod.spec.containers.iter().flat_map(|c| &c.ports).filter(|p| p.host_port > 0).map(|p| {
+        let ip = if p.host_ip.is_empty() { "0.0.0.0" } else { p.host_ip.as_str() };
+        let protocol = if p.protocol.is_empty() { "TCP" } else { p.protocol.as_str() };
+        (ip, protocol, p.host_port)
+    })
+}
+
+fn ports_conflict(a: &Pod, b: &Pod) -> bool {
+    let any = "0.0.0.0";
+    host_ports(a).any(|(ip, protocol, port)| {
+        host_ports(b).any(|(i, pr, po)| protocol == pr && port == po && (ip == i || ip == any || i == any))
+    })
+}

@@ -1,0 +1,321 @@
+//! One task per pod: observe the runtime, plan (pure), act, report; then stop, report the end and clean up.
+//! A worker sleeps until its mailbox, a probe, the runtime or one of its own timers wakes it, and never holds up others.
+//! Upstream: `pod_workers.go`, `SyncPod`, `SyncTerminatingPod`, `SyncTerminatedPod`.
+
+mod act;
+pub(crate) mod admission;
+pub(crate) mod back_off;
+mod conditions;
+mod container_statuses;
+mod end;
+mod init_containers;
+mod mailbox;
+mod phase;
+pub(crate) mod plan;
+mod start_container;
+mod status;
+mod status_writer;
+mod stop;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use mailbox::{Letter, Mailbox};
+pub(crate) use status::Forced;
+
+use crate::context::Context;
+use crate::pods::Pods;
+use crate::probes::{self, Probes};
+use crate::runtime_pod::{ExitedCache, RuntimePod, observe};
+use act::Shared;
+use api::core::v1::{Pod, PodStatus};
+use phase::Finality;
+use plan::Action;
+use rules::pod_conditions::is_terminal;
+use status_writer::StatusWriter;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+const SECOND: i64 = 1_000_000_000;
+
+/// The task of one pod.
+pub(crate) struct Worker {
+    context: Arc<Context>,
+    mailbox: Arc<Mailbox>,
+    /// The other pods of the node, for admission.
+    pods: Weak<Pods>,
+    probes: Probes,
+    shared: Arc<Shared>,
+    exited: ExitedCache,
+    writer: StatusWriter,
+    status: PodStatus,
+    admitted: bool,
+    shutdown: CancellationToken,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        mailbox: Arc<Mailbox>,
+        pods: Weak<Pods>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let letter = mailbox.letter();
+        let probing = probes::Context {
+            runtime: context.runtime.clone(),
+            events: context.events.clone(),
+            started_at: context.started_at,
+        };
+        Worker {
+            probes: Probes::new(probing, letter.pod.clone(), mailbox.notify.clone()),
+            writer: StatusWriter::new(context.client.clone(), &letter),
+            status: letter.pod.status.clone(),
+            shared: Arc::default(),
+            exited: ExitedCache::new(),
+            admitted: false,
+            context,
+            mailbox,
+            pods,
+            shutdown,
+        }
+    }
+
+    /// Runs the pod to its end. Returns early, leaving everything running, when the kubelet shuts down.
+    pub(crate) async fn run(mut self) {
+        let shutdown = self.shutdown.clone();
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = async {
+                let forced = self.sync().await;
+                self.end(forced).await;
+            } => {}
+        }
+    }
+
+    /// Keeps the pod as its spec says, until it has to end.
+    async fn sync(&mut self) -> Option<Forced> {
+        loop {
+            let letter = self.mailbox.letter();
+            let pod = &letter.pod;
+            if let Some(forced) = letter.forced.clone() {
+                return Some(forced);
+            }
+            if letter.gone || pod.metadata.deletion_timestamp.is_some() {
+                return None;
+            }
+            let Some(runtime) = self.look().await else {
+                self.sleep_until(crate::clock::now() + SECOND).await;
+                continue;
+            };
+            if let Err(refused) = self.admit(pod, &runtime) {
+                return Some(refused);
+            }
+            self.probes.sync(pod, &runtime, &self.context.config.node_ips);
+            let status = self.make_status(&letter, &runtime, Finality::Going, None);
+            if is_terminal(&status.phase) {
+                return None;
+            }
+            self.publish(status);
+            let now = crate::clock::now();
+            let deadline = self.deadline();
+            if deadline.is_some_and(|at| at <= now) {
+                let message = "Pod was active on the node longer than the specified deadline";
+                self.context.events.normal(pod, "DeadlineExceeded", message);
+                return Some(Forced { reason: "DeadlineExceeded".into(), message: message.into() });
+            }
+            let results = self.probes.results();
+            let back_off = self.shared.back_off.lock().clone();
+            let planned = plan::plan(&plan::Inputs {
+                pod,
+                runtime: &runtime,
+                results: &results,
+                back_off: &back_off,
+                now,
+            });
+            let Due { actions, wake_at } = self.due(pod, planned, now);
+            let refresh = self.mailbox.take_volumes_changed() || self.shared.refresh_due(now);
+            if actions.is_empty() && !refresh {
+                let wake_at = [wake_at, deadline, self.shared.refresh_at()].into_iter().flatten().min();
+                match wake_at {
+                    Some(at) => self.sleep_until(at).await,
+                    None => self.mailbox.notify.notified().await,
+                }
+                continue;
+            }
+            self.act(letter, runtime, actions).await;
+        }
+    }
+
+    /// Performs the actions; meanwhile the status follows what happens, and the pod's end cuts them short.
+    async fn act(&mut self, letter: Letter, runtime: RuntimePod, actions: Vec<Action>) {
+        let acting =
+            act::act(self.context.clone(), self.shared.clone(), letter.pod.clone(), runtime, actions);
+        tokio::pin!(acting);
+        loop {
+            let notify = self.mailbox.notify.clone();
+            tokio::select! {
+                () = &mut acting => return,
+                () = notify.notified() => {
+                    let letter = self.mailbox.letter();
+                    if letter.ends() {
+                        return;
+                    }
+                    if let Some(runtime) = self.look().await {
+                        self.probes.sync(&letter.pod, &runtime, &self.context.config.node_ips);
+                        let status = self.make_status(&letter, &runtime, Finality::Going, None);
+                        if !is_terminal(&status.phase) {
+                            self.publish(status);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn look(&mut self) -> Option<RuntimePod> {
+        let uid = self.mailbox.letter().pod.metadata.uid.clone();
+        match observe(&*self.context.runtime, &uid, &mut self.exited).await {
+            Ok(runtime) => Some(runtime),
+            Err(error) => {
+                tracing::warn!(%uid, %error, "the runtime did not tell about a pod");
+                None
+            }
+        }
+    }
+
+    /// Asked once, before anything of the pod was made: what already runs was admitted before.
+    fn admit(&mut self, pod: &Arc<Pod>, runtime: &RuntimePod) -> Result<(), Forced> {
+        if self.admitted {
+            return Ok(());
+        }
+        if runtime.sandboxes.is_empty() {
+            let others = self.pods.upgrade().map_or_else(Vec::new, |pods| pods.admitted_before(pod));
+            let node = self.context.node.borrow().clone();
+            if let Err(refused) = admission::admit(pod, &node, &others) {
+                self.context.events.warning(pod, &refused.reason, refused.message.clone());
+                let message = format!("Pod was rejected: {}", refused.message);
+                return Err(Forced { message, ..refused });
+            }
+        }
+        self.admitted = true;
+        self.mailbox.set_admitted();
+        Ok(())
+    }
+
+    fn make_status(
+        &self,
+        letter: &Letter,
+        runtime: &RuntimePod,
+        finality: Finality,
+        forced: Option<&Forced>,
+    ) -> PodStatus {
+        let results = self.probes.results();
+        let reasons = self.shared.reasons.lock().clone();
+        status::status(&status::Inputs {
+            pod: &letter.pod,
+            old: &self.status,
+            runtime,
+            runtime_name: &self.context.runtime_info.name,
+            results: &results,
+            reasons: &reasons,
+            host_ips: &self.context.config.node_ips,
+            finality,
+            forced,
+            recursive_read_only: self.context.runtime_info.recursive_read_only,
+            now: crate::clock::time(),
+        })
+    }
+
+    fn publish(&mut self, status: PodStatus) {
+        self.writer.set(&self.mailbox.letter(), status.clone());
+        self.mailbox.set_status(&status);
+        self.status = status;
+    }
+
+    /// When `activeDeadlineSeconds` have passed.
+    fn deadline(&self) -> Option<i64> {
+        let seconds = self.mailbox.letter().pod.spec.active_deadline_seconds?;
+        let start = self.status.start_time?.unix();
+        Some(start.saturating_add(seconds).saturating_mul(SECOND))
+    }
+
+    /// What of a plan can be done now, and when to look again for the rest.
+    fn due(&self, pod: &Pod, planned: Vec<Action>, now: i64) -> Due {
+        let mut due = Due::default();
+        for action in planned {
+            let name = match &action {
+                Action::BackOff { place, delay, until } => {
+                    self.back_off(pod, *place, *delay);
+                    due.wake(*until);
+                    continue;
+                }
+                Action::StartContainer(place) => plan::container_at(pod, *place).map(|c| c.name.clone()),
+                Action::CreateSandbox { .. } => Some(String::new()),
+                _ => None,
+            };
+            match name.and_then(|name| self.shared.held(&name, now)) {
+                Some(until) => {
+                    due.wake(until);
+                    // Without a sandbox nothing that follows can be done.
+                    if matches!(action, Action::CreateSandbox { .. }) {
+                        due.actions.clear();
+                        return due;
+                    }
+                }
+                None => due.actions.push(action),
+            }
+        }
+        due
+    }
+
+    fn back_off(&self, pod: &Pod, place: plan::Place, delay: Duration) {
+        let Some(container) = plan::container_at(pod, place) else { return };
+        let whole = apimachinery::time::Duration::from(delay);
+        let message = format!(
+            "back-off {whole} restarting failed container={} pod={}",
+            container.name,
+            crate::labels::format_pod(pod)
+        );
+        let reason = ("CrashLoopBackOff".to_owned(), message);
+        let mut reasons = self.shared.reasons.lock();
+        if reasons.get(&container.name) == Some(&reason) {
+            return;
+        }
+        reasons.insert(container.name.clone(), reason);
+        drop(reasons);
+        self.context.events.container_warning(
+            pod,
+            &container.name,
+            "BackOff",
+            format!(
+                "Back-off restarting failed container {} in pod {}",
+                container.name,
+                crate::labels::format_pod(pod)
+            ),
+        );
+        // The status must say so.
+        self.mailbox.notify.notify_one();
+    }
+
+    /// Sleeps until a time (nanoseconds since the epoch) or until woken.
+    async fn sleep_until(&self, at: i64) {
+        let pause = u64::try_from(at.saturating_sub(crate::clock::now())).unwrap_or(0);
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_nanos(pause)) => {}
+            () = self.mailbox.notify.notified() => {}
+        }
+    }
+}
+
+/// What can be done now.
+#[derive(Debug, Default)]
+struct Due {
+    actions: Vec<Action>,
+    wake_at: Option<i64>,
+}
+
+impl Due {
+    fn wake(&mut self, at: i64) {
+        self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at)));
+    }
+}

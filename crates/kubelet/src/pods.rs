@@ -1,0 +1,150 @@
+//! All pods of the node: who wants them, and the worker of each. Upstream: the pod manager and the dispatch half of
+//! `pod_workers.go`.
+
+use crate::context::Context;
+use crate::pod_worker::{Mailbox, Worker};
+use api::core::v1::Pod;
+use parking_lot::Mutex;
+use rules::pod_conditions::is_terminal;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The pods by uid.
+pub(crate) struct Pods {
+    context: Arc<Context>,
+    mailboxes: Mutex<HashMap<String, Arc<Mailbox>>>,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Pods {
+    pub(crate) fn new(context: Arc<Context>, shutdown: CancellationToken) -> Arc<Self> {
+        Arc::new(Pods { context, mailboxes: Mutex::default(), tasks: TaskTracker::new(), shutdown })
+    }
+
+    /// A pod is wanted, or wanted otherwise than before.
+    pub(crate) fn apply(self: &Arc<Self>, pod: Arc<Pod>) {
+        let uid = pod.metadata.uid.clone();
+        let mut mailboxes = self.mailboxes.lock();
+        if let Some(mailbox) = mailboxes.get(&uid) {
+            let mailbox = mailbox.clone();
+            drop(mailboxes);
+            self.update(&mailbox, pod);
+            return;
+        }
+        let mailbox = Mailbox::new(pod.clone());
+        mailboxes.insert(uid.clone(), mailbox.clone());
+        drop(mailboxes);
+        self.context.objects.register(&pod, &mailbox);
+        self.start(uid, mailbox);
+    }
+
+    /// A pod that is in the runtime only must end.
+    pub(crate) fn apply_gone(self: &Arc<Self>, pod: Arc<Pod>, uid: &str) {
+        let mailbox = Mailbox::new(pod);
+        mailbox.write(|letter| letter.gone = true);
+        self.mailboxes.lock().insert(uid.to_owned(), mailbox.clone());
+        self.start(uid.to_owned(), mailbox);
+    }
+
+    fn start(self: &Arc<Self>, uid: String, mailbox: Arc<Mailbox>) {
+        let worker = Worker::new(self.context.clone(), mailbox, Arc::downgrade(self), self.shutdown.clone());
+        let pods = Arc::downgrade(self);
+        self.tasks.spawn(async move {
+            worker.run().await;
+            if let Some(pods) = pods.upgrade() {
+                pods.mailboxes.lock().remove(&uid);
+                pods.weigh();
+            }
+        });
+        self.weigh();
+    }
+
+    fn update(&self, mailbox: &Arc<Mailbox>, pod: Arc<Pod>) {
+        let old = mailbox.letter().pod;
+        let meta = |p: &Pod| (p.metadata.labels.clone(), p.metadata.annotations.clone());
+        let spec_changed = old.spec != pod.spec;
+        let shown_changed = meta(&old) != meta(&pod);
+        let end_changed = old.metadata.deletion_timestamp != pod.metadata.deletion_timestamp
+            || old.metadata.deletion_grace_period_seconds != pod.metadata.deletion_grace_period_seconds;
+        let conditions_changed =
+            old.status.conditions != pod.status.conditions && !pod.spec.readiness_gates.is_empty();
+        if spec_changed {
+            self.context.objects.register(&pod, mailbox);
+        }
+        // What comes back of our own status is taken note of, but is no news.
+        if spec_changed || end_changed || conditions_changed || shown_changed {
+            mailbox.write(|letter| letter.pod = pod);
+            if shown_changed {
+                mailbox.volumes_changed();
+            }
+        } else {
+            mailbox.replace(pod);
+        }
+    }
+
+    /// Nobody wants the pod any more.
+    pub(crate) fn remove(&self, uid: &str) {
+        if let Some(mailbox) = self.get(uid) {
+            mailbox.write(|letter| letter.gone = true);
+        }
+    }
+
+    /// Something happened to the pod in the runtime.
+    pub(crate) fn wake(&self, uid: &str) {
+        if let Some(mailbox) = self.get(uid) {
+            mailbox.wake();
+        }
+    }
+
+    pub(crate) fn wake_all(&self) {
+        self.mailboxes.lock().values().for_each(|mailbox| mailbox.wake());
+    }
+
+    pub(crate) fn get(&self, uid: &str) -> Option<Arc<Mailbox>> {
+        self.mailboxes.lock().get(uid).cloned()
+    }
+
+    /// All pods with their newest status.
+    pub(crate) fn list(&self) -> Vec<Arc<Mailbox>> {
+        self.mailboxes.lock().values().cloned().collect()
+    }
+
+    /// The pod of this name; when one is on its way out and another has taken its name, the newer.
+    pub(crate) fn named(&self, namespace: &str, name: &str) -> Option<Arc<Mailbox>> {
+        let named = |mailbox: &Arc<Mailbox>| {
+            let pod = mailbox.letter().pod;
+            pod.metadata.namespace == namespace && pod.metadata.name == name
+        };
+        let all = self.list();
+        all.into_iter().filter(named).max_by_key(|mailbox| mailbox.letter().pod.metadata.creation_timestamp)
+    }
+
+    /// The pods that hold resources of the node already, as admission sees them.
+    pub(crate) fn admitted_before(&self, pod: &Pod) -> Vec<Arc<Pod>> {
+        let others = self
+            .list()
+            .into_iter()
+            .filter(|mailbox| mailbox.is_admitted() && !is_terminal(&mailbox.status().phase));
+        others
+            .map(|mailbox| mailbox.letter().pod)
+            .filter(|other| other.metadata.uid != pod.metadata.uid)
+            .collect()
+    }
+
+    /// Waits for all workers to stop, which they do at shutdown, leaving containers as they are.
+    pub(crate) async fn stopped(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn weigh(&self) {
+        let pods: Vec<Arc<Pod>> = self.list().iter().map(|mailbox| mailbox.letter().pod).collect();
+        let active = pods.iter().map(AsRef::as_ref).filter(|pod: &&Pod| !is_terminal(&pod.status.phase));
+        if let Err(error) = self.context.cgroups.weigh_burstable(active) {
+            tracing::debug!(%error, "the burstable tier could not be weighed");
+        }
+    }
+}

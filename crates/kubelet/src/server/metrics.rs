@@ -1,0 +1,222 @@
+//! `/metrics` and its siblings, under upstream's names: the kubelet's own, and what pods and containers use.
+
+use super::answer::{Response, text, with_type};
+use super::{Inner, stats};
+use crate::labels;
+use component::metrics::{CONTENT_TYPE, Encoder, Registry};
+use cri::v1::{ContainerStats, UInt64Value};
+use http::StatusCode;
+use std::collections::BTreeMap;
+
+fn rendered(collect: impl Fn(&mut Encoder) + Send + Sync + 'static) -> Response {
+    let registry = Registry::new();
+    registry.collector(collect);
+    with_type(StatusCode::OK, CONTENT_TYPE, registry.render())
+}
+
+fn names(list: &[&str]) -> Vec<String> {
+    list.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// The kubelet's own.
+pub(super) fn kubelet(inner: &Inner) -> Response {
+    let mailboxes = inner.pods.list();
+    let running = mailboxes.iter().filter(|m| m.status().phase == "Running").count() as f64;
+    let mut containers: BTreeMap<&'static str, f64> = BTreeMap::new();
+    for mailbox in &mailboxes {
+        for status in &mailbox.status().container_statuses {
+            let state = match (&status.state.running, &status.state.terminated) {
+                (Some(_), _) => "running",
+                (None, Some(_)) => "exited",
+                _ => "created",
+            };
+            *containers.entry(state).or_default() += 1.0;
+        }
+    }
+    let total = mailboxes.len() as f64;
+    let node = inner.context.config.node_name.clone();
+    rendered(move |encoder| {
+        let none: [&str; 0] = [];
+        encoder
+            .family(
+                "kubelet_node_name",
+                "[ALPHA] The node's name. The count is always 1.",
+                "gauge",
+                &names(&["node"]),
+            )
+            .value(&[&node], 1.0);
+        encoder
+            .family(
+                "kubelet_running_pods",
+                "[ALPHA] Number of pods that have a running pod sandbox",
+                "gauge",
+                &[],
+            )
+            .value(&none, running);
+        encoder
+            .family(
+                "kubelet_desired_pods",
+                "[ALPHA] The number of pods the kubelet is being instructed to run.",
+                "gauge",
+                &[],
+            )
+            .value(&none, total);
+        let help = "[ALPHA] Number of containers currently running";
+        let mut family =
+            encoder.family("kubelet_running_containers", help, "gauge", &names(&["container_state"]));
+        for (state, count) in &containers {
+            family.value(&[state], *count);
+        }
+    })
+}
+
+/// Whose a container's numbers are.
+fn whose(stats: &ContainerStats) -> Option<[String; 3]> {
+    let labels = &stats.attributes.as_ref()?.labels;
+    let get = |key: &str| labels.get(key).cloned().unwrap_or_default();
+    Some([get(labels::CONTAINER_NAME), get(labels::POD_NAMESPACE), get(labels::POD_NAME)])
+}
+
+fn seconds(stats: &ContainerStats) -> f64 {
+    stats.cpu.as_ref().and_then(|c| c.usage_core_nano_seconds).map_or(0.0, |n| n.value as f64 / 1e9)
+}
+
+fn memory(stats: &ContainerStats, of: impl Fn(&cri::v1::MemoryUsage) -> Option<UInt64Value>) -> f64 {
+    stats.memory.as_ref().and_then(of).map_or(0.0, |n| n.value as f64)
+}
+
+/// `/metrics/resource`: what the Metrics API is made from.
+pub(super) async fn resource(inner: &Inner) -> Response {
+    let all = match stats::containers(inner).await {
+        Ok(all) => all,
+        Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    };
+    let mut starts: Vec<([String; 3], f64)> = Vec::new();
+    for mailbox in inner.pods.list() {
+        let pod = mailbox.letter().pod;
+        for status in &mailbox.status().container_statuses {
+            if let Some(at) = status.state.running.as_ref().and_then(|r| r.started_at) {
+                let whose = [status.name.clone(), pod.metadata.namespace.clone(), pod.metadata.name.clone()];
+                starts.push((whose, at.unix() as f64));
+            }
+        }
+    }
+    let node = stats::node_usage();
+    rendered(move |encoder| {
+        let none: [&str; 0] = [];
+        let per_container = names(&["container", "namespace", "pod"]);
+        let per_pod = names(&["namespace", "pod"]);
+        let mut pods: BTreeMap<[String; 2], (f64, f64)> = BTreeMap::new();
+        let mut cpu = Vec::new();
+        for one in &all {
+            let Some(whose) = whose(one) else { continue };
+            let bytes = memory(one, |m| m.working_set_bytes);
+            let sum = pods.entry([whose[1].clone(), whose[2].clone()]).or_default();
+            sum.0 += seconds(one);
+            sum.1 += bytes;
+            cpu.push((whose, seconds(one), bytes));
+        }
+        let mut family = encoder.family(
+            "container_cpu_usage_seconds_total",
+            "[STABLE] Cumulative cpu time consumed by the container in core-seconds",
+            "counter",
+            &per_container,
+        );
+        cpu.iter().for_each(|(whose, seconds, _)| family.value(whose, *seconds));
+        let mut family = encoder.family(
+            "container_memory_working_set_bytes",
+            "[STABLE] Current working set of the container in bytes",
+            "gauge",
+            &per_container,
+        );
+        cpu.iter().for_each(|(whose, _, bytes)| family.value(whose, *bytes));
+        let mut family = encoder.family(
+            "container_start_time_seconds",
+            "[STABLE] Start time of the container since unix epoch in seconds",
+            "gauge",
+            &per_container,
+        );
+        starts.iter().for_each(|(whose, at)| family.value(whose, *at));
+        let mut family = encoder.family(
+            "pod_cpu_usage_seconds_total",
+            "[STABLE] Cumulative cpu time consumed by the pod in core-seconds",
+            "counter",
+            &per_pod,
+        );
+        pods.iter().for_each(|(whose, (seconds, _))| family.value(whose, *seconds));
+        let mut family = encoder.family(
+            "pod_memory_working_set_bytes",
+            "[STABLE] Current working set of the pod in bytes",
+            "gauge",
+            &per_pod,
+        );
+        pods.iter().for_each(|(whose, (_, bytes))| family.value(whose, *bytes));
+        encoder
+            .family(
+                "node_cpu_usage_seconds_total",
+                "[STABLE] Cumulative cpu time consumed by the node in core-seconds",
+                "counter",
+                &[],
+            )
+            .value(&none, node.cpu_seconds);
+        encoder
+            .family(
+                "node_memory_working_set_bytes",
+                "[STABLE] Current working set of the node in bytes",
+                "gauge",
+                &[],
+            )
+            .value(&none, node.working_set as f64);
+        let help = "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise";
+        encoder.family("resource_scrape_error", help, "gauge", &[]).value(&none, 0.0);
+    })
+}
+
+/// `/metrics/cadvisor`: the container metrics that dashboards read.
+pub(super) async fn cadvisor(inner: &Inner) -> Response {
+    let all = match stats::containers(inner).await {
+        Ok(all) => all,
+        Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    };
+    rendered(move |encoder| {
+        let per_container = names(&["container", "namespace", "pod"]);
+        let rows: Vec<([String; 3], &ContainerStats)> =
+            all.iter().filter_map(|s| Some((whose(s)?, s))).collect();
+        let mut family = encoder.family(
+            "container_cpu_usage_seconds_total",
+            "Cumulative cpu time consumed in seconds.",
+            "counter",
+            &per_container,
+        );
+        rows.iter().for_each(|(whose, s)| family.value(whose, seconds(s)));
+        type Read = fn(&cri::v1::MemoryUsage) -> Option<UInt64Value>;
+        let kinds: [(&str, &str, Read); 3] = [
+            (
+                "container_memory_usage_bytes",
+                "Current memory usage in bytes, including all memory regardless of when it was accessed",
+                |m| m.usage_bytes,
+            ),
+            ("container_memory_working_set_bytes", "Current working set in bytes.", |m| m.working_set_bytes),
+            ("container_memory_rss", "Size of RSS in bytes.", |m| m.rss_bytes),
+        ];
+        for (name, help, read) in kinds {
+            let mut family = encoder.family(name, help, "gauge", &per_container);
+            rows.iter().for_each(|(whose, s)| family.value(whose, memory(s, read)));
+        }
+        let mut family = encoder.family(
+            "container_fs_usage_bytes",
+            "Number of bytes that are consumed by the container on this filesystem.",
+            "gauge",
+            &per_container,
+        );
+        for (whose, s) in &rows {
+            let used = s.writable_layer.as_ref().and_then(|l| l.used_bytes).map_or(0.0, |n| n.value as f64);
+            family.value(whose, used);
+        }
+    })
+}
+
+/// `/metrics/probes`: nothing is counted there yet.
+pub(super) fn probes() -> Response {
+    with_type(StatusCode::OK, CONTENT_TYPE, "")
+}

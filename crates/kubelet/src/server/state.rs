@@ -1,0 +1,51 @@
+//! What the kubelet knows: its pods and its configuration.
+
+use super::Inner;
+use super::answer::{Response, json};
+use api::core::v1::Pod;
+use serde_json::json as value;
+
+/// All pods with their newest status, as a `PodList`.
+pub(super) fn pods(inner: &Inner) -> Response {
+    let items: Vec<Pod> = inner
+        .pods
+        .list()
+        .iter()
+        .map(|mailbox| {
+            let mut pod = Pod::clone(&mailbox.letter().pod);
+            pod.kind = String::new();
+            pod.api_version = String::new();
+            pod.status = (*mailbox.status()).clone();
+            pod
+        })
+        .collect();
+    json(&value!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items }))
+}
+
+/// The configuration under upstream's names.
+pub(super) fn configz(inner: &Inner) -> Response {
+    let config = &inner.context.config;
+    json(&value!({ "kubeletconfig": {
+        "kind": "KubeletConfiguration",
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "address": config.address.ip().to_string(),
+        "port": config.address.port(),
+        "authentication": { "anonymous": { "enabled": false }, "webhook": { "enabled": true, "cacheTTL": "2m0s" } },
+        "authorization": { "mode": "Webhook" },
+        "clusterDomain": config.cluster_domain,
+        "clusterDNS": config.cluster_dns,
+        "maxPods": config.max_pods,
+        "resolvConf": config.resolv_conf,
+        "staticPodPath": config.static_pod_path,
+        "seccompDefault": config.seccomp_default,
+        "serializeImagePulls": config.parallel_image_pulls == 1,
+        "containerLogMaxSize": format!("{}Mi", config.container_log_max_size >> 20),
+        "containerLogMaxFiles": config.container_log_max_files,
+        "cgroupDriver": "cgroupfs",
+        "failCgroupV1": false,
+        "nodeStatusUpdateFrequency": apimachinery::time::Duration::from(config.node_status_update_frequency),
+        "nodeStatusReportFrequency": apimachinery::time::Duration::from(config.node_status_report_frequency),
+        "nodeLeaseDurationSeconds": config.node_lease_duration.as_secs(),
+        "enableSystemLogHandler": false,
+    } }))
+}

@@ -1,0 +1,169 @@
+//! `/stats/summary`: what node, pods and containers use, as far as the runtime counts it. Upstream: the CRI stats provider.
+
+use super::Inner;
+use super::answer::{Response, json, text};
+use crate::labels;
+use apimachinery::time::Time;
+use cri::v1::{ContainerStats, CpuUsage, FilesystemUsage, ListContainerStatsRequest, MemoryUsage};
+use http::StatusCode;
+use serde_json::{Map, Value, json as value};
+use std::collections::BTreeMap;
+
+fn time(nanos: i64) -> Time {
+    Time::from_unix(nanos.div_euclid(1_000_000_000))
+}
+
+fn number(of: Option<cri::v1::UInt64Value>) -> Value {
+    of.map_or(Value::Null, |n| n.value.into())
+}
+
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let kept = map.into_iter().filter(|(_, v)| !v.is_null());
+            Value::Object(kept.map(|(k, v)| (k, without_nulls(v))).collect::<Map<_, _>>())
+        }
+        other => other,
+    }
+}
+
+fn cpu(usage: &CpuUsage) -> Value {
+    value!({
+        "time": time(usage.timestamp),
+        "usageNanoCores": number(usage.usage_nano_cores),
+        "usageCoreNanoSeconds": number(usage.usage_core_nano_seconds),
+    })
+}
+
+fn memory(usage: &MemoryUsage) -> Value {
+    value!({
+        "time": time(usage.timestamp),
+        "availableBytes": number(usage.available_bytes),
+        "usageBytes": number(usage.usage_bytes),
+        "workingSetBytes": number(usage.working_set_bytes),
+        "rssBytes": number(usage.rss_bytes),
+        "pageFaults": number(usage.page_faults),
+        "majorPageFaults": number(usage.major_page_faults),
+    })
+}
+
+fn file_system(usage: &FilesystemUsage) -> Value {
+    value!({ "time": time(usage.timestamp), "usedBytes": number(usage.used_bytes), "inodesUsed": number(usage.inodes_used) })
+}
+
+/// Statistics of every container.
+pub(super) async fn containers(inner: &Inner) -> cri::Result<Vec<ContainerStats>> {
+    Ok(inner.context.runtime.list_container_stats(ListContainerStatsRequest::default()).await?.stats)
+}
+
+/// What the whole node uses: seconds of processor time and bytes of memory.
+pub(super) struct NodeUsage {
+    pub cpu_seconds: f64,
+    pub working_set: u64,
+    pub available: u64,
+    pub rss: u64,
+}
+
+/// Reads the kernel's own accounts.
+pub(super) fn node_usage() -> NodeUsage {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let stat = read("/proc/stat");
+    let ticks: Vec<u64> = stat
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .skip(1)
+        .filter_map(|t| t.parse().ok())
+        .collect();
+    // All but idle and waiting for disks, in hundredths of a second.
+    let busy: u64 =
+        ticks.iter().take(8).enumerate().filter(|(i, _)| *i != 3 && *i != 4).map(|(_, t)| t).sum();
+    let meminfo = read("/proc/meminfo");
+    let bytes = |key: &str| {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+    };
+    let (total, available) = (bytes("MemTotal"), bytes("MemAvailable"));
+    NodeUsage {
+        cpu_seconds: busy as f64 / 100.0,
+        working_set: total.saturating_sub(available),
+        available,
+        rss: bytes("AnonPages"),
+    }
+}
+
+pub(super) async fn summary(inner: &Inner, _query: Option<&str>) -> Response {
+    let stats = match containers(inner).await {
+        Ok(stats) => stats,
+        Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    };
+    let mut by_pod: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    let mut sums: BTreeMap<String, (u64, u64, u64)> = BTreeMap::new();
+    let now = crate::clock::time();
+    for one in &stats {
+        let Some(attributes) = &one.attributes else { continue };
+        let Some(uid) = attributes.labels.get(labels::POD_UID) else { continue };
+        let name = attributes.labels.get(labels::CONTAINER_NAME).cloned().unwrap_or_default();
+        by_pod.entry(uid.clone()).or_default().push(value!({
+            "name": name,
+            "startTime": now,
+            "cpu": one.cpu.as_ref().map(cpu),
+            "memory": one.memory.as_ref().map(memory),
+            "rootfs": one.writable_layer.as_ref().map(file_system),
+        }));
+        let sum = sums.entry(uid.clone()).or_default();
+        let get = |v: Option<cri::v1::UInt64Value>| v.map_or(0, |v| v.value);
+        if let Some(cpu) = &one.cpu {
+            sum.0 += get(cpu.usage_core_nano_seconds);
+            sum.1 += get(cpu.usage_nano_cores);
+        }
+        if let Some(memory) = &one.memory {
+            sum.2 += get(memory.working_set_bytes);
+        }
+    }
+    let mut pods = Vec::new();
+    for mailbox in inner.pods.list() {
+        let pod = mailbox.letter().pod;
+        let meta = &pod.metadata;
+        let Some(containers) = by_pod.remove(&meta.uid) else { continue };
+        let (seconds, cores, working_set) = sums.get(&meta.uid).copied().unwrap_or_default();
+        pods.push(without_nulls(value!({
+            "podRef": { "name": meta.name, "namespace": meta.namespace, "uid": meta.uid },
+            "startTime": mailbox.status().start_time,
+            "containers": containers.into_iter().map(without_nulls).collect::<Vec<_>>(),
+            "cpu": { "time": now, "usageNanoCores": cores, "usageCoreNanoSeconds": seconds },
+            "memory": { "time": now, "workingSetBytes": working_set },
+        })));
+    }
+    let node = node_usage();
+    let machine = &inner.context.machine;
+    let disk = rustix::fs::statvfs(&inner.context.config.root_dir).ok();
+    let fs = disk.map(|s| {
+        value!({
+            "time": now,
+            "availableBytes": s.f_bavail * s.f_frsize,
+            "capacityBytes": s.f_blocks * s.f_frsize,
+            "usedBytes": s.f_blocks.saturating_sub(s.f_bfree) * s.f_frsize,
+            "inodesFree": s.f_ffree,
+            "inodes": s.f_files,
+            "inodesUsed": s.f_files.saturating_sub(s.f_ffree),
+        })
+    });
+    json(&value!({
+        "node": without_nulls(value!({
+            "nodeName": inner.context.config.node_name,
+            "startTime": time(inner.context.started_at),
+            "cpu": { "time": now, "usageCoreNanoSeconds": (node.cpu_seconds * 1e9) as u64 },
+            "memory": {
+                "time": now,
+                "availableBytes": node.available,
+                "usageBytes": u64::try_from(machine.memory).unwrap_or(0).saturating_sub(node.available),
+                "workingSetBytes": node.working_set,
+                "rssBytes": node.rss,
+            },
+            "fs": fs,
+        })),
+        "pods": pods,
+    }))
+}

@@ -1,0 +1,143 @@
+//! The volumes of pods. A [`Plugin`] makes one kind of volume appear at a path; [`Volumes`] sets up all volumes of a pod,
+//! keeps their content current, and takes them down. To add a kind: one file, and one line in [`plugins`].
+//! Directories are upstream's: `<root>/pods/<uid>/volumes/<plugin>/<name>`.
+
+mod atomic_writer;
+mod claim;
+mod content;
+mod empty_dir;
+mod host_path;
+mod mount_table;
+mod ownership;
+mod payload;
+pub(crate) mod sub_path;
+mod token;
+
+use crate::config::Config;
+use crate::container_config::field_ref::Facts;
+use crate::objects::Objects;
+use api::core::v1::{Pod, Volume};
+use client::Client;
+use futures::future::BoxFuture;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A volume that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ready {
+    pub host_path: PathBuf,
+    pub read_only: bool,
+    /// Mode for directories that a sub-path makes.
+    pub mode: u32,
+    /// Nanoseconds since the epoch when its content must be looked at again.
+    pub refresh_at: Option<i64>,
+}
+
+/// The volumes of a pod by name.
+pub(crate) type Mounted = HashMap<String, Ready>;
+
+/// What a plugin works with.
+pub(crate) struct Request<'a> {
+    pub pod: &'a Pod,
+    pub volume: &'a Volume,
+    /// `<root>/pods/<uid>/volumes`.
+    pub dir: &'a Path,
+    pub facts: &'a Facts,
+    pub objects: &'a Objects,
+    pub client: &'a Client,
+    pub tokens: &'a token::Tokens,
+}
+
+impl Request<'_> {
+    /// Where a plugin of this name keeps the volume.
+    fn path(&self, plugin: &str) -> PathBuf {
+        self.dir.join(plugin.replace('/', "~")).join(&self.volume.name)
+    }
+
+    fn fs_group(&self) -> Option<i64> {
+        self.pod.spec.security_context.as_ref().and_then(|c| c.fs_group)
+    }
+}
+
+/// One kind of volume.
+pub(crate) trait Plugin: Send + Sync {
+    fn supports(&self, volume: &Volume) -> bool;
+    /// Makes the volume appear, or its content current. Idempotent.
+    fn set_up<'a>(&'a self, request: &'a Request<'a>) -> BoxFuture<'a, Result<Ready, String>>;
+}
+
+/// Why a volume is not there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("MountVolume.SetUp failed for volume {volume:?} : {message}")]
+pub(crate) struct SetUpError {
+    pub volume: String,
+    pub message: String,
+}
+
+/// The volumes of all pods of the node.
+pub(crate) struct Volumes {
+    plugins: Vec<Box<dyn Plugin>>,
+    objects: Arc<Objects>,
+    client: Client,
+    tokens: token::Tokens,
+}
+
+fn plugins() -> Vec<Box<dyn Plugin>> {
+    vec![
+        Box::new(empty_dir::EmptyDir),
+        Box::new(host_path::HostPath),
+        Box::new(content::Content),
+        Box::new(claim::Claim),
+    ]
+}
+
+impl Volumes {
+    pub(crate) fn new(client: Client, objects: Arc<Objects>) -> Self {
+        Volumes { plugins: plugins(), objects, client, tokens: token::Tokens::default() }
+    }
+
+    /// Sets up every volume of the pod, or says which one cannot be.
+    pub(crate) async fn set_up(
+        &self,
+        config: &Config,
+        pod: &Pod,
+        facts: &Facts,
+    ) -> Result<Mounted, SetUpError> {
+        let dir = config.pod_dir(&pod.metadata.uid).join("volumes");
+        let mut out = Mounted::new();
+        for volume in &pod.spec.volumes {
+            let failed = |message: String| SetUpError { volume: volume.name.clone(), message };
+            let plugin = self.plugins.iter().find(|p| p.supports(volume));
+            let plugin = plugin.ok_or_else(|| failed("no volume plugin matched".into()))?;
+            let request = Request {
+                pod,
+                volume,
+                dir: &dir,
+                facts,
+                objects: &self.objects,
+                client: &self.client,
+                tokens: &self.tokens,
+            };
+            out.insert(volume.name.clone(), plugin.set_up(&request).await.map_err(failed)?);
+        }
+        Ok(out)
+    }
+
+    /// Unmounts what was mounted for the pod and removes its directory. Blocks; nothing is deleted through a mount.
+    pub(crate) fn tear_down(&self, config: &Config, uid: &str) -> std::io::Result<()> {
+        self.tokens.forget(uid);
+        let dir = config.pod_dir(uid);
+        mount_table::unmount_beneath(&dir)?;
+        match std::fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Unmounts what was mounted for a pod that has ended, but keeps its directory (termination messages are in it).
+    pub(crate) fn unmount(&self, config: &Config, uid: &str) -> std::io::Result<()> {
+        self.tokens.forget(uid);
+        mount_table::unmount_beneath(&config.pod_dir(uid))
+    }
+}

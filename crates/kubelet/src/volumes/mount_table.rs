@@ -1,0 +1,67 @@
+//! What is mounted beneath a directory, and taking it away, innermost first.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Mount points at or beneath a directory, in the order they were mounted.
+pub(super) fn beneath(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
+    Ok(points.filter(|point| point.starts_with(dir)).collect())
+}
+
+/// Whether something is mounted exactly there.
+pub(super) fn is_mount_point(path: &Path) -> io::Result<bool> {
+    Ok(beneath(path)?.iter().any(|point| point == path))
+}
+
+/// Unmounts everything at or beneath a directory; fails when something stays, so that nobody deletes through it.
+pub(super) fn unmount_beneath(dir: &Path) -> io::Result<()> {
+    // Mounts may lie on top of each other: look again until nothing is left or nothing moves.
+    for _ in 0..8 {
+        let mut points = beneath(dir)?;
+        if points.is_empty() {
+            return Ok(());
+        }
+        points.reverse();
+        for point in &points {
+            let flags = rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW;
+            match rustix::mount::unmount(point.as_path(), flags) {
+                Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Err(io::Error::other(format!("something stays mounted beneath {}", dir.display())))
+}
+
+/// Octal escapes of the kernel's tables.
+fn unescape(text: &str) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt as _;
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let octal = bytes
+            .get(at + 1..at + 4)
+            .filter(|d| bytes[at] == b'\\' && d.iter().all(|b| (b'0'..=b'7').contains(b)));
+        match octal {
+            Some(digits) => {
+                out.push(digits.iter().fold(0u8, |value, d| value.wrapping_mul(8).wrapping_add(d - b'0')));
+                at += 4;
+            }
+            None => {
+                out.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(out))
+}
+
+/// Mounts a tmpfs.
+pub(super) fn mount_tmpfs(path: &Path, options: &str) -> io::Result<()> {
+    let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("tmpfs", path, "tmpfs", flags, Some(options.as_c_str())).map_err(Into::into)
+}
