@@ -120,7 +120,7 @@ pub(crate) async fn observe(
             Err(error) => return Err(error),
         }
     }
-    sandboxes.sort_by_key(|s: &Sandbox| std::cmp::Reverse(s.created_at));
+    sandboxes.sort_by_key(|s: &Sandbox| std::cmp::Reverse((s.created_at, s.attempt)));
 
     let filter = v1::ContainerFilter { label_selector: of_pod(uid), ..Default::default() };
     let listed = runtime.list_containers(v1::ListContainersRequest { filter: Some(filter) }).await?;
@@ -147,7 +147,7 @@ pub(crate) async fn observe(
         }
         containers.push(one);
     }
-    containers.sort_by_key(|c| std::cmp::Reverse(c.created_at));
+    containers.sort_by_key(|c| std::cmp::Reverse((c.created_at, c.restart_count)));
     exited.retain(|id, _| containers.iter().any(|c| &c.id == id));
     Ok(RuntimePod { sandboxes, containers })
 }

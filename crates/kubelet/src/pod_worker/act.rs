@@ -49,6 +49,11 @@ impl Shared {
         holds.insert(name.to_owned(), (crate::clock::now() + pause(failures), failures + 1));
     }
 
+    /// Something changed that may let what failed succeed.
+    pub(super) fn release_all(&self) {
+        self.holds.lock().clear();
+    }
+
     fn release(&self, name: &str) {
         self.holds.lock().remove(name);
     }

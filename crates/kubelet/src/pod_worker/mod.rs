@@ -94,6 +94,7 @@ impl Worker {
 
     /// Keeps the pod as its spec says, until it has to end.
     async fn sync(&mut self) -> Option<Forced> {
+        let mut last: Option<(Vec<Action>, RuntimePod)> = None;
         loop {
             let letter = self.mailbox.letter();
             let pod = &letter.pod;
@@ -117,6 +118,10 @@ impl Worker {
             }
             self.publish(status);
             let now = crate::clock::now();
+            let changed = self.mailbox.take_volumes_changed();
+            if changed {
+                self.shared.release_all();
+            }
             let deadline = self.deadline();
             if deadline.is_some_and(|at| at <= now) {
                 let message = "Pod was active on the node longer than the specified deadline";
@@ -133,7 +138,7 @@ impl Worker {
                 now,
             });
             let Due { actions, wake_at } = self.due(pod, planned, now);
-            let refresh = self.mailbox.take_volumes_changed() || self.shared.refresh_due(now);
+            let refresh = changed || self.shared.refresh_due(now);
             if actions.is_empty() && !refresh {
                 let wake_at = [wake_at, deadline, self.shared.refresh_at()].into_iter().flatten().min();
                 match wake_at {
@@ -141,6 +146,12 @@ impl Worker {
                     None => self.mailbox.notify.notified().await,
                 }
                 continue;
+            }
+            // What was just done and changed nothing is not done again at once.
+            let again = !actions.is_empty() && last.as_ref() == Some(&(actions.clone(), runtime.clone()));
+            last = Some((actions.clone(), runtime.clone()));
+            if again {
+                self.sleep_until(now + SECOND).await;
             }
             self.act(letter, runtime, actions).await;
         }
