@@ -7,7 +7,9 @@ mod respond;
 mod watch;
 mod write;
 
+pub use patch::Patch;
 pub use respond::{Form, form};
+pub(crate) use write::media;
 
 use crate::body::Answer;
 use crate::registry::WriteContext;
@@ -36,7 +38,11 @@ impl Server {
             if !resource.subresources.contains_key(&info.subresource) {
                 return Err(Status::path_not_found());
             }
-            if !matches!(info.subresource.as_str(), "status") {
+            // A subresource that is the object itself, seen from one side, goes the generic way.
+            let itself = resource.subresources.get(&info.subresource).is_some_and(|s| {
+                s.kind == resource.row.kind && s.kind_group_version.is_none() && s.allows("update")
+            });
+            if !itself {
                 return self.room(&resource, call).await;
             }
         }

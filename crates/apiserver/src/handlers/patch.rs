@@ -60,6 +60,17 @@ impl Patch {
         false
     }
 
+    /// The patched document, for documents that are no rows of the table; strategic patches act as merge patches.
+    pub fn apply_free(&self, resource: &Served, mut document: Value) -> Result<Value, Status> {
+        match self {
+            Patch::Json(patch) => patch.apply(document).map_err(|e| failure(resource, "", e)),
+            Patch::Merge(patch) | Patch::Strategic(patch) => {
+                merge(&mut document, patch);
+                Ok(document)
+            }
+        }
+    }
+
     /// The patched object in the served version.
     pub fn apply(
         &self,

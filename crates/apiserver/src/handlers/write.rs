@@ -18,7 +18,7 @@ use std::sync::Arc;
 const MEDIA: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
 /// The media type of a request's body, without parameters.
-fn media(call: &Call) -> String {
+pub(crate) fn media(call: &Call) -> String {
     let value =
         call.parts.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()

@@ -1,6 +1,11 @@
 //! The exceptions: what is asked of some resources only, one file each.
 
+mod binding;
+mod eviction;
+mod kubelet;
 pub mod reviews;
+mod scale;
+pub mod service_ips;
 pub mod token;
 
 use crate::body::Answer;
@@ -11,7 +16,12 @@ use std::sync::Arc;
 
 /// What the rooms need beside the server.
 #[derive(Debug, Clone, Default)]
-pub struct Rooms {}
+pub struct Rooms {
+    /// How the API server shows itself to kubelets.
+    pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
+    /// For backends behind `https:` proxies, whose certificates nobody vouches for.
+    pub insecure_tls: Option<Arc<rustls::ClientConfig>>,
+}
 
 impl Server {
     /// Hands a request to the room of its resource.
@@ -23,6 +33,15 @@ impl Server {
                 reviews::create(self, resource, call).await
             }
             ("", "serviceaccounts", "token") if create => token::create(self, resource, call).await,
+            ("", "pods", "binding") | ("", "bindings", "") if create => {
+                binding::create(self, resource, call).await
+            }
+            ("", "pods", "eviction") if create => eviction::create(self, resource, call).await,
+            ("", "pods", "log" | "exec" | "attach" | "portforward") => {
+                kubelet::serve(self, resource, call).await
+            }
+            ("", "pods" | "services" | "nodes", "proxy") => kubelet::proxy(self, resource, call).await,
+            (_, _, "scale") => scale::serve(self, resource, call).await,
             _ => Err(Status::method_not_supported(&resource.group_resource(), &call.info.verb)),
         }
     }

@@ -1,0 +1,17 @@
+# `make up` and `make test` are all that a fresh Debian 12 machine with Rust needs (as root).
+SHELL := /bin/bash
+.PHONY: test lint unit deps
+
+# Everything: format, lints, licences, every test.
+test: deps lint unit
+
+deps:
+	scripts/deps
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	scripts/deny
+
+unit:
+	cargo test --workspace --locked --no-fail-fast

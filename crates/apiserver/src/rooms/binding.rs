@@ -1,0 +1,105 @@
+//! `pods/binding` and `bindings`: gives a pod its node (upstream's BindingREST).
+
+use crate::body::{self, Answer};
+use crate::handlers;
+use crate::object;
+use crate::resources::Served;
+use crate::server::{Call, Server};
+use apimachinery::gvk::GroupResource;
+use apimachinery::status::Status;
+use http::StatusCode;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Assigns the pod named in the address (or in the body) to the node in the body.
+pub(crate) async fn create(server: &Server, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
+    let bytes = call.body.read().await?;
+    let binding: Value = serde_json::from_slice(&bytes).map_err(|e| Status::bad_request(e.to_string()))?;
+    let pods = server.registry.resources.get("", "v1", "pods").cloned().ok_or_else(Status::path_not_found)?;
+    let pod_resource = GroupResource::new("", "pods");
+    let name =
+        if call.info.name.is_empty() { object::name(&binding).to_owned() } else { call.info.name.clone() };
+    if !object::name(&binding).is_empty() && object::name(&binding) != name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({}) does not match the name on the URL ({name})",
+            object::name(&binding)
+        )));
+    }
+    let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
+    if node.is_empty() {
+        return Err(Status::invalid(
+            &resource.group_kind(),
+            &name,
+            &apimachinery::field::Error::required(
+                &apimachinery::field::Path::new("target").child("name"),
+                "",
+            )
+            .into(),
+        ));
+    }
+    let uid = object::uid(&binding).to_owned();
+    let now = server.registry.now();
+    let context = handlers::context(&call, &pods)?;
+    let annotations = binding["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
+    server
+        .registry
+        .edit(&context, &name, &|pod| {
+            if !uid.is_empty() && uid != object::uid(pod) {
+                let why = format!(
+                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                    object::uid(pod)
+                );
+                return Err(Status::conflict(&pod_resource, &name, why));
+            }
+            if object::is_being_deleted(pod) {
+                let why = format!("pod {name} is being deleted, cannot be assigned to a host");
+                return Err(Status::conflict(&GroupResource::new("", "pods/binding"), &name, why));
+            }
+            let current = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+            if !current.is_empty() {
+                let why = format!("pod {name} is already assigned to node \"{current}\"");
+                return Err(Status::conflict(&GroupResource::new("", "pods/binding"), &name, why));
+            }
+            if pod["spec"]["schedulingGates"].as_array().is_some_and(|g| !g.is_empty()) {
+                let why = format!("pod {name} has non-empty .spec.schedulingGates");
+                return Err(Status::conflict(&GroupResource::new("", "pods/binding"), &name, why));
+            }
+            pod["spec"]["nodeName"] = node.as_str().into();
+            for (key, value) in &annotations {
+                object::metadata_mut(pod).entry("annotations").or_insert_with(|| json!({}))[key] =
+                    value.clone();
+            }
+            let generation = object::generation(pod);
+            set_condition(
+                pod,
+                json!({
+                    "type": "PodScheduled", "status": "True", "lastTransitionTime": now.to_string(),
+                    "observedGeneration": generation,
+                }),
+            );
+            Ok(())
+        })
+        .await?;
+    Ok(body::document(StatusCode::CREATED, &created()))
+}
+
+fn created() -> Status {
+    let mut status = Status::success();
+    status.code = 201;
+    status
+}
+
+/// Puts a condition in the place of the one with its type.
+fn set_condition(object: &mut Value, condition: Value) {
+    if !object["status"].is_object() {
+        object["status"] = json!({});
+    }
+    if !object["status"]["conditions"].is_array() {
+        object["status"]["conditions"] = json!([]);
+    }
+    let Some(list) = object["status"]["conditions"].as_array_mut() else { return };
+    match list.iter_mut().find(|c| c["type"] == condition["type"]) {
+        Some(old) => *old = condition,
+        None => list.push(condition),
+    }
+}

@@ -1,0 +1,103 @@
+//! `…/scale`: the number of replicas of anything that has one, as an `autoscaling/v1` Scale.
+
+use crate::body::{self, Answer};
+use crate::handlers::{self, Patch};
+use crate::object;
+use crate::registry::UpdateOptions;
+use crate::resources::Served;
+use crate::server::{Call, Server};
+use apimachinery::status::Status;
+use futures::future::BoxFuture;
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// The Scale of an object.
+fn scale_of(object: &Value) -> Value {
+    let mut metadata = Map::new();
+    for key in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = object["metadata"].get(key) {
+            metadata.insert(key.into(), value.clone());
+        }
+    }
+    let selector = &object["spec"]["selector"];
+    let labels = selector
+        .get("matchLabels")
+        .or_else(|| selector.get("matchExpressions").is_none().then_some(selector));
+    let mut terms: Vec<String> = labels
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()))
+        .collect();
+    if let Ok(typed) = serde_json::from_value::<apimachinery::meta::LabelSelector>(selector.clone())
+        && selector.get("matchLabels").or(selector.get("matchExpressions")).is_some()
+        && let Ok(selector) = apimachinery::labels::Selector::from_label_selector(Some(&typed))
+    {
+        terms = vec![selector.to_string()];
+    }
+    json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
+        "spec": {"replicas": object["spec"]["replicas"].as_i64().unwrap_or(0)},
+        "status": {"replicas": object["status"]["replicas"].as_i64().unwrap_or(0), "selector": terms.join(",")},
+    })
+}
+
+pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
+    let name = call.info.name.clone();
+    if call.info.verb == "get" {
+        let stored = server.registry.get(resource, &call.info.namespace, &name)?;
+        return Ok(body::document(StatusCode::OK, &scale_of(&stored.value)));
+    }
+    let bytes = call.body.read().await?;
+    let patch = match call.info.verb.as_str() {
+        "patch" => Some(Patch::parse(&handlers::media(&call), bytes.clone(), &call, resource)?),
+        _ => None,
+    };
+    let put: Option<Value> = match patch {
+        Some(_) => None,
+        None => Some(serde_json::from_slice(&bytes).map_err(|e| Status::bad_request(e.to_string()))?),
+    };
+    let context = handlers::context(&call, resource)?;
+    let change = |current: Option<&Value>| {
+        let result = (|| {
+            let current = current.ok_or_else(|| resource.not_found(&name))?;
+            let scale = match (&put, &patch) {
+                (Some(scale), _) => scale.clone(),
+                (None, Some(patch)) => patch.apply_free(resource, scale_of(current))?,
+                (None, None) => scale_of(current),
+            };
+            if object::name(&scale) != name {
+                return Err(Status::bad_request(format!(
+                    "the name of the object ({}) does not match the name on the URL ({name})",
+                    object::name(&scale)
+                )));
+            }
+            let replicas = &scale["spec"]["replicas"];
+            let wanted = if replicas.is_null() { 0 } else { replicas.as_i64().unwrap_or(-1) };
+            if wanted < 0 {
+                return Err(Status::invalid(
+                    &apimachinery::gvk::GroupKind::new("autoscaling", "Scale"),
+                    &name,
+                    &apimachinery::field::Error::invalid(
+                        &apimachinery::field::Path::new("spec").child("replicas"),
+                        replicas,
+                        "must be greater than or equal to 0",
+                    )
+                    .into(),
+                ));
+            }
+            let mut value = current.clone();
+            value["spec"]["replicas"] = wanted.into();
+            match object::meta_str(&scale, "resourceVersion") {
+                "" => object::remove_meta(&mut value, "resourceVersion"),
+                asked => object::set_meta(&mut value, "resourceVersion", asked),
+            }
+            Ok(value)
+        })();
+        Box::pin(std::future::ready(result)) as BoxFuture<'_, _>
+    };
+    let options = UpdateOptions { create: false, replace: put.is_some() };
+    let updated = server.registry.update(&context, &name, options, &change).await?;
+    Ok(body::document(StatusCode::OK, &scale_of(&updated.stored.value)))
+}
