@@ -167,7 +167,7 @@ impl Acting<'_> {
             }
             Err(error) => {
                 context.events.warning(pod, "FailedMount", error.to_string());
-                self.shared.hold(VOLUMES, |failures| (SECOND / 2 << failures.min(9)).min(MAX_VOLUME_HOLD));
+                self.shared.hold(VOLUMES, |failures| ((SECOND / 2) << failures.min(9)).min(MAX_VOLUME_HOLD));
                 Err(error.to_string())
             }
         }

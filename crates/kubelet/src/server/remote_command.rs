@@ -26,14 +26,14 @@ async fn container_id(inner: &Inner, target: &Target) -> Result<String, Response
     found.map(|c| c.id.clone()).ok_or_else(missing)
 }
 
-fn streams(pairs: &[(String, String)]) -> Result<Streams, Response> {
+fn streams(pairs: &[(String, String)]) -> Result<Streams, &'static str> {
     let wanted = Streams {
         stdin: flag(pairs, "input") || flag(pairs, "stdin"),
         stdout: flag(pairs, "output") || flag(pairs, "stdout"),
         stderr: flag(pairs, "error") || flag(pairs, "stderr"),
         tty: flag(pairs, "tty"),
     };
-    wanted.checked().map_err(|message| text(StatusCode::BAD_REQUEST, message))
+    wanted.checked()
 }
 
 pub(super) async fn exec(inner: &Arc<Inner>, target: Target, request: Request<Incoming>) -> Response {
@@ -42,7 +42,8 @@ pub(super) async fn exec(inner: &Arc<Inner>, target: Target, request: Request<In
         pairs.iter().filter(|(key, _)| key == "command").map(|(_, word)| word.clone()).collect();
     let (id, wanted) = match (container_id(inner, &target).await, streams(&pairs)) {
         (Ok(id), Ok(wanted)) => (id, wanted),
-        (Err(refused), _) | (_, Err(refused)) => return refused,
+        (Err(refused), _) => return refused,
+        (_, Err(message)) => return text(StatusCode::BAD_REQUEST, message),
     };
     let exec = ExecRequest {
         container_id: id,
@@ -65,7 +66,8 @@ pub(super) async fn attach(inner: &Arc<Inner>, target: Target, request: Request<
     let pairs = query(request.uri().query());
     let (id, wanted) = match (container_id(inner, &target).await, streams(&pairs)) {
         (Ok(id), Ok(wanted)) => (id, wanted),
-        (Err(refused), _) | (_, Err(refused)) => return refused,
+        (Err(refused), _) => return refused,
+        (_, Err(message)) => return text(StatusCode::BAD_REQUEST, message),
     };
     let attach = AttachRequest {
         container_id: id,

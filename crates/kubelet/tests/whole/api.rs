@@ -91,6 +91,16 @@ impl Api {
         let (path, status) = path.strip_suffix("/status").map_or((path, false), |p| (p, true));
         match *method {
             Method::GET => self.get(path).map_or_else(missing, |o| (200, o)),
+            Method::POST if path.ends_with("/subjectaccessreviews") => {
+                let mut review = parsed();
+                let allowed = match review["spec"]["user"].as_str() {
+                    Some("admin") => true,
+                    Some("reader") => review["spec"]["resourceAttributes"]["verb"] == "get",
+                    _ => false,
+                };
+                review["status"] = json!({ "allowed": allowed });
+                (201, review)
+            }
             Method::POST => {
                 let object = parsed();
                 let name = object["metadata"]["name"].as_str().unwrap_or_default();

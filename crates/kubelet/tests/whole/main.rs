@@ -1,5 +1,8 @@
 //! A whole kubelet between a fake runtime and a fake API server: pods run, crash, end, are adopted. Needs root for cgroups.
 
+// The helpers of these tests fail like the tests themselves.
+#![allow(clippy::unwrap_used)]
+
 mod api;
 
 use api::Api;
@@ -20,6 +23,8 @@ struct Node {
     dir: tempfile::TempDir,
     cgroup: String,
     running: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
+    /// Signs for the server and its clients.
+    ca: pki::Authority,
 }
 
 fn now() -> i64 {
@@ -39,6 +44,8 @@ impl Node {
             dir: tempfile::tempdir().unwrap(),
             cgroup: format!("/kubelet-test-{}-{number}", std::process::id()),
             running: None,
+            ca: pki::Authority::create("ca", Duration::from_secs(3600), apimachinery::time::Timestamp::now())
+                .unwrap(),
         };
         node.start();
         node
@@ -51,6 +58,7 @@ impl Node {
         config.pod_logs_dir = root.join("pods");
         config.container_logs_dir = root.join("containers");
         config.cgroup_root = self.cgroup.clone();
+        config.address = ([127, 0, 0, 1], 0).into();
         let shutdown = CancellationToken::new();
         let client = Client::new(Arc::new(self.api.clone()), "kubelet");
         let parts = Parts {
@@ -59,11 +67,48 @@ impl Node {
             runtime: Arc::new(self.runtime.clone()),
             images: Arc::new(self.runtime.clone()),
             streams: None,
-            serving: None,
+            serving: Some(self.serving()),
         };
         let stop = shutdown.clone();
         let task = tokio::spawn(async move { Kubelet::new(config, parts).run(stop).await.unwrap() });
         self.running = Some((shutdown, task));
+    }
+
+    fn serving(&self) -> kubelet::server::Serving {
+        let sans = vec![pki::San::Ip([127, 0, 0, 1].into())];
+        let subject = pki::Subject::new("system:node:n1", &["system:nodes"]);
+        let profile = pki::Profile::server(subject, sans, Duration::from_secs(3600));
+        let identity = self.ca.issue(&profile, apimachinery::time::Timestamp::now()).unwrap();
+        kubelet::server::Serving {
+            identity: pki::tls::Slot::of(&identity).unwrap(),
+            client_authorities: vec![self.ca.certificate.clone()],
+        }
+    }
+
+    /// GETs from the kubelet's server as a user with a client certificate, or as nobody.
+    async fn get(&self, user: Option<&str>, path: &str) -> (u16, String) {
+        let now = apimachinery::time::Timestamp::now();
+        let slot = user.map(|user| {
+            let profile = pki::Profile::client(pki::Subject::new(user, &[]), Duration::from_secs(3600));
+            pki::tls::Slot::of(&self.ca.issue(&profile, now).unwrap()).unwrap()
+        });
+        let trust = pki::tls::Trust::Roots(vec![self.ca.certificate.der().clone()]);
+        let tls = pki::tls::client_config(&trust, slot, &[b"http/1.1"]).unwrap();
+        let object = self.api.get("/api/v1/nodes/n1").unwrap();
+        let port = object["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().unwrap() as u16;
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let name = rustls::pki_types::ServerName::try_from("127.0.0.1").unwrap();
+        let stream = tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap();
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        tokio::spawn(connection);
+        let request = http::Request::get(path)
+            .header("host", "kubelet")
+            .body(http_body_util::Empty::<bytes::Bytes>::new());
+        let response = sender.send_request(request.unwrap()).await.unwrap();
+        let code = response.status().as_u16();
+        let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+        (code, String::from_utf8_lossy(&body).into_owned())
     }
 
     async fn stop(&mut self) {
@@ -250,5 +295,36 @@ async fn root_waits_for_what_is_missing_and_follows_probes() {
         n.api.events().iter().any(|e| e.starts_with("Unhealthy: Readiness probe failed: dial tcp 127.0.0.1"))
     })
     .await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn root_serves_logs_to_whom_the_api_allows_it() {
+    let mut node = Node::new();
+    node.create("web", json!({ "restartPolicy": "Always", "containers": [container("a")] }));
+    node.until("ready", |n| n.ready("web")).await;
+    let id = node.runtime.container_named("a").unwrap();
+    let uid = node.api.pod("web").unwrap().metadata.uid;
+    let log = node.dir.path().join("pods").join(format!("default_web_{uid}")).join("a/0.log");
+    std::fs::write(&log, "2024-01-01T00:00:00Z stdout F one\n2024-01-01T00:00:01Z stdout F two\n").unwrap();
+    node.runtime.edit_container(&id, |c| c.status.log_path = log.to_string_lossy().into_owned());
+    let path = "/containerLogs/default/web/a";
+    assert_eq!(node.get(None, path).await.0, 401);
+    assert_eq!(node.get(Some("mallory"), path).await.0, 403);
+    assert_eq!(node.get(Some("admin"), path).await, (200, "one\ntwo\n".into()));
+    assert_eq!(node.get(Some("admin"), &format!("{path}?tailLines=1")).await.1, "two\n");
+    assert_eq!(node.get(Some("admin"), "/containerLogs/default/web/x").await.0, 404);
+    assert_eq!(node.get(Some("admin"), &format!("{path}?previous=true")).await.0, 400);
+    // A GET opens a WebSocket; whoever may only read must not get a shell by it.
+    assert_eq!(node.get(Some("reader"), "/exec/default/web/a?command=sh&output=1").await.0, 403);
+    assert_eq!(node.get(Some("reader"), "/pods").await.0, 200);
+    let (code, pods) = node.get(Some("admin"), "/pods").await;
+    assert!(code == 200 && pods.contains("\"name\":\"web\""));
+    assert_eq!(node.get(Some("admin"), "/debug/pprof/").await.0, 404);
+    for path in
+        ["/metrics", "/metrics/resource", "/metrics/cadvisor", "/stats/summary", "/configz", "/healthz"]
+    {
+        assert_eq!(node.get(Some("admin"), path).await.0, 200, "{path}");
+    }
     node.stop().await;
 }
