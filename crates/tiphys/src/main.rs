@@ -1,3 +1,20 @@
-//! The one binary: flags, wiring, PKI bootstrap.
+//! The one binary: every component is a subcommand. Flags and wiring stand here, logic does not.
 
-fn main() {}
+mod cli;
+mod control_plane;
+mod server;
+
+use clap::Parser as _;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    match cli::run(cli::Cli::parse()) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

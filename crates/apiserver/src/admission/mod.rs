@@ -2,12 +2,36 @@
 //!
 //! Where to add one: a file here that implements [`Plugin`], and a line in [`plugins`].
 
-use crate::resources::Served;
+mod default_toleration_seconds;
+mod namespace_lifecycle;
+mod node_restriction;
+mod priority;
+mod service_account;
+
+use crate::resources::{Resources, Served};
 use crate::user::User;
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use serde_json::Value;
 use std::sync::Arc;
+use store::Store;
+
+/// The plugins of a cluster without configuration, in upstream's order.
+pub fn plugins(store: &Arc<dyn Store>, resources: &Resources) -> Vec<Arc<dyn Plugin>> {
+    let mut all: Vec<Arc<dyn Plugin>> = Vec::new();
+    if let Some(plugin) = namespace_lifecycle::NamespaceLifecycle::new(store.clone(), resources) {
+        all.push(Arc::new(plugin));
+    }
+    if let Some(plugin) = service_account::ServiceAccount::new(store.clone(), resources) {
+        all.push(Arc::new(plugin));
+    }
+    all.push(Arc::new(node_restriction::NodeRestriction));
+    if let Some(plugin) = priority::Priority::new(store.clone(), resources) {
+        all.push(Arc::new(plugin));
+    }
+    all.push(Arc::new(default_toleration_seconds::DefaultTolerationSeconds));
+    all
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {

@@ -1,6 +1,8 @@
 //! Authentication: who makes this request?
 
 pub mod impersonation;
+pub mod service_account;
+pub mod x509;
 
 use crate::user::User;
 use apimachinery::status::Status;

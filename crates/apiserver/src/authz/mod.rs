@@ -1,5 +1,10 @@
 //! Authorization: may this user do this? The Node authorizer, then RBAC; `system:masters` may do everything.
 
+pub mod masters;
+pub mod node;
+pub mod rbac;
+pub mod rules;
+
 use crate::request::RequestInfo;
 use crate::user::User;
 use futures::future::BoxFuture;

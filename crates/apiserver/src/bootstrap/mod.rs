@@ -1,1 +1,303 @@
-//! What a new cluster has.
+//! What a new cluster has: namespaces, roles and bindings, priority classes, the `kubernetes` Service. Written at every
+//! start: what is missing is created, rules and subjects that were taken away are put back (upstream's reconciliation),
+//! unless the object says `rbac.authorization.kubernetes.io/autoupdate: "false"`.
+
+mod policy;
+
+use crate::object;
+use crate::registry::{Registry, UpdateOptions, WriteContext};
+use crate::resources::Served;
+use crate::user::{MASTERS, User};
+use api::rbac::v1::PolicyRule;
+use apimachinery::status::Status;
+use futures::future::BoxFuture;
+use policy::{Binding, Role, Rule};
+use serde_json::{Value, json};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// What the `kubernetes` Service points to.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub service_ip: IpAddr,
+    pub service_cidr: String,
+    pub advertise_address: IpAddr,
+    pub secure_port: u16,
+    /// PEM of the client authorities, for aggregated API servers.
+    pub client_ca: String,
+    pub request_header_ca: String,
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(|w| if w == "core" { String::new() } else { w.to_owned() }).collect()
+}
+
+fn policy_rule(rule: &Rule) -> PolicyRule {
+    PolicyRule {
+        verbs: words(rule.verbs),
+        api_groups: words(rule.groups),
+        resources: words(rule.resources),
+        resource_names: words(rule.names),
+        non_resource_urls: words(rule.urls),
+    }
+}
+
+/// The rules of a bootstrap cluster role.
+pub fn rules_of(name: &str) -> Vec<PolicyRule> {
+    let found = policy::CLUSTER_ROLES.iter().find(|r| r.name == name);
+    found.map(|r| r.rules.iter().map(policy_rule).collect()).unwrap_or_default()
+}
+
+/// The rules of a role that takes in those that aggregate to it.
+fn aggregated(name: &str) -> Vec<PolicyRule> {
+    let mut rules: Vec<PolicyRule> = Vec::new();
+    for part in policy::CLUSTER_ROLES.iter().filter(|r| r.aggregate_to == name) {
+        let own = if part.aggregates {
+            aggregated(part.name)
+        } else {
+            part.rules.iter().map(policy_rule).collect()
+        };
+        for rule in own {
+            if !rules.contains(&rule) {
+                rules.push(rule);
+            }
+        }
+    }
+    rules
+}
+
+fn metadata(namespace: &str, name: &str, aggregate_to: &str) -> Value {
+    let mut meta = json!({
+        "name": name,
+        "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
+        "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"},
+    });
+    if !namespace.is_empty() {
+        meta["namespace"] = namespace.into();
+    }
+    if !aggregate_to.is_empty() {
+        meta["labels"][format!("rbac.authorization.k8s.io/aggregate-to-{aggregate_to}")] = "true".into();
+    }
+    meta
+}
+
+fn role(role: &Role) -> Value {
+    let mut value = json!({"metadata": metadata(role.namespace, role.name, role.aggregate_to)});
+    if role.aggregates {
+        let label = format!("rbac.authorization.k8s.io/aggregate-to-{}", role.name);
+        value["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {label: "true"}}]});
+        value["rules"] = json!(aggregated(role.name));
+    } else {
+        value["rules"] = role.rules.iter().map(|r| json!(policy_rule(r))).collect();
+    }
+    value
+}
+
+fn binding(binding: &Binding) -> Value {
+    let subjects: Vec<Value> = binding
+        .subjects
+        .split_whitespace()
+        .map(|s| match s.split_once(':') {
+            Some(("user", name)) => {
+                json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": name})
+            }
+            Some(("group", name)) => {
+                json!({"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": name})
+            }
+            Some((_, account)) => {
+                let (namespace, name) = account.split_once('/').unwrap_or(("", account));
+                json!({"kind": "ServiceAccount", "namespace": namespace, "name": name})
+            }
+            None => Value::Null,
+        })
+        .collect();
+    json!({
+        "metadata": metadata(binding.namespace, binding.name, ""),
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": binding.role_kind, "name": binding.role},
+        "subjects": subjects,
+    })
+}
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+/// What kubeadm adds: administrators by group, and the API server's own rights on kubelets.
+const ADMINS: &[Binding] = &[
+    Binding {
+        namespace: "",
+        name: "kubeadm:cluster-admins",
+        role_kind: "ClusterRole",
+        role: "cluster-admin",
+        subjects: "group:kubeadm:cluster-admins",
+    },
+    Binding {
+        namespace: "",
+        name: "kubeadm:apiserver-kubelet-client",
+        role_kind: "ClusterRole",
+        role: "system:kubelet-api-admin",
+        subjects: "user:kube-apiserver-kubelet-client",
+    },
+];
+
+/// Everything, as (group, resource, object).
+fn objects(config: &Config) -> Vec<(&'static str, &'static str, Value)> {
+    let mut all = Vec::new();
+    for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+        all.push(("", "namespaces", json!({"metadata": {"name": name}})));
+    }
+    let cluster_roles = policy::CLUSTER_ROLES.iter().chain(policy::CONTROLLER_ROLES);
+    all.extend(cluster_roles.map(|r| (RBAC, "clusterroles", role(r))));
+    all.extend(policy::NAMESPACE_ROLES.iter().map(|r| (RBAC, "roles", role(r))));
+    let bindings = policy::CLUSTER_ROLE_BINDINGS.iter().chain(policy::CONTROLLER_ROLE_BINDINGS).chain(ADMINS);
+    all.extend(bindings.map(|b| (RBAC, "clusterrolebindings", binding(b))));
+    all.extend(policy::NAMESPACE_ROLE_BINDINGS.iter().map(|b| (RBAC, "rolebindings", binding(b))));
+    for (name, value, description) in [
+        (
+            "system-node-critical",
+            2_000_001_000_i64,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
+    ] {
+        let class = json!({"metadata": {"name": name}, "value": value, "description": description, "preemptionPolicy": "PreemptLowerPriority"});
+        all.push(("scheduling.k8s.io", "priorityclasses", class));
+    }
+    all.push((
+        "networking.k8s.io",
+        "servicecidrs",
+        json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [config.service_cidr]}}),
+    ));
+    all.push((
+        "",
+        "configmaps",
+        json!({
+            "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+            "data": {
+                "client-ca-file": config.client_ca,
+                "requestheader-client-ca-file": config.request_header_ca,
+                "requestheader-allowed-names": "[\"front-proxy-client\"]",
+                "requestheader-username-headers": "[\"X-Remote-User\"]",
+                "requestheader-group-headers": "[\"X-Remote-Group\"]",
+                "requestheader-extra-headers-prefix": "[\"X-Remote-Extra-\"]",
+            },
+        }),
+    ));
+    all.push(("", "services", json!({
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {
+            "type": "ClusterIP", "clusterIP": config.service_ip.to_string(), "clusterIPs": [config.service_ip.to_string()],
+            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "sessionAffinity": "None",
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": config.secure_port}],
+        },
+    })));
+    let address = config.advertise_address.to_string();
+    all.push(("", "endpoints", json!({
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": config.secure_port, "protocol": "TCP"}]}],
+    })));
+    all.push(("discovery.k8s.io", "endpointslices", json!({
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": config.secure_port, "protocol": "TCP"}],
+    })));
+    all
+}
+
+/// Writes everything; together, so that a few syncs of the store serve all.
+pub async fn run(registry: &Registry, config: &Config) -> Result<(), Status> {
+    let user = User::new("system:apiserver", &[MASTERS]);
+    let all = objects(config);
+    // Namespaces first: what is in them comes after.
+    let (first, rest): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|(_, resource, _)| *resource == "namespaces");
+    for part in [first, rest] {
+        let writes =
+            part.into_iter().map(|(group, resource, value)| ensure(registry, &user, group, resource, value));
+        for result in futures::future::join_all(writes).await {
+            result?;
+        }
+    }
+    Ok(())
+}
+
+async fn ensure(
+    registry: &Registry,
+    user: &User,
+    group: &str,
+    resource: &str,
+    wanted: Value,
+) -> Result<(), Status> {
+    let served: Arc<Served> =
+        registry.resources.preferred(group, resource).cloned().ok_or_else(Status::path_not_found)?;
+    let (namespace, name) = (object::namespace(&wanted).to_owned(), object::name(&wanted).to_owned());
+    let context = WriteContext {
+        user,
+        resource: &served,
+        namespace: &namespace,
+        subresource: "",
+        dry_run: false,
+        field_manager: "kube-apiserver",
+    };
+    match registry.get(&served, &namespace, &name) {
+        Err(status) if status.is_not_found() => {
+            let value = registry.normalise(&served, wanted)?;
+            match registry.create(&context, value).await {
+                Ok(_) => Ok(()),
+                Err(status) if status.is_already_exists() => Ok(()),
+                Err(status) => Err(status),
+            }
+        }
+        Err(status) => Err(status),
+        Ok(current) => {
+            let reconciled = reconcile(current.value.clone(), &wanted, resource);
+            if reconciled == current.value {
+                return Ok(());
+            }
+            let change = move |_: Option<&Value>| {
+                let value = reconciled.clone();
+                Box::pin(std::future::ready(Ok(value))) as BoxFuture<'_, _>
+            };
+            registry.update(&context, &name, UpdateOptions::default(), &change).await.map(|_| ())
+        }
+    }
+}
+
+/// What is wanted, put into what is there; what people added stays.
+fn reconcile(mut current: Value, wanted: &Value, resource: &str) -> Value {
+    match resource {
+        "clusterroles" | "roles" | "clusterrolebindings" | "rolebindings" => {
+            if current["metadata"]["annotations"]["rbac.authorization.kubernetes.io/autoupdate"] == "false" {
+                return current;
+            }
+            if current.get("aggregationRule").is_some() {
+                return current;
+            }
+            for list in ["rules", "subjects"] {
+                for item in wanted[list].as_array().into_iter().flatten() {
+                    let have = current[list].as_array().is_some_and(|l| l.iter().any(|i| i == item));
+                    if !have {
+                        if !current[list].is_array() {
+                            current[list] = json!([]);
+                        }
+                        if let Some(list) = current[list].as_array_mut() {
+                            list.push(item.clone());
+                        }
+                    }
+                }
+            }
+        }
+        "endpoints" => current["subsets"] = wanted["subsets"].clone(),
+        "endpointslices" => {
+            current["endpoints"] = wanted["endpoints"].clone();
+            current["ports"] = wanted["ports"].clone();
+        }
+        "configmaps" => current["data"] = wanted["data"].clone(),
+        "services" => current["spec"]["ports"] = wanted["spec"]["ports"].clone(),
+        _ => {}
+    }
+    current
+}

@@ -8,6 +8,8 @@ mod scale;
 pub mod service_ips;
 pub mod token;
 
+use crate::authn::service_account::ServiceAccountTokens;
+use crate::authz::rbac::Rbac;
 use crate::body::Answer;
 use crate::resources::Served;
 use crate::server::{Call, Server};
@@ -15,12 +17,31 @@ use apimachinery::status::Status;
 use std::sync::Arc;
 
 /// What the rooms need beside the server.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Rooms {
+    /// Signs service-account tokens.
+    pub issuer: Option<Arc<Issuer>>,
+    /// Checks them, for TokenReview.
+    pub tokens: Option<Arc<ServiceAccountTokens>>,
+    /// Lists a user's rules, for SelfSubjectRulesReview.
+    pub rbac: Option<Rbac>,
     /// How the API server shows itself to kubelets.
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
     /// For backends behind `https:` proxies, whose certificates nobody vouches for.
     pub insecure_tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+impl std::fmt::Debug for Rooms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rooms").finish_non_exhaustive()
+    }
+}
+
+/// Who issues service-account tokens, and for whom by default.
+pub struct Issuer {
+    pub name: String,
+    pub audiences: Vec<String>,
+    pub signer: pki::jwt::Signer,
 }
 
 impl Server {

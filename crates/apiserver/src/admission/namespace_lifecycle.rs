@@ -1,0 +1,73 @@
+//! NamespaceLifecycle: nothing is created in a namespace that is missing or going away, and the first three stay.
+
+use super::{Attributes, Operation, Plugin};
+use crate::object;
+use crate::resources::{Resources, Served};
+use apimachinery::gvk::GroupResource;
+use apimachinery::status::{Status, StatusCause};
+use futures::future::BoxFuture;
+use std::sync::Arc;
+use store::Store;
+
+const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
+
+/// Reads namespaces from the store itself, so that it never lags behind.
+pub struct NamespaceLifecycle {
+    pub store: Arc<dyn Store>,
+    pub namespaces: Arc<Served>,
+}
+
+impl NamespaceLifecycle {
+    pub fn new(store: Arc<dyn Store>, resources: &Resources) -> Option<Self> {
+        Some(NamespaceLifecycle { store, namespaces: resources.get("", "v1", "namespaces")?.clone() })
+    }
+
+    fn check(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        if a.operation == Operation::Delete && a.is("", "namespaces") && IMMORTAL.contains(&a.name) {
+            return Err(Status::forbidden(
+                &GroupResource::new("", "namespaces"),
+                a.name,
+                "this namespace may not be deleted",
+            ));
+        }
+        // Only what makes something new in a namespace; reviews are no objects of it.
+        let review = a.is("authorization.k8s.io", "localsubjectaccessreviews");
+        if a.operation != Operation::Create || a.namespace.is_empty() || a.is("", "namespaces") || review {
+            return Ok(());
+        }
+        let key = self.namespaces.key("", a.namespace);
+        let Some(entry) = self.store.pending(&key) else {
+            return Err(self.namespaces.not_found(a.namespace));
+        };
+        let namespace = crate::registry::decode(&self.namespaces, &entry)?.value;
+        if !object::is_being_deleted(&namespace) && namespace["status"]["phase"] != "Terminating" {
+            return Ok(());
+        }
+        let why = format!(
+            "unable to create new content in namespace {} because it is being terminated",
+            a.namespace
+        );
+        let status = Status::forbidden(&a.resource.group_resource(), a.name, why);
+        Err(status.with_cause(StatusCause {
+            reason: "NamespaceTerminating".into(),
+            message: format!("namespace {} is being terminated", a.namespace),
+            field: "metadata.namespace".into(),
+        }))
+    }
+}
+
+impl Plugin for NamespaceLifecycle {
+    fn name(&self) -> &'static str {
+        "NamespaceLifecycle"
+    }
+
+    fn admit<'a>(&'a self, attributes: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(std::future::ready(self.check(attributes)))
+    }
+
+    fn validate<'a>(&'a self, attributes: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
+        // Deletes have no mutating step.
+        let result = if attributes.operation == Operation::Delete { self.check(attributes) } else { Ok(()) };
+        Box::pin(std::future::ready(result))
+    }
+}

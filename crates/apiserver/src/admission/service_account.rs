@@ -1,0 +1,116 @@
+//! ServiceAccount: every pod runs as one, and gets its token, the cluster's CA and its namespace mounted.
+
+use super::{Attributes, Operation, Plugin};
+use crate::resources::{Resources, Served};
+use apimachinery::status::Status;
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use store::Store;
+
+const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+pub struct ServiceAccount {
+    store: Arc<dyn Store>,
+    accounts: Arc<Served>,
+}
+
+impl ServiceAccount {
+    pub fn new(store: Arc<dyn Store>, resources: &Resources) -> Option<Self> {
+        Some(ServiceAccount { store, accounts: resources.get("", "v1", "serviceaccounts")?.clone() })
+    }
+
+    fn forbidden(a: &Attributes<'_>, why: impl std::fmt::Display) -> Status {
+        Status::forbidden(&a.resource.group_resource(), a.name, why)
+    }
+
+    fn admit_pod(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        let applies = a.operation == Operation::Create && a.is("", "pods") && a.subresource.is_empty();
+        let Some(pod) = a.object.as_deref_mut().filter(|_| applies) else { return Ok(()) };
+        let mirror = pod["metadata"]["annotations"].get("kubernetes.io/config.mirror").is_some();
+        if mirror {
+            let wrong = !pod["spec"]["serviceAccountName"].as_str().unwrap_or_default().is_empty();
+            return if wrong {
+                Err(Self::forbidden(a, "a mirror pod may not reference service accounts"))
+            } else {
+                Ok(())
+            };
+        }
+        let mut name = pod["spec"]["serviceAccountName"].as_str().unwrap_or_default().to_owned();
+        if name.is_empty() {
+            name = "default".into();
+            pod["spec"]["serviceAccountName"] = name.as_str().into();
+        }
+        pod["spec"]["serviceAccount"] = name.as_str().into();
+        let namespace = a.namespace.to_owned();
+        let account = match self.store.pending(&self.accounts.key(&namespace, &name)) {
+            Some(entry) => crate::registry::decode(&self.accounts, &entry)?.value,
+            None => {
+                let why = format!(
+                    "error looking up service account {namespace}/{name}: serviceaccount \"{name}\" not found"
+                );
+                return Err(Self::forbidden(a, why));
+            }
+        };
+        let Some(pod) = a.object.as_deref_mut() else { return Ok(()) };
+        let wants = pod["spec"]["automountServiceAccountToken"]
+            .as_bool()
+            .or(account["automountServiceAccountToken"].as_bool())
+            .unwrap_or(true);
+        if wants {
+            mount_token(pod);
+        }
+        let secrets = &account["imagePullSecrets"];
+        if pod["spec"]["imagePullSecrets"].as_array().is_none_or(Vec::is_empty) && secrets.is_array() {
+            pod["spec"]["imagePullSecrets"] = secrets.clone();
+        }
+        Ok(())
+    }
+}
+
+/// Adds the projected volume, and mounts it wherever nothing is mounted at its path yet.
+fn mount_token(pod: &mut Value) {
+    let existing = pod["spec"]["volumes"].as_array().into_iter().flatten();
+    let own = existing
+        .filter_map(|v| v["name"].as_str())
+        .find(|n| n.starts_with("kube-api-access-"))
+        .map(str::to_owned);
+    let name = own.clone().unwrap_or_else(|| apimachinery::rand_name::generate_name("kube-api-access-"));
+    let mut used = false;
+    for list in ["initContainers", "containers"] {
+        for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+            let mounts = container["volumeMounts"].as_array();
+            if mounts.is_some_and(|m| m.iter().any(|m| m["mountPath"] == TOKEN_PATH)) {
+                continue;
+            }
+            used = true;
+            let mount = json!({"name": name, "readOnly": true, "mountPath": TOKEN_PATH});
+            match container["volumeMounts"].as_array_mut() {
+                Some(mounts) => mounts.push(mount),
+                None => container["volumeMounts"] = json!([mount]),
+            }
+        }
+    }
+    if !used || own.is_some() {
+        return;
+    }
+    let volume = json!({"name": name, "projected": {"defaultMode": 420, "sources": [
+        {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}},
+    ]}});
+    match pod["spec"]["volumes"].as_array_mut() {
+        Some(volumes) => volumes.push(volume),
+        None => pod["spec"]["volumes"] = json!([volume]),
+    }
+}
+
+impl Plugin for ServiceAccount {
+    fn name(&self) -> &'static str {
+        "ServiceAccount"
+    }
+
+    fn admit<'a>(&'a self, attributes: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(std::future::ready(self.admit_pod(attributes)))
+    }
+}

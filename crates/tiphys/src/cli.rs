@@ -1,0 +1,105 @@
+//! Subcommands and flags.
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+#[derive(Debug, Parser)]
+#[command(name = "tiphys", about = "Kubernetes, whole, in one binary", version = crate::server::VERSION)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Log verbosity, as upstream's -v.
+    #[arg(short = 'v', long = "v", global = true, default_value_t = 2)]
+    verbosity: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Control plane and node in one process: a cluster of one.
+    Server(Box<Server>),
+    /// Print the administrator's kubeconfig.
+    Kubeconfig {
+        #[command(flatten)]
+        find: Find,
+    },
+    /// Print the version.
+    Version,
+}
+
+/// How a subcommand finds its server.
+#[derive(Debug, Args)]
+pub struct Find {
+    #[arg(long, default_value = "/var/lib/tiphys", global = true)]
+    pub data_dir: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StoreEngine {
+    Embedded,
+    Etcd,
+}
+
+/// The contract that scripts and checks rely on.
+#[derive(Debug, Args)]
+pub struct Server {
+    /// State of the control plane and the embedded runtime.
+    #[arg(long, default_value = "/var/lib/tiphys")]
+    pub data_dir: PathBuf,
+    /// The kubelet's directory [default: /var/lib/kubelet, beneath a data directory that is not the default].
+    #[arg(long)]
+    pub root_dir: Option<PathBuf>,
+    /// The address to listen on.
+    #[arg(long, default_value = "0.0.0.0")]
+    pub bind_address: IpAddr,
+    #[arg(long, default_value_t = 6443)]
+    pub secure_port: u16,
+    /// The node's name [default: the host's].
+    #[arg(long)]
+    pub node_name: Option<String>,
+    /// The node's address [default: that of the default route].
+    #[arg(long)]
+    pub node_ip: Option<IpAddr>,
+    /// Control plane only.
+    #[arg(long)]
+    pub no_node: bool,
+    /// Write the administrator's kubeconfig here, mode 0600.
+    #[arg(long)]
+    pub write_kubeconfig: Option<PathBuf>,
+    #[arg(long, default_value = "10.244.0.0/16")]
+    pub cluster_cidr: String,
+    #[arg(long, default_value = "10.96.0.0/16")]
+    pub service_cidr: String,
+    #[arg(long, default_value = "10.96.0.10")]
+    pub cluster_dns: IpAddr,
+    #[arg(long, default_value = "cluster.local")]
+    pub cluster_domain: String,
+    #[arg(long, value_enum, default_value = "embedded")]
+    pub store: StoreEngine,
+    /// A CRI runtime's socket, unix://…; the embedded runtime when absent.
+    #[arg(long)]
+    pub container_runtime_endpoint: Option<String>,
+    /// Manifests applied at start and kept applied.
+    #[arg(long)]
+    pub manifests: Option<PathBuf>,
+}
+
+/// Runs a subcommand to its end.
+pub fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Server(flags) => {
+            component::logs::init(&component::logs::Options {
+                verbosity: cli.verbosity,
+                ..Default::default()
+            })
+            .map_err(anyhow::Error::msg)?;
+            crate::server::run(*flags)
+        }
+        Command::Kubeconfig { find } => crate::server::print_kubeconfig(&find.data_dir),
+        Command::Version => {
+            println!("tiphys {}", crate::server::VERSION);
+            Ok(())
+        }
+    }
+}

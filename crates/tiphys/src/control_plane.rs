@@ -1,0 +1,228 @@
+//! Wires the API server: store, table, authenticators, authorizers, admission, documents.
+
+use crate::cli::Server as Flags;
+use anyhow::{Context as _, Result};
+use apimachinery::clock::{Clock, SystemClock};
+use apimachinery::validation::parse_cidr_sloppy;
+use apiserver::admission::{self, Chain, Plugin};
+use apiserver::authn::service_account::ServiceAccountTokens;
+use apiserver::authn::x509::X509;
+use apiserver::authz::{masters::Masters, node::NodeAuthorizer, rbac::Rbac};
+use apiserver::bootstrap;
+use apiserver::cache::StoreSource;
+use apiserver::documents::{Documents, Health, VersionInfo};
+use apiserver::inprocess::InProcess;
+use apiserver::registry::Registry;
+use apiserver::resources::Resources;
+use apiserver::rooms::service_ips::ServiceAllocator;
+use apiserver::rooms::{Issuer, Rooms};
+use apiserver::server::Server;
+use apiserver::user::{ALL_AUTHENTICATED, NODES, User};
+use client::{Client, Informers};
+use component::health::{Checks, Latch};
+use pki::tls::{ClientRoots, Slot};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use store::Store;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+/// A running API server.
+pub struct ControlPlane {
+    pub server: Arc<Server>,
+    pub store: Arc<dyn Store>,
+    pub bootstrapped: Latch,
+}
+
+/// The first address of the service range: that of the `kubernetes` Service.
+pub fn first_service_ip(range: &str) -> Result<IpAddr> {
+    let cidr = parse_cidr_sloppy(range).with_context(|| format!("--service-cidr {range:?} is not a CIDR"))?;
+    match cidr.network() {
+        IpAddr::V4(network) => Ok(IpAddr::V4(Ipv4Addr::from_bits(network.to_bits() + 1))),
+        IpAddr::V6(_) => anyhow::bail!("--service-cidr {range:?}: only IPv4 ranges are served"),
+    }
+}
+
+fn version_info() -> VersionInfo {
+    VersionInfo {
+        major: "1".into(),
+        minor: "36".into(),
+        git_version: crate::server::KUBERNETES_VERSION.into(),
+        git_commit: String::new(),
+        git_tree_state: "clean".into(),
+        build_date: "1970-01-01T00:00:00Z".into(),
+        go_version: "none".into(),
+        compiler: "rustc".into(),
+        platform: "linux/amd64".into(),
+    }
+}
+
+fn health(store: &Arc<dyn Store>, metrics: &component::metrics::Registry) -> (Health, Latch) {
+    let [healthz, livez, readyz] =
+        ["healthz", "livez", "readyz"].map(|name| Checks::new(name, Some(metrics)));
+    let bootstrapped = Latch::default();
+    for checks in [&healthz, &livez, &readyz] {
+        checks.add("ping", || Ok(()));
+        let store = store.clone();
+        checks.add("etcd", move || match store.health() {
+            store::Health::Ok => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        checks.add_latch("poststarthook/rbac/bootstrap-roles", &bootstrapped);
+    }
+    (Health { healthz, livez, readyz }, bootstrapped)
+}
+
+fn documents(resources: &Arc<Resources>, bundle: &pki::Bundle, address: &str) -> Result<Documents> {
+    let served = resources.clone();
+    let keys = pki::public_key::jwks(std::slice::from_ref(bundle.service_account.public()))?;
+    let openid = serde_json::json!({
+        "issuer": ISSUER,
+        "jwks_uri": format!("https://{address}/openid/v1/jwks"),
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": [bundle.service_account.jws_algorithm()],
+    });
+    Ok(Documents::new(
+        api::table(),
+        &move |row| served.serves(&row.group, &row.version),
+        address,
+        version_info(),
+        serde_json::to_vec(&keys)?.into(),
+        openid.to_string().into(),
+    ))
+}
+
+/// Builds the server, brings up its caches, writes what every cluster has, and begins to serve.
+pub async fn start(
+    flags: &Flags,
+    bundle: &pki::Bundle,
+    node_ip: IpAddr,
+    listener: TcpListener,
+    shutdown: &CancellationToken,
+) -> Result<ControlPlane> {
+    let directory = flags.data_dir.join("store");
+    let opened =
+        tokio::task::spawn_blocking(move || store::embedded::Embedded::open(directory, Default::default()));
+    let store: Arc<dyn Store> = opened.await?.context("opening the store")?;
+    let resources = Arc::new(Resources::new(api::table(), &[]));
+    let metrics = Arc::new(component::metrics::Registry::new());
+    component::process::register(&metrics);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+
+    let mut plugins: Vec<Arc<dyn Plugin>> = admission::plugins(&store, &resources);
+    let allocator = ServiceAllocator::new(store.clone(), &flags.service_cidr).map_err(anyhow::Error::msg)?;
+    plugins.push(Arc::new(allocator));
+    let registry = Arc::new(Registry {
+        store: store.clone(),
+        resources: resources.clone(),
+        admission: Chain::new(plugins),
+        clock: clock.clone(),
+        event_ttl: std::time::Duration::from_secs(3600),
+        gates: Arc::new(|_| true),
+    });
+
+    let source = StoreSource { store: store.clone(), resources: resources.clone() };
+    let informers = Informers::from_source(Arc::new(source), shutdown.clone());
+    let rbac = Rbac::new(&informers);
+    let node = NodeAuthorizer::new(&informers);
+    let tokens = Arc::new(ServiceAccountTokens {
+        registry: registry.clone(),
+        verifier: pki::jwt::Verifier::new(vec![bundle.service_account.public().clone()]),
+        issuer: ISSUER.into(),
+        audiences: vec![ISSUER.into()],
+    });
+    let ca = bundle.cluster_ca.certificate.to_pem();
+    let identity = Slot::of(&bundle.apiserver_kubelet_client)?;
+    let rooms = Rooms {
+        issuer: Some(Arc::new(Issuer {
+            name: ISSUER.into(),
+            audiences: vec![ISSUER.into()],
+            signer: pki::jwt::Signer::new(pki::PrivateKey::from_pem(
+                bundle.service_account.to_pem().as_bytes(),
+            )?),
+        })),
+        tokens: Some(tokens.clone()),
+        rbac: Some(rbac.clone()),
+        kubelet_tls: Some(Arc::new(pki::tls::client_config(
+            &pki::tls::Trust::pem(ca.as_bytes())?,
+            Some(identity),
+            &[b"http/1.1"],
+        )?)),
+        insecure_tls: Some(Arc::new(pki::tls::client_config(
+            &pki::tls::Trust::Anyone,
+            None,
+            &[b"http/1.1"],
+        )?)),
+    };
+    let (health, bootstrapped) = health(&store, &metrics);
+    let address = format!("{node_ip}:{}", flags.secure_port);
+    let server = Arc::new(Server {
+        registry: registry.clone(),
+        authenticators: vec![
+            Arc::new(X509 {
+                roots: ClientRoots::new(std::slice::from_ref(&bundle.cluster_ca.certificate))?,
+                clock,
+            }),
+            tokens,
+        ],
+        authorizers: vec![Arc::new(Masters), Arc::new(rbac.clone()), Arc::new(node)],
+        rooms,
+        events: Default::default(),
+        documents: documents(&resources, bundle, &address)?,
+        health,
+        metrics,
+        shutdown: shutdown.clone(),
+    });
+    bootstrap::run(
+        &registry,
+        &bootstrap::Config {
+            service_ip: first_service_ip(&flags.service_cidr)?,
+            service_cidr: flags.service_cidr.clone(),
+            advertise_address: node_ip,
+            secure_port: flags.secure_port,
+            client_ca: ca,
+            request_header_ca: bundle.front_proxy_ca.certificate.to_pem(),
+        },
+    )
+    .await
+    .map_err(|status| anyhow::anyhow!("writing what every cluster has: {status}"))?;
+    rbac.synced().await;
+    bootstrapped.done();
+
+    let tls = pki::tls::server_config(
+        Slot::of(&bundle.apiserver)?,
+        std::slice::from_ref(&bundle.cluster_ca.certificate),
+        pki::tls::ALPN_ALL,
+    )?;
+    tokio::spawn(apiserver::serve::serve(server.clone(), listener, Arc::new(tls)));
+    Ok(ControlPlane { server, store, bootstrapped })
+}
+
+impl ControlPlane {
+    /// An in-process client of a user, who has the rights that the cluster gives that user and no more.
+    fn client(&self, name: &str, groups: &[&str]) -> Client {
+        let mut user = User::new(name, groups);
+        user.groups.push(ALL_AUTHENTICATED.into());
+        let agent = name.rsplit(':').next().unwrap_or(name).to_owned();
+        Client::new(Arc::new(InProcess::new(self.server.clone(), user)), &agent)
+    }
+
+    /// A component of the control plane, `system:kube-scheduler`.
+    pub fn component(&self, name: &str) -> Client {
+        self.client(name, &[])
+    }
+
+    /// A controller, as its service account.
+    pub fn controller(&self, name: &str) -> Client {
+        let user = format!("system:serviceaccount:kube-system:{name}");
+        self.client(&user, &["system:serviceaccounts", "system:serviceaccounts:kube-system"])
+    }
+
+    /// The kubelet of a node.
+    pub fn node(&self, name: &str) -> Client {
+        self.client(&format!("system:node:{name}"), &[NODES]).named("kubelet")
+    }
+}

@@ -1,0 +1,97 @@
+//! `tiphys server`: control plane and node in one process.
+
+use crate::cli::{Server as Flags, StoreEngine};
+use crate::control_plane::{self, ControlPlane};
+use anyhow::{Context as _, Result, bail};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"), " (Kubernetes v1.36.2)");
+pub const KUBERNETES_VERSION: &str = "v1.36.2";
+/// How long components may take to stop.
+const STOP: Duration = Duration::from_secs(20);
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(flags: Flags) -> Result<()> {
+    pki::tls::install_provider();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    runtime.block_on(async {
+        let shutdown = component::shutdown::on_signal().context("listening for signals")?;
+        serve(flags, shutdown).await
+    })
+}
+
+async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
+    if flags.store == StoreEngine::Etcd {
+        bail!("--store etcd is not built yet: the embedded store is the only engine of this version");
+    }
+    let node_ip = match flags.node_ip {
+        Some(ip) => ip,
+        None => default_address().context("finding this machine's address; give it with --node-ip")?,
+    };
+    let node_name = match &flags.node_name {
+        Some(name) => name.clone(),
+        None => std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .context("reading the host name")?
+            .trim()
+            .to_lowercase(),
+    };
+    pki::files::private_dir(&flags.data_dir)
+        .with_context(|| format!("making {}", flags.data_dir.display()))?;
+    let service_ip = control_plane::first_service_ip(&flags.service_cidr)?;
+    let mut params = pki::bundle::Params::new(&node_name, &[node_ip], &[service_ip]);
+    params.cluster_domain = flags.cluster_domain.clone();
+    let bundle =
+        pki::Bundle::ensure(&flags.data_dir.join("pki"), &params).context("preparing certificates")?;
+    let address = SocketAddr::new(flags.bind_address, flags.secure_port);
+    let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
+
+    let url = format!("https://{node_ip}:{}", flags.secure_port);
+    let kubeconfig = bundle.kubeconfig(&url, &bundle.admin);
+    kubeconfig
+        .save(&flags.data_dir.join("admin.kubeconfig"))
+        .context("writing the administrator's kubeconfig")?;
+    if let Some(path) = &flags.write_kubeconfig {
+        kubeconfig.save(path).with_context(|| format!("writing {}", path.display()))?;
+    }
+
+    // The API server outlives the components, so that they can say goodbye.
+    let server_shutdown = CancellationToken::new();
+    let plane = control_plane::start(&flags, &bundle, node_ip, listener, &server_shutdown).await?;
+    tracing::info!(%url, "the API server is ready");
+    let components = TaskTracker::new();
+    start_components(&plane, &components, &shutdown);
+    components.close();
+    shutdown.cancelled().await;
+    tracing::info!("stopping");
+    if tokio::time::timeout(STOP, components.wait()).await.is_err() {
+        tracing::warn!("some components did not stop in time");
+    }
+    server_shutdown.cancel();
+    plane.store.close().await;
+    Ok(())
+}
+
+fn start_components(plane: &ControlPlane, components: &TaskTracker, shutdown: &CancellationToken) {
+    components.spawn(scheduler::run(plane.component("system:kube-scheduler"), shutdown.clone()));
+}
+
+/// The address from which this machine would reach others. Nothing is sent.
+fn default_address() -> Result<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.connect("192.0.2.1:9")?;
+    Ok(socket.local_addr()?.ip())
+}
+
+/// Prints the administrator's kubeconfig of the server whose data is in `data_dir`.
+pub fn print_kubeconfig(data_dir: &Path) -> Result<()> {
+    let path = data_dir.join("admin.kubeconfig");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    print!("{text}");
+    Ok(())
+}
