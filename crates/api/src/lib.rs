@@ -10,7 +10,7 @@ mod rows;
 
 pub use byte_string::ByteString;
 pub use kind::Kind;
-pub use rows::{proto_only, table};
+pub use rows::{proto_only, protobuf, table};
 
 /// What the generated structs are made of.
 mod prelude {

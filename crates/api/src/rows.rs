@@ -1,6 +1,7 @@
 //! The table of the built-in kinds: static rows made by `build.rs`, indexed once.
 
 use schema::Table;
+use schema::protobuf::Codec;
 use schema::row::ProtoField;
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -21,6 +22,13 @@ static TABLE: LazyLock<Table> =
 /// The table of Kubernetes v1.36.
 pub fn table() -> &'static Table {
     &TABLE
+}
+
+static CODEC: LazyLock<Codec> = LazyLock::new(|| Codec::new(table(), proto_only));
+
+/// The protobuf codec of the built-in kinds.
+pub fn protobuf() -> &'static Codec {
+    &CODEC
 }
 
 /// The fields of a protobuf message that has no JSON schema of its own.

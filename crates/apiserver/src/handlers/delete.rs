@@ -25,6 +25,10 @@ async fn options(call: &Call) -> Result<DeleteOptions, Status> {
             orphan_dependents: query.get("orphanDependents").map(|_| query.flag("orphanDependents")),
             ..Default::default()
         }
+    } else if super::media(call) == "application/vnd.kubernetes.protobuf" {
+        let ty = api::table().kind("", "v1", "DeleteOptions").ok_or_else(Status::path_not_found)?;
+        let value = api::protobuf().decode(ty, &bytes).map_err(|e| Status::bad_request(e.to_string()))?;
+        serde_json::from_value(value).map_err(|e| Status::bad_request(e.to_string()))?
     } else if schema::decode::looks_like_json(&bytes) {
         serde_json::from_slice(&bytes).map_err(|e| Status::bad_request(e.to_string()))?
     } else {

@@ -9,7 +9,7 @@ mod write;
 
 pub use patch::Patch;
 pub use respond::{Form, form};
-pub(crate) use write::media;
+pub(crate) use write::{media, read_kind};
 
 use crate::body::Answer;
 use crate::registry::WriteContext;

@@ -48,6 +48,39 @@ fn undecodable(resource: &Served, error: &DecodeError) -> Status {
     Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {error}"))
 }
 
+/// Decodes a body of any accepted media type as a type of the table.
+fn decode_as(
+    table: &'static schema::Table,
+    ty: schema::TypeId,
+    media: &str,
+    bytes: &Bytes,
+    validation: FieldValidation,
+) -> Result<Result<Decoded, DecodeError>, Status> {
+    Ok(match media {
+        "" | "application/json" => decode::json(table, ty, bytes, validation),
+        "application/yaml" => {
+            let text = std::str::from_utf8(bytes).map_err(|e| Status::bad_request(e.to_string()))?;
+            decode::yaml(table, ty, text, validation)
+        }
+        "application/vnd.kubernetes.protobuf" => {
+            let decoded = api::protobuf().decode(ty, bytes);
+            decoded.and_then(|value| decode::normalise(table, ty, value, FieldValidation::Ignore))
+        }
+        _ => return Err(Status::unsupported_media_type(&MEDIA)),
+    })
+}
+
+/// Reads the body of a request whose object is not stored: a review, a binding, options.
+pub(crate) async fn read_kind(call: &Call, group: &str, version: &str, kind: &str) -> Result<Value, Status> {
+    let bytes = call.body.read().await?;
+    let table = api::table();
+    let ty = table.kind(group, version, kind).ok_or_else(Status::path_not_found)?;
+    let decoded = decode_as(table, ty, &media(call), &bytes, FieldValidation::Ignore)?;
+    decoded.map(|d| d.value).map_err(|e| {
+        Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {e}"))
+    })
+}
+
 /// Decodes a body as an object of the served version and brings it to the hub version.
 pub(crate) fn decode_object(
     resource: &Served,
@@ -55,17 +88,7 @@ pub(crate) fn decode_object(
     bytes: &Bytes,
 ) -> Result<(Value, Vec<String>), Status> {
     let validation = field_validation(call)?;
-    let yaml = match media(call).as_str() {
-        "" | "application/json" => false,
-        "application/yaml" => true,
-        _ => return Err(Status::unsupported_media_type(&MEDIA)),
-    };
-    let decoded = if yaml {
-        let text = std::str::from_utf8(bytes).map_err(|e| Status::bad_request(e.to_string()))?;
-        decode::yaml(resource.table, resource.ty, text, validation)
-    } else {
-        decode::json(resource.table, resource.ty, bytes, validation)
-    };
+    let decoded = decode_as(resource.table, resource.ty, &media(call), bytes, validation)?;
     let Decoded { mut value, strict } = decoded.map_err(|e| undecodable(resource, &e))?;
     if validation == FieldValidation::Strict && !strict.is_empty() {
         return Err(undecodable(resource, &DecodeError(decode::strict_message(&strict))));

@@ -17,8 +17,7 @@ use std::sync::Arc;
 const VIOLATION: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
 
 pub(crate) async fn create(server: &Server, pods: &Arc<Served>, call: Call) -> Result<Answer, Status> {
-    let bytes = call.body.read().await?;
-    let eviction: Value = serde_json::from_slice(&bytes).map_err(|e| Status::bad_request(e.to_string()))?;
+    let eviction = handlers::read_kind(&call, "policy", "v1", "Eviction").await?;
     let name = call.info.name.clone();
     if object::name(&eviction) != name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));

@@ -12,10 +12,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(crate) async fn create(server: &Server, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
-    let bytes = call.body.read().await?;
-    let decoded =
-        schema::decode::json(resource.table, resource.ty, &bytes, schema::decode::FieldValidation::Ignore);
-    let mut review = decoded.map_err(|e| Status::bad_request(e.to_string()))?.value;
+    let row = resource.row;
+    let mut review = crate::handlers::read_kind(&call, &row.group, &row.version, &row.kind).await?;
     review["kind"] = resource.row.kind.as_ref().into();
     review["apiVersion"] = resource.api_version.as_str().into();
     let status = match resource.row.kind.as_ref() {

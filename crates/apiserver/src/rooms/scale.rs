@@ -49,14 +49,12 @@ pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -
         let stored = server.registry.get(resource, &call.info.namespace, &name)?;
         return Ok(body::document(StatusCode::OK, &scale_of(&stored.value)));
     }
-    let bytes = call.body.read().await?;
-    let patch = match call.info.verb.as_str() {
-        "patch" => Some(Patch::parse(&handlers::media(&call), bytes.clone(), &call, resource)?),
-        _ => None,
-    };
-    let put: Option<Value> = match patch {
-        Some(_) => None,
-        None => Some(serde_json::from_slice(&bytes).map_err(|e| Status::bad_request(e.to_string()))?),
+    let (patch, put) = match call.info.verb.as_str() {
+        "patch" => {
+            let bytes = call.body.read().await?;
+            (Some(Patch::parse(&handlers::media(&call), bytes, &call, resource)?), None)
+        }
+        _ => (None, Some(handlers::read_kind(&call, "autoscaling", "v1", "Scale").await?)),
     };
     let context = handlers::context(&call, resource)?;
     let change = |current: Option<&Value>| {

@@ -22,9 +22,8 @@ pub(crate) async fn create(server: &Server, accounts: &Arc<Served>, call: Call) 
     let Some(issuer) = server.rooms.issuer.clone() else {
         return Err(Status::service_unavailable("this API server issues no tokens"));
     };
-    let bytes = call.body.read().await?;
-    let mut request: Value =
-        serde_json::from_slice(&bytes).map_err(|e| Status::bad_request(e.to_string()))?;
+    let mut request =
+        crate::handlers::read_kind(&call, "authentication.k8s.io", "v1", "TokenRequest").await?;
     let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
     let account = server.registry.get(accounts, namespace, name)?.value;
     let asked = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT);
