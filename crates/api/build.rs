@@ -281,7 +281,7 @@ fn snake(name: &str) -> String {
     let mut out = String::new();
     for (i, c) in chars.iter().enumerate() {
         if c.is_uppercase() {
-            let before = i > 0 && chars[i - 1].is_lowercase() || i > 0 && chars[i - 1].is_ascii_digit();
+            let before = i > 0 && (chars[i - 1].is_lowercase() || chars[i - 1].is_ascii_digit());
             // `podIPs` is one acronym with a plural s: pod_ips.
             let plural = chars.get(i + 1) == Some(&'s') && chars.get(i + 2).is_none_or(|n| n.is_uppercase());
             let after = i > 0
@@ -311,12 +311,12 @@ fn element(t: &str) -> &str {
     t
 }
 
-fn rust_type(t: &str, own: &str) -> String {
+fn rust_type(t: &str) -> String {
     if let Some(rest) = t.strip_prefix("[]") {
-        return format!("Vec<{}>", rust_type(rest, own));
+        return format!("Vec<{}>", rust_type(rest));
     }
     if let Some(rest) = t.strip_prefix("{}") {
-        return format!("BTreeMap<String, {}>", rust_type(rest, own));
+        return format!("BTreeMap<String, {}>", rust_type(rest));
     }
     match t {
         "string" => "String".into(),
@@ -410,7 +410,7 @@ fn structs(facts: &Value) -> String {
         for f in fields.iter_mut() {
             let (n, ty) = (s(f, "n").to_owned(), s(f, "t").to_owned());
             let pointer = f["ptr"] == true;
-            let mut rust = rust_type(&ty, name);
+            let mut rust = rust_type(&ty);
             let refers = types.get(ty.as_str()).is_some_and(|t| t.get("fields").is_some());
             let scalar_value = rust == "Value";
             let mut attrs = vec![format!("rename = {n:?}")];

@@ -17,7 +17,17 @@ fn main() {
     let build = out.join("shim-build");
     let mut cargo = Command::new(env::var_os("CARGO").expect("cargo sets CARGO"));
     cargo
-        .args(["build", "--quiet", "--offline", "--profile", "shim", "--bin", "tiphys-shim", "--target", &target])
+        .args([
+            "build",
+            "--quiet",
+            "--offline",
+            "--profile",
+            "shim",
+            "--bin",
+            "tiphys-shim",
+            "--target",
+            &target,
+        ])
         .arg("--manifest-path")
         .arg(shim.join("Cargo.toml"))
         .arg("--target-dir")
@@ -25,8 +35,10 @@ fn main() {
     // What the outer build was told (clippy's wrapper, coverage, sanitizers, a profile's settings) is not for this one.
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
-        let outer = ["CARGO_PROFILE_", "CARGO_TARGET_", "CARGO_BUILD_", "CARGO_FEATURE_", "CARGO_CFG_", "CARGO_PKG_"];
-        let exact = ["RUSTC", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_ENCODED_RUSTFLAGS", "CLIPPY_ARGS"];
+        let outer =
+            ["CARGO_PROFILE_", "CARGO_TARGET_", "CARGO_BUILD_", "CARGO_FEATURE_", "CARGO_CFG_", "CARGO_PKG_"];
+        let exact =
+            ["RUSTC", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_ENCODED_RUSTFLAGS", "CLIPPY_ARGS"];
         if outer.iter().any(|prefix| text.starts_with(prefix)) || exact.contains(&text.as_ref()) {
             cargo.env_remove(&name);
         }

@@ -121,13 +121,13 @@ impl RequestInfo {
             watched = true;
             rest = &rest[1..];
         }
-        if rest.first().is_some_and(|p| p == "namespaces") {
-            if let Some(namespace) = rest.get(1) {
-                info.namespace = namespace.clone();
-                // `namespaces/x/status` and `…/finalize` are the namespace's own subresources.
-                if rest.len() > 2 && !matches!(rest[2].as_str(), "status" | "finalize") {
-                    rest = &rest[2..];
-                }
+        if rest.first().is_some_and(|p| p == "namespaces")
+            && let Some(namespace) = rest.get(1)
+        {
+            info.namespace = namespace.clone();
+            // `namespaces/x/status` and `…/finalize` are the namespace's own subresources.
+            if rest.len() > 2 && !matches!(rest[2].as_str(), "status" | "finalize") {
+                rest = &rest[2..];
             }
         }
         info.resource = rest.first().cloned().unwrap_or_default();

@@ -1,5 +1,6 @@
 //! The generic path, driven through the in-process transport over the embedded store: every stored kind of the table is
 //! created, read, listed, changed in every way, watched and deleted, by schema alone.
+#![allow(clippy::unwrap_used)]
 
 use apimachinery::clock::SystemClock;
 use apiserver::admission::Chain;

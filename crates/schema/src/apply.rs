@@ -343,7 +343,7 @@ impl<'a> Request<'a> {
         &self,
         old: &Value,
         new: &Value,
-        entries: &mut Vec<Entry>,
+        entries: &mut [Entry],
         own: Option<usize>,
     ) -> (Comparison, Vec<(usize, FieldSet)>) {
         let compared = self.typed().compare(old, new);

@@ -79,7 +79,7 @@ impl Client {
     fn message(&mut self) -> io::Result<(Message, Vec<OwnedFd>)> {
         let mut buffer = [0; 16384];
         loop {
-            if let Some(whole) = self.decoder.next()? {
+            if let Some(whole) = self.decoder.next_message()? {
                 return Ok(whole);
             }
             let (count, fds) = codec::receive(self.socket.as_fd(), &mut buffer)?;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 const SECONDS: i64 = 300;
 
 #[derive(Debug)]
-pub struct DefaultTolerationSeconds;
+pub(super) struct DefaultTolerationSeconds;
 
 fn add(pod: &mut Value) {
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {

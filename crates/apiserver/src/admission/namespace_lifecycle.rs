@@ -12,13 +12,13 @@ use store::Store;
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
 /// Reads namespaces from the store itself, so that it never lags behind.
-pub struct NamespaceLifecycle {
-    pub store: Arc<dyn Store>,
-    pub namespaces: Arc<Served>,
+pub(super) struct NamespaceLifecycle {
+    store: Arc<dyn Store>,
+    namespaces: Arc<Served>,
 }
 
 impl NamespaceLifecycle {
-    pub fn new(store: Arc<dyn Store>, resources: &Resources) -> Option<Self> {
+    pub(super) fn new(store: Arc<dyn Store>, resources: &Resources) -> Option<Self> {
         Some(NamespaceLifecycle { store, namespaces: resources.get("", "v1", "namespaces")?.clone() })
     }
 

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 
 #[derive(Debug)]
-pub struct NodeRestriction;
+pub(super) struct NodeRestriction;
 
 /// Labels under reserved domains that a kubelet may set on its node.
 const OWN_LABELS: [&str; 12] = [

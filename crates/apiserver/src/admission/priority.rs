@@ -8,13 +8,13 @@ use serde_json::Value;
 use std::sync::Arc;
 use store::Store;
 
-pub struct Priority {
+pub(super) struct Priority {
     store: Arc<dyn Store>,
     classes: Arc<Served>,
 }
 
 impl Priority {
-    pub fn new(store: Arc<dyn Store>, resources: &Resources) -> Option<Self> {
+    pub(super) fn new(store: Arc<dyn Store>, resources: &Resources) -> Option<Self> {
         Some(Priority {
             store,
             classes: resources.get("scheduling.k8s.io", "v1", "priorityclasses")?.clone(),

@@ -10,13 +10,13 @@ use store::Store;
 
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-pub struct ServiceAccount {
+pub(super) struct ServiceAccount {
     store: Arc<dyn Store>,
     accounts: Arc<Served>,
 }
 
 impl ServiceAccount {
-    pub fn new(store: Arc<dyn Store>, resources: &Resources) -> Option<Self> {
+    pub(super) fn new(store: Arc<dyn Store>, resources: &Resources) -> Option<Self> {
         Some(ServiceAccount { store, accounts: resources.get("", "v1", "serviceaccounts")?.clone() })
     }
 

@@ -3,7 +3,7 @@
 
 /// A rule of a role.
 #[derive(Debug, Clone, Copy)]
-pub struct Rule {
+pub(super) struct Rule {
     pub verbs: &'static str,
     pub groups: &'static str,
     pub resources: &'static str,
@@ -13,7 +13,7 @@ pub struct Rule {
 
 /// A role; in a namespace when that is not empty.
 #[derive(Debug, Clone, Copy)]
-pub struct Role {
+pub(super) struct Role {
     pub namespace: &'static str,
     pub name: &'static str,
     /// `admin`, `edit` or `view`: the role that takes these rules in.
@@ -25,7 +25,7 @@ pub struct Role {
 
 /// A binding of a role; subjects are `user:…`, `group:…` or `sa:namespace/name`, separated by spaces.
 #[derive(Debug, Clone, Copy)]
-pub struct Binding {
+pub(super) struct Binding {
     pub namespace: &'static str,
     pub name: &'static str,
     pub role_kind: &'static str,
@@ -82,7 +82,7 @@ const fn binding_in(
 }
 
 /// Roles of users, components and discovery.
-pub const CLUSTER_ROLES: &[Role] = &[
+pub(super) const CLUSTER_ROLES: &[Role] = &[
     part("admin", "", true, &[]),
     role("cluster-admin", &[rule("*", "*", "*"), urls("*", "*")]),
     part("edit", "admin", true, &[]),
@@ -399,7 +399,7 @@ pub const CLUSTER_ROLES: &[Role] = &[
 ];
 
 /// Roles of the controllers, one each.
-pub const CONTROLLER_ROLES: &[Role] = &[
+pub(super) const CONTROLLER_ROLES: &[Role] = &[
     role(
         "system:controller:attachdetach-controller",
         &[
@@ -785,7 +785,7 @@ pub const CONTROLLER_ROLES: &[Role] = &[
 ];
 
 /// Roles within system namespaces.
-pub const NAMESPACE_ROLES: &[Role] = &[
+pub(super) const NAMESPACE_ROLES: &[Role] = &[
     within(
         "kube-public",
         "system:controller:bootstrap-signer",
@@ -833,7 +833,7 @@ pub const NAMESPACE_ROLES: &[Role] = &[
 ];
 
 /// Who has the cluster roles.
-pub const CLUSTER_ROLE_BINDINGS: &[Binding] = &[
+pub(super) const CLUSTER_ROLE_BINDINGS: &[Binding] = &[
     binding("cluster-admin", "cluster-admin", "group:system:masters"),
     binding("system:basic-user", "system:basic-user", "group:system:authenticated"),
     binding("system:discovery", "system:discovery", "group:system:authenticated"),
@@ -861,7 +861,7 @@ pub const CLUSTER_ROLE_BINDINGS: &[Binding] = &[
 ];
 
 /// Each controller's service account has its role.
-pub const CONTROLLER_ROLE_BINDINGS: &[Binding] = &[
+pub(super) const CONTROLLER_ROLE_BINDINGS: &[Binding] = &[
     binding(
         "system:controller:attachdetach-controller",
         "system:controller:attachdetach-controller",
@@ -1060,7 +1060,7 @@ pub const CONTROLLER_ROLE_BINDINGS: &[Binding] = &[
 ];
 
 /// Who has the roles within system namespaces.
-pub const NAMESPACE_ROLE_BINDINGS: &[Binding] = &[
+pub(super) const NAMESPACE_ROLE_BINDINGS: &[Binding] = &[
     binding_in(
         "kube-public",
         "system:controller:bootstrap-signer",

@@ -85,7 +85,7 @@ const AGE: Column = Column {
 };
 
 /// The column definitions of a resource's table.
-pub fn columns(resource: &Served) -> Value {
+pub(super) fn columns(resource: &Served) -> Value {
     let own = resource.strategy.columns();
     let all: &[Column] = if own.is_empty() { &[NAME, AGE] } else { own };
     let one = |c: &Column| json!({"name": c.name, "type": c.ty, "format": c.format, "description": c.description, "priority": c.priority});
@@ -93,7 +93,7 @@ pub fn columns(resource: &Served) -> Value {
 }
 
 /// One row: its cells, and as much of the object as is wanted. `object` is in the hub version.
-pub fn row(resource: &Served, object: &Value, include: Include, now: Time) -> Value {
+pub(super) fn row(resource: &Served, object: &Value, include: Include, now: Time) -> Value {
     let cells = if resource.strategy.columns().is_empty() {
         vec![object["metadata"]["name"].clone(), object["metadata"]["creationTimestamp"].clone()]
     } else {
@@ -107,12 +107,12 @@ pub fn row(resource: &Served, object: &Value, include: Include, now: Time) -> Va
 }
 
 /// An object's metadata alone.
-pub fn partial(object: &Value) -> Value {
+pub(super) fn partial(object: &Value) -> Value {
     json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
 }
 
 /// A table around rows.
-pub fn table(columns: Option<Value>, metadata: Value, rows: Vec<Value>) -> Value {
+pub(super) fn table(columns: Option<Value>, metadata: Value, rows: Vec<Value>) -> Value {
     json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": columns.unwrap_or(Value::Null), "rows": rows})
 }
 

@@ -23,7 +23,7 @@ fn name_errors(resource: &Served, name: &str) -> Vec<String> {
 }
 
 /// All that is wrong with the metadata of an object.
-pub fn validate(resource: &Served, value: &Value) -> ErrorList {
+pub(super) fn validate(resource: &Served, value: &Value) -> ErrorList {
     let mut errors = ErrorList::default();
     let path = Path::new("metadata");
     let generate_name = object::meta_str(value, "generateName");
@@ -129,7 +129,7 @@ fn owner_references(errors: &mut ErrorList, path: &Path, references: Option<&Val
 }
 
 /// All that is wrong with a change of metadata.
-pub fn validate_update(value: &Value, old: &Value) -> ErrorList {
+pub(super) fn validate_update(value: &Value, old: &Value) -> ErrorList {
     let mut errors = ErrorList::default();
     let path = Path::new("metadata");
     let immutable = "field is immutable";

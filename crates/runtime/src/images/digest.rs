@@ -57,7 +57,7 @@ impl From<Digest> for String {
 }
 
 /// Hex of random or hashed bytes.
-pub(crate) fn to_hex(bytes: &[u8]) -> String {
+fn to_hex(bytes: &[u8]) -> String {
     bytes
         .iter()
         .flat_map(|b| [b >> 4, b & 15])
@@ -67,16 +67,16 @@ pub(crate) fn to_hex(bytes: &[u8]) -> String {
 
 /// Computes a digest piece by piece.
 #[derive(Debug, Clone, Default)]
-pub struct Hasher(Sha256);
+pub(crate) struct Hasher(Sha256);
 
 impl Hasher {
     /// Adds bytes.
-    pub fn update(&mut self, bytes: &[u8]) {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
     /// The digest of everything added.
-    pub fn finish(self) -> Digest {
+    pub(crate) fn finish(self) -> Digest {
         Digest(format!("sha256:{}", to_hex(&self.0.finalize())))
     }
 }

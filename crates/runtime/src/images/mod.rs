@@ -24,11 +24,10 @@ mod tree;
 mod tests;
 
 pub use digest::Digest;
-pub(crate) use digest::to_hex;
 pub use error::{Error, Result};
 pub use layer::Limits;
 pub use reference::Reference;
-pub(crate) use snapshots::Usage;
+pub use snapshots::Usage;
 
 use crate::disk::{self, Durability};
 use crate::keyed::Keyed;
@@ -185,7 +184,7 @@ impl Images {
     }
 
     /// What all unpacked layers take.
-    pub(crate) fn usage(&self) -> Usage {
+    pub fn usage(&self) -> Usage {
         let chains: HashSet<Digest> =
             self.state.lock().images.values().flat_map(|image| image.chain.clone()).collect();
         chains
@@ -291,7 +290,9 @@ impl Images {
         self.change(|images| {
             for image in images.values_mut() {
                 // A tag names one image: the newest.
-                names.iter().filter_map(Reference::tagged).for_each(|tag| drop(image.tags.remove(&tag)));
+                names.iter().filter_map(Reference::tagged).for_each(|tag| {
+                    image.tags.remove(&tag);
+                });
             }
             let image = images.entry(id.clone()).or_insert_with(|| Image {
                 id: id.clone(),
@@ -315,7 +316,9 @@ impl Images {
         let tag = Reference::parse(name)?.tagged().ok_or_else(|| Error::Reference(name.to_owned()))?;
         let id = self.find(image).ok_or_else(|| Error::NotFound(image.to_owned()))?.id;
         self.change(|images| {
-            images.values_mut().for_each(|image| drop(image.tags.remove(&tag)));
+            for image in images.values_mut() {
+                image.tags.remove(&tag);
+            }
             images.get_mut(&id).map(|image| image.tags.insert(tag)).is_some()
         })?;
         Ok(())
@@ -352,10 +355,11 @@ impl Images {
         for chain in self.snapshots.list() {
             // Somebody may have pinned it since; pins are taken for what is in `images` or about to be checked.
             let pinned = || self.state.lock().pins.values().any(|pins| pins.contains(&chain));
-            if !needed.contains(&chain) && !pinned() {
-                if let Err(error) = self.snapshots.remove(&chain) {
-                    tracing::warn!(layer = %chain, %error, "could not remove a layer");
-                }
+            if !needed.contains(&chain)
+                && !pinned()
+                && let Err(error) = self.snapshots.remove(&chain)
+            {
+                tracing::warn!(layer = %chain, %error, "could not remove a layer");
             }
         }
     }

@@ -18,9 +18,9 @@ use std::sync::mpsc;
 
 /// What a snapshot takes on disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Usage {
-    pub(crate) bytes: u64,
-    pub(crate) inodes: u64,
+pub struct Usage {
+    pub bytes: u64,
+    pub inodes: u64,
 }
 
 /// A layer as it lies in a file, perhaps compressed, perhaps amidst an archive.

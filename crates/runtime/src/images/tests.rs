@@ -15,11 +15,13 @@ impl Tar {
         header.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link);
         header.set_entry_type(kind);
         header.set_mode(mode);
-        (header.set_uid(1000), header.set_gid(1001));
+        header.set_uid(1000);
+        header.set_gid(1001);
         header.set_mtime(1_000_000_000);
         header.set_size(data.len() as u64);
         if kind == tar::EntryType::Char {
-            (header.set_device_major(1).unwrap(), header.set_device_minor(3).unwrap());
+            header.set_device_major(1).unwrap();
+            header.set_device_minor(3).unwrap();
         }
         header.set_cksum();
         self.0.extend_from_slice(header.as_bytes());
@@ -181,7 +183,7 @@ fn root_layers_become_what_overlayfs_wants() {
     }
     let reopened =
         Images::open(store.images.dir(), Limits::default(), Default::default(), HashMap::new()).unwrap();
-    assert_eq!(reopened.list(), [image.clone()]);
+    assert_eq!(reopened.list(), std::slice::from_ref(&image));
     store.assert_clean(2);
     assert!(store.images.pin("web:1", "container").is_some());
     store.images.remove("web:1").unwrap();
@@ -296,7 +298,7 @@ fn root_oversized_layers_are_refused() {
     assert!(matches!(store.import(&layout("test", &[bomb])), Err(Error::TooLarge { .. })));
     let truncated = gzip(&Tar::default().file("f", &[7; 9999]).end());
     let cut = truncated[..truncated.len() / 2].to_vec();
-    let mut archive = layout("test", &[truncated.clone()]);
+    let mut archive = layout("test", std::slice::from_ref(&truncated));
     // The same names, but half of the layer is zeros.
     let at = archive.windows(cut.len()).position(|window| window == cut).unwrap();
     archive[at + cut.len()..at + truncated.len()].fill(0);

@@ -1,11 +1,10 @@
 //! Real containers through the real shim. Needs root, busybox-static, and a kernel with namespaces and overlayfs.
 
+#![allow(clippy::unwrap_used)]
+
 mod pod;
 
-use std::fs;
-use std::os::fd::AsFd;
-
-use pod::{Pod, wait_until};
+use pod::Pod;
 use shim::protocol::*;
 
 #[test]

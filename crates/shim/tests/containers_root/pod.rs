@@ -124,10 +124,6 @@ impl Pod {
         }
     }
 
-    pub(crate) fn connect(&self) -> Client {
-        Client::connect(&self.dir.join(SOCKET)).unwrap()
-    }
-
     /// What the runtime would make of a container without any wishes, running a shell script.
     pub(crate) fn spec(&self, id: &str, script: &str) -> ContainerSpec {
         let dir = self.dir.join(id);
@@ -214,39 +210,6 @@ impl Pod {
     pub(crate) fn log(&self, id: &str) -> String {
         let log = fs::read_to_string(self.dir.join(id).join("logs/0.log")).unwrap_or_default();
         log.lines().map(|line| format!("{}\n", &line[31..])).collect()
-    }
-
-    pub(crate) fn signal(&mut self, id: &str, signal: i32) {
-        self.client.ask(Request::Signal { container: id.into(), signal, all: false }).unwrap();
-    }
-
-    /// Runs a command in a container and gives its exit and its output (both streams in one).
-    pub(crate) fn exec(&mut self, container: &str, args: &[&str]) -> Result<(Exit, String), Failure> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let id = format!("exec-{}", COUNT.fetch_add(1, Ordering::SeqCst));
-        let process = Process {
-            args: args.iter().map(|arg| arg.to_string()).collect(),
-            ..self.spec("exec", "").process
-        };
-        let process = Process { cwd: String::new(), ..process };
-        let (reader, writer) = std::io::pipe().unwrap();
-        let spec = ExecSpec {
-            id: id.clone(),
-            container: container.into(),
-            process,
-            stdout: true,
-            stderr: true,
-            ..ExecSpec::default()
-        };
-        let fds = [writer.as_fd(), writer.as_fd()];
-        self.client.call(Request::Exec(Box::new(spec)), &fds).unwrap().0?;
-        drop(writer);
-        let mut text = String::new();
-        File::from(OwnedFd::from(reader)).read_to_string(&mut text).unwrap();
-        match self.client.ask(Request::ExecWait { exec: id })? {
-            Reply::Exited(exit) => Ok((exit, text)),
-            other => panic!("{other:?}"),
-        }
     }
 }
 

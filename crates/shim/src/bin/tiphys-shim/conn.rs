@@ -45,7 +45,7 @@ impl Conn {
     }
 
     pub(crate) fn next(&mut self) -> io::Result<Option<(Call, Vec<OwnedFd>)>> {
-        self.decoder.next()
+        self.decoder.next_message()
     }
 
     /// Queues a frame and sends what the socket takes.

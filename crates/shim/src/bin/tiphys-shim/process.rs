@@ -54,7 +54,7 @@ pub(crate) fn set_oom_score(proc: BorrowedFd<'_>, value: i32) -> Outcome<()> {
 pub(crate) fn host_proc() -> Outcome<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let proc = rustix::fs::openat(CWD, "/proc", flags, Mode::empty()).at("/proc")?;
-    if rustix::fs::fstatfs(&proc).at("/proc")?.f_type as i64 != libc::PROC_SUPER_MAGIC as i64 {
+    if rustix::fs::fstatfs(&proc).at("/proc")?.f_type as i64 != libc::PROC_SUPER_MAGIC {
         return Err(failed("/proc is no procfs"));
     }
     Ok(proc)
@@ -294,10 +294,9 @@ pub(crate) fn become_user(user: &User, wanted: &Capabilities) -> Outcome<()> {
     check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, &raw const data) }).at("capset")?;
     for capability in (0..64).filter(|capability| ambient & (1 << capability) != 0) {
         // SAFETY: takes integers only.
-        check(
-            unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, capability, 0, 0) }.into(),
-        )
-        .at("raising ambient capability")?;
+        let raised =
+            unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, capability, 0, 0) };
+        check(raised.into()).at("raising ambient capability")?;
     }
     Ok(())
 }
