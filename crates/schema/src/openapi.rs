@@ -11,9 +11,11 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
+mod gnostic;
 mod paths;
 mod schemas;
 
+pub use gnostic::CONTENT_TYPE as V2_PROTOBUF;
 pub use schemas::Dialect;
 pub(crate) use schemas::scalar_name;
 
@@ -35,6 +37,7 @@ pub struct Documents {
     custom_kinds: BTreeMap<(String, String, String), String>,
     parts: BTreeMap<String, Part>,
     v2: OnceLock<(Bytes, String)>,
+    v2_protobuf: OnceLock<(Bytes, String)>,
     index: OnceLock<Bytes>,
 }
 
@@ -65,6 +68,7 @@ impl Documents {
             custom_kinds: BTreeMap::new(),
             parts,
             v2: OnceLock::new(),
+            v2_protobuf: OnceLock::new(),
             index: OnceLock::new(),
         }
     }
@@ -142,26 +146,38 @@ impl Documents {
 
     /// `/openapi/v2` as JSON, and its hash.
     pub fn v2(&self) -> (Bytes, &str) {
-        let (bytes, hash) = self.v2.get_or_init(|| {
-            let mut names = BTreeSet::new();
-            let mut used = |name: &str| {
-                names.insert(name.to_owned());
-            };
-            let mut all = Map::new();
-            for part in self.parts.values() {
-                all.extend(paths::of_part(self, part, Dialect::V2, &mut used));
-            }
-            let schemas = self.schemas(names, Dialect::V2);
-            finish(json!({
-                "swagger": "2.0",
-                "info": info(),
-                "paths": all,
-                "definitions": schemas,
-                "securityDefinitions": {"BearerToken": bearer()},
-                "security": [{"BearerToken": []}],
-            }))
+        let (bytes, hash) = self.v2.get_or_init(|| finish(self.write_v2()));
+        (bytes.clone(), hash)
+    }
+
+    /// `/openapi/v2` as protobuf ([`V2_PROTOBUF`]), and its hash.
+    pub fn v2_protobuf(&self) -> (Bytes, &str) {
+        let (bytes, hash) = self.v2_protobuf.get_or_init(|| {
+            let bytes = gnostic::document(&self.write_v2());
+            let hash = sha512_hex(&bytes);
+            (bytes.into(), hash)
         });
         (bytes.clone(), hash)
+    }
+
+    fn write_v2(&self) -> Value {
+        let mut names = BTreeSet::new();
+        let mut used = |name: &str| {
+            names.insert(name.to_owned());
+        };
+        let mut all = Map::new();
+        for part in self.parts.values() {
+            all.extend(paths::of_part(self, part, Dialect::V2, &mut used));
+        }
+        let schemas = self.schemas(names, Dialect::V2);
+        json!({
+            "swagger": "2.0",
+            "info": info(),
+            "paths": all,
+            "definitions": schemas,
+            "securityDefinitions": {"BearerToken": bearer()},
+            "security": [{"BearerToken": []}],
+        })
     }
 
     /// The named schemas and all they refer to.

@@ -15,6 +15,8 @@ mod read;
 mod wire;
 mod write;
 
+pub(crate) use wire::Back;
+
 /// Before every object; also how stored values tell that they are protobuf.
 pub const PREFIX: &[u8; 4] = b"k8s\0";
 

@@ -1,4 +1,5 @@
 //! Server-side apply, told as stories on built-in objects and on trees without a schema.
+#![allow(clippy::unwrap_used)] // Tests unwrap, their helper functions too.
 
 use apimachinery::time::Time;
 use schema::apply::{self, ApplyError, FieldSet, OneShape, Request};

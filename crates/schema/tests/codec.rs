@@ -1,4 +1,5 @@
 //! JSON and YAML codecs against the built-in rows.
+#![allow(clippy::unwrap_used)] // Tests unwrap, their helper functions too.
 
 mod shared;
 

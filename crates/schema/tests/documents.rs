@@ -1,4 +1,5 @@
 //! Discovery and OpenAPI, compared with what a v1.36 API server serves.
+#![allow(clippy::unwrap_used)] // Tests unwrap, their helper functions too.
 
 mod shared;
 
@@ -197,4 +198,57 @@ fn openapi_v2_definitions_are_what_upstream_serves_by_default() {
     differences.retain(|d| !known(d));
     let shown: Vec<String> = differences.iter().take(60).map(|d| d.chars().take(260).collect()).collect();
     assert!(differences.is_empty(), "{} differences:\n{}", differences.len(), shown.join("\n"));
+}
+
+/// The fields of a protobuf message: number, and bytes where it has some.
+fn fields(mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
+    fn varint(bytes: &mut &[u8]) -> u64 {
+        let (mut n, mut shift) = (0, 0);
+        loop {
+            let byte = bytes[0];
+            *bytes = &bytes[1..];
+            n |= u64::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte < 0x80 {
+                return n;
+            }
+        }
+    }
+    let mut out = Vec::new();
+    while !bytes.is_empty() {
+        let key = varint(&mut bytes);
+        match key & 7 {
+            0 => {
+                varint(&mut bytes);
+                out.push((key >> 3, &[][..]));
+            }
+            2 => {
+                let length = varint(&mut bytes) as usize;
+                out.push((key >> 3, &bytes[..length]));
+                bytes = &bytes[length..];
+            }
+            other => panic!("wire type {other}"),
+        }
+    }
+    out
+}
+
+#[test]
+fn openapi_v2_is_there_as_protobuf_too() {
+    let groups = discovery::groups(api::table(), &discovery::enabled_by_default);
+    let documents = schema::openapi::Documents::new(api::table(), &groups);
+    let json = parse(&documents.v2().0);
+    let bytes = documents.v2_protobuf().0;
+    let document = fields(&bytes);
+    let one = |tag: u64| document.iter().find(|(t, _)| *t == tag).unwrap().1;
+    assert_eq!(one(1), b"2.0");
+    assert_eq!(fields(one(8)).len(), json["paths"].as_object().unwrap().len());
+    let definitions = fields(one(9));
+    assert_eq!(definitions.len(), json["definitions"].as_object().unwrap().len());
+    let (_, pod) = definitions.iter().find(|(_, d)| fields(d)[0].1 == b"io.k8s.api.core.v1.Pod").unwrap();
+    let schema = fields(fields(pod)[1].1);
+    let tags: Vec<u64> = schema.iter().map(|(t, _)| *t).collect();
+    assert_eq!(tags, [22, 25, 31]);
+    assert_eq!(fields(schema[0].1), [(1, &b"object"[..])]);
+    assert_eq!(fields(schema[2].1)[0].1, b"x-kubernetes-group-version-kind");
 }

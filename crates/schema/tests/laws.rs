@@ -1,5 +1,6 @@
 //! Laws that hold for all inputs: what one reader writes another reads, nothing panics, doing a thing twice is doing
 //! it once.
+#![allow(clippy::unwrap_used)] // Tests unwrap, their helper functions too.
 
 use apimachinery::time::Time;
 use proptest::prelude::*;

@@ -1,4 +1,5 @@
 //! The three patches, on built-in objects.
+#![allow(clippy::unwrap_used)] // Tests unwrap, their helper functions too.
 
 use schema::decode::FieldValidation::Strict;
 use schema::patch::{self, JsonPatch};

@@ -4,26 +4,26 @@ use crate::decode::DecodeError;
 
 /// Grows downwards.
 #[derive(Debug)]
-pub(super) struct Back {
+pub(crate) struct Back {
     buffer: Vec<u8>,
     at: usize,
 }
 
 impl Back {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Back { buffer: vec![0; 1024], at: 1024 }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.buffer.len() - self.at
     }
 
-    pub(super) fn into_vec(mut self) -> Vec<u8> {
+    pub(crate) fn into_vec(mut self) -> Vec<u8> {
         self.buffer.drain(..self.at);
         self.buffer
     }
 
-    pub(super) fn raw(&mut self, bytes: &[u8]) {
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
         if bytes.len() > self.at {
             let used = self.len();
             let size = (self.buffer.len() * 2).max(used + bytes.len() + 64);
@@ -36,7 +36,7 @@ impl Back {
         self.buffer[self.at..self.at + bytes.len()].copy_from_slice(bytes);
     }
 
-    pub(super) fn varint(&mut self, mut n: u64) {
+    pub(crate) fn varint(&mut self, mut n: u64) {
         let mut bytes = [0u8; 10];
         let mut length = 0;
         loop {
@@ -55,24 +55,24 @@ impl Back {
         self.varint(u64::from(tag) << 3 | u64::from(wire));
     }
 
-    pub(super) fn int(&mut self, tag: u32, n: i64) {
+    pub(crate) fn int(&mut self, tag: u32, n: i64) {
         self.varint(n as u64);
         self.key(tag, 0);
     }
 
-    pub(super) fn double(&mut self, tag: u32, n: f64) {
+    pub(crate) fn double(&mut self, tag: u32, n: f64) {
         self.raw(&n.to_le_bytes());
         self.key(tag, 1);
     }
 
-    pub(super) fn bytes(&mut self, tag: u32, bytes: &[u8]) {
+    pub(crate) fn bytes(&mut self, tag: u32, bytes: &[u8]) {
         self.raw(bytes);
         self.varint(bytes.len() as u64);
         self.key(tag, 2);
     }
 
     /// A message within the message.
-    pub(super) fn nested(&mut self, tag: u32, write: impl FnOnce(&mut Self)) {
+    pub(crate) fn nested(&mut self, tag: u32, write: impl FnOnce(&mut Self)) {
         let before = self.len();
         write(self);
         let length = self.len() - before;
