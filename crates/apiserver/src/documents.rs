@@ -120,6 +120,11 @@ impl Documents {
             let (bytes, hash) = self.openapi.v3(key)?;
             return Some(cached(bytes, body::JSON, &quoted(hash), headers));
         }
+        let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        if accept.contains(openapi::V2_PROTOBUF) {
+            let (bytes, hash) = self.openapi.v2_protobuf();
+            return Some(cached(bytes, openapi::V2_PROTOBUF, &quoted(hash), headers));
+        }
         let (bytes, hash) = self.openapi.v2();
         Some(cached(bytes, body::JSON, &quoted(hash), headers))
     }

@@ -30,8 +30,8 @@ pub fn apply(table: &Table, id: TypeId, value: &mut Value) {
     }
     // Walk what is there, not what could be there.
     for (name, value) in map.iter_mut() {
-        let Some(field) = row.field(name) else { continue };
-        within(table, &field.ty, value);
+        let Some(i) = table.index(id, name) else { continue };
+        within(table, &row.fields[i].ty, value);
     }
 }
 

@@ -132,7 +132,7 @@ impl Writer<'_> {
         let mut present: Vec<(usize, &Value)> = Vec::with_capacity(map.len());
         let mut unknown = false;
         for (name, value) in map {
-            match row.index(name) {
+            match self.table.index(id, name) {
                 Some(i) => present.push((i, value)),
                 None => unknown = true,
             }

@@ -49,7 +49,7 @@ fn collect(table: &Table, id: TypeId, value: &Value, enabled: &dyn Fn(&str) -> b
     }
     let row = table.ty(id);
     for (name, value) in map {
-        let Some(i) = row.index(name) else { continue };
+        let Some(i) = table.index(id, name) else { continue };
         let field = &row.fields[i];
         if let Some(gate) = &field.gate
             && is_set(value)
@@ -77,7 +77,7 @@ fn remove(table: &Table, id: TypeId, value: &mut Value, fields: &Fields) {
     }
     let row = table.ty(id);
     map.retain(|name, value| {
-        let Some(i) = row.index(name) else { return true };
+        let Some(i) = table.index(id, name) else { return true };
         if fields.contains(&(id, i)) {
             return false;
         }

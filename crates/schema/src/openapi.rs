@@ -17,7 +17,7 @@ mod schemas;
 
 pub use gnostic::CONTENT_TYPE as V2_PROTOBUF;
 pub use schemas::Dialect;
-pub(crate) use schemas::scalar_name;
+pub(crate) use schemas::{published_default, scalar_name};
 
 /// A version of a group, owned, with what its documents are made of.
 #[derive(Debug)]

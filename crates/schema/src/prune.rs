@@ -24,9 +24,9 @@ fn object(table: &Table, id: TypeId, value: &mut Value, path: &mut String, dropp
             path.push('.');
         }
         path.push_str(name);
-        let keep = match row.field(name) {
-            Some(field) => {
-                within(table, &field.ty, value, path, dropped);
+        let keep = match table.index(id, name) {
+            Some(i) => {
+                within(table, &row.fields[i].ty, value, path, dropped);
                 true
             }
             None if row.shape == Shape::Open => true,

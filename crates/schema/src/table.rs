@@ -24,6 +24,9 @@ pub struct Table {
 /// What the readers would otherwise work out of a type's fields again and again.
 #[derive(Debug, Default)]
 struct Derived {
+    /// The first eight bytes of each field's name and its place, sorted: a search touches one short array instead
+    /// of the rows, which are long and lie far apart.
+    names: Box<[(u64, u16)]>,
     /// Fields that are written although absent, in JSON order.
     filled: Box<[u16]>,
     /// Fields with a default that is applied.
@@ -57,13 +60,26 @@ impl Derived {
                 !f.pointer && never_empty
             }
         };
+        let mut names: Box<[(u64, u16)]> =
+            (0u16..).zip(row.fields.iter()).map(|(i, f)| (prefix(&f.name), i)).collect();
+        names.sort_unstable();
         Derived {
+            names,
             filled: (0u16..).zip(row.fields.iter()).filter(|(_, f)| filled(f)).map(|(i, _)| i).collect(),
             reaches_default: !defaults.is_empty(),
             reaches_gate: row.fields.iter().any(|f| f.gate.is_some()),
             defaults,
         }
     }
+}
+
+/// The first eight bytes of a name, as a number.
+fn prefix(name: &str) -> u64 {
+    let bytes = name.as_bytes();
+    let mut first = [0; 8];
+    let length = bytes.len().min(8);
+    first[..length].copy_from_slice(&bytes[..length]);
+    u64::from_be_bytes(first)
 }
 
 fn derive(types: &[TypeRow]) -> Vec<Derived> {
@@ -114,6 +130,19 @@ impl Table {
     /// A table without types, for what needs none.
     pub fn empty() -> &'static Table {
         &EMPTY
+    }
+
+    /// The place of a type's field with this JSON name.
+    pub(crate) fn index(&self, id: TypeId, name: &str) -> Option<usize> {
+        let names = &self.derived[id.0 as usize].names;
+        let wanted = prefix(name);
+        let fields = &self.types[id.0 as usize].fields;
+        let from = names.partition_point(|(p, _)| *p < wanted);
+        names[from..]
+            .iter()
+            .take_while(|(p, _)| *p == wanted)
+            .map(|(_, i)| usize::from(*i))
+            .find(|i| fields[*i].name == name)
     }
 
     /// Indices of the fields that are written although absent, in JSON order.

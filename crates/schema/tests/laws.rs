@@ -45,7 +45,7 @@ fn object(table: &Table, ty: &Type, seed: &mut impl Iterator<Item = u8>, depth: 
     let byte = seed.next().unwrap_or(0);
     match ty {
         Type::String => ["", "a", "b<&>", "é"][usize::from(byte) % 4].into(),
-        Type::Bool => (byte % 2 == 0).into(),
+        Type::Bool => (byte.is_multiple_of(2)).into(),
         Type::Int32 | Type::Int64 => i64::from(byte % 3).into(),
         Type::Double => (f64::from(byte) / 2.0).into(),
         Type::Bytes => ["", "aGk="][usize::from(byte) % 2].into(),
@@ -53,7 +53,7 @@ fn object(table: &Table, ty: &Type, seed: &mut impl Iterator<Item = u8>, depth: 
         Type::MicroTime => "2024-01-02T03:04:05.000006Z".into(),
         Type::Quantity => ["0", "1", "500m", "1Gi"][usize::from(byte) % 4].into(),
         Type::IntOrString => {
-            if byte % 2 == 0 {
+            if byte.is_multiple_of(2) {
                 5.into()
             } else {
                 "http".into()
@@ -74,7 +74,7 @@ fn object(table: &Table, ty: &Type, seed: &mut impl Iterator<Item = u8>, depth: 
             let mut map = Map::new();
             for field in row.fields.iter() {
                 let take = seed.next().unwrap_or(0);
-                if depth < 6 && take % 4 == 0 && field.name != "managedFields" {
+                if depth < 6 && take.is_multiple_of(4) && field.name != "managedFields" {
                     map.insert(field.name.to_string(), object(table, &field.ty, seed, depth + 1));
                 }
             }
@@ -185,10 +185,10 @@ proptest! {
         let mut live = canonical(table, id, make(seed));
         apply::update(&request("a", 1), None, &mut live);
         let live = canonical(table, id, live);
-        let applied = make(more);
+        // A list key that decoding would drop (an empty string) is another key afterwards, upstream too.
+        let applied = canonical(table, id, make(more));
         if let Ok(once) = apply::apply(&request("b", 2), Some(&live), &applied, true) {
             let once = canonical(table, id, once);
-            // What is dropped in decoding (an empty string) is applied anew each time; fields and owners are the same.
             let twice = canonical(table, id, apply::apply(&request("b", 2), Some(&once), &applied, true).unwrap());
             prop_assert_eq!(twice, once);
         }

@@ -60,6 +60,39 @@ impl FieldSet {
         }
     }
 
+    /// Adds a path and, as members, the nodes below it.
+    pub(super) fn insert_with(&mut self, path: &[String], below: Map<String, Value>) {
+        self.insert(path);
+        if below.is_empty() {
+            return;
+        }
+        let mut at = Map::new();
+        at.insert(SELF.into(), Value::Object(Map::new()));
+        at.extend(below);
+        self.graft_node(path, at);
+    }
+
+    /// Puts a set below a path, which does not become a member by it.
+    pub(super) fn graft(&mut self, path: &[String], below: FieldSet) {
+        if !below.0.is_empty() {
+            self.graft_node(path, below.0);
+        }
+    }
+
+    fn graft_node(&mut self, path: &[String], below: Map<String, Value>) {
+        let mut node = &mut self.0;
+        for step in path {
+            node = descend(node, step);
+        }
+        if node.keys().all(|k| k == SELF) {
+            node.extend(below);
+        } else {
+            let member = is_member(node) || below.contains_key(SELF);
+            union(node, &below);
+            settle(node, member);
+        }
+    }
+
     /// All paths of both.
     pub fn union(mut self, other: &FieldSet) -> Self {
         union(&mut self.0, &other.0);

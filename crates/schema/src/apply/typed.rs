@@ -8,6 +8,7 @@ use crate::row::{Field, ListType, MapType, Seq, Shape, Str, Type, TypeId, TypeRo
 use crate::table::Table;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 /// What an object's structure is known from.
 #[derive(Debug, Clone, Copy)]
@@ -158,9 +159,7 @@ impl<'a> Node<'a> {
 
 /// The default of a list key, real or published.
 fn key_default(table: &Table, item: &Type, key: &str) -> Option<Value> {
-    let field = table.ty(item.element()?).field(key)?;
-    let text = field.default.as_deref().or(field.published_default.as_deref())?;
-    serde_json::from_str(text).ok()
+    crate::openapi::published_default(table.ty(item.element()?).field(key)?)
 }
 
 fn is_empty(value: Option<&Value>) -> bool {
@@ -391,64 +390,124 @@ fn go_value(value: &Value) -> String {
     }
 }
 
-struct Compare<'c, 'a> {
+/// A step on the way of a comparison; put into words only where something differs.
+#[derive(Clone, Copy)]
+enum Step<'v> {
+    Field(&'v str),
+    Item(&'v str),
+}
+
+struct Compare<'c, 'v, 'a> {
     typed: Typed<'a>,
-    path: Vec<String>,
+    path: Vec<Step<'v>>,
     out: &'c mut Comparison,
 }
 
-impl<'a> Compare<'_, 'a> {
+impl<'v, 'a> Compare<'_, 'v, 'a> {
+    fn here(&self) -> Vec<String> {
+        let step = |step: &Step<'_>| match step {
+            Step::Field(name) => field_step(name),
+            Step::Item(step) => (*step).to_owned(),
+        };
+        self.path.iter().map(step).collect()
+    }
+
+    /// A difference of the two values as wholes.
     fn leaf(&mut self, old: Option<&Value>, new: Option<&Value>) {
+        let here = self.here();
         match (old, new) {
-            (None, _) => self.out.added.insert(&self.path),
-            (_, None) => self.out.removed.insert(&self.path),
+            (None, _) => self.out.added.insert(&here),
+            (_, None) => self.out.removed.insert(&here),
             (Some(old), Some(new)) => {
                 if !equal(old, new) {
-                    self.out.modified.insert(&self.path);
+                    self.out.modified.insert(&here);
                 }
             }
         }
     }
 
-    fn compare(&mut self, node: Node<'a>, old: Option<&Value>, new: Option<&Value>) {
-        // Most of two objects is the same, and what is the same is in no set.
-        if old == new {
-            return;
-        }
+    fn compare(&mut self, node: Node<'a>, old: Option<&'v Value>, new: Option<&'v Value>) {
         let Some(value) = new.filter(|v| !v.is_null()).or(old) else { return };
         let table = self.typed.table;
         let node = node.for_value(value);
-        if node.is_map() && !(is_empty(old) && is_empty(new)) {
-            let empty = Map::new();
-            let Some((a, b)) = both(old, new, |v| v.as_object(), &empty) else { return self.leaf(old, new) };
+        let empty = is_empty(old) && is_empty(new);
+        let (old, new) = match (old, new) {
+            (Some(old), Some(new)) => (old, new),
+            // All of it came or went: every path below is a member.
+            (one, _) => {
+                let mut below = Map::new();
+                self.whole(node, value, &mut below);
+                let here = self.here();
+                let side = if one.is_none() { &mut self.out.added } else { &mut self.out.removed };
+                side.insert_with(&here, below);
+                return;
+            }
+        };
+        if node.is_map() && !empty {
+            static NONE: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+            let Some((a, b)) = both(Some(old), Some(new), |v| v.as_object(), &*NONE) else {
+                return self.leaf(Some(old), Some(new));
+            };
             for (name, value) in a {
-                self.path.push(field_step(name));
+                self.path.push(Step::Field(name));
                 self.compare(node.member(table, name), Some(value), b.get(name));
                 self.path.pop();
             }
             for (name, value) in b.iter().filter(|(name, _)| !a.contains_key(*name)) {
-                self.path.push(field_step(name));
+                self.path.push(Step::Field(name));
                 self.compare(node.member(table, name), None, Some(value));
                 self.path.pop();
             }
-        } else if node.is_list() && !(is_empty(old) && is_empty(new)) {
-            let empty = Vec::new();
-            let Some((a, b)) = both(old, new, |v| v.as_array(), &empty) else { return self.leaf(old, new) };
+        } else if old == new {
+            // Lists are mostly the same, and their keys are not free.
+        } else if node.is_list() && !empty {
+            static NONE: Vec<Value> = Vec::new();
+            let Some((a, b)) = both(Some(old), Some(new), |v| v.as_array(), &NONE) else {
+                return self.leaf(Some(old), Some(new));
+            };
             self.lists(node, a, b);
         } else {
-            return self.leaf(old, new);
+            self.leaf(Some(old), Some(new));
         }
-        match (old, new) {
-            (None, _) => self.out.added.insert(&self.path),
-            (_, None) => self.out.removed.insert(&self.path),
+    }
+
+    /// Every path below a value, each a member.
+    fn whole(&self, node: Node<'a>, value: &Value, out: &mut Map<String, Value>) {
+        let table = self.typed.table;
+        let node = node.for_value(value);
+        match value {
+            Value::Object(map) if node.is_map() => {
+                for (name, value) in map {
+                    let mut below = Map::new();
+                    self.whole(node.member(table, name), value, &mut below);
+                    put(out, field_step(name), below, true);
+                }
+            }
+            Value::Array(items) if node.is_list() => {
+                let mut twice = Vec::new();
+                for item in items {
+                    let Ok(step) = node.step(table, item) else { continue };
+                    if out.contains_key(&step) {
+                        twice.push(step);
+                        continue;
+                    }
+                    let mut below = Map::new();
+                    self.whole(node.item(table), item, &mut below);
+                    put(out, step, below, true);
+                }
+                // Of duplicates only the place is owned, not what is within.
+                for step in twice {
+                    put(out, step, Map::new(), true);
+                }
+            }
             _ => {}
         }
     }
 
-    fn lists(&mut self, node: Node<'a>, old: &[Value], new: &[Value]) {
+    fn lists(&mut self, node: Node<'a>, old: &'v [Value], new: &'v [Value]) {
         let table = self.typed.table;
         let mut order: Vec<String> = Vec::new();
-        let mut found: HashMap<String, (Vec<&Value>, Vec<&Value>)> = HashMap::new();
+        let mut found: HashMap<String, (Vec<&'v Value>, Vec<&'v Value>)> = HashMap::new();
         for (items, side) in [(old, 0), (new, 1)] {
             for item in items {
                 let Ok(step) = node.step(table, item) else { continue };
@@ -460,27 +519,33 @@ impl<'a> Compare<'_, 'a> {
             }
         }
         let item = node.item(table);
-        for step in order {
-            let Some((a, b)) = found.remove(&step) else { continue };
-            self.path.push(step);
+        // The steps live no longer than this call: what is below is compared on its own and put in its place.
+        for step in &order {
+            let Some((a, b)) = found.remove(step) else { continue };
+            let mut out = Comparison::default();
+            let mut inner = Compare { typed: self.typed, path: Vec::with_capacity(16), out: &mut out };
+            inner.path.push(Step::Item(step));
             match (a.as_slice(), b.as_slice()) {
-                ([] | [_], [] | [_]) => self.compare(item, a.first().copied(), b.first().copied()),
+                ([] | [_], [] | [_]) => inner.compare(item, a.first().copied(), b.first().copied()),
                 // Duplicates are compared as if they were one atomic value.
                 ([_, _, ..], [_, _, ..]) => {
                     if a != b {
-                        self.out.modified.insert(&self.path);
+                        inner.out.modified.insert(std::slice::from_ref(step));
                     }
                 }
-                ([_, _, ..], []) => self.out.removed.insert(&self.path),
-                ([], [_, _, ..]) => self.out.added.insert(&self.path),
+                ([_, _, ..], []) => inner.out.removed.insert(std::slice::from_ref(step)),
+                ([], [_, _, ..]) => inner.out.added.insert(std::slice::from_ref(step)),
                 // Duplicates come or go: nobody owns what is within.
-                ([_, _, ..], [only]) => self.compare(item, None, Some(only)),
+                ([_, _, ..], [only]) => inner.compare(item, None, Some(*only)),
                 ([only], [_, _, ..]) => {
-                    self.compare(item, Some(only), None);
-                    self.out.added.insert(&self.path);
+                    inner.compare(item, Some(*only), None);
+                    inner.out.added.insert(std::slice::from_ref(step));
                 }
             }
-            self.path.pop();
+            let here = self.here();
+            self.out.removed.graft(&here, out.removed);
+            self.out.modified.graft(&here, out.modified);
+            self.out.added.graft(&here, out.added);
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::scalar::{self, go_type};
 use super::{Cx, Seg, missing, omitted, zero};
 use crate::row::{Shape, Type, TypeId, TypeRow};
+use crate::table::Table;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::borrow::Cow;
@@ -173,7 +174,7 @@ fn object<'de, 't, A: MapAccess<'de>>(
     let mut out = Map::new();
     // No type has more fields than that; beyond it duplicates would merely go unreported.
     let mut seen = 0u128;
-    while let Some(key) = map.next_key_seed(FieldKey(row))? {
+    while let Some(key) = map.next_key_seed(FieldKey(cx.table, id))? {
         let i = match key {
             Key::Known(i) => i,
             Key::Unknown(name) if row.shape == Shape::Open => {
@@ -226,7 +227,7 @@ enum Key {
 }
 
 /// Looks a key up without copying it.
-struct FieldKey<'t>(&'t TypeRow);
+struct FieldKey<'t>(&'t Table, TypeId);
 
 impl<'de> DeserializeSeed<'de> for FieldKey<'_> {
     type Value = Key;
@@ -241,7 +242,7 @@ impl<'de> Visitor<'de> for FieldKey<'_> {
         f.write_str("a field name")
     }
     fn visit_str<E>(self, name: &str) -> Result<Key, E> {
-        Ok(match self.0.index(name) {
+        Ok(match self.0.index(self.1, name) {
             Some(i) => Key::Known(i),
             None => Key::Unknown(name.to_owned()),
         })

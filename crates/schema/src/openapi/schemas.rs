@@ -127,7 +127,7 @@ fn of(table: &Table, field: &str, ty: &Type, dialect: Dialect, queue: &mut Vec<S
 }
 
 /// The default that v3 publishes: a real one, or Go's zero value of a field that cannot be absent.
-fn published_default(field: &Field) -> Option<Value> {
+pub(crate) fn published_default(field: &Field) -> Option<Value> {
     if let Some(text) = field.default.as_deref().or(field.published_default.as_deref()) {
         return serde_json::from_str(text).ok();
     }
