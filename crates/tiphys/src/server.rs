@@ -30,6 +30,18 @@ async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
     if flags.store == StoreEngine::Etcd {
         bail!("--store etcd is not built yet: the embedded store is the only engine of this version");
     }
+    if !flags.no_node {
+        bail!("the node is not built yet: start the control plane alone with --no-node");
+    }
+    for (flag, given) in [
+        ("--root-dir", flags.root_dir.is_some()),
+        ("--container-runtime-endpoint", flags.container_runtime_endpoint.is_some()),
+        ("--manifests", flags.manifests.is_some()),
+    ] {
+        if given {
+            bail!("{flag} has no effect in this version: nothing reads it yet");
+        }
+    }
     let node_ip = match flags.node_ip {
         Some(ip) => ip,
         None => default_address().context("finding this machine's address; give it with --node-ip")?,
