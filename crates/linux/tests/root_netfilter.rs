@@ -1,4 +1,5 @@
 //! nftables, links and conntrack in fresh network namespaces, judged by Debian's `nft`. Needs root.
+#![allow(clippy::unwrap_used)]
 
 use std::process::Command;
 

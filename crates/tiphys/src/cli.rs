@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 #[derive(Debug, Parser)]
 #[command(name = "tiphys", about = "Kubernetes, whole, in one binary", version = crate::server::VERSION)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Log verbosity, as upstream's -v.
@@ -30,20 +30,20 @@ enum Command {
 
 /// How a subcommand finds its server.
 #[derive(Debug, Args)]
-pub struct Find {
+pub(crate) struct Find {
     #[arg(long, default_value = "/var/lib/tiphys", global = true)]
     pub data_dir: PathBuf,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum StoreEngine {
+pub(crate) enum StoreEngine {
     Embedded,
     Etcd,
 }
 
 /// The contract that scripts and checks rely on.
 #[derive(Debug, Args)]
-pub struct Server {
+pub(crate) struct Server {
     /// State of the control plane and the embedded runtime.
     #[arg(long, default_value = "/var/lib/tiphys")]
     pub data_dir: PathBuf,
@@ -86,7 +86,7 @@ pub struct Server {
 }
 
 /// Runs a subcommand to its end.
-pub fn run(cli: Cli) -> Result<()> {
+pub(crate) fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Server(flags) => {
             component::logs::init(&component::logs::Options {

@@ -17,7 +17,7 @@ use apiserver::resources::Resources;
 use apiserver::rooms::service_ips::ServiceAllocator;
 use apiserver::rooms::{Issuer, Rooms};
 use apiserver::server::Server;
-use apiserver::user::{ALL_AUTHENTICATED, NODES, User};
+use apiserver::user::{ALL_AUTHENTICATED, User};
 use client::{Client, Informers};
 use component::health::{Checks, Latch};
 use pki::tls::{ClientRoots, Slot};
@@ -30,14 +30,13 @@ use tokio_util::sync::CancellationToken;
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
 /// A running API server.
-pub struct ControlPlane {
+pub(crate) struct ControlPlane {
     pub server: Arc<Server>,
     pub store: Arc<dyn Store>,
-    pub bootstrapped: Latch,
 }
 
 /// The first address of the service range: that of the `kubernetes` Service.
-pub fn first_service_ip(range: &str) -> Result<IpAddr> {
+pub(crate) fn first_service_ip(range: &str) -> Result<IpAddr> {
     let cidr = parse_cidr_sloppy(range).with_context(|| format!("--service-cidr {range:?} is not a CIDR"))?;
     match cidr.network() {
         IpAddr::V4(network) => Ok(IpAddr::V4(Ipv4Addr::from_bits(network.to_bits() + 1))),
@@ -96,7 +95,7 @@ fn documents(resources: &Arc<Resources>, bundle: &pki::Bundle, address: &str) ->
 }
 
 /// Builds the server, brings up its caches, writes what every cluster has, and begins to serve.
-pub async fn start(
+pub(crate) async fn start(
     flags: &Flags,
     bundle: &pki::Bundle,
     node_ip: IpAddr,
@@ -198,7 +197,7 @@ pub async fn start(
         pki::tls::ALPN_ALL,
     )?;
     tokio::spawn(apiserver::serve::serve(server.clone(), listener, Arc::new(tls)));
-    Ok(ControlPlane { server, store, bootstrapped })
+    Ok(ControlPlane { server, store })
 }
 
 impl ControlPlane {
@@ -211,18 +210,7 @@ impl ControlPlane {
     }
 
     /// A component of the control plane, `system:kube-scheduler`.
-    pub fn component(&self, name: &str) -> Client {
+    pub(crate) fn component(&self, name: &str) -> Client {
         self.client(name, &[])
-    }
-
-    /// A controller, as its service account.
-    pub fn controller(&self, name: &str) -> Client {
-        let user = format!("system:serviceaccount:kube-system:{name}");
-        self.client(&user, &["system:serviceaccounts", "system:serviceaccounts:kube-system"])
-    }
-
-    /// The kubelet of a node.
-    pub fn node(&self, name: &str) -> Client {
-        self.client(&format!("system:node:{name}"), &[NODES]).named("kubelet")
     }
 }

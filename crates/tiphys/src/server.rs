@@ -10,13 +10,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"), " (Kubernetes v1.36.2)");
-pub const KUBERNETES_VERSION: &str = "v1.36.2";
+pub(crate) const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"), " (Kubernetes v1.36.2)");
+pub(crate) const KUBERNETES_VERSION: &str = "v1.36.2";
 /// How long components may take to stop.
 const STOP: Duration = Duration::from_secs(20);
 
 /// Runs until SIGTERM or SIGINT.
-pub fn run(flags: Flags) -> Result<()> {
+pub(crate) fn run(flags: Flags) -> Result<()> {
     pki::tls::install_provider();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
@@ -101,7 +101,7 @@ fn default_address() -> Result<IpAddr> {
 }
 
 /// Prints the administrator's kubeconfig of the server whose data is in `data_dir`.
-pub fn print_kubeconfig(data_dir: &Path) -> Result<()> {
+pub(crate) fn print_kubeconfig(data_dir: &Path) -> Result<()> {
     let path = data_dir.join("admin.kubeconfig");
     let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
     print!("{text}");

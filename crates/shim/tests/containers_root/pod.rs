@@ -1,8 +1,6 @@
 //! A pod for tests: the real program, started as the daemon starts it, with a busybox root file system.
 
-use std::fs::{self, File};
-use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
