@@ -14,4 +14,4 @@ lint:
 	scripts/deny
 
 unit:
-	cargo test --workspace --locked --no-fail-fast
+	scripts/test

@@ -114,6 +114,13 @@ impl Resources {
                     (row.group.as_ref(), newest.map_or(row.version.as_ref(), |r| r.version.as_ref()))
                 }
             };
+            let hub_api_version = self::api_version(hub_group, hub_version);
+            // Serving a version as if it had its hub's shape would lose what the client said.
+            let both_ways = api::hooks::converts(&row.group, &row.kind, &api_version, &hub_api_version)
+                && api::hooks::converts(&row.group, &row.kind, &hub_api_version, &api_version);
+            if !both_ways {
+                continue;
+            }
             let hub_ty = table.kind(hub_group, hub_version, &row.kind).unwrap_or(ty);
             let subresources = rows
                 .iter()
@@ -136,7 +143,7 @@ impl Resources {
                     strategy: strategy(hub_group, &row.kind),
                     prefix: prefix.into(),
                     api_version,
-                    hub_api_version: self::api_version(hub_group, hub_version),
+                    hub_api_version,
                     subresources,
                 }),
             );

@@ -115,8 +115,14 @@ pub fn strategy(group: &str, kind: &str) -> &'static dyn Strategy {
 /// Turns an object of one version into another version of its kind.
 pub type Conversion = fn(Value) -> Value;
 
-/// Group and kind, from version, to version, and how; versions that differ in name only need no row.
+/// Group and kind, from version, to version, and how. A version without a row to and from its hub is not served.
 const CONVERSIONS: &[(&str, &str, &str, &str, Conversion)] = &[];
+
+/// Whether objects of a kind can be brought from one version to another.
+pub fn converts(group: &str, kind: &str, from: &str, to: &str) -> bool {
+    from == to
+        || CONVERSIONS.iter().any(|(g, k, f, t, _)| *g == group && *k == kind && *f == from && *t == to)
+}
 
 /// Converts an object between served versions and sets its `apiVersion` to `to`.
 pub fn convert(group: &str, kind: &str, from: &str, to: &str, object: Value) -> Value {
