@@ -6,10 +6,12 @@
 
 mod expr;
 mod list;
+mod skeleton;
 mod transaction;
 
 pub use expr::{Cmp, Ct, DynsetOp, Expr, Fib, Meta, Payload, Reg, Reject, Verdict, reg};
 pub use list::{ListedChain, ListedRule, Nft};
+pub use skeleton::{Found, Skeleton, marked};
 pub use transaction::Transaction;
 
 /// The protocol family a table sees.

@@ -49,6 +49,12 @@ impl Transaction {
         self.messages.iter().map(|(m, _)| m.len()).sum()
     }
 
+    /// Adds the changes of another transaction after these.
+    pub fn append(&mut self, other: Transaction) -> &mut Self {
+        self.messages.extend(other.messages);
+        self
+    }
+
     fn push(
         &mut self,
         what: &'static str,
