@@ -1,6 +1,8 @@
 //! A pod for tests: the real program, started as the daemon starts it, with a busybox root file system.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -43,7 +45,10 @@ pub(crate) fn program() -> &'static Program {
 fn image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
     IMAGE.get_or_init(|| {
-        let root = Path::new("/run/tiphys-test").join(format!("image-{}", std::process::id()));
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("image");
+        if root.exists() {
+            return root;
+        }
         for dir in ["bin", "etc", "tmp", "home/user"] {
             fs::create_dir_all(root.join(dir)).unwrap();
         }
@@ -61,9 +66,6 @@ fn image() -> &'static Path {
     })
 }
 
-/// The image's directory goes when the tests of this process are over; each test holds one of these through its pod.
-static PODS: AtomicU32 = AtomicU32::new(0);
-
 pub(crate) struct Pod {
     pub(crate) dir: PathBuf,
     pub(crate) client: Client,
@@ -74,7 +76,6 @@ pub(crate) struct Pod {
 impl Pod {
     pub(crate) fn new(name: &str, change: impl FnOnce(&mut SandboxSpec)) -> Pod {
         image();
-        PODS.fetch_add(1, Ordering::SeqCst);
         let dir = PathBuf::from(format!("/run/tiphys-test/{name}-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         let mut cgroups = Vec::new();
@@ -120,6 +121,10 @@ impl Pod {
             Reply::State(state) => state,
             other => panic!("{other:?}"),
         }
+    }
+
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(&self.dir.join(SOCKET)).unwrap()
     }
 
     /// What the runtime would make of a container without any wishes, running a shell script.
@@ -209,6 +214,39 @@ impl Pod {
         let log = fs::read_to_string(self.dir.join(id).join("logs/0.log")).unwrap_or_default();
         log.lines().map(|line| format!("{}\n", &line[31..])).collect()
     }
+
+    pub(crate) fn signal(&mut self, id: &str, signal: i32) {
+        self.client.ask(Request::Signal { container: id.into(), signal, all: false }).unwrap();
+    }
+
+    /// Runs a command in a container and gives its exit and its output (both streams in one).
+    pub(crate) fn exec(&mut self, container: &str, args: &[&str]) -> Result<(Exit, String), Failure> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let id = format!("exec-{}", COUNT.fetch_add(1, Ordering::SeqCst));
+        let process = Process {
+            args: args.iter().map(|arg| arg.to_string()).collect(),
+            ..self.spec("exec", "").process
+        };
+        let process = Process { cwd: String::new(), ..process };
+        let (reader, writer) = std::io::pipe().unwrap();
+        let spec = ExecSpec {
+            id: id.clone(),
+            container: container.into(),
+            process,
+            stdout: true,
+            stderr: true,
+            ..ExecSpec::default()
+        };
+        let fds = [writer.as_fd(), writer.as_fd()];
+        self.client.call(Request::Exec(Box::new(spec)), &fds).unwrap().0?;
+        drop(writer);
+        let mut text = String::new();
+        File::from(OwnedFd::from(reader)).read_to_string(&mut text).unwrap();
+        match self.client.ask(Request::ExecWait { exec: id })? {
+            Reply::Exited(exit) => Ok((exit, text)),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 impl Drop for Pod {
@@ -232,9 +270,6 @@ impl Drop for Pod {
             let _ = fs::remove_dir(cgroup);
         }
         let _ = fs::remove_dir_all(&self.dir);
-        if PODS.fetch_sub(1, Ordering::SeqCst) == 1 && std::thread::panicking() {
-            let _ = fs::remove_dir_all(image());
-        }
     }
 }
 

@@ -194,9 +194,7 @@ impl Shim {
                     );
                 }
                 _ => {
-                    if launch.pid != 0 {
-                        let _ = sys::kill(launch.pid, libc::SIGKILL);
-                    }
+                    bury(launch);
                     self.forget(&id);
                 }
             },
@@ -305,6 +303,23 @@ impl Shim {
         let _ = std::fs::remove_file(self.dir.join(shim::protocol::SOCKET));
         self.answer(caller, Ok(Reply::Done), Vec::new());
         sys::quit(0)
+    }
+}
+
+/// Waits for the end of what was to become a container, so that the daemon can remove its cgroup at once. Both processes
+/// are at their last call already, or are killed.
+fn bury(launch: &mut Launch) {
+    // SAFETY: waits for our own children, whose status nobody needs; those reaped before are an error.
+    let reap = |pid: i32| unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+    reap(launch.helper);
+    while let Ok(Some((step, _))) = launch::hear(launch.line.as_fd()) {
+        if let Step::Pid(pid) = step {
+            launch.pid = pid;
+        }
+    }
+    if launch.pid != 0 {
+        let _ = sys::kill(launch.pid, libc::SIGKILL);
+        reap(launch.pid);
     }
 }
 

@@ -144,9 +144,9 @@ impl Shim {
         };
         let (line, theirs) = launch::pair().at("socketpair")?;
         let job = create::Job { spec, fds, sandbox, target, stdio };
-        if sys::clone(0, None).at("fork")?.is_none() {
+        let Some(helper) = sys::clone(0, None).at("fork")? else {
             launch::stage(theirs, |line| create::begin(job, line));
-        }
+        };
         drop((job, theirs));
         let container = Container {
             dir: PathBuf::from(&spec.dir),
@@ -182,7 +182,8 @@ impl Shim {
             self.add(Source::Oom(fd, id.clone())).at("epoll")?;
         }
         let caller = Some(caller);
-        let launch = Launch { line, who: Who::Container(id), pid: 0, ready: false, terminal: None, caller };
+        let launch =
+            Launch { line, who: Who::Container(id), helper, pid: 0, ready: false, terminal: None, caller };
         self.add(Source::Launch(launch)).at("epoll").map(drop)
     }
 
@@ -263,15 +264,15 @@ impl Shim {
             target,
             stdio,
         };
-        if sys::clone(0, None).at("fork")?.is_none() {
+        let Some(helper) = sys::clone(0, None).at("fork")? else {
             launch::stage(theirs, |line| exec::begin(job, line));
-        }
+        };
         drop((job, theirs));
         let exec =
             Exec { container: spec.container.clone(), pid: 0, started_at: 0, exit: None, waiter: None };
         self.execs.insert(spec.id.clone(), exec);
         let (who, caller) = (Who::Exec(spec.id.clone()), Some(caller));
-        let launch = Launch { line, who, pid: 0, ready: false, terminal: None, caller };
+        let launch = Launch { line, who, helper, pid: 0, ready: false, terminal: None, caller };
         self.add(Source::Launch(launch)).at("epoll").map(drop)
     }
 

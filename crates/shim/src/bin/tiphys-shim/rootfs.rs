@@ -81,7 +81,7 @@ pub(crate) fn build(
         true => Some(terminal(root.as_fd(), null.is_some())?),
         false => None,
     };
-    make_cwd(root.as_fd(), spec)?;
+    make_cwd(root.as_fd(), spec);
     hide(root.as_fd(), spec, null)?;
     if spec.readonly_rootfs {
         mounts::restrict(root.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY, false).at("read-only root")?;
@@ -158,14 +158,23 @@ fn overlay(
     users: Option<&Users>,
     staging: &OwnedFd,
 ) -> std::io::Result<OwnedFd> {
-    let layers = match users {
-        Some(users) => Some(Idmapped::new(lower, upper, work, users, staging)?),
-        None => None,
+    // Held, because the staging directory, in which they may lie, is covered for a user namespace.
+    let hold = |path: &str| {
+        rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
     };
-    let (lower, upper, work) = match &layers {
-        Some(layers) => (layers.lower.as_slice(), layers.upper.as_str(), layers.work.as_str()),
-        None => (lower, upper, work),
-    };
+    let (held_upper, held_work) = (hold(upper)?, hold(work)?);
+    let (mut upper, mut work) = (upper.to_owned(), work.to_owned());
+    let mut mapped = None;
+    if let Some(users) = users {
+        // The upper layer holds the host's numbers; its own owner is the root of the container's /.
+        let uid = to_host(Some(&users.uids), 0).map(Uid::from_raw);
+        let gid = to_host(Some(&users.gids), 0).map(Gid::from_raw);
+        chownat(&held_upper, "", uid, gid, AtFlags::EMPTY_PATH)?;
+        mapped = Some(idmapped(lower, users, staging)?);
+        (upper, work) = (mounts::by_fd(&held_upper), mounts::by_fd(&held_work));
+    }
+    let (upper, work) = (upper.as_str(), work.as_str());
+    let lower = mapped.as_deref().unwrap_or(lower);
     let short = |path: &String| path.len() < 256;
     if lower.iter().all(short) && upper.len() < 256 && work.len() < 256 {
         match overlay_by_descriptor(lower, upper, work, options) {
@@ -216,48 +225,27 @@ fn overlay_by_descriptor(
     Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
 }
 
-/// Idmapped copies of an overlay's layers, attached to a tmpfs on the staging directory, so that the files of an image
-/// belong to the pod's user namespace without being changed.
-struct Idmapped {
-    lower: Vec<String>,
-    upper: String,
-    work: String,
-}
-
-impl Idmapped {
-    fn new(
-        lower: &[String],
-        upper: &str,
-        work: &str,
-        users: &Users,
-        staging: &OwnedFd,
-    ) -> std::io::Result<Idmapped> {
-        let tmpfs = mounts::new("tmpfs", "mode=0700", MountAttrFlags::empty())?;
-        mounts::attach(&tmpfs, staging)?;
-        let base = std::fs::read_link(mounts::by_fd(staging))?.to_string_lossy().into_owned();
-        let add = |path: &str, name: &str| -> std::io::Result<String> {
-            let mount = mounts::clone_path(path)?;
-            idmap(&mount, Some(users))?;
-            let target = inroot::make_dir(tmpfs.as_fd(), name, Links::Refuse)?;
-            mounts::attach(&mount, &target)?;
-            Ok(format!("{base}/{name}"))
-        };
-        // Upper and work must lie on one mount: their common parent is mapped.
-        let parent = |path: &str| path.rsplit_once('/').map(|(dir, name)| (dir.to_owned(), name.to_owned()));
-        let (Some((dir, upper)), Some((work_dir, work))) = (parent(upper), parent(work)) else {
-            return Err(std::io::ErrorKind::InvalidInput.into());
-        };
-        if dir != work_dir {
-            return Err(std::io::Error::other("upper and work directories must be neighbours"));
-        }
-        let top = add(&dir, "u")?;
-        let lower = lower
-            .iter()
-            .enumerate()
-            .map(|(n, dir)| add(dir, &n.to_string()))
-            .collect::<std::io::Result<_>>()?;
-        Ok(Idmapped { lower, upper: format!("{top}/{upper}"), work: format!("{top}/{work}") })
-    }
+/// Idmapped copies of an image's layers, attached to a tmpfs on the staging directory, so that their files belong to the
+/// pod's user namespace without being changed. The upper layer is not mapped: overlayfs writes to it as its mounter,
+/// whom the mapping would not know.
+fn idmapped(lower: &[String], users: &Users, staging: &OwnedFd) -> std::io::Result<Vec<String>> {
+    // All are opened before the staging directory, in which they may lie, is covered.
+    let map = |path: &String| -> std::io::Result<OwnedFd> {
+        let mount = mounts::clone_path(path)?;
+        idmap(&mount, Some(users))?;
+        Ok(mount)
+    };
+    let lower = lower.iter().map(map).collect::<std::io::Result<Vec<OwnedFd>>>()?;
+    let tmpfs = mounts::new("tmpfs", "mode=0700", MountAttrFlags::empty())?;
+    let place = std::fs::read_link(mounts::by_fd(staging))?;
+    mounts::attach(&tmpfs, staging)?;
+    let add = |(number, mount): (usize, OwnedFd)| -> std::io::Result<String> {
+        let name = number.to_string();
+        let target = inroot::make_dir(tmpfs.as_fd(), &name, Links::Refuse)?;
+        mounts::attach(&mount, &target)?;
+        Ok(place.join(name).to_string_lossy().into_owned())
+    };
+    lower.into_iter().enumerate().map(add).collect()
 }
 
 fn attributes(mount: &Mount) -> MountAttrFlags {
@@ -479,13 +467,9 @@ fn terminal(root: BorrowedFd<'_>, own_dev: bool) -> Outcome<(OwnedFd, OwnedFd)> 
     Ok((master, slave))
 }
 
-fn make_cwd(root: BorrowedFd<'_>, spec: &ContainerSpec) -> Outcome<()> {
-    // What cannot be made (a file in the way, a magic link) is judged when it is entered.
-    match inroot::make_dir(root, &spec.process.cwd, Links::Follow) {
-        Err(error) if error.raw_os_error() == Some(libc::EROFS) => Ok(()),
-        Err(error) if [Some(libc::ELOOP), Some(libc::ENOTDIR)].contains(&error.raw_os_error()) => Ok(()),
-        other => other.map(drop).at(format!("working directory {:?}", spec.process.cwd)),
-    }
+/// What cannot be made (a file in the way, a magic link, a read-only place) is judged when it is entered.
+fn make_cwd(root: BorrowedFd<'_>, spec: &ContainerSpec) {
+    let _ = inroot::make_dir(root, &spec.process.cwd, Links::Follow);
 }
 
 /// Masked paths become /dev/null or an empty directory, read-only paths a read-only copy of themselves.

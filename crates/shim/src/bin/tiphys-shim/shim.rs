@@ -44,6 +44,8 @@ pub(crate) enum Source {
 pub(crate) struct Launch {
     pub(crate) line: OwnedFd,
     pub(crate) who: Who,
+    /// The first fork, which ends when it has made the second.
+    pub(crate) helper: i32,
     pub(crate) pid: i32,
     pub(crate) ready: bool,
     /// An exec's terminal, for the answer.
