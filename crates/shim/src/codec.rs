@@ -35,7 +35,7 @@ pub fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
 #[derive(Debug, Default)]
 pub struct Decoder {
     bytes: Vec<u8>,
-    /// Descriptors with the count of stream bytes that had come before them.
+    /// Descriptors with the position of a stream byte that was sent along with them.
     fds: VecDeque<(u64, OwnedFd)>,
     received: u64,
     consumed: u64,
@@ -44,7 +44,8 @@ pub struct Decoder {
 impl Decoder {
     /// Adds what one receive gave.
     pub fn push(&mut self, bytes: &[u8], fds: impl IntoIterator<Item = OwnedFd>) {
-        let at = self.received;
+        // A receive may begin with bytes of earlier sends that carried none, but ends within the send that carried them.
+        let at = self.received + (bytes.len() as u64).saturating_sub(1);
         self.fds.extend(fds.into_iter().map(|fd| (at, fd)));
         self.bytes.extend_from_slice(bytes);
         self.received += bytes.len() as u64;
@@ -64,8 +65,7 @@ impl Decoder {
             self.bytes = Vec::new();
         }
         self.consumed += 4 + length as u64;
-        // The kernel never merges bytes of a later send into a receive that carries descriptors of an earlier one, so
-        // descriptors seen before this frame's end belong to it.
+        // Those of earlier frames have been taken.
         let mut fds = Vec::new();
         while self.fds.front().is_some_and(|(at, _)| *at < self.consumed) {
             fds.extend(self.fds.pop_front().map(|(_, fd)| fd));
@@ -96,4 +96,35 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, 
         }
     }
     Ok((message.bytes, fds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn descriptors_stay_with_their_frame() {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let null = std::fs::File::open("/dev/null").expect("/dev/null");
+        // Frames with none, one and two descriptors, all of them in the socket before the first is read.
+        let counts = [0, 1, 0, 0, 2, 1, 0];
+        for count in counts {
+            let frame = encode(&"x".repeat(count + 1)).expect("it can be encoded");
+            let fds = vec![null.as_fd(); count];
+            assert_eq!(send(ours.as_fd(), &frame, &fds).expect("there is room"), frame.len());
+        }
+        let (mut decoder, mut seen) = (Decoder::default(), Vec::new());
+        while seen.len() < counts.len() {
+            let mut buffer = [0; 1024];
+            let (length, fds) = receive(theirs.as_fd(), &mut buffer).expect("there is more");
+            decoder.push(&buffer[..length], fds);
+            while let Some((text, fds)) = decoder.next_message::<String>().expect("whole frames") {
+                assert_eq!(text.len(), fds.len() + 1);
+                seen.push(fds.len());
+            }
+        }
+        assert_eq!(seen, counts);
+    }
 }

@@ -282,7 +282,13 @@ impl Shim {
 
     /// Tells every subscriber.
     pub(crate) fn event(&mut self, container: &str, what: EventKind) {
-        let event = Event { container: container.into(), at: sys::now(), what };
+        // The same instant that answers and the state give.
+        let at = match (&what, self.containers.get(container)) {
+            (EventKind::Started, Some(container)) => container.started_at,
+            (EventKind::Exited(exit), _) => exit.finished_at,
+            _ => sys::now(),
+        };
+        let event = Event { container: container.into(), at, what };
         for token in self.tokens(|source| matches!(source, Source::Conn(conn) if conn.subscribed)) {
             if let Some(Source::Conn(conn)) = self.sources.get_mut(&token) {
                 match conn.send(&Message::Event(event.clone()), Vec::new()) {
