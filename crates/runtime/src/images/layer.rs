@@ -307,11 +307,12 @@ fn link(tree: &mut Tree, name: &[u8], target: &[u8]) -> io::Result<()> {
 
 fn attributes<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Attributes> {
     let header = entry.header();
+    let raw = header.as_old();
     let mut attributes = Attributes {
-        uid: header.uid()?,
-        gid: header.gid()?,
-        mode: header.mode()? & 0o7777,
-        mtime: i64::try_from(header.mtime()?).unwrap_or(0),
+        uid: or_zero(&raw.uid, header.uid())?,
+        gid: or_zero(&raw.gid, header.gid())?,
+        mode: or_zero(&raw.mode, header.mode())? & 0o7777,
+        mtime: i64::try_from(or_zero(&raw.mtime, header.mtime())?).unwrap_or(0),
         xattrs: Vec::new(),
     };
     if let Some(extensions) = entry.pax_extensions()? {
@@ -330,6 +331,11 @@ fn attributes<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Attributes> 
         }
     }
     Ok(attributes)
+}
+
+/// A field that was left blank is zero, as every other reader has it.
+fn or_zero<T: Default>(field: &[u8], value: io::Result<T>) -> io::Result<T> {
+    if field.iter().all(|b| matches!(b, 0 | b' ')) { Ok(T::default()) } else { value }
 }
 
 /// Owner first: changing it clears setuid and file capabilities.
