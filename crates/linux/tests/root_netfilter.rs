@@ -271,3 +271,25 @@ fn root_links_addresses_routes_and_neighbours() {
     routing.delete_link("tph0").unwrap();
     assert_eq!(routing.link("tph0").unwrap(), None);
 }
+
+/// The kernel grows a set's hash in the background; a listing that runs meanwhile must still be the set.
+#[test]
+fn root_a_set_that_grows_is_listed_whole() {
+    let netns = Netns::create().unwrap();
+    let mut nft = Nft::open_in(&netns).unwrap();
+    let table = Table::new(Family::Ip, "tiphys-test");
+    let mut t = Transaction::new();
+    t.add_table(&table);
+    nft.commit(t).unwrap();
+    let elements: Vec<_> = (0..3000u32).map(|i| Element::new(key(&[&i.to_be_bytes()]))).collect();
+    for round in 0..60 {
+        let set = Set::new(format!("s{round}"), &[Family::Ip.address()]);
+        let mut t = Transaction::new();
+        t.add_set(&table, &set);
+        t.add_elements(&table, &set, &elements);
+        nft.commit(t).unwrap();
+        let mut listed = nft.elements(&table, &set).unwrap();
+        listed.sort();
+        assert!(listed == elements, "round {round}: {} of {} elements", listed.len(), elements.len());
+    }
+}

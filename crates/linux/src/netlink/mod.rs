@@ -28,6 +28,9 @@ pub enum Error {
     NoAnswer(&'static str),
     #[error("{0}: malformed answer")]
     Malformed(&'static str),
+    /// The kernel's table changed under every reading of it.
+    #[error("{0}: the table does not settle")]
+    Unsettled(&'static str),
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -37,7 +40,7 @@ impl Error {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Error::Io(e) | Error::Refused { errno: e, .. } => e.raw_os_error(),
-            Error::NoAnswer(_) | Error::Malformed(_) => None,
+            Error::NoAnswer(_) | Error::Malformed(_) | Error::Unsettled(_) => None,
         }
     }
 

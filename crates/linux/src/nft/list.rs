@@ -4,12 +4,16 @@ use super::transaction::{NEWTABLE, nfgen, read_comment, successor};
 use super::{Data, Element, Family, Set, Table, Transaction, Verdict};
 use crate::netlink::{self, Attributes, Message, Reply, Result, Socket, attributes};
 use crate::netns::Netns;
+use std::collections::HashSet;
 
 const GETTABLE: u16 = NEWTABLE | 1;
 const GETCHAIN: u16 = NEWTABLE | 4;
 const GETRULE: u16 = NEWTABLE | 7;
 const GETSET: u16 = NEWTABLE | 10;
 const GETSETELEM: u16 = NEWTABLE | 13;
+
+/// How often a listing is taken again before the set is said not to settle; growing takes milliseconds.
+const LISTINGS: usize = 1000;
 
 /// The nftables socket of one network namespace.
 #[derive(Debug)]
@@ -100,19 +104,31 @@ impl Nft {
     }
 
     /// Every element of a set or map.
+    ///
+    /// The kernel grows a set's hash in the background, and a listing of several messages goes by position: when the
+    /// order changes between two of them, some elements come twice and as many are left out. A listing without
+    /// repeats is therefore whole, and one with repeats is taken again.
     pub fn elements(&mut self, table: &Table, set: &Set) -> Result<Vec<Element>> {
+        for _ in 0..LISTINGS {
+            let listed = self.listing(table, set)?;
+            let distinct: HashSet<&(bool, Element)> = listed.iter().collect();
+            if distinct.len() < listed.len() {
+                continue;
+            }
+            if set.interval && set.key.len() == 1 {
+                return Ok(join_ranges(listed));
+            }
+            return Ok(listed.into_iter().map(|(_, element)| element).collect());
+        }
+        Err(netlink::Error::Unsettled("list elements"))
+    }
+
+    fn listing(&mut self, table: &Table, set: &Set) -> Result<Vec<(bool, Element)>> {
         let mut message = Message::new(GETSETELEM, 0, &nfgen(table.family.raw(), 0));
         message.str(1, &table.name).str(2, &set.name);
         let replies = self.0.dump("list elements", message)?;
-        let listed: Vec<_> = each(&replies)
-            .filter_map(|a| a.nested(3))
-            .flatten()
-            .filter_map(|(_, element)| parse_element(attributes(element)))
-            .collect();
-        if !(set.interval && set.key.len() == 1) {
-            return Ok(listed.into_iter().map(|(_, element)| element).collect());
-        }
-        Ok(join_ranges(listed))
+        let nested = each(&replies).filter_map(|a| a.nested(3)).flatten();
+        Ok(nested.filter_map(|(_, element)| parse_element(attributes(element))).collect())
     }
 }
 
