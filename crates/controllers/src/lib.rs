@@ -1,1 +1,64 @@
-//! The controllers of the controller manager, one folder each.
+//! The controllers of the controller manager: one folder each, one line each in [`CONTROLLERS`].
+//!
+//! A folder reads the same everywhere: `mod.rs` (what it watches, how an event becomes a key), `plan.rs` (pure: what was
+//! observed and `now` in, actions out), `act.rs` (the only writes), `status.rs` (pure). Each runs as its own service
+//! account, `system:serviceaccount:kube-system:<name>`; they share one set of informers.
+
+use client::{Client, Informers};
+use futures::future::BoxFuture;
+use std::net::IpAddr;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// What every controller knows of its cluster.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// The certificate authority of the API server, PEM: what `kube-root-ca.crt` publishes.
+    pub root_ca: String,
+    /// Ranges from which nodes get their pod addresses, and the length of a node's own prefix.
+    pub pod_cidrs: Vec<(IpAddr, u8)>,
+    pub node_mask: u8,
+    /// The name of the cluster's DNS zone.
+    pub domain: String,
+}
+
+/// What one controller is given.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Requests as this controller's own service account.
+    pub client: Client,
+    /// Shared with every other controller; reads only.
+    pub informers: Informers,
+    pub cluster: Arc<Cluster>,
+    pub shutdown: CancellationToken,
+}
+
+type Controller = fn(Context) -> BoxFuture<'static, ()>;
+
+/// The name of a controller's service account, and how it runs (until the context's `shutdown`).
+pub const CONTROLLERS: &[(&str, Controller)] = &[];
+
+/// Runs every controller until `shutdown`. `client` gives the client of a service account of `kube-system`.
+pub async fn run(
+    client: impl Fn(&str) -> Client,
+    informers: Informers,
+    cluster: Cluster,
+    shutdown: CancellationToken,
+) {
+    let cluster = Arc::new(cluster);
+    let mut running = tokio::task::JoinSet::new();
+    for (name, controller) in CONTROLLERS {
+        let context = Context {
+            client: client(name),
+            informers: informers.clone(),
+            cluster: cluster.clone(),
+            shutdown: shutdown.clone(),
+        };
+        running.spawn(controller(context));
+    }
+    while let Some(ended) = running.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a controller ended abnormally");
+        }
+    }
+}

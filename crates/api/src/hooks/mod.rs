@@ -1,4 +1,4 @@
-//! What a kind does beyond its schema: one file per kind, one line in [`STRATEGIES`].
+//! What a kind does beyond its schema: one file per kind, in a folder per group, one line in that folder's list.
 //!
 //! The generic path does for every kind what rows and metadata say (decoding, table defaults, pruning, metadata
 //! validation, generation, separation of spec and status). A strategy adds the rest. Defaulting and preparing edit the
@@ -105,29 +105,47 @@ pub struct SchemaOnly;
 impl Strategy for SchemaOnly {}
 
 /// Group, kind, and what the kind does.
-const STRATEGIES: &[(&str, &str, &dyn Strategy)] = &[];
+type Row = (&'static str, &'static str, &'static dyn Strategy);
+
+/// The strategies of each group's folder.
+const STRATEGIES: &[&[Row]] = &[];
 
 /// The strategy of a kind; kinds without a file are served by schema alone.
 pub fn strategy(group: &str, kind: &str) -> &'static dyn Strategy {
-    STRATEGIES.iter().find(|(g, k, _)| *g == group && *k == kind).map_or(&SchemaOnly, |(_, _, s)| *s)
+    STRATEGIES
+        .iter()
+        .copied()
+        .flatten()
+        .find(|(g, k, _)| *g == group && *k == kind)
+        .map_or(&SchemaOnly, |(_, _, s)| *s)
 }
 
 /// Turns an object of one version into another version of its kind.
 pub type Conversion = fn(Value) -> Value;
 
 /// Group and kind, from version, to version, and how. A version without a row to and from its hub is not served.
-const CONVERSIONS: &[(&str, &str, &str, &str, Conversion)] = &[];
+type ConversionRow = (&'static str, &'static str, &'static str, &'static str, Conversion);
+
+/// The conversions of each group's folder.
+const CONVERSIONS: &[&[ConversionRow]] = &[];
 
 /// Whether objects of a kind can be brought from one version to another.
 pub fn converts(group: &str, kind: &str, from: &str, to: &str) -> bool {
     from == to
-        || CONVERSIONS.iter().any(|(g, k, f, t, _)| *g == group && *k == kind && *f == from && *t == to)
+        || CONVERSIONS
+            .iter()
+            .copied()
+            .flatten()
+            .any(|(g, k, f, t, _)| *g == group && *k == kind && *f == from && *t == to)
 }
 
 /// Converts an object between served versions and sets its `apiVersion` to `to`.
 pub fn convert(group: &str, kind: &str, from: &str, to: &str, object: Value) -> Value {
-    let found =
-        CONVERSIONS.iter().find(|(g, k, f, t, _)| *g == group && *k == kind && *f == from && *t == to);
+    let found = CONVERSIONS
+        .iter()
+        .copied()
+        .flatten()
+        .find(|(g, k, f, t, _)| *g == group && *k == kind && *f == from && *t == to);
     let mut object = match found {
         Some((.., conversion)) => conversion(object),
         None => object,
