@@ -1,5 +1,6 @@
 //! Subcommands and flags.
 
+use crate::places::Places;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::IpAddr;
@@ -24,8 +25,50 @@ enum Command {
         #[command(flatten)]
         find: Find,
     },
+    /// The node's container images.
+    Image {
+        #[command(flatten)]
+        find: Find,
+        #[command(subcommand)]
+        command: ImageCommand,
+    },
+    /// End every pod that a stopped server left running, and remove what it made on this machine but for its data.
+    Reset {
+        #[command(flatten)]
+        find: Find,
+        /// The kubelet's directory, if the server was given one.
+        #[arg(long)]
+        root_dir: Option<PathBuf>,
+        /// Remove the data directory and the kubelet's, too.
+        #[arg(long)]
+        remove_data: bool,
+    },
     /// Print the version.
     Version,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Import docker-archive or OCI-layout archives; `-` is standard input.
+    Import {
+        #[arg(required = true)]
+        archives: Vec<PathBuf>,
+        /// One more name for the image of a single archive.
+        #[arg(long)]
+        name: Vec<String>,
+    },
+    /// Pull images from their registries.
+    Pull {
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// List images.
+    List,
+    /// Remove images.
+    Rm {
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
 }
 
 /// How a subcommand finds its server.
@@ -97,6 +140,14 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
             crate::server::run(*flags)
         }
         Command::Kubeconfig { find } => crate::server::print_kubeconfig(&find.data_dir),
+        Command::Image { find, command } => {
+            crate::images::command::run(&Places::of(&find.data_dir, None)?, command)
+        }
+        Command::Reset { find, root_dir, remove_data } => {
+            component::logs::init(&component::logs::Options { verbosity: 0, ..Default::default() })
+                .map_err(anyhow::Error::msg)?;
+            crate::reset::run(&Places::of(&find.data_dir, root_dir.as_deref())?, remove_data)
+        }
         Command::Version => {
             println!("tiphys {}", crate::server::VERSION);
             Ok(())

@@ -213,4 +213,9 @@ impl ControlPlane {
     pub(crate) fn component(&self, name: &str) -> Client {
         self.client(name, &[])
     }
+
+    /// A node's kubelet.
+    pub(crate) fn node(&self, name: &str) -> Client {
+        self.client(&format!("system:node:{name}"), &["system:nodes"])
+    }
 }

@@ -2,6 +2,10 @@
 
 mod cli;
 mod control_plane;
+mod images;
+mod node;
+mod places;
+mod reset;
 mod server;
 
 use clap::Parser as _;

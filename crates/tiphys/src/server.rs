@@ -2,7 +2,10 @@
 
 use crate::cli::{Server as Flags, StoreEngine};
 use crate::control_plane::{self, ControlPlane};
+use crate::node::{self, Identity};
+use crate::places::Places;
 use anyhow::{Context as _, Result, bail};
+use client::Informers;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
@@ -30,18 +33,10 @@ async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
     if flags.store == StoreEngine::Etcd {
         bail!("--store etcd is not built yet: the embedded store is the only engine of this version");
     }
-    if !flags.no_node {
-        bail!("the node is not built yet: start the control plane alone with --no-node");
+    if flags.manifests.is_some() {
+        bail!("--manifests has no effect in this version: nothing reads it yet");
     }
-    for (flag, given) in [
-        ("--root-dir", flags.root_dir.is_some()),
-        ("--container-runtime-endpoint", flags.container_runtime_endpoint.is_some()),
-        ("--manifests", flags.manifests.is_some()),
-    ] {
-        if given {
-            bail!("{flag} has no effect in this version: nothing reads it yet");
-        }
-    }
+    let places = Places::of(&flags.data_dir, flags.root_dir.as_deref()).context("--data-dir")?;
     let node_ip = match flags.node_ip {
         Some(ip) => ip,
         None => default_address().context("finding this machine's address; give it with --node-ip")?,
@@ -78,6 +73,12 @@ async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
     tracing::info!(%url, "the API server is ready");
     let components = TaskTracker::new();
     start_components(&plane, &components, &shutdown);
+    if !flags.no_node {
+        let identity = Identity { name: node_name, ip: node_ip };
+        let client = plane.node(&identity.name);
+        let informers = Informers::new(&client, shutdown.clone());
+        node::start(&flags, &places, &identity, &bundle, (client, informers), &components, &shutdown).await?;
+    }
     components.close();
     shutdown.cancelled().await;
     tracing::info!("stopping");
