@@ -1,6 +1,13 @@
 # `make up` and `make test` are all that a fresh Debian 12 machine with Rust needs (as root).
 SHELL := /bin/bash
-.PHONY: test lint unit deps
+.PHONY: up down test lint unit deps
+
+# A cluster of one node on this machine, with an application on it.
+up: deps
+	scripts/up
+
+down:
+	scripts/down
 
 # Everything: format, lints, licences, every test.
 test: deps lint unit
