@@ -6,6 +6,7 @@
 mod byte_string;
 pub mod hooks;
 mod kind;
+pub mod qos;
 mod rows;
 
 pub use byte_string::ByteString;

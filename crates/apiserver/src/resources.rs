@@ -57,13 +57,8 @@ impl Served {
         Status::not_found(&self.group_resource(), name)
     }
 
-    /// Whether the kind has no file of hooks.
-    pub fn strategy_is_schema_only(&self) -> bool {
-        std::ptr::addr_eq(self.strategy, &api::hooks::SchemaOnly)
-    }
-
     pub fn is_hub(&self) -> bool {
-        self.row.version == self.hub_version
+        self.api_version == self.hub_api_version
     }
 }
 

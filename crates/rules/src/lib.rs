@@ -4,7 +4,7 @@
 pub mod pod_requests;
 
 /// Guaranteed, Burstable or BestEffort.
-pub mod qos;
+pub use api::qos;
 
 /// Which tolerations bear which taints.
 pub mod taints;

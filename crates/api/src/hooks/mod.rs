@@ -4,6 +4,9 @@
 //! validation, generation, separation of spec and status). A strategy adds the rest. Defaulting and preparing edit the
 //! tree, so that nothing unknown is lost on the way; validation reads structs. All of it is pure.
 
+mod core;
+mod tree;
+
 use apimachinery::field::ErrorList;
 use apimachinery::time::Time;
 use serde_json::Value;
@@ -108,16 +111,20 @@ impl Strategy for SchemaOnly {}
 type Row = (&'static str, &'static str, &'static dyn Strategy);
 
 /// The strategies of each group's folder.
-const STRATEGIES: &[&[Row]] = &[];
+const STRATEGIES: &[&[Row]] = &[core::STRATEGIES];
+
+fn row(group: &str, kind: &str) -> Option<&'static Row> {
+    STRATEGIES.iter().copied().flatten().find(|(g, k, _)| *g == group && *k == kind)
+}
+
+/// Whether a kind is served by schema alone.
+pub fn is_schema_only(group: &str, kind: &str) -> bool {
+    row(group, kind).is_none()
+}
 
 /// The strategy of a kind; kinds without a file are served by schema alone.
 pub fn strategy(group: &str, kind: &str) -> &'static dyn Strategy {
-    STRATEGIES
-        .iter()
-        .copied()
-        .flatten()
-        .find(|(g, k, _)| *g == group && *k == kind)
-        .map_or(&SchemaOnly, |(_, _, s)| *s)
+    row(group, kind).map_or(&SchemaOnly, |(_, _, s)| *s)
 }
 
 /// Turns an object of one version into another version of its kind.
@@ -127,7 +134,7 @@ pub type Conversion = fn(Value) -> Value;
 type ConversionRow = (&'static str, &'static str, &'static str, &'static str, Conversion);
 
 /// The conversions of each group's folder.
-const CONVERSIONS: &[&[ConversionRow]] = &[];
+const CONVERSIONS: &[&[ConversionRow]] = &[core::CONVERSIONS];
 
 /// Whether objects of a kind can be brought from one version to another.
 pub fn converts(group: &str, kind: &str, from: &str, to: &str) -> bool {

@@ -210,3 +210,61 @@ mod tests {
         }
     }
 }
+
+impl Duration {
+    /// As `kubectl get` shows ages: two units at most, one where the second says little (upstream's `HumanDuration`).
+    pub fn human(self) -> String {
+        let seconds = self.nanos.div_euclid(1_000_000_000);
+        let both = |a: i64, unit: char, b: i64, smaller: char| match b {
+            0 => format!("{a}{unit}"),
+            b => format!("{a}{unit}{b}{smaller}"),
+        };
+        let (minutes, hours) = (seconds / 60, seconds / 3600);
+        match seconds {
+            ..-1 => "<invalid>".to_owned(),
+            -1 => "0s".to_owned(),
+            0..120 => format!("{seconds}s"),
+            _ if minutes < 10 => both(minutes, 'm', seconds % 60, 's'),
+            _ if minutes < 180 => format!("{minutes}m"),
+            _ if hours < 8 => both(hours, 'h', minutes % 60, 'm'),
+            _ if hours < 48 => format!("{hours}h"),
+            _ if hours < 24 * 8 => both(hours / 24, 'd', hours % 24, 'h'),
+            _ if hours < 24 * 365 * 2 => format!("{}d", hours / 24),
+            _ if hours < 24 * 365 * 8 => both(hours / 24 / 365, 'y', hours / 24 % 365, 'd'),
+            _ => format!("{}y", hours / 24 / 365),
+        }
+    }
+}
+
+#[cfg(test)]
+mod human_tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_short() {
+        let day = 86400;
+        for (seconds, text) in [
+            (-5, "<invalid>"),
+            (-1, "0s"),
+            (0, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (125, "2m5s"),
+            (600, "10m"),
+            (179 * 60, "179m"),
+            (3 * 3600, "3h"),
+            (7 * 3600 + 59 * 60, "7h59m"),
+            (8 * 3600 + 60, "8h"),
+            (47 * 3600, "47h"),
+            (2 * day, "2d"),
+            (3 * day + 7200, "3d2h"),
+            (8 * day, "8d"),
+            (729 * day, "729d"),
+            (730 * day, "2y"),
+            (731 * day, "2y1d"),
+            (3000 * day, "8y"),
+        ] {
+            assert_eq!(Duration::from_seconds(seconds).human(), text, "{seconds}");
+        }
+    }
+}

@@ -141,7 +141,7 @@ impl Server {
         revision: u64,
     ) -> bytes::Bytes {
         let meta = TypeMeta::new(&resource.row.kind, &resource.api_version);
-        if resource.is_hub() && resource.api_version == resource.hub_api_version {
+        if resource.is_hub() {
             return stored.splice(Some(&meta), revision);
         }
         let hub = match value {

@@ -1,6 +1,6 @@
 //! The quality-of-service class of a pod. Upstream: `ComputePodQOS`.
 
-use api::core::v1::{Container, Pod};
+use crate::core::v1::{Container, Pod};
 use apimachinery::quantity::Quantity;
 use std::collections::BTreeMap;
 

@@ -1,0 +1,106 @@
+//! Nodes.
+
+use crate::core::v1::Node;
+use crate::hooks::tree::{column, time_age, typed};
+use crate::hooks::{Column, SelectableField, Strategy};
+use apimachinery::time::Time;
+use serde_json::Value;
+
+pub(super) struct Nodes;
+
+const ROLE: &str = "node-role.kubernetes.io/";
+
+impl Strategy for Nodes {
+    fn default(&self, node: &mut Value) {
+        if node["status"]["allocatable"].is_null()
+            && let Some(capacity) = node["status"].get("capacity").cloned()
+        {
+            node["status"]["allocatable"] = capacity;
+        }
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const COLUMNS: &[Column] = &[
+            column("Name", "string", 0, "Name must be unique within a namespace."),
+            column("Status", "string", 0, "The status of the node"),
+            column("Roles", "string", 0, "The roles of the node"),
+            column(
+                "Age",
+                "string",
+                0,
+                "CreationTimestamp is a timestamp representing the server time when this object was created.",
+            ),
+            column("Version", "string", 0, "Kubelet Version reported by the node."),
+            column("Internal-IP", "string", 1, "List of addresses reachable to the node."),
+            column("External-IP", "string", 1, "List of addresses reachable to the node."),
+            column(
+                "OS-Image",
+                "string",
+                1,
+                "OS Image reported by the node from /etc/os-release (e.g. Debian GNU/Linux 7 (wheezy)).",
+            ),
+            column(
+                "Kernel-Version",
+                "string",
+                1,
+                "Kernel Version reported by the node from 'uname -r' (e.g. 3.16.0-0.bpo.4-amd64).",
+            ),
+            column(
+                "Container-Runtime",
+                "string",
+                1,
+                "ContainerRuntime Version reported by the node through runtime remote API (e.g. containerd://1.4.2).",
+            ),
+        ];
+        COLUMNS
+    }
+
+    fn cells(&self, node: &Value, now: Time) -> Vec<Value> {
+        let node: Node = typed(node);
+        let ready = node.status.conditions.iter().find(|c| c.type_ == "Ready");
+        let mut status = match ready {
+            Some(c) if c.status == "True" => "Ready".to_owned(),
+            Some(_) => "NotReady".to_owned(),
+            None => "Unknown".to_owned(),
+        };
+        if node.spec.unschedulable {
+            status += ",SchedulingDisabled";
+        }
+        let labels = &node.metadata.labels;
+        let mut roles: Vec<&str> = labels
+            .iter()
+            .filter_map(|(key, value)| match (key.strip_prefix(ROLE), key.as_str()) {
+                (Some(role), _) if !role.is_empty() => Some(role),
+                (_, "kubernetes.io/role") if !value.is_empty() => Some(value),
+                _ => None,
+            })
+            .collect();
+        roles.sort_unstable();
+        let address = |ty: &str| {
+            let found = node.status.addresses.iter().find(|a| a.type_ == ty);
+            Value::from(found.map_or("<none>", |a| a.address.as_str()))
+        };
+        let or_unknown = |text: &str| Value::from(if text.is_empty() { "<unknown>" } else { text });
+        let info = &node.status.node_info;
+        vec![
+            node.metadata.name.as_str().into(),
+            status.into(),
+            if roles.is_empty() { "<none>".into() } else { roles.join(",").into() },
+            time_age(node.metadata.creation_timestamp, now).into(),
+            info.kubelet_version.as_str().into(),
+            address("InternalIP"),
+            address("ExternalIP"),
+            or_unknown(&info.os_image),
+            or_unknown(&info.kernel_version),
+            or_unknown(&info.container_runtime_version),
+        ]
+    }
+
+    fn selectable_fields(&self) -> &'static [SelectableField] {
+        &[("spec.unschedulable", |node| (node["spec"]["unschedulable"] == true).to_string())]
+    }
+
+    fn has_generation(&self) -> bool {
+        false
+    }
+}
