@@ -4,7 +4,10 @@
 //! validation, generation, separation of spec and status). A strategy adds the rest. Defaulting and preparing edit the
 //! tree, so that nothing unknown is lost on the way; validation reads structs. All of it is pure.
 
+mod apps;
+mod batch;
 mod core;
+mod templates;
 mod tree;
 
 use apimachinery::field::ErrorList;
@@ -111,7 +114,7 @@ impl Strategy for SchemaOnly {}
 type Row = (&'static str, &'static str, &'static dyn Strategy);
 
 /// The strategies of each group's folder.
-const STRATEGIES: &[&[Row]] = &[core::STRATEGIES];
+const STRATEGIES: &[&[Row]] = &[apps::STRATEGIES, batch::STRATEGIES, core::STRATEGIES];
 
 fn row(group: &str, kind: &str) -> Option<&'static Row> {
     STRATEGIES.iter().copied().flatten().find(|(g, k, _)| *g == group && *k == kind)

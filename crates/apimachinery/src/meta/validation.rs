@@ -292,6 +292,22 @@ pub fn validate_label_name(name: &str, path: &Path) -> ErrorList {
     is_qualified_name(name).into_iter().map(|why| Error::invalid(path, name, why)).collect()
 }
 
+/// All that an object's annotations may weigh, in bytes.
+pub const TOTAL_ANNOTATION_SIZE: usize = 256 << 10;
+
+/// Annotations of an object or a template.
+pub fn validate_annotations(annotations: &BTreeMap<String, String>, path: &Path) -> ErrorList {
+    let mut errors = ErrorList::new();
+    for key in annotations.keys() {
+        let found = is_qualified_name(&key.to_lowercase());
+        errors.extend(found.into_iter().map(|why| Error::invalid(path, key.as_str(), why)));
+    }
+    if annotations.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > TOTAL_ANNOTATION_SIZE {
+        errors.push(Error::too_long(path, TOTAL_ANNOTATION_SIZE));
+    }
+    errors
+}
+
 /// The labels of an object.
 pub fn validate_labels(labels: &BTreeMap<String, String>, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();

@@ -1,13 +1,12 @@
 //! Validation of object metadata, the same for every kind (upstream's ValidateObjectMeta and ValidateObjectMetaUpdate).
 
 use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::meta::validation::TOTAL_ANNOTATION_SIZE;
 use apimachinery::validation;
 use serde_json::Value;
 
 use crate::object;
 use crate::resources::Served;
-
-const TOTAL_ANNOTATION_SIZE: usize = 256 << 10;
 
 /// Kinds whose names may be any path segment, as upstream's strategies say.
 fn name_errors(resource: &Served, name: &str) -> Vec<String> {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 const CONTAINERS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
 /// What templates and pods share.
-pub(crate) fn default_pod_spec(spec: &mut Value) {
+pub(in crate::hooks) fn default_pod_spec(spec: &mut Value) {
     if !spec.is_object() {
         return;
     }
@@ -31,11 +31,6 @@ pub(crate) fn default_pod_spec(spec: &mut Value) {
         each(spec, key, default_container);
     }
     each(spec, "volumes", default_volume);
-}
-
-/// The spec of the template in an object's spec.
-pub(crate) fn default_template(object: &mut Value) {
-    with(object, "spec", |spec| with(spec, "template", |template| with(template, "spec", default_pod_spec)));
 }
 
 /// What only pods get: requests from limits, host ports, service links.

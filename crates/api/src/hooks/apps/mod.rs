@@ -1,0 +1,16 @@
+//! The group `apps`, and ReplicationController, which is a ReplicaSet of older days.
+
+mod daemon_set;
+mod deployment;
+mod replica_set;
+mod stateful_set;
+
+use super::Row;
+
+pub(super) const STRATEGIES: &[Row] = &[
+    ("", "ReplicationController", &replica_set::ReplicationControllers),
+    ("apps", "DaemonSet", &daemon_set::DaemonSets),
+    ("apps", "Deployment", &deployment::Deployments),
+    ("apps", "ReplicaSet", &replica_set::ReplicaSets),
+    ("apps", "StatefulSet", &stateful_set::StatefulSets),
+];

@@ -1,0 +1,10 @@
+//! The group `batch`.
+
+mod cron_job;
+mod job;
+mod job_validation;
+
+use super::Row;
+
+pub(super) const STRATEGIES: &[Row] =
+    &[("batch", "CronJob", &cron_job::CronJobs), ("batch", "Job", &job::Jobs)];
