@@ -214,6 +214,12 @@ impl ControlPlane {
         self.client(name, &[])
     }
 
+    /// A controller, as its own service account of `kube-system`.
+    pub(crate) fn controller(&self, name: &str) -> Client {
+        const GROUPS: &[&str] = &["system:serviceaccounts", "system:serviceaccounts:kube-system"];
+        self.client(&format!("system:serviceaccount:kube-system:{name}"), GROUPS)
+    }
+
     /// A node's kubelet.
     pub(crate) fn node(&self, name: &str) -> Client {
         self.client(&format!("system:node:{name}"), &["system:nodes"])

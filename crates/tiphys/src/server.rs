@@ -5,9 +5,11 @@ use crate::control_plane::{self, ControlPlane};
 use crate::node::{self, Identity};
 use crate::places::Places;
 use anyhow::{Context as _, Result, bail};
+use apimachinery::validation::parse_cidr_sloppy;
 use client::Informers;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -70,9 +72,10 @@ async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
     // The API server outlives the components, so that they can say goodbye.
     let server_shutdown = CancellationToken::new();
     let plane = control_plane::start(&flags, &bundle, node_ip, listener, &server_shutdown).await?;
+    let plane = Arc::new(plane);
     tracing::info!(%url, "the API server is ready");
     let components = TaskTracker::new();
-    start_components(&plane, &components, &shutdown);
+    start_components(&plane, cluster(&flags, &bundle)?, &components, &shutdown);
     if !flags.no_node {
         let identity = Identity { name: node_name, ip: node_ip };
         let client = plane.node(&identity.name);
@@ -90,8 +93,30 @@ async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
     Ok(())
 }
 
-fn start_components(plane: &ControlPlane, components: &TaskTracker, shutdown: &CancellationToken) {
+/// Starts scheduler and controllers.
+fn start_components(
+    plane: &Arc<ControlPlane>,
+    cluster: controllers::Cluster,
+    components: &TaskTracker,
+    shutdown: &CancellationToken,
+) {
     components.spawn(scheduler::run(plane.component("system:kube-scheduler"), shutdown.clone()));
+    let informers = Informers::new(&plane.component("system:kube-controller-manager"), shutdown.clone());
+    let (plane, shutdown) = (plane.clone(), shutdown.clone());
+    components.spawn(controllers::run(move |name| plane.controller(name), informers, cluster, shutdown));
+}
+
+/// What controllers know of the cluster. Each node gets the size upstream gives by default.
+fn cluster(flags: &Flags, bundle: &pki::Bundle) -> Result<controllers::Cluster> {
+    let cidr = parse_cidr_sloppy(&flags.cluster_cidr)
+        .with_context(|| format!("--cluster-cidr {:?} is not a CIDR", flags.cluster_cidr))?;
+    let network = cidr.network();
+    Ok(controllers::Cluster {
+        root_ca: bundle.cluster_ca.certificate.to_pem(),
+        pod_cidrs: vec![(network, cidr.prefix)],
+        node_mask: if network.is_ipv4() { 24 } else { 64 },
+        domain: flags.cluster_domain.clone(),
+    })
 }
 
 /// The address from which this machine would reach others. Nothing is sent.
