@@ -4,6 +4,11 @@
 //! observed and `now` in, actions out), `act.rs` (the only writes), `status.rs` (pure). Each runs as its own service
 //! account, `system:serviceaccount:kube-system:<name>`; they share one set of informers.
 
+mod node_ipam;
+mod root_ca;
+mod serviceaccount;
+mod support;
+
 use client::{Client, Informers};
 use futures::future::BoxFuture;
 use std::net::IpAddr;
@@ -36,7 +41,11 @@ pub struct Context {
 type Controller = fn(Context) -> BoxFuture<'static, ()>;
 
 /// The name of a controller's service account, and how it runs (until the context's `shutdown`).
-pub const CONTROLLERS: &[(&str, Controller)] = &[];
+pub const CONTROLLERS: &[(&str, Controller)] = &[
+    ("node-controller", |context| Box::pin(node_ipam::run(context))),
+    ("root-ca-cert-publisher", |context| Box::pin(root_ca::run(context))),
+    ("service-account-controller", |context| Box::pin(serviceaccount::run(context))),
+];
 
 /// Runs every controller until `shutdown`. `client` gives the client of a service account of `kube-system`.
 pub async fn run(

@@ -1,0 +1,41 @@
+//! What controllers share: feeding queues from informers, and small projections.
+
+use api::core::v1::Namespace;
+use client::queue::Backoff;
+use client::{Cached, Change, Informer, ObjectKey, Projection, Queue};
+
+/// A queue with upstream's default back-off.
+pub(crate) fn queue() -> Queue<ObjectKey> {
+    Queue::new(Backoff::default())
+}
+
+/// Adds the keys that an object touches to a queue, for its old and its new state.
+pub(crate) fn feed<P: Projection, I: IntoIterator<Item = ObjectKey>>(
+    informer: &Informer<P>,
+    queue: &Queue<ObjectKey>,
+    keys: impl Fn(&Cached<P>) -> I + Send + Sync + 'static,
+) {
+    let queue = queue.clone();
+    informer.subscribe(move |change: &Change<P>| {
+        for object in change.old().into_iter().chain([change.object()]) {
+            keys(object).into_iter().for_each(|key| queue.add(key));
+        }
+    });
+}
+
+/// What most controllers need to know of a namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NamespaceState {
+    pub active: bool,
+}
+
+impl Projection for NamespaceState {
+    type Kind = Namespace;
+
+    fn project(namespace: &Namespace) -> Self {
+        NamespaceState {
+            active: namespace.metadata.deletion_timestamp.is_none()
+                && namespace.status.phase != "Terminating",
+        }
+    }
+}
