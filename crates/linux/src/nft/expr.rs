@@ -149,15 +149,29 @@ impl Fib {
 pub enum DynsetOp {
     /// Adds the element unless it is there.
     Add,
-    /// Adds the element or starts its timeout anew.
+    /// Adds the element or starts its timeout anew; an element that is there keeps its data.
     Update,
+    /// Deletes the element, if it is there.
+    Delete,
+}
+
+impl DynsetOp {
+    fn raw(self) -> u32 {
+        match self {
+            DynsetOp::Add => 0,
+            DynsetOp::Update => 1,
+            DynsetOp::Delete => 2,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reject {
     TcpReset,
-    /// ICMP port unreachable, in the family's flavour.
+    /// ICMP port unreachable, in the packet's flavour; for tables of [`Family::Inet`], others drop silently.
     PortUnreachable,
+    /// ICMP port unreachable, for tables of this family.
+    PortUnreachableOf(Family),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -354,7 +368,7 @@ impl Expr {
                 m.be32(1, to.0).be32(2, *modulus).be32(3, RANDOM).be32(4, 0);
             }
             Expr::Dynset { set, op, key, data, timeout_ms } => {
-                m.str(1, set).be32(3, if *op == DynsetOp::Add { 0 } else { 1 }).be32(4, key.0);
+                m.str(1, set).be32(3, op.raw()).be32(4, key.0);
                 if let Some(data) = data {
                     m.be32(5, data.0);
                 }
@@ -379,6 +393,13 @@ impl Expr {
                 const ICMPX: u32 = 2;
                 const ICMPX_PORT_UNREACH: u8 = 1;
                 m.be32(1, ICMPX).attr(2, &[ICMPX_PORT_UNREACH]);
+            }
+            Expr::Reject(Reject::PortUnreachableOf(family)) => {
+                const ICMP: u32 = 0;
+                const ICMP_PORT_UNREACH: u8 = 3;
+                const ICMPV6_PORT_UNREACH: u8 = 4;
+                let code = if *family == Family::Ip6 { ICMPV6_PORT_UNREACH } else { ICMP_PORT_UNREACH };
+                m.be32(1, ICMP).attr(2, &[code]);
             }
             Expr::Counter => {}
         }
