@@ -1,1 +1,18 @@
 //! Services on the node: plans a rule set and applies the difference over netlink.
+
+/// UDP flows that lead nowhere.
+pub mod conntrack;
+/// Which endpoints may be used, and their order.
+pub mod endpoints;
+/// What is kept of the API's objects.
+pub mod facts;
+/// What load balancers and probes may ask.
+pub mod health;
+/// From plans to the kernel.
+pub mod nft;
+/// From objects to plans.
+pub mod plan;
+/// The loop.
+pub mod proxy;
+
+pub use proxy::{Config, Error, cleanup, run};
