@@ -4,7 +4,10 @@
 //! observed and `now` in, actions out), `act.rs` (the only writes), `status.rs` (pure). Each runs as its own service
 //! account, `system:serviceaccount:kube-system:<name>`; they share one set of informers.
 
+mod deployment;
 mod node_ipam;
+mod pods;
+mod replicaset;
 mod root_ca;
 mod serviceaccount;
 mod support;
@@ -42,7 +45,10 @@ type Controller = fn(Context) -> BoxFuture<'static, ()>;
 
 /// The name of a controller's service account, and how it runs (until the context's `shutdown`).
 pub const CONTROLLERS: &[(&str, Controller)] = &[
+    ("deployment-controller", |context| Box::pin(deployment::run(context))),
     ("node-controller", |context| Box::pin(node_ipam::run(context))),
+    ("replicaset-controller", |context| Box::pin(replicaset::run(context))),
+    ("replication-controller", |context| Box::pin(replicaset::run_replication(context))),
     ("root-ca-cert-publisher", |context| Box::pin(root_ca::run(context))),
     ("service-account-controller", |context| Box::pin(serviceaccount::run(context))),
 ];

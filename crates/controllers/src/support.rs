@@ -1,8 +1,12 @@
 //! What controllers share: feeding queues from informers, and small projections.
 
+use api::Kind;
 use api::core::v1::Namespace;
+use apimachinery::clock::{Clock as _, SystemClock};
+use apimachinery::meta::options::DeleteOptions;
+use apimachinery::time::Time;
 use client::queue::Backoff;
-use client::{Cached, Change, Informer, ObjectKey, Projection, Queue};
+use client::{Cached, Change, Client, Informer, ObjectKey, Projection, Queue};
 
 /// A queue with upstream's default back-off.
 pub(crate) fn queue() -> Queue<ObjectKey> {
@@ -38,4 +42,20 @@ impl Projection for NamespaceState {
                 && namespace.status.phase != "Terminating",
         }
     }
+}
+
+/// The time of day.
+pub(crate) fn now() -> Time {
+    SystemClock::default().now().into()
+}
+
+/// Deletes an object in the background. Returns the resource version at which it is being deleted, if it lives on.
+pub(crate) async fn delete_by_name<K: Kind>(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> client::Result<String> {
+    let options = DeleteOptions::default();
+    let answer = client.namespaced::<K>(namespace).delete(name, &options).await?;
+    Ok(answer["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned())
 }
