@@ -5,10 +5,13 @@
 //! account, `system:serviceaccount:kube-system:<name>`; they share one set of informers.
 
 mod deployment;
+mod endpointslice;
+mod job;
 mod node_ipam;
 mod pods;
 mod replicaset;
 mod root_ca;
+mod service_pods;
 mod serviceaccount;
 mod support;
 
@@ -46,6 +49,8 @@ type Controller = fn(Context) -> BoxFuture<'static, ()>;
 /// The name of a controller's service account, and how it runs (until the context's `shutdown`).
 pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("deployment-controller", |context| Box::pin(deployment::run(context))),
+    ("endpointslice-controller", |context| Box::pin(endpointslice::run(context))),
+    ("job-controller", |context| Box::pin(job::run(context))),
     ("node-controller", |context| Box::pin(node_ipam::run(context))),
     ("replicaset-controller", |context| Box::pin(replicaset::run(context))),
     ("replication-controller", |context| Box::pin(replicaset::run_replication(context))),
