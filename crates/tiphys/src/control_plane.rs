@@ -5,9 +5,10 @@ use anyhow::{Context as _, Result};
 use apimachinery::clock::{Clock, SystemClock};
 use apimachinery::validation::parse_cidr_sloppy;
 use apiserver::admission::{self, Chain, Plugin};
+use apiserver::authn::request_header::RequestHeader;
 use apiserver::authn::service_account::ServiceAccountTokens;
 use apiserver::authn::x509::X509;
-use apiserver::authz::{masters::Masters, node::NodeAuthorizer, rbac::Rbac};
+use apiserver::authz::{Authorizer, masters::Masters, node::NodeAuthorizer, rbac::Rbac};
 use apiserver::bootstrap;
 use apiserver::cache::StoreSource;
 use apiserver::documents::{Documents, Health, VersionInfo};
@@ -18,6 +19,7 @@ use apiserver::rooms::service_ips::ServiceAllocator;
 use apiserver::rooms::{Issuer, Rooms};
 use apiserver::server::Server;
 use apiserver::user::{ALL_AUTHENTICATED, User};
+use client::source::Source;
 use client::{Client, Informers};
 use component::health::{Checks, Latch};
 use pki::tls::{ClientRoots, Slot};
@@ -111,7 +113,18 @@ pub(crate) async fn start(
     component::process::register(&metrics);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
 
-    let mut plugins: Vec<Arc<dyn Plugin>> = admission::plugins(&store, &resources);
+    let source: Arc<dyn Source> =
+        Arc::new(StoreSource { store: store.clone(), resources: resources.clone() });
+    let informers = Informers::from_source(source.clone(), shutdown.clone());
+    let rbac = Rbac::new(&informers);
+    let node = Arc::new(NodeAuthorizer::new(&source, shutdown));
+    let authorizers: Vec<Arc<dyn Authorizer>> = vec![Arc::new(Masters), Arc::new(rbac.clone()), node.clone()];
+    let mut plugins: Vec<Arc<dyn Plugin>> = admission::plugins(admission::Deps {
+        store: store.clone(),
+        resources: resources.clone(),
+        rbac: rbac.clone(),
+        authorizers: authorizers.clone(),
+    });
     let allocator = ServiceAllocator::new(store.clone(), &flags.service_cidr).map_err(anyhow::Error::msg)?;
     plugins.push(Arc::new(allocator));
     let registry = Arc::new(Registry {
@@ -122,17 +135,12 @@ pub(crate) async fn start(
         event_ttl: std::time::Duration::from_secs(3600),
         gates: Arc::new(|_| true),
     });
-
-    let source = StoreSource { store: store.clone(), resources: resources.clone() };
-    let informers = Informers::from_source(Arc::new(source), shutdown.clone());
-    let rbac = Rbac::new(&informers);
-    let node = NodeAuthorizer::new(&informers);
-    let tokens = Arc::new(ServiceAccountTokens {
-        registry: registry.clone(),
-        verifier: pki::jwt::Verifier::new(vec![bundle.service_account.public().clone()]),
-        issuer: ISSUER.into(),
-        audiences: vec![ISSUER.into()],
-    });
+    let tokens = Arc::new(ServiceAccountTokens::new(
+        registry.clone(),
+        pki::jwt::Verifier::new(vec![bundle.service_account.public().clone()]),
+        ISSUER,
+        vec![ISSUER.into()],
+    ));
     let ca = bundle.cluster_ca.certificate.to_pem();
     let identity = Slot::of(&bundle.apiserver_kubelet_client)?;
     let rooms = Rooms {
@@ -161,13 +169,18 @@ pub(crate) async fn start(
     let server = Arc::new(Server {
         registry: registry.clone(),
         authenticators: vec![
-            Arc::new(X509 {
-                roots: ClientRoots::new(std::slice::from_ref(&bundle.cluster_ca.certificate))?,
+            Arc::new(RequestHeader::new(
+                ClientRoots::new(std::slice::from_ref(&bundle.front_proxy_ca.certificate))?,
+                clock.clone(),
+                &["front-proxy-client"],
+            )),
+            Arc::new(X509::new(
+                ClientRoots::new(std::slice::from_ref(&bundle.cluster_ca.certificate))?,
                 clock,
-            }),
+            )),
             tokens,
         ],
-        authorizers: vec![Arc::new(Masters), Arc::new(rbac.clone()), Arc::new(node)],
+        authorizers,
         rooms,
         events: Default::default(),
         documents: documents(&resources, bundle, &address)?,
@@ -189,6 +202,7 @@ pub(crate) async fn start(
     .await
     .map_err(|status| anyhow::anyhow!("writing what every cluster has: {status}"))?;
     rbac.synced().await;
+    node.synced().await;
     bootstrapped.done();
 
     let tls = pki::tls::server_config(

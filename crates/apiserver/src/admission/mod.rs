@@ -8,6 +8,9 @@ mod node_restriction;
 mod priority;
 mod service_account;
 
+use crate::authz::Authorizer;
+use crate::authz::escalation::Escalation;
+use crate::authz::rbac::Rbac;
 use crate::resources::{Resources, Served};
 use crate::user::User;
 use apimachinery::status::Status;
@@ -16,8 +19,17 @@ use serde_json::Value;
 use std::sync::Arc;
 use store::Store;
 
+/// What plugins look things up in.
+pub struct Deps {
+    pub store: Arc<dyn Store>,
+    pub resources: Arc<Resources>,
+    pub rbac: Rbac,
+    pub authorizers: Vec<Arc<dyn Authorizer>>,
+}
+
 /// The plugins of a cluster without configuration, in upstream's order.
-pub fn plugins(store: &Arc<dyn Store>, resources: &Resources) -> Vec<Arc<dyn Plugin>> {
+pub fn plugins(deps: Deps) -> Vec<Arc<dyn Plugin>> {
+    let (store, resources) = (&deps.store, &deps.resources);
     let mut all: Vec<Arc<dyn Plugin>> = Vec::new();
     if let Some(plugin) = namespace_lifecycle::NamespaceLifecycle::new(store.clone(), resources) {
         all.push(Arc::new(plugin));
@@ -30,6 +42,13 @@ pub fn plugins(store: &Arc<dyn Store>, resources: &Resources) -> Vec<Arc<dyn Plu
         all.push(Arc::new(plugin));
     }
     all.push(Arc::new(default_toleration_seconds::DefaultTolerationSeconds));
+    // Behind all that change objects: what is checked is what is written.
+    all.push(Arc::new(Escalation {
+        rbac: deps.rbac,
+        authorizers: deps.authorizers,
+        store: deps.store,
+        resources: deps.resources,
+    }));
     all
 }
 

@@ -1,6 +1,8 @@
-//! Authentication: who makes this request?
+//! Authentication: who makes this request? The front proxy is asked first, then certificates, then bearer tokens.
 
 pub mod impersonation;
+mod recent;
+pub mod request_header;
 pub mod service_account;
 pub mod x509;
 
@@ -9,6 +11,9 @@ use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use rustls_pki_types::CertificateDer;
 use std::net::SocketAddr;
+
+/// The extra that names the credential a user came with.
+const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
 /// What is known of a connection.
 #[derive(Debug, Clone, Default)]
@@ -25,4 +30,24 @@ pub trait Authenticator: Send + Sync {
         request: &'a http::request::Parts,
         connection: &'a Connection,
     ) -> BoxFuture<'a, Result<Option<User>, Status>>;
+}
+
+/// Decodes `%2F` in the key of an extra; what is malformed stays as it is.
+fn unescape(key: &str) -> String {
+    let mut out = Vec::with_capacity(key.len());
+    let mut rest = key.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        if byte != b'%' {
+            out.push(byte);
+            rest = tail;
+            continue;
+        }
+        let digits = tail.get(..2).and_then(|d| std::str::from_utf8(d).ok());
+        match digits.and_then(|d| u8::from_str_radix(d, 16).ok()) {
+            Some(decoded) => out.push(decoded),
+            None => return key.to_owned(),
+        }
+        rest = &tail[2..];
+    }
+    String::from_utf8(out).unwrap_or_else(|_| key.to_owned())
 }

@@ -1,21 +1,39 @@
 //! Service-account tokens: signed by the cluster, bound to objects that must still exist.
+//!
+//! Two kinds are trusted: those of the TokenRequest API, and the old ones that live in a secret. What was verified is
+//! remembered with the revisions of the objects it rests on; it holds until one of them changes or the time is over.
 
-use super::{Authenticator, Connection};
+use super::recent::{Recent, digest};
+use super::{Authenticator, CREDENTIAL_ID, Connection};
 use crate::object;
-use crate::registry::Registry;
+use crate::registry::{Registry, WriteContext};
 use crate::user::User;
+use api::core::v1::Secret;
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use pki::jwt::Verifier;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use store::Key;
+
+/// The issuer of tokens that live in secrets.
+const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
+const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
+/// By how much clocks may differ, in seconds.
+const LEEWAY: i64 = 60;
+/// For how long a token is not looked at again while nothing changes, in seconds.
+const TRUSTED: i64 = 10;
 
 /// A name and uid inside a token.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Bound {
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub uid: String,
 }
 
@@ -39,6 +57,7 @@ pub struct Kubernetes {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Claims {
+    #[serde(deserialize_with = "one_or_many")]
     pub aud: Vec<String>,
     pub exp: i64,
     pub iat: i64,
@@ -50,81 +69,300 @@ pub struct Claims {
     pub sub: String,
 }
 
+/// The claims of a token that lives in a secret.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct LegacyClaims {
+    sub: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/namespace")]
+    namespace: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/secret.name")]
+    secret: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.name")]
+    account: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.uid")]
+    uid: String,
+}
+
+fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Audience {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match Audience::deserialize(deserializer)? {
+        Audience::One(one) => vec![one],
+        Audience::Many(many) => many,
+    })
+}
+
+/// The groups of every service account of a namespace.
+pub(super) fn groups(namespace: &str) -> Vec<String> {
+    vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}")]
+}
+
 /// The user that a service account is.
 pub fn user(namespace: &str, name: &str, uid: &str) -> User {
     User {
         name: format!("system:serviceaccount:{namespace}:{name}"),
         uid: uid.to_owned(),
-        groups: vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}")],
+        groups: groups(namespace),
         extra: BTreeMap::new(),
     }
 }
 
+/// A token that was found good.
+struct Known {
+    user: User,
+    audiences: Vec<String>,
+    /// The objects it rests on, by the revision they had.
+    rests_on: Vec<(Key, u64)>,
+    /// When it must be looked at again, in seconds.
+    until: i64,
+}
+
 /// Trusts tokens of the cluster's own issuer.
 pub struct ServiceAccountTokens {
-    pub registry: Arc<Registry>,
-    pub verifier: Verifier,
-    pub issuer: String,
+    registry: Arc<Registry>,
+    verifier: Verifier,
+    issuer: String,
     /// Audiences of the API server.
     pub audiences: Vec<String>,
+    recent: Recent<Arc<Known>>,
 }
 
 impl ServiceAccountTokens {
-    /// The user of a token that is valid for one of `audiences`; `None` for tokens of other issuers.
-    pub fn check(&self, token: &str, audiences: &[String]) -> Result<Option<(User, Vec<String>)>, Status> {
-        let unauthorized = || Status::unauthorized("Unauthorized");
-        match pki::jwt::unverified_claims::<Claims>(token) {
-            Ok(claims) if claims.iss == self.issuer => {}
-            _ => return Ok(None),
-        }
-        let claims: Claims = self.verifier.verify(token).map_err(|_| unauthorized())?;
-        let now = self.registry.clock.now().as_second();
-        if claims.exp <= now || claims.nbf > now + 10 {
-            return Err(unauthorized());
-        }
-        let matching: Vec<String> = claims.aud.iter().filter(|a| audiences.contains(a)).cloned().collect();
-        if matching.is_empty() {
-            return Err(unauthorized());
-        }
-        let k = &claims.kubernetes;
-        let account =
-            self.lives("serviceaccounts", &k.namespace, &k.serviceaccount).ok_or_else(unauthorized)?;
-        let mut user = user(&k.namespace, &k.serviceaccount.name, &account);
-        let mut extra = |key: &str, value: &str| {
-            user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()]);
-        };
-        if !claims.jti.is_empty() {
-            extra("credential-id", &format!("JTI={}", claims.jti));
-        }
-        for (resource, bound) in [("pods", &k.pod), ("secrets", &k.secret), ("nodes", &k.node)] {
-            let Some(bound) = bound else { continue };
-            let namespace = if resource == "nodes" { "" } else { k.namespace.as_str() };
-            // A pod's node may be gone before its token is; upstream binds to the node only for node-bound tokens.
-            if !(resource == "nodes" && k.pod.is_some()) {
-                self.lives(resource, namespace, bound).ok_or_else(unauthorized)?;
-            }
-            let singular = resource.trim_end_matches('s');
-            if singular != "secret" {
-                extra(&format!("{singular}-name"), &bound.name);
-                extra(&format!("{singular}-uid"), &bound.uid);
-            }
-        }
-        Ok(Some((user, matching)))
+    pub fn new(registry: Arc<Registry>, verifier: Verifier, issuer: &str, audiences: Vec<String>) -> Self {
+        let recent = Recent::default();
+        ServiceAccountTokens { registry, verifier, issuer: issuer.to_owned(), audiences, recent }
     }
 
-    /// The uid of an object that exists with the uid the token was bound to.
-    fn lives(&self, resource: &str, namespace: &str, bound: &Bound) -> Option<String> {
-        let served = self.registry.resources.get("", "v1", resource)?;
-        let stored = self.registry.get(served, namespace, &bound.name).ok()?;
-        (object::uid(&stored.value) == bound.uid).then(|| bound.uid.clone())
+    /// The user of a token that is valid for one of `audiences`, and which of them; `None` for tokens of other issuers.
+    /// An error says why the token is refused, in upstream's words.
+    pub fn check(&self, token: &str, audiences: &[String]) -> Result<Option<(User, Vec<String>)>, String> {
+        let key = digest([token.as_bytes()]);
+        let now = self.registry.clock.now().as_second();
+        let known = self.recent.get(&key, now).filter(|known| self.stands(known));
+        let known = match known {
+            Some(known) => known,
+            None => {
+                let Some(mut known) = self.verify(token, now)? else { return Ok(None) };
+                known.until = known.until.min(now + TRUSTED);
+                let known = Arc::new(known);
+                self.recent.put(key, known.clone(), known.until);
+                known
+            }
+        };
+        let common: Vec<String> = known.audiences.iter().filter(|a| audiences.contains(a)).cloned().collect();
+        if common.is_empty() {
+            let list = |all: &[String]| {
+                all.iter().map(|a| apimachinery::quote::quote(a)).collect::<Vec<_>>().join(" ")
+            };
+            return Err(format!(
+                "token audiences [{}] is invalid for the target audiences [{}]",
+                list(&known.audiences),
+                list(audiences)
+            ));
+        }
+        Ok(Some((known.user.clone(), common)))
     }
+
+    /// Whether nothing changed that the token rests on.
+    fn stands(&self, known: &Known) -> bool {
+        let revision = |key: &Key| self.registry.store.get(key).map(|entry| entry.mod_revision.0);
+        known.rests_on.iter().all(|(key, at)| revision(key) == Some(*at))
+    }
+
+    fn verify(&self, token: &str, now: i64) -> Result<Option<Known>, String> {
+        #[derive(Deserialize)]
+        struct Issuer {
+            iss: String,
+        }
+        let Ok(Issuer { iss }) = pki::jwt::unverified_claims(token) else { return Ok(None) };
+        let bad = |error: pki::Error| error.to_string();
+        if iss == self.issuer {
+            self.bound(self.verifier.verify(token).map_err(bad)?, now).map(Some)
+        } else if iss == LEGACY_ISSUER {
+            self.legacy(token, &self.verifier.verify(token).map_err(bad)?).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// A token of the TokenRequest API.
+    fn bound(&self, claims: Claims, now: i64) -> Result<Known, String> {
+        for (late, why) in [
+            (claims.nbf > now + LEEWAY, "service account token is not valid yet"),
+            (claims.exp < now - LEEWAY, "service account token has expired"),
+            (claims.iat > now + LEEWAY, "service account token is issued in the future"),
+        ] {
+            if late {
+                return Err(why.into());
+            }
+        }
+        let k = &claims.kubernetes;
+        let (namespace, account) = (&k.namespace, &k.serviceaccount);
+        let mut known = Known {
+            user: user(namespace, &account.name, &account.uid),
+            audiences: claims.aud,
+            rests_on: Vec::new(),
+            until: claims.exp + LEEWAY,
+        };
+        let found = self.rest(&mut known, "serviceaccounts", namespace, &account.name)?;
+        if object::uid(&found) != account.uid {
+            let has = object::uid(&found);
+            return Err(format!("service account UID ({has}) does not match claim ({})", account.uid));
+        }
+        if gone(&found, now, &mut known) {
+            return Err(format!("service account {namespace}/{} has been deleted", account.name));
+        }
+        // A pod-bound token names the node too, for information: it rests on the pod alone.
+        let node = k.node.as_ref().filter(|_| k.pod.is_none());
+        for (resource, what, bound) in [
+            ("secrets", "secret", k.secret.as_ref()),
+            ("pods", "pod", k.pod.as_ref()),
+            ("nodes", "node", node),
+        ] {
+            let Some(bound) = bound else { continue };
+            let invalidated = || "service account token has been invalidated".to_owned();
+            let scope = if resource == "nodes" { "" } else { namespace.as_str() };
+            let found = self.rest(&mut known, resource, scope, &bound.name).map_err(|_| invalidated())?;
+            if object::uid(&found) != bound.uid {
+                let (has, claim) = (object::uid(&found), &bound.uid);
+                return Err(format!(
+                    "{what} UID ({has}) does not match service account {what} ref claim ({claim})"
+                ));
+            }
+            if gone(&found, now, &mut known) {
+                return Err(invalidated());
+            }
+        }
+        let mut extra = |key: &str, value: &str| {
+            if !value.is_empty() {
+                known.user.extra.insert(key.to_owned(), vec![value.to_owned()]);
+            }
+        };
+        for (bound, name, uid) in [
+            (&k.pod, "authentication.kubernetes.io/pod-name", "authentication.kubernetes.io/pod-uid"),
+            (&k.node, "authentication.kubernetes.io/node-name", "authentication.kubernetes.io/node-uid"),
+        ] {
+            let Some(bound) = bound else { continue };
+            extra(name, &bound.name);
+            extra(uid, &bound.uid);
+        }
+        if !claims.jti.is_empty() {
+            extra(CREDENTIAL_ID, &format!("JTI={}", claims.jti));
+        }
+        Ok(known)
+    }
+
+    /// A token that lives in a secret.
+    fn legacy(&self, token: &str, claims: &LegacyClaims) -> Result<Known, String> {
+        let LegacyClaims { sub, namespace, secret: name, account, uid } = claims;
+        for (claim, text) in [
+            ("sub", sub),
+            ("namespace", namespace),
+            ("secretName", name),
+            ("serviceAccountName", account),
+            ("serviceAccountUID", uid),
+        ] {
+            if text.is_empty() {
+                return Err(format!("{claim} claim is missing"));
+            }
+        }
+        if super::impersonation::service_account_of(sub) != Some((namespace, account)) {
+            return Err("sub claim is invalid".into());
+        }
+        let mut known = Known {
+            user: user(namespace, account, uid),
+            audiences: self.audiences.clone(),
+            rests_on: Vec::new(),
+            until: i64::MAX,
+        };
+        let invalidated = || "Token has been invalidated".to_owned();
+        let found = self.rest(&mut known, "secrets", namespace, name).map_err(|_| invalidated())?;
+        let secret: Secret = serde_json::from_value(found).map_err(|_| invalidated())?;
+        if secret.metadata.deletion_timestamp.is_some() {
+            return Err(invalidated());
+        }
+        let same = secret.data.get("token").is_some_and(|have| {
+            aws_lc_rs::constant_time::verify_slices_are_equal(have.as_ref(), token.as_bytes()).is_ok()
+        });
+        if !same {
+            return Err("Token does not match server's copy".into());
+        }
+        let found = self.rest(&mut known, "serviceaccounts", namespace, account)?;
+        if object::is_being_deleted(&found) {
+            return Err(format!("ServiceAccount {namespace}/{account} has been deleted"));
+        }
+        if object::uid(&found) != uid {
+            let has = object::uid(&found);
+            return Err(format!("ServiceAccount UID ({has}) does not match claim ({uid})"));
+        }
+        self.note_use(&secret);
+        if secret.metadata.labels.get(INVALID_SINCE).is_some_and(|since| !since.is_empty()) {
+            return Err(format!(
+                "the token in secret {namespace}/{name} for service account {namespace}/{account} has been marked invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the '{INVALID_SINCE}' label from the secret to temporarily allow use of this token"
+            ));
+        }
+        Ok(known)
+    }
+
+    /// An object that a token rests on, which must exist.
+    fn rest(&self, known: &mut Known, resource: &str, namespace: &str, name: &str) -> Result<Value, String> {
+        let served = self.registry.resources.get("", "v1", resource).ok_or("unknown resource")?;
+        let stored = self.registry.get(served, namespace, name).map_err(|status| status.message)?;
+        known.rests_on.push((served.key(namespace, name), stored.revision));
+        Ok(stored.value)
+    }
+
+    /// Writes the day on which the token was used to its secret, once a day, behind the request's back.
+    fn note_use(&self, secret: &Secret) {
+        let today = self.registry.clock.now().to_string().get(..10).unwrap_or_default().to_owned();
+        let served = self.registry.resources.get("", "v1", "secrets").cloned();
+        let (Some(served), Ok(runtime)) = (served, tokio::runtime::Handle::try_current()) else { return };
+        if secret.metadata.labels.get(LAST_USED) == Some(&today) {
+            return;
+        }
+        let registry = self.registry.clone();
+        let (namespace, name) = (secret.metadata.namespace.clone(), secret.metadata.name.clone());
+        runtime.spawn(async move {
+            let context = WriteContext {
+                user: &User::new("system:apiserver", &[]),
+                resource: &served,
+                namespace: &namespace,
+                subresource: "",
+                dry_run: false,
+                field_manager: "kube-apiserver",
+            };
+            let label = |secret: &mut Value| {
+                let metadata = object::metadata_mut(secret);
+                let labels = metadata.entry("labels").or_insert_with(|| serde_json::json!({}));
+                labels[LAST_USED] = today.as_str().into();
+                Ok(())
+            };
+            if let Err(status) = registry.edit(&context, &name, &label).await {
+                tracing::warn!(%namespace, %name, %status, "could not label a token's secret with its last use");
+            }
+        });
+    }
+}
+
+/// Whether an object is deleted, or will be while the token is remembered.
+fn gone(found: &Value, now: i64, known: &mut Known) -> bool {
+    let text = object::meta_str(found, "deletionTimestamp");
+    let Ok(at) = text.parse::<apimachinery::time::Time>() else { return false };
+    known.until = known.until.min(at.unix() + LEEWAY);
+    at.unix() < now - LEEWAY
 }
 
 /// The bearer token of a request.
 pub fn bearer(request: &http::request::Parts) -> Option<&str> {
-    let value = request.headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|t| !t.is_empty())
+    let value = request.headers.get(http::header::AUTHORIZATION)?.to_str().ok()?.trim();
+    let (scheme, rest) = value.split_once(' ')?;
+    let token = rest.split(' ').next().unwrap_or_default();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
 impl Authenticator for ServiceAccountTokens {
@@ -133,14 +371,15 @@ impl Authenticator for ServiceAccountTokens {
         request: &'a http::request::Parts,
         _connection: &'a Connection,
     ) -> BoxFuture<'a, Result<Option<User>, Status>> {
-        let result = match bearer(request) {
+        let result = match bearer(request).map(|token| self.check(token, &self.audiences)) {
             None => Ok(None),
+            Some(Ok(Some((user, _)))) => Ok(Some(user)),
             // A bearer token that nobody knows is a bad credential, not no credential.
-            Some(token) => match self.check(token, &self.audiences) {
-                Ok(Some((user, _))) => Ok(Some(user)),
-                Ok(None) => Err(Status::unauthorized("Unauthorized")),
-                Err(status) => Err(status),
-            },
+            Some(Ok(None)) => Err(Status::unauthorized("Unauthorized")),
+            Some(Err(error)) => {
+                tracing::debug!(%error, "unable to authenticate the request by its token");
+                Err(Status::unauthorized("Unauthorized"))
+            }
         };
         Box::pin(std::future::ready(result))
     }

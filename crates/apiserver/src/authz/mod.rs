@@ -1,5 +1,7 @@
 //! Authorization: may this user do this? The Node authorizer, then RBAC; `system:masters` may do everything.
 
+pub mod escalation;
+mod graph;
 pub mod masters;
 pub mod node;
 pub mod rbac;

@@ -1,165 +1,478 @@
-//! The Node authorizer: a kubelet reads the secrets, config maps, claims and tokens of the pods on its node and no
-//! others. The graph is the index of an informer over pods, so that it changes with every pod, and by nothing else.
+//! The Node authorizer: a kubelet (`system:node:<name>` in `system:nodes`) reads what the pods on its node refer to,
+//! and writes what is its own.
 
+use super::graph::{Graph, Kind, OnNode, PersistentVolume, Pod};
 use super::rules::allow;
 use super::{Attributes, Authorizer, Decision};
 use crate::bootstrap;
-use api::core::v1::{Pod, Volume};
 use api::rbac::v1::PolicyRule;
-use client::informer::Index;
-use client::{Informer, Informers, Projection};
+use apimachinery::fields::Selector;
+use client::key::Resource;
+use client::source::{Feed, Query, Raw, Source};
+use futures::StreamExt as _;
 use futures::future::BoxFuture;
+use parking_lot::RwLock;
+use serde::de::DeserializeOwned;
+use std::collections::HashSet;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-/// What a pod refers to, as index values `node|resource|namespace/name`.
-#[derive(Debug)]
-pub struct References(Vec<String>);
-
-impl Projection for References {
-    type Kind = Pod;
-
-    fn project(pod: &Pod) -> Self {
-        let spec = &pod.spec;
-        let (node, namespace) = (&spec.node_name, &pod.metadata.namespace);
-        if node.is_empty() || rules::pod_conditions::is_terminal(&pod.status.phase) {
-            return References(Vec::new());
-        }
-        let mut found = vec![
-            ("pods", pod.metadata.name.as_str()),
-            ("serviceaccounts", spec.service_account_name.as_str()),
-        ];
-        found.extend(spec.image_pull_secrets.iter().map(|s| ("secrets", s.name.as_str())));
-        let containers = spec.containers.iter().chain(&spec.init_containers);
-        let envs = containers.map(|c| (&c.env, &c.env_from));
-        for (env, env_from) in envs.chain(spec.ephemeral_containers.iter().map(|c| (&c.env, &c.env_from))) {
-            for source in env.iter().filter_map(|e| e.value_from.as_ref()) {
-                found.extend(source.secret_key_ref.as_ref().map(|s| ("secrets", s.name.as_str())));
-                found.extend(source.config_map_key_ref.as_ref().map(|c| ("configmaps", c.name.as_str())));
-            }
-            for source in env_from {
-                found.extend(source.secret_ref.as_ref().map(|s| ("secrets", s.name.as_str())));
-                found.extend(source.config_map_ref.as_ref().map(|c| ("configmaps", c.name.as_str())));
-            }
-        }
-        spec.volumes.iter().for_each(|v| volume(v, &mut found));
-        let mut values: Vec<String> =
-            found.into_iter().map(|(kind, name)| format!("{node}|{kind}|{namespace}/{name}")).collect();
-        values.sort();
-        values.dedup();
-        References(values)
-    }
-
-    fn indices() -> &'static [Index<Self>] {
-        &[("reference", |pod| pod.0.clone())]
-    }
-}
-
-fn volume<'a>(volume: &'a Volume, found: &mut Vec<(&'static str, &'a str)>) {
-    found.extend(volume.secret.as_ref().map(|s| ("secrets", s.secret_name.as_str())));
-    found.extend(volume.config_map.as_ref().map(|c| ("configmaps", c.name.as_str())));
-    found.extend(
-        volume.persistent_volume_claim.as_ref().map(|c| ("persistentvolumeclaims", c.claim_name.as_str())),
-    );
-    let secret = volume.csi.as_ref().and_then(|c| c.node_publish_secret_ref.as_ref());
-    found.extend(secret.map(|s| ("secrets", s.name.as_str())));
-    for source in volume.projected.iter().flat_map(|p| &p.sources) {
-        found.extend(source.secret.as_ref().map(|s| ("secrets", s.name.as_str())));
-        found.extend(source.config_map.as_ref().map(|c| ("configmaps", c.name.as_str())));
-    }
-}
+/// What the graph is made of, with the place of each in `synced`.
+const FED_BY: [(Kind, &str, &str); 4] = [
+    (Kind::Pod, "", "pods"),
+    (Kind::Volume, "", "persistentvolumes"),
+    (Kind::Attachment, "storage.k8s.io", "volumeattachments"),
+    (Kind::ResourceSlice, "resource.k8s.io", "resourceslices"),
+];
 
 /// The Node authorizer.
-#[derive(Debug)]
 pub struct NodeAuthorizer {
-    pods: Informer<References>,
+    graph: Arc<RwLock<Graph>>,
+    /// How many feeds have brought their first snapshot.
+    synced: watch::Sender<usize>,
     /// What every node may do: the rules of `system:node`.
     rules: Vec<PolicyRule>,
 }
 
+impl std::fmt::Debug for NodeAuthorizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeAuthorizer").finish_non_exhaustive()
+    }
+}
+
 impl NodeAuthorizer {
-    pub fn new(informers: &Informers) -> Self {
-        NodeAuthorizer { pods: informers.get(), rules: bootstrap::rules_of("system:node") }
+    /// Starts to follow the source. Must be called within a tokio runtime.
+    pub fn new(source: &Arc<dyn Source>, shutdown: &CancellationToken) -> Self {
+        let this = NodeAuthorizer {
+            graph: Arc::default(),
+            synced: watch::Sender::new(0),
+            rules: bootstrap::rules_of("system:node"),
+        };
+        for (kind, group, resource) in FED_BY {
+            let query = Query::all(Resource::new(group, "v1", resource));
+            let follow = follow(source.clone(), query, kind, this.graph.clone(), this.synced.clone());
+            let shutdown = shutdown.clone();
+            tokio::spawn(async move { shutdown.run_until_cancelled(follow).await });
+        }
+        this
     }
 
+    /// Waits until the graph is whole.
     pub async fn synced(&self) {
-        self.pods.synced().await;
+        // The sender lives as long as `self`.
+        let _ = self.synced.subscribe().wait_for(|n| *n == FED_BY.len()).await;
+    }
+
+    fn related(&self, node: &str, kind: Kind, a: &Attributes<'_>) -> Decision {
+        if a.name.is_empty() {
+            no("No Object name found")
+        } else if self.graph.read().related(node, kind, a.namespace, a.name) {
+            YES
+        } else {
+            Decision::NoOpinion {
+                reason: format!("no relationship found between node '{node}' and this object"),
+            }
+        }
     }
 
     fn decide(&self, node: &str, a: &Attributes<'_>) -> Decision {
-        let none = |reason: String| Decision::NoOpinion { reason };
-        let allow_it = || Decision::Allow { reason: String::new() };
-        let related = || {
-            let value = format!("{node}|{}|{}/{}", a.resource, a.namespace, a.name);
-            !self.pods.by_index("reference", &value).is_empty()
-        };
-        let by_relation = |what: &str| {
-            if a.name.is_empty() {
-                none(format!("No Object name found,  node '{node}' can only read {what} by name"))
-            } else if related() {
-                allow_it()
-            } else {
-                none(format!("no relationship found between node '{node}' and this object"))
-            }
-        };
-        match (a.is_resource, a.group, a.resource, a.subresource) {
-            (true, "", "secrets" | "configmaps", "") => match a.verb {
-                "get" | "list" | "watch" => by_relation(a.resource),
-                _ => none(format!("can only read resources of this type: {}", a.resource)),
+        if !a.is_resource {
+            return self.by_rules(a);
+        }
+        match (a.group, a.resource) {
+            ("", "secrets") => self.read(node, Kind::Secret, a),
+            ("", "configmaps") => self.read(node, Kind::ConfigMap, a),
+            ("", "persistentvolumeclaims") if a.subresource == "status" => match a.verb {
+                "update" | "patch" => self.related(node, Kind::Claim, a),
+                _ => no("can only get/update/patch this type"),
             },
-            (true, "", "persistentvolumeclaims", "") if a.verb == "get" => by_relation(a.resource),
-            (true, "", "serviceaccounts", "token") => match a.verb {
-                "create" => by_relation(a.resource),
-                _ => none("only allowed to create tokens".into()),
-            },
-            (true, "coordination.k8s.io", "leases", "") => {
-                if a.namespace != "kube-node-lease" {
-                    none(format!(
-                        "can only access leases in the \"kube-node-lease\" system namespace, not {:?}",
-                        a.namespace
-                    ))
-                } else if a.verb != "create" && a.name != node {
-                    none("can only access node lease with the same name as the requesting node".into())
-                } else if matches!(a.verb, "get" | "create" | "update" | "patch" | "delete") {
-                    allow_it()
-                } else {
-                    none("can only get, create, update, patch, or delete a node lease".into())
+            ("", "persistentvolumeclaims") => self.get(node, Kind::Claim, a),
+            ("", "persistentvolumes") => self.get(node, Kind::Volume, a),
+            ("resource.k8s.io", "resourceclaims") => self.get(node, Kind::ResourceClaim, a),
+            ("storage.k8s.io", "volumeattachments") => self.get(node, Kind::Attachment, a),
+            ("", "serviceaccounts") => self.service_account(node, a),
+            ("coordination.k8s.io", "leases") => lease(node, a),
+            ("storage.k8s.io", "csinodes") => csi_node(node, a),
+            ("resource.k8s.io", "resourceslices") => self.resource_slice(node, a),
+            ("", "nodes") => own_node(node, a),
+            ("", "pods") => self.pod(node, a),
+            // Nobody serves them by default.
+            ("certificates.k8s.io", "podcertificaterequests") => no(""),
+            _ => self.by_rules(a),
+        }
+    }
+
+    fn by_rules(&self, a: &Attributes<'_>) -> Decision {
+        if allow(&self.rules, a) { YES } else { no("") }
+    }
+
+    fn read(&self, node: &str, kind: Kind, a: &Attributes<'_>) -> Decision {
+        if !matches!(a.verb, "get" | "list" | "watch") {
+            no("can only read resources of this type")
+        } else if !a.subresource.is_empty() {
+            no("cannot read subresource")
+        } else if a.namespace.is_empty() {
+            no("can only read namespaced object of this type")
+        } else {
+            self.related(node, kind, a)
+        }
+    }
+
+    fn get(&self, node: &str, kind: Kind, a: &Attributes<'_>) -> Decision {
+        if a.verb != "get" {
+            no("can only get individual resources of this type")
+        } else if !a.subresource.is_empty() {
+            no("cannot get subresource")
+        } else {
+            self.related(node, kind, a)
+        }
+    }
+
+    fn service_account(&self, node: &str, a: &Attributes<'_>) -> Decision {
+        if a.verb == "get" && a.subresource.is_empty() {
+            self.read(node, Kind::ServiceAccount, a)
+        } else if a.verb != "create" || a.name.is_empty() {
+            no("can only create tokens for individual service accounts")
+        } else if a.subresource != "token" {
+            no("can only create token subresource of serviceaccount")
+        } else {
+            self.related(node, Kind::ServiceAccount, a)
+        }
+    }
+
+    fn resource_slice(&self, node: &str, a: &Attributes<'_>) -> Decision {
+        if !a.subresource.is_empty() {
+            return no("cannot authorize ResourceSlice subresources");
+        }
+        match a.verb {
+            // NodeRestriction looks at the node it names.
+            "create" => YES,
+            "get" | "update" | "patch" | "delete" => self.related(node, Kind::ResourceSlice, a),
+            "watch" | "list" | "deletecollection" if selects(a, "spec.nodeName", node) => YES,
+            "watch" | "list" | "deletecollection" => {
+                no("can only list/watch/deletecollection resourceslices with nodeName field selector")
+            }
+            _ => no(
+                "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection",
+            ),
+        }
+    }
+
+    fn pod(&self, node: &str, a: &Attributes<'_>) -> Decision {
+        match (a.subresource, a.verb) {
+            ("", "get") => self.get(node, Kind::Pod, a),
+            ("", "list" | "watch") if selects(a, "spec.nodeName", node) => YES,
+            ("", "list" | "watch") if !a.name.is_empty() => self.related(node, Kind::Pod, a),
+            ("", "list" | "watch") => no("can only list/watch pods with spec.nodeName field selector"),
+            // NodeRestriction lets it create mirror pods, and write only to pods of its own.
+            ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => YES,
+            _ => no(""),
+        }
+    }
+}
+
+fn lease(node: &str, a: &Attributes<'_>) -> Decision {
+    if !matches!(a.verb, "get" | "create" | "update" | "patch" | "delete") {
+        no("can only get, create, update, patch, or delete a node lease")
+    } else if a.namespace != "kube-node-lease" {
+        no("can only access leases in the \"kube-node-lease\" system namespace")
+    } else if a.verb != "create" && a.name != node {
+        // The name of a new lease is not in the address: NodeRestriction looks at it.
+        no("can only access node lease with the same name as the requesting node")
+    } else {
+        YES
+    }
+}
+
+fn csi_node(node: &str, a: &Attributes<'_>) -> Decision {
+    if !matches!(a.verb, "get" | "create" | "update" | "patch" | "delete") {
+        no("can only get, create, update, patch, or delete a CSINode")
+    } else if !a.subresource.is_empty() {
+        no("cannot authorize CSINode subresources")
+    } else if a.verb != "create" && a.name != node {
+        no("can only access CSINode with the same name as the requesting node")
+    } else {
+        YES
+    }
+}
+
+fn own_node(node: &str, a: &Attributes<'_>) -> Decision {
+    match (a.subresource, a.verb) {
+        ("", "create" | "update" | "patch") | ("status", "update" | "patch") => YES,
+        ("", "get" | "list" | "watch") if a.name == node => YES,
+        ("", "get" | "list" | "watch") => {
+            let what = if a.name.is_empty() { "all nodes".to_owned() } else { format!("'{}'", a.name) };
+            no(&format!("node '{node}' cannot read {what}, only its own Node object"))
+        }
+        _ => no(""),
+    }
+}
+
+const YES: Decision = Decision::Allow { reason: String::new() };
+
+fn no(reason: &str) -> Decision {
+    Decision::NoOpinion { reason: reason.to_owned() }
+}
+
+/// Whether the request's field selector asks for exactly this value.
+fn selects(a: &Attributes<'_>, field: &str, value: &str) -> bool {
+    Selector::parse(a.field_selector).is_ok_and(|s| s.requires_exact_match(field) == Some(value))
+}
+
+/// Brings a feed into the graph for as long as there is one.
+async fn follow(
+    source: Arc<dyn Source>,
+    query: Query,
+    kind: Kind,
+    graph: Arc<RwLock<Graph>>,
+    synced: watch::Sender<usize>,
+) {
+    let mut first = true;
+    let heard = |first: &mut bool| {
+        if std::mem::take(first) {
+            synced.send_modify(|n| *n += 1);
+        }
+    };
+    loop {
+        let mut feed = source.open(query.clone());
+        while let Some(feeds) = feed.next().await {
+            let feeds = match feeds {
+                Ok(feeds) => feeds,
+                Err(error) => {
+                    tracing::error!(resource = %query.resource, %error, "the node authorizer has no feed");
+                    heard(&mut first);
+                    return;
+                }
+            };
+            for feed in feeds {
+                let whole = matches!(feed, Feed::Snapshot { .. });
+                apply(&mut graph.write(), kind, feed);
+                if whole {
+                    heard(&mut first);
                 }
             }
-            (true, "storage.k8s.io", "csinodes", "") => {
-                if a.verb == "create" || a.name == node {
-                    allow_it()
-                } else {
-                    none("can only access CSINode with the same name as the requesting node".into())
-                }
+        }
+    }
+}
+
+fn apply(graph: &mut Graph, kind: Kind, feed: Feed) {
+    match feed {
+        Feed::Snapshot { objects, .. } => {
+            let here: HashSet<String> = objects.iter().map(name).collect();
+            for gone in graph.known(kind).into_iter().filter(|known| !here.contains(known)) {
+                remove(graph, kind, &gone);
             }
-            (true, "", "nodes", "") if matches!(a.verb, "get" | "list" | "watch") => {
-                if a.name == node {
-                    allow_it()
-                } else {
-                    none(format!("node '{node}' cannot read all nodes, only its own Node object"))
-                }
-            }
-            (true, "", "pods", "") if matches!(a.verb, "list" | "watch") => {
-                if a.field_selector.split(',').any(|t| t == format!("spec.nodeName={node}")) {
-                    allow_it()
-                } else {
-                    none(format!(
-                        "can only list/watch pods with spec.nodeName field selector on node '{node}'"
-                    ))
-                }
-            }
-            (true, "", "pods", "") if a.verb == "get" => by_relation("pods"),
-            _ if allow(&self.rules, a) => allow_it(),
-            _ => none(String::new()),
+            objects.iter().for_each(|raw| put(graph, kind, raw));
+        }
+        Feed::Put(raw) => put(graph, kind, &raw),
+        Feed::Delete(raw) => remove(graph, kind, &name(&raw)),
+        Feed::Progress(_) => {}
+    }
+}
+
+fn name(raw: &Raw) -> String {
+    if raw.key.namespace.is_empty() {
+        raw.key.name.to_string()
+    } else {
+        format!("{}/{}", raw.key.namespace, raw.key.name)
+    }
+}
+
+fn remove(graph: &mut Graph, kind: Kind, name: &str) {
+    match kind {
+        Kind::Pod => graph.remove_pod(name),
+        Kind::Volume => graph.remove_volume(name),
+        _ => graph.remove_own(kind, name),
+    }
+}
+
+fn put(graph: &mut Graph, kind: Kind, raw: &Raw) {
+    fn read<T: DeserializeOwned>(raw: &Raw) -> Option<T> {
+        let read = serde_json::from_slice(&raw.bytes);
+        read.map_err(|error| tracing::error!(object = %raw.key, %error, "skipping an object")).ok()
+    }
+    match kind {
+        Kind::Pod => drop(read::<Pod>(raw).map(|pod| graph.put_pod(&pod))),
+        Kind::Volume => drop(read::<PersistentVolume>(raw).map(|volume| graph.put_volume(&volume))),
+        _ => {
+            let Some(object) = read::<OnNode>(raw) else { return };
+            graph.put_own(kind, &raw.key.name, object.spec.node_name.as_deref().unwrap_or_default());
         }
     }
 }
 
 impl Authorizer for NodeAuthorizer {
     fn authorize<'a>(&'a self, attributes: &'a Attributes<'a>) -> BoxFuture<'a, Decision> {
-        let decision = match attributes.user.node_name() {
+        let user = attributes.user;
+        let decision = match user.node_name() {
+            Some("") => no(&format!("unknown node for user \"{}\"", user.name)),
             Some(node) => self.decide(node, attributes),
-            None => Decision::NoOpinion { reason: String::new() },
+            None => no(""),
         };
         Box::pin(std::future::ready(decision))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::user::{NODES, User};
+    use client::key::ObjectKey;
+    use serde_json::{Value, json};
+
+    fn raw(value: &Value) -> Raw {
+        let text = |key: &str| value["metadata"][key].as_str().unwrap_or_default();
+        Raw {
+            key: ObjectKey::new(text("namespace"), text("name")),
+            revision: 1,
+            bytes: value.to_string().into(),
+        }
+    }
+
+    fn pod(name: &str, node: &str, spec: Value) -> Raw {
+        let mut pod = json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec});
+        pod["spec"]["nodeName"] = node.into();
+        raw(&pod)
+    }
+
+    fn authorizer() -> NodeAuthorizer {
+        let graph = Graph::default();
+        NodeAuthorizer {
+            graph: Arc::new(RwLock::new(graph)),
+            synced: watch::Sender::new(0),
+            rules: bootstrap::rules_of("system:node"),
+        }
+    }
+
+    /// `verb group/resource[/subresource] namespace/name [selector]`, and what is said: `yes`, or the reason.
+    fn check(authorizer: &NodeAuthorizer, request: &str, expected: &str) {
+        let words: Vec<&str> = request.split(' ').collect();
+        let (group, resource) = words[1].split_once('/').unwrap_or(("", words[1]));
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let (namespace, name) = words.get(2).and_then(|w| w.split_once('/')).unwrap_or_default();
+        let user = User::new("system:node:a", &[NODES]);
+        let decision = authorizer.decide(
+            "a",
+            &Attributes {
+                user: &user,
+                verb: words[0],
+                is_resource: true,
+                group,
+                version: "v1",
+                resource,
+                subresource,
+                namespace,
+                name,
+                path: "",
+                label_selector: "",
+                field_selector: words.get(3).copied().unwrap_or_default(),
+            },
+        );
+        let said = match decision {
+            Decision::Allow { .. } => "yes".to_owned(),
+            Decision::Deny { reason } | Decision::NoOpinion { reason } => reason,
+        };
+        assert_eq!(said, expected, "{request}");
+    }
+
+    const UNRELATED: &str = "no relationship found between node 'a' and this object";
+
+    #[test]
+    fn a_node_reads_what_its_pods_refer_to() {
+        let authorizer = authorizer();
+        let put = |kind, raw: Raw| apply(&mut authorizer.graph.write(), kind, Feed::Put(raw));
+        let mine = pod(
+            "mine",
+            "a",
+            json!({
+                "serviceAccountName": "robot",
+                "imagePullSecrets": [{"name": "pull"}],
+                "containers": [{"envFrom": [{"configMapRef": {"name": "env"}}]}],
+                "volumes": [
+                    {"name": "v", "secret": {"secretName": "mounted"}},
+                    {"name": "c", "persistentVolumeClaim": {"claimName": "claim"}},
+                    {"name": "e", "ephemeral": {}},
+                    {"name": "p", "projected": {"sources": [{"configMap": {"name": "kube-root-ca.crt"}}]}},
+                ],
+            }),
+        );
+        put(Kind::Pod, mine.clone());
+        put(
+            Kind::Pod,
+            pod("other", "b", json!({"volumes": [{"name": "v", "secret": {"secretName": "theirs"}}]})),
+        );
+        put(
+            Kind::Volume,
+            raw(&json!({"metadata": {"name": "pv"}, "spec": {
+                "claimRef": {"namespace": "ns", "name": "claim"},
+                "csi": {"nodeStageSecretRef": {"namespace": "vault", "name": "key"}, "controllerExpandSecretRef": {"namespace": "vault", "name": "root"}},
+            }})),
+        );
+        put(Kind::Attachment, raw(&json!({"metadata": {"name": "va"}, "spec": {"nodeName": "a"}})));
+        for (request, said) in [
+            ("get /secrets ns/mounted", "yes"),
+            ("watch /secrets ns/pull", "yes"),
+            ("get /secrets ns/theirs", UNRELATED),
+            ("get /secrets vault/key", "yes"),
+            ("get /secrets vault/root", UNRELATED),
+            ("update /secrets ns/mounted", "can only read resources of this type"),
+            ("list /secrets ns/", "No Object name found"),
+            ("get /configmaps ns/env", "yes"),
+            ("get /configmaps ns/kube-root-ca.crt", "yes"),
+            ("get /configmaps other/env", UNRELATED),
+            ("get /persistentvolumeclaims ns/claim", "yes"),
+            ("get /persistentvolumeclaims ns/mine-e", "yes"),
+            ("patch /persistentvolumeclaims/status ns/claim", "yes"),
+            ("list /persistentvolumeclaims ns/claim", "can only get individual resources of this type"),
+            ("get /persistentvolumes /pv", "yes"),
+            ("get storage.k8s.io/volumeattachments /va", "yes"),
+            ("create /serviceaccounts/token ns/robot", "yes"),
+            ("create /serviceaccounts/token ns/default", UNRELATED),
+            ("get /pods ns/mine", "yes"),
+            ("get /pods ns/other", UNRELATED),
+            ("list /pods / spec.nodeName=a", "yes"),
+            ("list /pods / spec.nodeName!=a", "can only list/watch pods with spec.nodeName field selector"),
+            ("update coordination.k8s.io/leases kube-node-lease/a", "yes"),
+            (
+                "update coordination.k8s.io/leases kube-node-lease/b",
+                "can only access node lease with the same name as the requesting node",
+            ),
+            (
+                "update coordination.k8s.io/leases ns/a",
+                "can only access leases in the \"kube-node-lease\" system namespace",
+            ),
+            ("get /nodes /a", "yes"),
+            ("get /nodes /b", "node 'a' cannot read 'b', only its own Node object"),
+            ("list /nodes /", "node 'a' cannot read all nodes, only its own Node object"),
+            ("patch /nodes/status /b", "yes"),
+            ("delete /nodes /a", ""),
+            ("list /services /", "yes"),
+            ("list apps/deployments /", ""),
+        ] {
+            check(&authorizer, request, said);
+        }
+        apply(&mut authorizer.graph.write(), Kind::Pod, Feed::Delete(mine));
+        for request in [
+            "get /secrets ns/mounted",
+            "get /secrets vault/key",
+            "get /persistentvolumes /pv",
+            "get /pods ns/mine",
+        ] {
+            check(&authorizer, request, UNRELATED);
+        }
+    }
+
+    #[test]
+    fn shared_references_are_counted_and_snapshots_forget() {
+        let authorizer = authorizer();
+        let uses = |name: &str| pod(name, "a", json!({"imagePullSecrets": [{"name": "s"}]}));
+        let feed = |feed| apply(&mut authorizer.graph.write(), Kind::Pod, feed);
+        feed(Feed::Snapshot { objects: vec![uses("one"), uses("two")], revision: 1 });
+        feed(Feed::Put(uses("two")));
+        feed(Feed::Delete(uses("one")));
+        check(&authorizer, "get /secrets ns/s", "yes");
+        feed(Feed::Snapshot { objects: vec![], revision: 2 });
+        check(&authorizer, "get /secrets ns/s", UNRELATED);
     }
 }

@@ -4,37 +4,55 @@ use crate::authz::{Attributes, Decision};
 use crate::body::{self, Answer};
 use crate::resources::Served;
 use crate::server::{Call, Server};
-use crate::user::User;
+use crate::user::{ALL_AUTHENTICATED, User};
+use api::authorization::v1::{
+    FieldSelectorAttributes, LabelSelectorAttributes, NonResourceAttributes, ResourceAttributes,
+    SubjectAccessReviewSpec,
+};
+use apimachinery::field::{BadValue, Error, ErrorList, Path};
+use apimachinery::fields::escape_value;
 use apimachinery::status::Status;
 use http::StatusCode;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(crate) async fn create(server: &Server, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
     let row = resource.row;
     let mut review = crate::handlers::read_kind(&call, &row.group, &row.version, &row.kind).await?;
-    review["kind"] = resource.row.kind.as_ref().into();
+    review["kind"] = row.kind.as_ref().into();
     review["apiVersion"] = resource.api_version.as_str().into();
-    let status = match resource.row.kind.as_ref() {
+    let status = match row.kind.as_ref() {
         "TokenReview" => token(server, &review["spec"])?,
-        "SelfSubjectReview" => json!({"userInfo": user_info(&call.user)}),
-        "SelfSubjectRulesReview" => {
-            rules(server, &call.user, review["spec"]["namespace"].as_str().unwrap_or_default())?
+        "SelfSubjectReview" => {
+            review["metadata"] = json!({"creationTimestamp": server.registry.now().to_string()});
+            json!({"userInfo": user_info(&call.user)})
         }
-        "SelfSubjectAccessReview" => access(server, &call.user, &review["spec"]).await?,
-        _ => {
-            let user = reviewed(&review["spec"])?;
-            if resource.row.kind == "LocalSubjectAccessReview"
-                && review["spec"]["resourceAttributes"]["namespace"].as_str().unwrap_or_default()
-                    != call.info.namespace
-            {
+        "SelfSubjectRulesReview" => {
+            let namespace = review["spec"]["namespace"].take();
+            review["spec"] = json!({});
+            rules(server, &call.user, namespace.as_str().unwrap_or_default())?
+        }
+        kind => {
+            let spec: SubjectAccessReviewSpec = serde_json::from_value(review["spec"].clone())
+                .map_err(|e| Status::bad_request(e.to_string()))?;
+            let errors = validate(kind, &spec, &review["metadata"]);
+            if !errors.is_empty() {
+                return Err(Status::invalid(&resource.group_kind(), "", &errors));
+            }
+            let namespace = &call.info.namespace;
+            if kind == "LocalSubjectAccessReview" && crate::object::namespace(&review) != namespace.as_str() {
                 return Err(Status::bad_request(format!(
-                    "spec.resourceAttributes.namespace must match namespace: {}",
-                    call.info.namespace
+                    "spec.resourceAttributes.namespace must match namespace: {namespace}"
                 )));
             }
-            access(server, &user, &review["spec"]).await?
+            let reviewed = User {
+                name: spec.user.clone(),
+                uid: spec.uid.clone(),
+                groups: spec.groups.clone(),
+                extra: spec.extra.clone(),
+            };
+            let user = if kind == "SelfSubjectAccessReview" { &call.user } else { &reviewed };
+            access(server, user, &spec).await
         }
     };
     review["status"] = status;
@@ -60,83 +78,142 @@ fn token(server: &Server, spec: &Value) -> Result<Value, Status> {
     let Some(tokens) = &server.rooms.tokens else {
         return Ok(json!({"authenticated": false, "user": {}}));
     };
-    let asked: Vec<String> = spec["audiences"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .map(Into::into)
-        .collect();
+    let asked: Vec<String> = serde_json::from_value(spec["audiences"].clone()).unwrap_or_default();
     let audiences = if asked.is_empty() { &tokens.audiences } else { &asked };
     Ok(match tokens.check(text, audiences) {
         Ok(Some((mut user, audiences))) => {
-            user.groups.push(crate::user::ALL_AUTHENTICATED.into());
+            user.groups.push(ALL_AUTHENTICATED.into());
             json!({"authenticated": true, "user": user_info(&user), "audiences": audiences})
         }
-        Ok(None) => json!({"user": {}}),
-        Err(_) => {
-            json!({"user": {}, "error": "[invalid bearer token, service account token could not be verified]"})
-        }
+        Ok(None) => json!({"user": {}, "error": "invalid bearer token"}),
+        Err(why) => json!({"user": {}, "error": format!("[invalid bearer token, {why}]")}),
     })
 }
 
-/// The user a review asks about.
-fn reviewed(spec: &Value) -> Result<User, Status> {
-    let texts = |value: &Value| -> Vec<String> {
-        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(Into::into).collect()
-    };
-    let user = User {
-        name: spec["user"].as_str().unwrap_or_default().to_owned(),
-        uid: spec["uid"].as_str().unwrap_or_default().to_owned(),
-        groups: texts(&spec["groups"]),
-        extra: spec["extra"]
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(k, v)| (k.clone(), texts(v)))
-            .collect::<BTreeMap<_, _>>(),
-    };
-    if user.name.is_empty() && user.groups.is_empty() {
-        return Err(Status::bad_request(
-            "spec.user: Invalid value: \"\": at least one of user or group must be specified",
+/// What is wrong with the spec of an access review.
+fn validate(kind: &str, spec: &SubjectAccessReviewSpec, metadata: &Value) -> ErrorList {
+    let path = Path::new("spec");
+    let mut errors = ErrorList::default();
+    match (&spec.resource_attributes, &spec.non_resource_attributes) {
+        (Some(_), Some(paths)) => errors.push(Error::invalid(
+            &path.child("nonResourceAttributes"),
+            BadValue::json(paths),
+            "cannot be specified in combination with resourceAttributes",
+        )),
+        (None, None) => errors.push(Error::invalid(
+            &path.child("resourceAttributes"),
+            BadValue::json(&Value::Null),
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+        )),
+        _ => {}
+    }
+    if kind != "SelfSubjectAccessReview" && spec.user.is_empty() && spec.groups.is_empty() {
+        errors.push(Error::invalid(
+            &path.child("user"),
+            "",
+            "at least one of user or group must be specified",
         ));
     }
-    Ok(user)
+    if let Some(attributes) = &spec.resource_attributes {
+        let path = path.child("resourceAttributes");
+        if let Some(FieldSelectorAttributes { raw_selector, requirements }) = &attributes.field_selector {
+            selector(&path.child("fieldSelector"), raw_selector, requirements.len(), &mut errors);
+        }
+        if let Some(LabelSelectorAttributes { raw_selector, requirements }) = &attributes.label_selector {
+            selector(&path.child("labelSelector"), raw_selector, requirements.len(), &mut errors);
+        }
+    }
+    let local = kind == "LocalSubjectAccessReview";
+    let stray = metadata.as_object().is_some_and(|members| {
+        members
+            .iter()
+            .any(|(key, value)| !value.is_null() && key != "managedFields" && !(local && key == "namespace"))
+    });
+    if stray {
+        let why = if local { "must be empty except for namespace" } else { "must be empty" };
+        errors.push(Error::invalid(&Path::new("metadata"), BadValue::json(metadata), why));
+    }
+    if local {
+        let namespace = metadata["namespace"].as_str().unwrap_or_default();
+        if let Some(attributes) = spec.resource_attributes.as_ref().filter(|a| a.namespace != namespace) {
+            errors.push(Error::invalid(
+                &path.child("resourceAttributes").child("namespace"),
+                attributes.namespace.as_str(),
+                "must match metadata.namespace",
+            ));
+        }
+        if let Some(paths) = &spec.non_resource_attributes {
+            errors.push(Error::invalid(
+                &path.child("nonResourceAttributes"),
+                BadValue::json(paths),
+                "disallowed on this kind of request",
+            ));
+        }
+    }
+    errors
 }
 
-async fn access(server: &Server, user: &User, spec: &Value) -> Result<Value, Status> {
-    let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
-    if resource.is_object() == path.is_object() {
-        return Err(Status::bad_request(
-            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
-        ));
+fn selector(path: &Path, raw: &str, requirements: usize, errors: &mut ErrorList) {
+    match (raw.is_empty(), requirements) {
+        (false, 1..) => errors.push(Error::invalid(
+            &path.child("rawSelector"),
+            raw,
+            "may not specified at the same time as requirements",
+        )),
+        (true, 0) => errors.push(Error::required(
+            &path.child("requirements"),
+            format!("when {path} is specified, requirements or rawSelector is required"),
+        )),
+        _ => {}
     }
-    let of = |value: &'_ Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
-    let source = if resource.is_object() { resource } else { path };
-    let texts: Vec<String> =
-        ["verb", "group", "version", "resource", "subresource", "namespace", "name", "path"]
-            .iter()
-            .map(|k| of(source, k))
-            .collect();
+}
+
+/// The field selector a review asks about, as a request would have it. What cannot be said in one is left out, which
+/// asks for more.
+fn field_selector(attributes: &FieldSelectorAttributes) -> String {
+    if !attributes.raw_selector.is_empty() {
+        return attributes.raw_selector.clone();
+    }
+    let terms = attributes.requirements.iter().filter_map(|r| {
+        let operator = match r.operator.as_str() {
+            "In" => "=",
+            "NotIn" => "!=",
+            _ => return None,
+        };
+        match r.values.as_slice() {
+            [value] => Some(format!("{}{operator}{}", r.key, escape_value(value))),
+            _ => None,
+        }
+    });
+    terms.collect::<Vec<_>>().join(",")
+}
+
+async fn access(server: &Server, user: &User, spec: &SubjectAccessReviewSpec) -> Value {
+    let resource = spec.resource_attributes.clone();
+    let is_resource = resource.is_some();
+    let r: ResourceAttributes = resource.unwrap_or_default();
+    let p: NonResourceAttributes = spec.non_resource_attributes.clone().unwrap_or_default();
+    let fields = r.field_selector.as_ref().map(field_selector).unwrap_or_default();
+    let labels = r.label_selector.as_ref().map(|l| l.raw_selector.as_str()).unwrap_or_default();
     let attributes = Attributes {
         user,
-        verb: &texts[0],
-        is_resource: resource.is_object(),
-        group: &texts[1],
-        version: &texts[2],
-        resource: &texts[3],
-        subresource: &texts[4],
-        namespace: &texts[5],
-        name: &texts[6],
-        path: &texts[7],
-        label_selector: "",
-        field_selector: "",
+        verb: if is_resource { &r.verb } else { &p.verb },
+        is_resource,
+        group: &r.group,
+        version: if r.version.is_empty() { "*" } else { &r.version },
+        resource: &r.resource,
+        subresource: &r.subresource,
+        namespace: &r.namespace,
+        name: &r.name,
+        path: &p.path,
+        label_selector: labels,
+        field_selector: &fields,
     };
-    Ok(match server.decide(&attributes).await {
+    match server.decide(&attributes).await {
         Decision::Allow { reason } => json!({"allowed": true, "reason": reason}),
         Decision::Deny { reason } => json!({"allowed": false, "denied": true, "reason": reason}),
         Decision::NoOpinion { reason } => json!({"allowed": false, "reason": reason}),
-    })
+    }
 }
 
 fn rules(server: &Server, user: &User, namespace: &str) -> Result<Value, Status> {
@@ -147,12 +224,23 @@ fn rules(server: &Server, user: &User, namespace: &str) -> Result<Value, Status>
         return Ok(json!({"resourceRules": [], "nonResourceRules": [], "incomplete": true}));
     };
     let (mut resources, mut paths) = (Vec::new(), Vec::new());
-    for rule in rbac.rules_for(user, namespace) {
-        if rule.non_resource_urls.is_empty() {
+    let (granted, mut errors) = rbac.rules_for(user, namespace);
+    for rule in granted {
+        if !rule.resources.is_empty() {
             resources.push(json!({"verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": rule.resources, "resourceNames": rule.resource_names}));
-        } else {
+        }
+        if !rule.non_resource_urls.is_empty() {
             paths.push(json!({"verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls}));
         }
     }
-    Ok(json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false}))
+    // What a node may do depends on the objects: it cannot be listed.
+    let incomplete = user.node_name().is_some();
+    if incomplete {
+        errors.insert(0, "node authorizer does not support user rule resolution".into());
+    }
+    let mut status = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": incomplete});
+    if let Some(errors) = apimachinery::field::aggregate(errors) {
+        status["evaluationError"] = errors.into();
+    }
+    Ok(status)
 }

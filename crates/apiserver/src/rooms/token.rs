@@ -1,16 +1,22 @@
 //! `serviceaccounts/token`: a token for a service account, bound to an object where asked (TokenRequest).
 
+use crate::admission::{Attributes, Operation};
 use crate::authn::service_account::{Bound, Claims, Kubernetes};
 use crate::body::{self, Answer};
 use crate::object;
 use crate::resources::Served;
 use crate::server::{Call, Server};
+use api::authentication::v1::BoundObjectReference;
+use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::gvk::{GroupKind, GroupResource, GroupVersionKind};
+use apimachinery::quote::quote;
 use apimachinery::status::Status;
 use apimachinery::time::{Duration, Time};
 use http::StatusCode;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+const GROUP: &str = "authentication.k8s.io";
 const SHORTEST: i64 = 600;
 const LONGEST: i64 = 1 << 32;
 const DEFAULT: i64 = 3600;
@@ -22,45 +28,61 @@ pub(crate) async fn create(server: &Server, accounts: &Arc<Served>, call: Call) 
     let Some(issuer) = server.rooms.issuer.clone() else {
         return Err(Status::service_unavailable("this API server issues no tokens"));
     };
-    let mut request =
-        crate::handlers::read_kind(&call, "authentication.k8s.io", "v1", "TokenRequest").await?;
+    let mut request = crate::handlers::read_kind(&call, GROUP, "v1", "TokenRequest").await?;
+    // Admission sees what was asked, before audiences are filled in.
+    let admission = &server.registry.admission;
+    admission.admit(&mut attributes(accounts, &call, &mut request)).await?;
     let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
-    let account = server.registry.get(accounts, namespace, name)?.value;
-    let asked = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT);
-    let kind = apimachinery::gvk::GroupKind::new("authentication.k8s.io", "TokenRequest");
-    let path = apimachinery::field::Path::new("spec").child("expirationSeconds");
-    if !(SHORTEST..=LONGEST).contains(&asked) {
-        let why = if asked < SHORTEST {
-            "may not specify a duration less than 10 minutes"
-        } else {
-            "may not specify a duration larger than 2^32 seconds"
-        };
-        return Err(Status::invalid(
-            &kind,
-            "",
-            &apimachinery::field::Error::invalid(&path, asked, why).into(),
-        ));
+    for (key, wanted) in [("name", name), ("namespace", namespace)] {
+        let given = object::meta_str(&request, key);
+        if !given.is_empty() && given != wanted {
+            let why = format!("must match the service account {key} if specified");
+            return Err(invalid(name, Error::invalid(&Path::new("metadata").child(key), given, why)));
+        }
     }
-    let audiences: Vec<String> = match request["spec"]["audiences"].as_array() {
-        Some(list) if !list.is_empty() => list.iter().filter_map(Value::as_str).map(Into::into).collect(),
-        _ => issuer.audiences.clone(),
-    };
-    let mut kubernetes = Kubernetes {
-        namespace: namespace.to_owned(),
-        serviceaccount: Bound { name: name.to_owned(), uid: object::uid(&account).to_owned() },
-        ..Default::default()
-    };
-    if let Some(reference) = request["spec"]["boundObjectRef"].as_object() {
-        bind(server, &mut kubernetes, &Value::Object(reference.clone()), namespace, name)?;
+    let account = server.registry.get(accounts, namespace, name)?.value;
+    let (asked_uid, uid) = (object::uid(&request).to_owned(), object::uid(&account).to_owned());
+    if !asked_uid.is_empty() && asked_uid != uid {
+        let why = format!(
+            "the UID in the token request ({asked_uid}) does not match the UID of the service account ({uid})"
+        );
+        return Err(Status::conflict(&GroupResource::new(GROUP, "TokenRequest"), name, why));
     }
     let now = server.registry.now();
+    request["kind"] = "TokenRequest".into();
+    request["apiVersion"] = "authentication.k8s.io/v1".into();
+    request["metadata"] =
+        json!({"name": name, "namespace": namespace, "uid": uid, "creationTimestamp": now.to_string()});
+    if request["spec"]["audiences"].as_array().is_none_or(Vec::is_empty) {
+        request["spec"]["audiences"] = json!(issuer.audiences);
+    }
+    let asked = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT);
+    request["spec"]["expirationSeconds"] = asked.into();
+    check_life(asked)?;
+    admission.validate(&attributes(accounts, &call, &mut request)).await?;
+
+    let mut kubernetes = Kubernetes {
+        namespace: namespace.to_owned(),
+        serviceaccount: Bound { name: name.to_owned(), uid },
+        ..Default::default()
+    };
+    if request["spec"]["boundObjectRef"].is_object() {
+        let reference: BoundObjectReference =
+            serde_json::from_value(request["spec"]["boundObjectRef"].take())
+                .map_err(|e| Status::bad_request(e.to_string()))?;
+        bind(server, &mut kubernetes, &reference, namespace, name)?;
+        request["spec"]["boundObjectRef"] = json!(reference);
+    }
+    let audiences: Vec<String> =
+        serde_json::from_value(request["spec"]["audiences"].clone()).unwrap_or_default();
+    let own = audiences.iter().all(|a| issuer.audiences.contains(a));
     let mut life = asked;
-    if asked == MOUNTED && kubernetes.pod.is_some() && audiences == issuer.audiences {
+    if asked == MOUNTED && kubernetes.pod.is_some() && own {
         kubernetes.warnafter = Some(now.unix() + asked);
         life = EXTENDED;
     }
     let claims = Claims {
-        aud: audiences.clone(),
+        aud: audiences,
         exp: now.unix() + life,
         iat: now.unix(),
         nbf: now.unix(),
@@ -69,65 +91,91 @@ pub(crate) async fn create(server: &Server, accounts: &Arc<Served>, call: Call) 
         sub: format!("system:serviceaccount:{namespace}:{name}"),
         kubernetes,
     };
-    let token = issuer.signer.sign(&claims).map_err(Status::internal_error)?;
+    let signed = issuer.signer.sign(&claims);
+    let token = signed.map_err(|e| Status::internal_error(format!("failed to generate token: {e}")))?;
     let expires: Time = now.plus(Duration::from_seconds(asked));
-    request["kind"] = "TokenRequest".into();
-    request["apiVersion"] = "authentication.k8s.io/v1".into();
-    request["metadata"] = json!({"name": name, "namespace": namespace, "creationTimestamp": now.to_string()});
-    request["spec"]["audiences"] = json!(audiences);
-    request["spec"]["expirationSeconds"] = asked.into();
     request["status"] = json!({"token": token, "expirationTimestamp": expires.to_string()});
     Ok(body::document(StatusCode::CREATED, &request))
+}
+
+fn invalid(name: &str, error: Error) -> Status {
+    Status::invalid(&GroupKind::new(GROUP, "TokenRequest"), name, &ErrorList::from(error))
+}
+
+fn check_life(seconds: i64) -> Result<(), Status> {
+    let why = match seconds {
+        ..SHORTEST => "may not specify a duration less than 10 minutes",
+        SHORTEST..=LONGEST => return Ok(()),
+        _ => "may not specify a duration larger than 2^32 seconds",
+    };
+    let path = Path::new("spec").child("expirationSeconds");
+    Err(invalid("", Error::invalid(&path, seconds, why)))
+}
+
+/// The request as admission sees it: a create on the account's subresource.
+fn attributes<'a>(accounts: &'a Arc<Served>, call: &'a Call, request: &'a mut Value) -> Attributes<'a> {
+    Attributes {
+        operation: Operation::Create,
+        user: &call.user,
+        resource: accounts,
+        namespace: &call.info.namespace,
+        name: &call.info.name,
+        subresource: "token",
+        object: Some(request),
+        old: None,
+        dry_run: call.info.query.get("dryRun").is_some(),
+    }
 }
 
 /// Binds the token to the object it names, which must exist.
 fn bind(
     server: &Server,
     claims: &mut Kubernetes,
-    reference: &Value,
+    reference: &BoundObjectReference,
     namespace: &str,
     account: &str,
 ) -> Result<(), Status> {
-    let text = |key: &str| reference[key].as_str().unwrap_or_default().to_owned();
-    let (kind, name) = (text("kind"), text("name"));
-    let resource = match kind.as_str() {
-        "Pod" => "pods",
-        "Secret" => "secrets",
-        "Node" => "nodes",
-        _ => {
-            return Err(Status::bad_request(format!(
-                "cannot bind token to object of type {} {kind}",
-                text("apiVersion")
-            )));
+    let resource = match (reference.api_version.as_str(), reference.kind.as_str()) {
+        ("v1", "Pod") => "pods",
+        ("v1", "Secret") => "secrets",
+        ("v1", "Node") => "nodes",
+        (version, kind) => {
+            let given = GroupVersionKind::from_api_version(version, kind)
+                .map_or_else(|_| kind.to_owned(), |gvk| gvk.to_string());
+            return Err(Status::bad_request(format!("cannot bind token to object of type {given}")));
         }
     };
-    let served =
-        server.registry.resources.get("", "v1", resource).cloned().ok_or_else(Status::path_not_found)?;
-    let scope = if resource == "nodes" { "" } else { namespace };
-    let found = server.registry.get(&served, scope, &name)?.value;
-    let uid = text("uid");
-    if !uid.is_empty() && uid != object::uid(&found) {
-        let why = format!(
-            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
-        );
-        return Err(Status::conflict(&served.group_resource(), &name, why));
+    let get = |resource: &str, name: &str| {
+        let served = server.registry.resources.get("", "v1", resource).ok_or_else(Status::path_not_found)?;
+        let scope = if resource == "nodes" { "" } else { namespace };
+        server.registry.get(served, scope, name).map(|stored| stored.value)
+    };
+    let found = get(resource, &reference.name)?;
+    if resource == "pods" && found["spec"]["serviceAccountName"] != account {
+        return Err(Status::bad_request(format!(
+            "cannot bind token for serviceaccount {} to pod running with different serviceaccount name.",
+            quote(account)
+        )));
     }
-    let bound = Some(Bound { name, uid: object::uid(&found).to_owned() });
-    match kind.as_str() {
-        "Pod" => {
-            if found["spec"]["serviceAccountName"] != account {
-                return Err(Status::bad_request(format!(
-                    "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
-                )));
-            }
+    let (wanted, uid) = (&reference.uid, object::uid(&found));
+    if !wanted.is_empty() && wanted != uid {
+        let why = format!(
+            "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
+        return Err(Status::conflict(&GroupResource::new("", reference.kind.clone()), &reference.name, why));
+    }
+    let bound = Some(Bound { name: reference.name.clone(), uid: uid.to_owned() });
+    match resource {
+        "pods" => {
             claims.pod = bound;
-            let node = found["spec"]["nodeName"].as_str().unwrap_or_default();
-            let nodes = server.registry.resources.get("", "v1", "nodes").cloned();
-            claims.node = nodes
-                .and_then(|n| server.registry.get(&n, "", node).ok())
-                .map(|n| Bound { name: node.to_owned(), uid: object::uid(&n.value).to_owned() });
+            let name = found["spec"]["nodeName"].as_str().unwrap_or_default();
+            if !name.is_empty() {
+                // A node that is gone is named all the same.
+                let uid = get("nodes", name).map_or_else(|_| String::new(), |n| object::uid(&n).to_owned());
+                claims.node = Some(Bound { name: name.to_owned(), uid });
+            }
         }
-        "Secret" => claims.secret = bound,
+        "secrets" => claims.secret = bound,
         _ => claims.node = bound,
     }
     Ok(())

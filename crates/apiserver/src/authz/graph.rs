@@ -1,0 +1,341 @@
+//! What of the cluster is whose node's business: which secrets, config maps, claims, volumes and accounts the pods on a
+//! node refer to. Kept up to date change by change; a question costs a look or two.
+
+use api::core::v1::{EnvFromSource, EnvVar, LocalObjectReference, ObjectReference, Volume};
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// What a node may be related to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Kind {
+    Pod,
+    Secret,
+    ConfigMap,
+    ServiceAccount,
+    Claim,
+    ResourceClaim,
+    Volume,
+    Attachment,
+    ResourceSlice,
+}
+
+/// The nodes that something is related to, and how often; few, ordered by name.
+type Nodes = Vec<(Arc<str>, u32)>;
+
+#[derive(Debug)]
+struct PodEdges {
+    node: Arc<str>,
+    to: Box<[(Kind, Box<str>)]>,
+}
+
+/// What a persistent volume refers to.
+#[derive(Debug)]
+struct VolumeEdges {
+    claim: String,
+    secrets: Vec<String>,
+}
+
+/// The graph. Names of namespaced things are `namespace/name`.
+#[derive(Debug, Default)]
+pub(super) struct Graph {
+    nodes: HashMap<(Kind, Box<str>), Nodes>,
+    pods: HashMap<Box<str>, PodEdges>,
+    volumes: HashMap<String, VolumeEdges>,
+    /// Volumes by the secrets they refer to.
+    by_secret: HashMap<String, Vec<String>>,
+    /// Attachments and slices: things that name their node themselves.
+    own: HashMap<(Kind, Box<str>), Box<str>>,
+}
+
+fn key(namespace: &str, name: &str) -> Box<str> {
+    format!("{namespace}/{name}").into()
+}
+
+impl Graph {
+    /// Whether an object has to do with a node.
+    pub(super) fn related(&self, node: &str, kind: Kind, namespace: &str, name: &str) -> bool {
+        match kind {
+            Kind::Attachment | Kind::ResourceSlice => {
+                self.own.get(&(kind, name.into())).is_some_and(|own| **own == *node)
+            }
+            Kind::Volume => self.volume_related(node, name),
+            _ => {
+                let key = (kind, key(namespace, name));
+                let direct = self.nodes.get(&key).is_some_and(|nodes| find(nodes, node).is_ok());
+                direct
+                    || kind == Kind::Secret
+                        && self
+                            .by_secret
+                            .get(&*key.1)
+                            .is_some_and(|volumes| volumes.iter().any(|v| self.volume_related(node, v)))
+            }
+        }
+    }
+
+    fn volume_related(&self, node: &str, volume: &str) -> bool {
+        let claim = self.volumes.get(volume).map(|v| (Kind::Claim, Box::from(v.claim.as_str())));
+        claim.and_then(|c| self.nodes.get(&c)).is_some_and(|nodes| find(nodes, node).is_ok())
+    }
+
+    pub(super) fn put_pod(&mut self, pod: &Pod) {
+        let name = key(&pod.metadata.namespace, &pod.metadata.name);
+        self.remove_pod(&name);
+        if pod.spec.node_name.is_empty() {
+            return;
+        }
+        let node: Arc<str> = pod.spec.node_name.as_str().into();
+        let mut to = pod.references();
+        to.push((Kind::Pod, name.clone()));
+        to.sort();
+        to.dedup();
+        for edge in &to {
+            let nodes = self.nodes.entry(edge.clone()).or_default();
+            match find(nodes, &node) {
+                Ok(at) => nodes[at].1 += 1,
+                Err(at) => nodes.insert(at, (node.clone(), 1)),
+            }
+        }
+        self.pods.insert(name, PodEdges { node, to: to.into() });
+    }
+
+    /// Forgets a pod, by `namespace/name`.
+    pub(super) fn remove_pod(&mut self, name: &str) {
+        let Some(PodEdges { node, to }) = self.pods.remove(name) else { return };
+        for edge in to {
+            let Some(nodes) = self.nodes.get_mut(&edge) else { continue };
+            if let Ok(at) = find(nodes, &node) {
+                nodes[at].1 -= 1;
+                if nodes[at].1 == 0 {
+                    nodes.remove(at);
+                }
+            }
+            if nodes.is_empty() {
+                self.nodes.remove(&edge);
+            }
+        }
+    }
+
+    pub(super) fn put_volume(&mut self, volume: &PersistentVolume) {
+        let name = &volume.metadata.name;
+        self.remove_volume(name);
+        let Some(claim) = &volume.spec.claim_ref else { return };
+        let secrets = volume.secrets(&claim.namespace);
+        for secret in &secrets {
+            self.by_secret.entry(secret.clone()).or_default().push(name.clone());
+        }
+        let claim = format!("{}/{}", claim.namespace, claim.name);
+        self.volumes.insert(name.clone(), VolumeEdges { claim, secrets });
+    }
+
+    pub(super) fn remove_volume(&mut self, name: &str) {
+        for secret in self.volumes.remove(name).into_iter().flat_map(|v| v.secrets) {
+            if let Some(volumes) = self.by_secret.get_mut(&secret) {
+                volumes.retain(|v| v != name);
+                if volumes.is_empty() {
+                    self.by_secret.remove(&secret);
+                }
+            }
+        }
+    }
+
+    /// An attachment or a slice, which names its node itself (empty: none).
+    pub(super) fn put_own(&mut self, kind: Kind, name: &str, node: &str) {
+        if node.is_empty() {
+            self.remove_own(kind, name);
+        } else {
+            self.own.insert((kind, name.into()), node.into());
+        }
+    }
+
+    pub(super) fn remove_own(&mut self, kind: Kind, name: &str) {
+        self.own.remove(&(kind, name.into()));
+    }
+
+    /// The names known of a kind that comes from objects of its own, to find those that are gone.
+    pub(super) fn known(&self, kind: Kind) -> Vec<String> {
+        match kind {
+            Kind::Pod => self.pods.keys().map(|k| k.to_string()).collect(),
+            Kind::Volume => self.volumes.keys().cloned().collect(),
+            _ => self.own.keys().filter(|(k, _)| *k == kind).map(|(_, name)| name.to_string()).collect(),
+        }
+    }
+}
+
+fn find(nodes: &Nodes, node: &str) -> Result<usize, usize> {
+    nodes.binary_search_by(|(name, _)| (**name).cmp(node))
+}
+
+/// The part of metadata that counts here.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Meta {
+    pub(super) name: String,
+    namespace: String,
+    annotations: BTreeMap<String, String>,
+}
+
+/// The part of a pod that counts here: reading no more keeps a change cheap.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Pod {
+    metadata: Meta,
+    spec: PodSpec,
+    status: PodStatus,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct PodSpec {
+    node_name: String,
+    service_account_name: String,
+    image_pull_secrets: Vec<LocalObjectReference>,
+    init_containers: Vec<Container>,
+    containers: Vec<Container>,
+    ephemeral_containers: Vec<Container>,
+    volumes: Vec<Volume>,
+    resource_claims: Vec<ClaimReference>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Container {
+    env: Vec<EnvVar>,
+    env_from: Vec<EnvFromSource>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct ClaimReference {
+    name: String,
+    resource_claim_name: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct PodStatus {
+    resource_claim_statuses: Vec<ClaimReference>,
+}
+
+impl Pod {
+    /// What the pod refers to in its namespace. A mirror pod refers to nothing: a node could create it.
+    fn references(&self) -> Vec<(Kind, Box<str>)> {
+        if self.metadata.annotations.contains_key("kubernetes.io/config.mirror") {
+            return Vec::new();
+        }
+        let spec = &self.spec;
+        let mut found: Vec<(Kind, &str)> = vec![(Kind::ServiceAccount, &spec.service_account_name)];
+        found.extend(spec.image_pull_secrets.iter().map(|s| (Kind::Secret, s.name.as_str())));
+        let containers =
+            spec.init_containers.iter().chain(&spec.containers).chain(&spec.ephemeral_containers);
+        for container in containers {
+            for source in container.env.iter().filter_map(|e| e.value_from.as_ref()) {
+                found.extend(source.secret_key_ref.as_ref().map(|s| (Kind::Secret, s.name.as_str())));
+                found.extend(source.config_map_key_ref.as_ref().map(|c| (Kind::ConfigMap, c.name.as_str())));
+            }
+            for source in &container.env_from {
+                found.extend(source.secret_ref.as_ref().map(|s| (Kind::Secret, s.name.as_str())));
+                found.extend(source.config_map_ref.as_ref().map(|c| (Kind::ConfigMap, c.name.as_str())));
+            }
+        }
+        spec.volumes.iter().for_each(|v| volume(v, &mut found));
+        let statuses = self.status.resource_claim_statuses.iter();
+        found.extend(
+            spec.resource_claims
+                .iter()
+                .chain(statuses)
+                .map(|c| (Kind::ResourceClaim, c.resource_claim_name.as_str())),
+        );
+        let namespace = &self.metadata.namespace;
+        let mut edges: Vec<_> = found
+            .into_iter()
+            .filter(|(_, name)| !name.is_empty())
+            .map(|(kind, name)| (kind, key(namespace, name)))
+            .collect();
+        // A generic ephemeral volume's claim is called after the pod and the volume.
+        let ephemeral = spec.volumes.iter().filter(|v| v.ephemeral.is_some());
+        edges.extend(
+            ephemeral.map(|v| (Kind::Claim, key(namespace, &format!("{}-{}", self.metadata.name, v.name)))),
+        );
+        edges
+    }
+}
+
+fn volume<'a>(volume: &'a Volume, found: &mut Vec<(Kind, &'a str)>) {
+    let secrets = [
+        volume.secret.as_ref().map(|s| &s.secret_name),
+        volume.azure_file.as_ref().map(|a| &a.secret_name),
+        volume.cephfs.as_ref().and_then(|c| c.secret_ref.as_ref()).map(|s| &s.name),
+        volume.cinder.as_ref().and_then(|c| c.secret_ref.as_ref()).map(|s| &s.name),
+        volume.flex_volume.as_ref().and_then(|f| f.secret_ref.as_ref()).map(|s| &s.name),
+        volume.rbd.as_ref().and_then(|r| r.secret_ref.as_ref()).map(|s| &s.name),
+        volume.scale_io.as_ref().and_then(|s| s.secret_ref.as_ref()).map(|s| &s.name),
+        volume.iscsi.as_ref().and_then(|i| i.secret_ref.as_ref()).map(|s| &s.name),
+        volume.storageos.as_ref().and_then(|s| s.secret_ref.as_ref()).map(|s| &s.name),
+        volume.csi.as_ref().and_then(|c| c.node_publish_secret_ref.as_ref()).map(|s| &s.name),
+    ];
+    found.extend(secrets.into_iter().flatten().map(|name| (Kind::Secret, name.as_str())));
+    found.extend(volume.config_map.as_ref().map(|c| (Kind::ConfigMap, c.name.as_str())));
+    found.extend(volume.persistent_volume_claim.as_ref().map(|c| (Kind::Claim, c.claim_name.as_str())));
+    for source in volume.projected.iter().flat_map(|p| &p.sources) {
+        found.extend(source.secret.as_ref().map(|s| (Kind::Secret, s.name.as_str())));
+        found.extend(source.config_map.as_ref().map(|c| (Kind::ConfigMap, c.name.as_str())));
+    }
+}
+
+/// The part of a persistent volume that counts here.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct PersistentVolume {
+    metadata: Meta,
+    spec: VolumeSpec,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct VolumeSpec {
+    claim_ref: Option<ObjectReference>,
+    #[serde(flatten)]
+    source: BTreeMap<String, serde_json::Value>,
+}
+
+impl PersistentVolume {
+    /// The secrets that a kubelet needs to mount the volume, as `namespace/name`.
+    fn secrets(&self, claim_namespace: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut add = |reference: &serde_json::Value| {
+            let namespace = reference["namespace"].as_str().filter(|n| !n.is_empty());
+            if let Some(name) = reference["name"].as_str().filter(|n| !n.is_empty()) {
+                found.push(format!("{}/{name}", namespace.unwrap_or(claim_namespace)));
+            }
+        };
+        for source in ["cephfs", "cinder", "flexVolume", "rbd", "scaleIO", "iscsi", "storageos"] {
+            if let Some(source) = self.spec.source.get(source) {
+                add(&source["secretRef"]);
+            }
+        }
+        // The controllers' secrets of a CSI volume are none of the kubelet's business.
+        if let Some(csi) = self.spec.source.get("csi") {
+            ["nodePublishSecretRef", "nodeStageSecretRef", "nodeExpandSecretRef"]
+                .iter()
+                .for_each(|k| add(&csi[k]));
+        }
+        if let Some(azure) = self.spec.source.get("azureFile") {
+            add(&serde_json::json!({"name": azure["secretName"], "namespace": azure["secretNamespace"]}));
+        }
+        found
+    }
+}
+
+/// A volume attachment or a resource slice: something whose spec names its node.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct OnNode {
+    pub(super) spec: OnNodeSpec,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct OnNodeSpec {
+    pub(super) node_name: Option<String>,
+}
