@@ -26,11 +26,17 @@ const FED_BY: [(Kind, &str, &str); 4] = [
     (Kind::ResourceSlice, "resource.k8s.io", "resourceslices"),
 ];
 
+/// How long a question without a relationship waits for one.
+const PATIENCE: std::time::Duration = std::time::Duration::from_millis(100);
+const UNRELATED: &str = "no relationship found between node";
+
 /// The Node authorizer.
 pub struct NodeAuthorizer {
     graph: Arc<RwLock<Graph>>,
     /// How many feeds have brought their first snapshot.
     synced: watch::Sender<usize>,
+    /// Counts what the feeds brought.
+    changes: watch::Sender<u64>,
     /// What every node may do: the rules of `system:node`.
     rules: Vec<PolicyRule>,
 }
@@ -47,11 +53,19 @@ impl NodeAuthorizer {
         let this = NodeAuthorizer {
             graph: Arc::default(),
             synced: watch::Sender::new(0),
+            changes: watch::Sender::new(0),
             rules: bootstrap::rules_of("system:node"),
         };
         for (kind, group, resource) in FED_BY {
             let query = Query::all(Resource::new(group, "v1", resource));
-            let follow = follow(source.clone(), query, kind, this.graph.clone(), this.synced.clone());
+            let follow = follow(
+                source.clone(),
+                query,
+                kind,
+                this.graph.clone(),
+                this.synced.clone(),
+                this.changes.clone(),
+            );
             let shutdown = shutdown.clone();
             tokio::spawn(async move { shutdown.run_until_cancelled(follow).await });
         }
@@ -70,9 +84,7 @@ impl NodeAuthorizer {
         } else if self.graph.read().related(node, kind, a.namespace, a.name) {
             YES
         } else {
-            Decision::NoOpinion {
-                reason: format!("no relationship found between node '{node}' and this object"),
-            }
+            Decision::NoOpinion { reason: format!("{UNRELATED} '{node}' and this object") }
         }
     }
 
@@ -227,6 +239,7 @@ async fn follow(
     kind: Kind,
     graph: Arc<RwLock<Graph>>,
     synced: watch::Sender<usize>,
+    changes: watch::Sender<u64>,
 ) {
     let mut first = true;
     let heard = |first: &mut bool| {
@@ -248,6 +261,7 @@ async fn follow(
             for feed in feeds {
                 let whole = matches!(feed, Feed::Snapshot { .. });
                 apply(&mut graph.write(), kind, feed);
+                changes.send_modify(|n| *n += 1);
                 if whole {
                     heard(&mut first);
                 }
@@ -305,12 +319,30 @@ fn put(graph: &mut Graph, kind: Kind, raw: &Raw) {
 impl Authorizer for NodeAuthorizer {
     fn authorize<'a>(&'a self, attributes: &'a Attributes<'a>) -> BoxFuture<'a, Decision> {
         let user = attributes.user;
-        let decision = match user.node_name() {
-            Some("") => no(&format!("unknown node for user \"{}\"", user.name)),
-            Some(node) => self.decide(node, attributes),
-            None => no(""),
-        };
-        Box::pin(std::future::ready(decision))
+        match user.node_name() {
+            Some("") => {
+                let decision = no(&format!("unknown node for user \"{}\"", user.name));
+                Box::pin(std::future::ready(decision))
+            }
+            Some(node) => Box::pin(self.decide_in_time(node, attributes)),
+            None => Box::pin(std::future::ready(no(""))),
+        }
+    }
+}
+
+impl NodeAuthorizer {
+    /// A node may hear of its pod before the graph does: an object without a relationship gets a moment to gain one.
+    async fn decide_in_time(&self, node: &str, attributes: &Attributes<'_>) -> Decision {
+        let mut changes = self.changes.subscribe();
+        let end = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let decision = self.decide(node, attributes);
+            let unrelated =
+                matches!(&decision, Decision::NoOpinion { reason } if reason.starts_with(UNRELATED));
+            if !unrelated || tokio::time::timeout_at(end, changes.changed()).await.is_err() {
+                return decision;
+            }
+        }
     }
 }
 
@@ -341,6 +373,7 @@ mod tests {
         NodeAuthorizer {
             graph: Arc::new(RwLock::new(graph)),
             synced: watch::Sender::new(0),
+            changes: watch::Sender::new(0),
             rules: bootstrap::rules_of("system:node"),
         }
     }
@@ -376,7 +409,7 @@ mod tests {
         assert_eq!(said, expected, "{request}");
     }
 
-    const UNRELATED: &str = "no relationship found between node 'a' and this object";
+    const STRANGE: &str = "no relationship found between node 'a' and this object";
 
     #[test]
     fn a_node_reads_what_its_pods_refer_to() {
@@ -413,14 +446,14 @@ mod tests {
         for (request, said) in [
             ("get /secrets ns/mounted", "yes"),
             ("watch /secrets ns/pull", "yes"),
-            ("get /secrets ns/theirs", UNRELATED),
+            ("get /secrets ns/theirs", STRANGE),
             ("get /secrets vault/key", "yes"),
-            ("get /secrets vault/root", UNRELATED),
+            ("get /secrets vault/root", STRANGE),
             ("update /secrets ns/mounted", "can only read resources of this type"),
             ("list /secrets ns/", "No Object name found"),
             ("get /configmaps ns/env", "yes"),
             ("get /configmaps ns/kube-root-ca.crt", "yes"),
-            ("get /configmaps other/env", UNRELATED),
+            ("get /configmaps other/env", STRANGE),
             ("get /persistentvolumeclaims ns/claim", "yes"),
             ("get /persistentvolumeclaims ns/mine-e", "yes"),
             ("patch /persistentvolumeclaims/status ns/claim", "yes"),
@@ -428,9 +461,9 @@ mod tests {
             ("get /persistentvolumes /pv", "yes"),
             ("get storage.k8s.io/volumeattachments /va", "yes"),
             ("create /serviceaccounts/token ns/robot", "yes"),
-            ("create /serviceaccounts/token ns/default", UNRELATED),
+            ("create /serviceaccounts/token ns/default", STRANGE),
             ("get /pods ns/mine", "yes"),
-            ("get /pods ns/other", UNRELATED),
+            ("get /pods ns/other", STRANGE),
             ("list /pods / spec.nodeName=a", "yes"),
             ("list /pods / spec.nodeName!=a", "can only list/watch pods with spec.nodeName field selector"),
             ("update coordination.k8s.io/leases kube-node-lease/a", "yes"),
@@ -459,7 +492,7 @@ mod tests {
             "get /persistentvolumes /pv",
             "get /pods ns/mine",
         ] {
-            check(&authorizer, request, UNRELATED);
+            check(&authorizer, request, STRANGE);
         }
     }
 
@@ -473,6 +506,6 @@ mod tests {
         feed(Feed::Delete(uses("one")));
         check(&authorizer, "get /secrets ns/s", "yes");
         feed(Feed::Snapshot { objects: vec![], revision: 2 });
-        check(&authorizer, "get /secrets ns/s", UNRELATED);
+        check(&authorizer, "get /secrets ns/s", STRANGE);
     }
 }
