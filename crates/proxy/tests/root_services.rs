@@ -264,3 +264,33 @@ fn root_a_restart_changes_nothing_that_is_right() {
     proxy::nft::remove(&mut nft).unwrap();
     assert_eq!(nft.tables().unwrap(), []);
 }
+
+/// Thousands of Services cost once, when they are first written; a change among them costs what it changes.
+#[test]
+fn root_a_change_among_thousands_of_services_is_small() {
+    const SERVICES: usize = 5000;
+    let world = World::new(1);
+    let many = |i: usize| {
+        let ip = format!("10.97.{}.{}", i / 250, i % 250);
+        service(&format!("s{i}"), json!({"clusterIP": ip, "clusterIPs": [ip]}))
+    };
+    let all: Vec<_> = (0..SERVICES).map(many).collect();
+    let endpoints: Vec<_> = all.iter().map(|s| (s, elsewhere(&[1, 2, 3]))).collect();
+    let start = std::time::Instant::now();
+    let mut proxy = world.proxy_set_first(&endpoints);
+    let whole = start.elapsed();
+    let mut slowest = std::time::Duration::ZERO;
+    for pods in [&[1, 2][..], &[1], &[1, 2, 3], &[]] {
+        let start = std::time::Instant::now();
+        proxy.set(&all[77], &elsewhere(pods));
+        slowest = slowest.max(start.elapsed());
+    }
+    println!("{SERVICES} services in {whole:?}, a change in at most {slowest:?}");
+    assert!(slowest.as_millis() < 500, "{slowest:?}");
+    let start = std::time::Instant::now();
+    proxy.ruleset().reconcile().unwrap();
+    println!("compared with the kernel in {:?}", start.elapsed());
+    assert_eq!(tcp(world.pod(1), "10.97.0.77".parse().unwrap(), 80), NOBODY);
+    proxy.set(&all[77], &ready(&[1]));
+    assert_eq!(tcp(world.pod(1), "10.97.0.77".parse().unwrap(), 80).unwrap().0, 1);
+}

@@ -9,7 +9,7 @@ use crate::plan::{Family, Plan, Pool, PoolName};
 use apimachinery::validation::Cidr;
 use client::ObjectKey;
 use linux::netlink::Result;
-use linux::nft::{Chain, Data, Element, Found, Nft, Skeleton, Transaction, marked};
+use linux::nft::{Chain, Data, Element, Nft, Skeleton, Transaction, marked};
 use lower::{Placed, lower, networks, number, pick, read_endpoint, read_pair};
 use skeleton::{Pick, SETS, Shape, Which, Writer, table};
 use std::collections::hash_map::Entry;
@@ -61,18 +61,22 @@ impl std::fmt::Debug for Half {
 }
 
 impl Ruleset {
-    /// Brings the tables about. Elements an earlier process left stay until [`Ruleset::reconcile`].
-    pub fn open(nft: Nft, options: &Options) -> Result<Self> {
+    /// Looks at what an earlier process left. All of it stays until the first [`Ruleset::reconcile`], which comes
+    /// after every Service was set: until then connections go where they went.
+    pub fn open(mut nft: Nft, options: &Options) -> Result<Self> {
         let families: &[Family] = if options.ipv6 { &[Family::V4, Family::V6] } else { &[Family::V4] };
-        let mut ruleset = Ruleset { nft, halves: Vec::new() };
+        let mut halves = Vec::new();
         for family in families {
             let mut half = Half::new(*family, options);
-            if half.skeleton.ensure(&mut ruleset.nft)? == Found::Table {
-                half.read_left(&mut ruleset.nft)?;
+            if nft.has_table(&half.skeleton.table)?
+                && let Err(error) = half.read_left(&mut nft)
+            {
+                // Another release's table: only the order of endpoints is lost.
+                tracing::debug!(%error, "the order of endpoints could not be read");
             }
-            ruleset.halves.push(half);
+            halves.push(half);
         }
-        Ok(ruleset)
+        Ok(Ruleset { nft, halves })
     }
 
     /// Replaces a Service's plan; nothing reaches the kernel yet.
