@@ -55,7 +55,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    fn new(code: ResponseCode) -> Self {
+    pub(crate) fn new(code: ResponseCode) -> Self {
         Reply { code, answers: Vec::new(), authorities: Vec::new(), additionals: Vec::new(), alias: None }
     }
 
