@@ -7,6 +7,9 @@
 mod apps;
 mod batch;
 mod core;
+mod discovery;
+mod plain;
+mod small_groups;
 mod templates;
 mod tree;
 
@@ -114,7 +117,8 @@ impl Strategy for SchemaOnly {}
 type Row = (&'static str, &'static str, &'static dyn Strategy);
 
 /// The strategies of each group's folder.
-const STRATEGIES: &[&[Row]] = &[apps::STRATEGIES, batch::STRATEGIES, core::STRATEGIES];
+const STRATEGIES: &[&[Row]] =
+    &[apps::STRATEGIES, batch::STRATEGIES, core::STRATEGIES, discovery::STRATEGIES, small_groups::STRATEGIES];
 
 fn row(group: &str, kind: &str) -> Option<&'static Row> {
     STRATEGIES.iter().copied().flatten().find(|(g, k, _)| *g == group && *k == kind)
