@@ -45,16 +45,16 @@ impl<'a> Truth<'a> {
     }
 }
 
-/// Deletes the flows that the truth denies; returns how many.
-pub fn clean(conntrack: &mut Conntrack, truth: &Truth<'_>) -> Result<usize> {
+/// Deletes the flows that the truth denies; returns the family of each.
+pub fn clean(conntrack: &mut Conntrack, truth: &Truth<'_>) -> Result<Vec<Family>> {
+    let mut deleted = Vec::new();
     if truth.is_empty() {
-        return Ok(0);
+        return Ok(deleted);
     }
     let flows = conntrack.flows(Protocol::Udp.number())?;
-    let mut count = 0;
     for flow in flows.iter().filter(|f| truth.denies(&f.original, &f.reply)) {
         conntrack.delete(flow)?;
-        count += 1;
+        deleted.push(Family::of(&flow.original.destination));
     }
-    Ok(count)
+    Ok(deleted)
 }

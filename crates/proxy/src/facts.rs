@@ -2,6 +2,7 @@
 
 use api::core::v1::{Node, Service};
 use api::discovery::v1::EndpointSlice;
+use apimachinery::time::Timestamp;
 use apimachinery::validation::{Cidr, parse_cidr_sloppy, parse_ip_sloppy};
 use client::informer::Index;
 use client::{Cached, ObjectKey, Projection};
@@ -15,6 +16,8 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const ZONE: &str = "topology.kubernetes.io/zone";
 /// Set by the cluster autoscaler before it deletes a node.
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
+/// When the newest change that a slice holds was made.
+const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 const DEFAULT_AFFINITY_SECONDS: u32 = 10800;
 
 /// A transport protocol that Services know.
@@ -162,6 +165,9 @@ pub struct SliceFacts {
     pub service: String,
     pub endpoints: Vec<Endpoint>,
     pub ports: Vec<(String, Protocol, u16)>,
+    pub ipv4: bool,
+    /// When the newest change in it was made.
+    pub triggered: Option<Timestamp>,
 }
 
 impl SliceFacts {
@@ -204,6 +210,8 @@ impl Projection for SliceFacts {
             service: service.clone(),
             endpoints: endpoints.filter(|e| e.ip.is_some()).collect(),
             ports: ports.collect(),
+            ipv4: slice.address_type == "IPv4",
+            triggered: slice.metadata.annotations.get(TRIGGER_TIME).and_then(|t| t.parse().ok()),
         }
     }
 

@@ -1,20 +1,19 @@
 //! What others may ask: `/healthz` and `/livez` of the proxy, and the health check port of each Service whose load
 //! balancer must know which nodes have endpoints.
 
+use crate::http::{self, Answer, JSON, TEXT, answer, not_found, with_header};
+use crate::metrics::{Metrics, families};
 use crate::plan::HealthCheck;
 use apimachinery::clock::{Clock as _, SystemClock};
 use apimachinery::time::Time;
-use bytes::Bytes;
 use client::ObjectKey;
-use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use component::metrics::Registry;
+use hyper::StatusCode;
 use parking_lot::Mutex;
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -23,74 +22,74 @@ use tokio_util::sync::CancellationToken;
 
 /// A change that the kernel does not have after this long makes the proxy unhealthy (upstream: two sync periods).
 const LATE: Duration = Duration::from_secs(60);
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-
-type Answer = Response<Full<Bytes>>;
 
 /// The proxy's own health.
 #[derive(Debug)]
-pub struct Health {
+pub(crate) struct Health {
     pending_since: Mutex<Option<Instant>>,
     last_updated: Mutex<Time>,
     eligible: AtomicBool,
-    families: Vec<&'static str>,
+    ipv6: bool,
+    metrics: Metrics,
 }
 
 impl Health {
-    pub fn new(ipv6: bool) -> Self {
+    pub(crate) fn new(ipv6: bool, metrics: Metrics) -> Self {
         Health {
             pending_since: Mutex::new(None),
             last_updated: Mutex::new(now()),
             eligible: AtomicBool::new(false),
-            families: if ipv6 { vec!["IPv4", "IPv6"] } else { vec!["IPv4"] },
+            ipv6,
+            metrics,
         }
     }
 
     /// A change waits to be written.
-    pub fn queued(&self) {
+    pub(crate) fn queued(&self) {
         self.pending_since.lock().get_or_insert_with(Instant::now);
     }
 
     /// The kernel has everything that was queued before `since`.
-    pub fn updated(&self, since: Instant) {
+    pub(crate) fn updated(&self, since: Instant) {
         let mut pending = self.pending_since.lock();
         *pending = pending.filter(|queued| *queued > since);
         *self.last_updated.lock() = now();
     }
 
     /// Whether load balancers should send this node new traffic.
-    pub fn set_eligible(&self, eligible: bool) {
+    pub(crate) fn set_eligible(&self, eligible: bool) {
         self.eligible.store(eligible, Ordering::Relaxed);
     }
 
-    pub fn is_healthy(&self) -> bool {
+    pub(crate) fn is_healthy(&self) -> bool {
         self.pending_since.lock().is_none_or(|since| since.elapsed() < LATE)
     }
 
     /// The answer for a path, as upstream words it.
-    fn answer(&self, path: &str) -> Answer {
+    pub(crate) fn answer(&self, path: &str) -> Answer {
         let healthy = self.is_healthy();
         let eligible = self.eligible.load(Ordering::Relaxed);
-        let good = match path {
-            "/healthz" => healthy && eligible,
-            "/livez" => healthy,
-            _ => return answer(StatusCode::NOT_FOUND, "404 page not found\n".into(), &[]),
+        let (good, count) = match path {
+            "/healthz" => (healthy && eligible, &self.metrics.healthz),
+            "/livez" => (healthy, &self.metrics.livez),
+            _ => return not_found(),
         };
         let updated = self.last_updated.lock().to_string();
         let current = now().to_string();
         let family = json!({"lastUpdated": updated, "healthy": healthy});
-        let families: BTreeMap<_, _> = self.families.iter().map(|f| (*f, &family)).collect();
+        let status: BTreeMap<_, _> = families(self.ipv6).iter().map(|(_, name)| (*name, &family)).collect();
         let mut body = json!({
             "lastUpdated": if good { &current } else { &updated },
             "currentTime": current,
             "healthy": healthy,
-            "status": families,
+            "status": status,
         });
         if path == "/healthz" {
             body["nodeEligible"] = eligible.into();
         }
         let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        answer(status, body.to_string(), &[])
+        count.with(&[status.as_str()]).inc();
+        answer(status, JSON, body.to_string())
     }
 }
 
@@ -98,68 +97,19 @@ fn now() -> Time {
     Time::from(SystemClock::default().now())
 }
 
-fn answer(status: StatusCode, body: String, headers: &[(&'static str, String)]) -> Answer {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    let kind = if status == StatusCode::NOT_FOUND { "text/plain; charset=utf-8" } else { "application/json" };
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    for (name, value) in headers {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            response.headers_mut().insert(HeaderName::from_static(name), value);
-        }
-    }
-    response
-}
-
-/// Serves the proxy's own health at an address, until `shutdown`.
-pub async fn serve(address: SocketAddr, health: Arc<Health>, shutdown: CancellationToken) -> io::Result<()> {
-    let listener = TcpListener::bind(address).await?;
-    tokio::spawn(accept(listener, Arc::new(move |path: &str| health.answer(path)), shutdown));
-    Ok(())
-}
-
-async fn accept(
-    listener: TcpListener,
-    respond: Arc<dyn Fn(&str) -> Answer + Send + Sync>,
-    shutdown: CancellationToken,
-) {
-    loop {
-        let stream = tokio::select! {
-            () = shutdown.cancelled() => return,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Out of descriptors, or a client that left: the next one may fare better.
-                    tracing::debug!(%error, "accepting a health check failed");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            },
-        };
-        let (respond, shutdown) = (respond.clone(), shutdown.clone());
-        tokio::spawn(async move {
-            let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-                let response = respond(request.uri().path());
-                async move { Ok::<_, std::convert::Infallible>(response) }
-            });
-            let mut builder = hyper::server::conn::http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                served = builder.serve_connection(TokioIo::new(stream), service) => {
-                    if let Err(error) = served {
-                        tracing::debug!(%error, "a health check broke");
-                    }
-                }
-            }
-        });
+/// The answers of upstream's metrics address.
+pub(crate) fn tell_metrics(registry: &Registry, path: &str) -> Answer {
+    match path {
+        "/metrics" => answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", registry.render()),
+        "/proxyMode" => answer(StatusCode::OK, TEXT, "nftables"),
+        "/healthz" => answer(StatusCode::OK, TEXT, "ok"),
+        _ => not_found(),
     }
 }
 
 /// The health check ports of Services.
 #[derive(Debug)]
-pub struct ServiceHealth {
+pub(crate) struct ServiceHealth {
     addresses: Vec<IpAddr>,
     proxy: Arc<Health>,
     open: HashMap<ObjectKey, Open>,
@@ -175,19 +125,23 @@ struct Open {
 
 /// A port that could not be opened.
 #[derive(Debug)]
-pub struct Failed {
-    pub service: ObjectKey,
-    pub port: u16,
-    pub error: io::Error,
+pub(crate) struct Failed {
+    pub(crate) service: ObjectKey,
+    pub(crate) port: u16,
+    pub(crate) error: io::Error,
 }
 
 impl ServiceHealth {
-    pub fn new(addresses: Vec<IpAddr>, proxy: Arc<Health>, shutdown: CancellationToken) -> Self {
+    pub(crate) fn new(addresses: Vec<IpAddr>, proxy: Arc<Health>, shutdown: CancellationToken) -> Self {
         ServiceHealth { addresses, proxy, open: HashMap::new(), shutdown }
     }
 
     /// Opens, updates or closes the port of one Service.
-    pub async fn set(&mut self, service: &ObjectKey, check: Option<HealthCheck>) -> Result<(), Failed> {
+    pub(crate) async fn set(
+        &mut self,
+        service: &ObjectKey,
+        check: Option<HealthCheck>,
+    ) -> Result<(), Failed> {
         if let Some(open) = self.open.get(service) {
             if let Some(check) = check.filter(|c| c.port == open.port) {
                 open.endpoints.store(check.local_endpoints, Ordering::Relaxed);
@@ -206,7 +160,7 @@ impl ServiceHealth {
                         (service.clone(), endpoints.clone(), self.proxy.clone());
                     let respond =
                         move |_: &str| tell(&service, endpoints.load(Ordering::Relaxed), proxy.is_healthy());
-                    tokio::spawn(accept(listener, Arc::new(respond), closing.clone()));
+                    tokio::spawn(http::accept(listener, Arc::new(respond), closing.clone()));
                 }
                 Err(error) => {
                     closing.cancel();
@@ -228,5 +182,5 @@ fn tell(service: &ObjectKey, endpoints: usize, healthy: bool) -> Answer {
     );
     let good = endpoints > 0 && healthy;
     let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    answer(status, body, &[("x-load-balancing-endpoint-weight", endpoints.to_string())])
+    with_header(answer(status, JSON, body), "x-load-balancing-endpoint-weight", endpoints)
 }

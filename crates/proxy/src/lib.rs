@@ -7,7 +7,11 @@ pub mod endpoints;
 /// What is kept of the API's objects.
 pub mod facts;
 /// What load balancers and probes may ask.
-pub mod health;
+mod health;
+/// Answers to HTTP requests.
+mod http;
+/// What is counted.
+pub mod metrics;
 /// From plans to the kernel.
 pub mod nft;
 /// From objects to plans.

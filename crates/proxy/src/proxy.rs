@@ -3,14 +3,19 @@
 
 use crate::conntrack::{Truth, clean};
 use crate::facts::{BY_SERVICE, NodeFacts, ServiceFacts, SliceFacts};
-use crate::health::{self, Health, ServiceHealth};
+use crate::health::{Failed, Health, ServiceHealth, tell_metrics};
+use crate::http;
+use crate::metrics::Metrics;
 use crate::nft::{Options, Ruleset, remove};
-use crate::plan::{NodeView, Plan, plan};
+use crate::plan::{Family, NodeView, Plan, plan};
 use api::core::v1::{Node, ObjectReference};
+use apimachinery::clock::{Clock as _, SystemClock};
+use apimachinery::time::Timestamp;
 use apimachinery::validation::Cidr;
 use client::recorder::EventType;
 use client::source::Query;
 use client::{Change, Client, Informer, Informers, ObjectKey, Recorder};
+use component::metrics::Registry;
 use linux::conntrack::Conntrack;
 use linux::netns::Netns;
 use linux::nft::Nft;
@@ -31,7 +36,7 @@ const GATHER: Duration = Duration::from_millis(3);
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
 /// How the proxy is to work.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Config {
     pub node_name: String,
     pub node_ips: Vec<IpAddr>,
@@ -43,6 +48,10 @@ pub struct Config {
     pub localhost_node_ports: bool,
     /// Upstream's `--healthz-bind-address`.
     pub healthz_bind_address: Option<SocketAddr>,
+    /// Upstream's `--metrics-bind-address`; the registry's metrics and `/proxyMode` are served there.
+    pub metrics_bind_address: Option<SocketAddr>,
+    /// Where the proxy's metrics are registered.
+    pub registry: Registry,
     /// The network namespace to work in; none for the process's own.
     pub netns: Option<PathBuf>,
 }
@@ -57,6 +66,8 @@ impl Config {
             node_port_addresses: Vec::new(),
             localhost_node_ports: true,
             healthz_bind_address: Some(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 10256)),
+            metrics_bind_address: Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 10249)),
+            registry: Registry::new(),
             netns: None,
         }
     }
@@ -71,8 +82,6 @@ pub enum Error {
     Nftables(#[source] netlink::Error),
     #[error("opening the connection table")]
     Conntrack(#[source] netlink::Error),
-    #[error("failed to start proxy healthz on {0}")]
-    Healthz(SocketAddr, #[source] io::Error),
     #[error("the task that writes the rules ended")]
     Task(#[source] tokio::task::JoinError),
 }
@@ -85,20 +94,74 @@ pub fn cleanup() -> Result<(), Error> {
 
 /// What has to be planned anew.
 #[derive(Debug, Default)]
+struct Waiting {
+    services: HashSet<ObjectKey>,
+    /// When the changes in slices were made.
+    triggers: Vec<(Family, Timestamp)>,
+}
+
+/// What the informers' handlers share.
+#[derive(Debug)]
 struct Marked {
-    services: Mutex<HashSet<ObjectKey>>,
+    waiting: Mutex<Waiting>,
     wake: Notify,
+    health: Arc<Health>,
+    metrics: Metrics,
+    started: Timestamp,
 }
 
 impl Marked {
-    fn add(&self, health: &Health, keys: impl IntoIterator<Item = ObjectKey>) {
-        let mut services = self.services.lock();
-        let before = services.len();
-        services.extend(keys);
-        if services.len() > before {
-            health.queued();
+    fn add(&self, waiting: &mut Waiting, key: ObjectKey) {
+        if waiting.services.insert(key) {
+            self.health.queued();
+            self.metrics.queued();
+        }
+        self.wake.notify_one();
+    }
+
+    fn service(&self, change: &Change<ServiceFacts>) {
+        if change.old().is_some_and(|old| old.projection == change.object().projection) {
+            return;
+        }
+        self.metrics.service_changes.inc();
+        self.metrics.service_changes_pending.inc();
+        self.add(&mut self.waiting.lock(), change.object().key().clone());
+    }
+
+    fn slice(&self, change: &Change<SliceFacts>) {
+        let new = change.object();
+        if change.old().is_some_and(|old| old.projection == new.projection) {
+            return;
+        }
+        self.metrics.endpoint_changes.inc();
+        self.metrics.endpoint_changes_pending.inc();
+        let mut waiting = self.waiting.lock();
+        let states = [Some(new), change.old()];
+        for key in states.into_iter().flatten().filter_map(|s| SliceFacts::service_key(s)) {
+            self.add(&mut waiting, key);
+        }
+        let known = change.old().and_then(|old| old.triggered);
+        // What was made before this process says nothing about it.
+        if let Some(time) = new.triggered.filter(|t| known != Some(*t) && *t > self.started)
+            && !matches!(change, Change::Deleted(_))
+        {
+            waiting.triggers.push((if new.ipv4 { Family::V4 } else { Family::V6 }, time));
+        }
+    }
+
+    fn node(&self, change: &Change<NodeFacts>) {
+        let gone = matches!(change, Change::Deleted(_));
+        self.health.set_eligible(!gone && change.object().eligible);
+        if change.old().is_none_or(|old| old.zone != change.object().zone) {
             self.wake.notify_one();
         }
+    }
+
+    fn take(&self) -> Waiting {
+        let waiting = std::mem::take(&mut *self.waiting.lock());
+        self.metrics.service_changes_pending.set(0.0);
+        self.metrics.endpoint_changes_pending.set(0.0);
+        waiting
     }
 }
 
@@ -129,11 +192,14 @@ struct Worker {
     unsure: bool,
     /// Services whose flows wait for the rules to be written.
     unclean: HashSet<ObjectKey>,
+    /// When the changes that wait for the rules to be written were made.
+    triggers: Vec<(Family, Timestamp)>,
     node: NodeView,
+    metrics: Metrics,
 }
 
 impl Worker {
-    fn open(config: &Config, ipv6: bool) -> Result<Self, Error> {
+    fn open(config: &Config, ipv6: bool, metrics: Metrics) -> Result<Self, Error> {
         let cidrs = |list: &[(IpAddr, u8)]| -> Vec<Cidr> {
             list.iter().map(|(address, prefix)| Cidr { address: *address, prefix: *prefix }).collect()
         };
@@ -160,6 +226,8 @@ impl Worker {
             plans: HashMap::new(),
             unsure: true,
             unclean: HashSet::new(),
+            triggers: Vec::new(),
+            metrics,
             node: NodeView {
                 name: config.node_name.clone(),
                 zone: String::new(),
@@ -169,17 +237,19 @@ impl Worker {
     }
 
     /// Plans the Services and writes what changed; returns those whose plan is another.
-    fn sync(&mut self, views: &Views, keys: HashSet<ObjectKey>) -> (Vec<ObjectKey>, netlink::Result<()>) {
+    fn sync(&mut self, views: &Views, waiting: Waiting) -> (Vec<ObjectKey>, netlink::Result<()>) {
         let started = Instant::now();
         let mut changed = Vec::new();
         let nothing = Plan::default();
-        for key in keys {
+        self.triggers.extend(waiting.triggers);
+        for key in waiting.services {
             let new = views.plan(&key, &self.node);
             let old = self.plans.get(&key).unwrap_or(&nothing);
             if *old == new {
                 continue;
             }
             self.ruleset.set(&key, old, &new);
+            self.metrics.replaced(old, &new);
             if new == nothing {
                 self.plans.remove(&key);
             } else {
@@ -190,8 +260,9 @@ impl Worker {
         self.unclean.extend(changed.iter().cloned());
         let written = self.write();
         if written.is_ok() {
-            let count = changed.len();
-            tracing::debug!(services = count, elapsed = ?started.elapsed(), "SyncProxyRules complete");
+            let (services, elapsed) = (changed.len(), started.elapsed());
+            tracing::debug!(services, ?elapsed, "SyncProxyRules complete");
+            self.metrics.synced(elapsed, &std::mem::take(&mut self.triggers));
             self.clean_flows();
         }
         (changed, written)
@@ -201,11 +272,14 @@ impl Worker {
         if !self.unsure {
             match self.ruleset.commit() {
                 Ok(()) => return Ok(()),
-                Err(error) => tracing::warn!(%error, "nftables sync failed; comparing with the kernel"),
+                Err(error) => {
+                    self.metrics.failed();
+                    tracing::warn!(%error, "nftables sync failed; comparing with the kernel");
+                }
             }
         }
         self.unsure = true;
-        self.ruleset.reconcile()?;
+        self.ruleset.reconcile().inspect_err(|_| self.metrics.failed())?;
         self.unsure = false;
         Ok(())
     }
@@ -216,8 +290,7 @@ impl Worker {
         let ports = changed.iter().filter_map(|key| self.plans.get(key)).flat_map(|plan| &plan.udp);
         let truth = Truth::new(ports, &self.node.ips);
         match clean(&mut self.conntrack, &truth) {
-            Ok(0) => {}
-            Ok(flows) => tracing::debug!(flows, "forgot stale UDP flows"),
+            Ok(deleted) => deleted.iter().for_each(|family| self.metrics.deleted_flow(*family)),
             Err(error) => tracing::warn!(%error, "Failed to clear all conntrack entries"),
         }
     }
@@ -237,21 +310,38 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let ipv6 = has_ipv6();
-    let opening = config.clone();
-    let blocking = tokio::task::spawn_blocking(move || Worker::open(&opening, ipv6));
+    let metrics = Metrics::new(&config.registry, ipv6);
+    let (opening, counting) = (config.clone(), metrics.clone());
+    let blocking = tokio::task::spawn_blocking(move || Worker::open(&opening, ipv6, counting));
     let mut worker = blocking.await.map_err(Error::Task)??;
-    let health = Arc::new(Health::new(ipv6));
+    let health = Arc::new(Health::new(ipv6, metrics.clone()));
     if let Some(address) = config.healthz_bind_address {
-        let served = health::serve(address, health.clone(), shutdown.clone()).await;
-        served.map_err(|error| Error::Healthz(address, error))?;
+        let health = health.clone();
+        http::serve("healthz", address, Arc::new(move |path| health.answer(path)), shutdown.clone());
+    }
+    if let Some(address) = config.metrics_bind_address {
+        let registry = config.registry.clone();
+        let respond = Arc::new(move |path: &str| tell_metrics(&registry, path));
+        http::serve("metrics", address, respond, shutdown.clone());
     }
     let recorder = Recorder::new(client, "kube-proxy", &config.node_name);
     let mut checks = ServiceHealth::new(check_addresses(&config, ipv6), health.clone(), shutdown.clone());
-    let marked = Arc::new(Marked::default());
+    let marked = Arc::new(Marked {
+        waiting: Mutex::default(),
+        wake: Notify::new(),
+        health: health.clone(),
+        metrics,
+        started: SystemClock::default().now(),
+    });
     let views = Views { services: informers.get(), slices: informers.get() };
     let node: Informer<NodeFacts> =
         informers.query(Query::of::<Node>().fields(format!("metadata.name={}", config.node_name)));
-    listen(&views, &node, &marked, &health);
+    let mark = marked.clone();
+    views.services.subscribe(move |change| mark.service(change));
+    let mark = marked.clone();
+    views.slices.subscribe(move |change| mark.slice(change));
+    let mark = marked.clone();
+    node.subscribe(move |change| mark.node(change));
     let synced = async {
         tokio::join!(views.services.synced(), views.slices.synced(), node.synced());
     };
@@ -276,14 +366,14 @@ pub async fn run(
         }
         let zone = node.named("", &config.node_name).map(|n| n.zone.to_string()).unwrap_or_default();
         let since = Instant::now();
-        let mut keys = std::mem::take(&mut *marked.services.lock());
+        let mut waiting = marked.take();
         if zone != worker.node.zone {
             worker.node.zone = zone;
-            keys.extend(views.services.list().iter().map(|s| s.key().clone()));
+            waiting.services.extend(views.services.list().iter().map(|s| s.key().clone()));
         }
         let reading = views.clone();
         let work = tokio::task::spawn_blocking(move || {
-            let (changed, written) = worker.sync(&reading, keys);
+            let (changed, written) = worker.sync(&reading, waiting);
             (worker, changed, written)
         });
         let (back, changed, written) = work.await.map_err(Error::Task)?;
@@ -307,29 +397,6 @@ pub async fn run(
     }
 }
 
-fn listen(views: &Views, node: &Informer<NodeFacts>, marked: &Arc<Marked>, health: &Arc<Health>) {
-    let (mark, told) = (marked.clone(), health.clone());
-    views.services.subscribe(move |change| {
-        if !change.old().is_some_and(|old| old.projection == change.object().projection) {
-            mark.add(&told, [change.object().key().clone()]);
-        }
-    });
-    let (mark, told) = (marked.clone(), health.clone());
-    views.slices.subscribe(move |change| {
-        if !change.old().is_some_and(|old| old.projection == change.object().projection) {
-            let states = [Some(change.object()), change.old()];
-            mark.add(&told, states.into_iter().flatten().filter_map(|s| SliceFacts::service_key(s)));
-        }
-    });
-    let (mark, told) = (marked.clone(), health.clone());
-    node.subscribe(move |change| {
-        told.set_eligible(!matches!(change, Change::Deleted(_)) && change.object().eligible);
-        if change.old().is_none_or(|old| old.zone != change.object().zone) {
-            mark.wake.notify_one();
-        }
-    });
-}
-
 /// Where health checks of Services are answered.
 fn check_addresses(config: &Config, ipv6: bool) -> Vec<IpAddr> {
     if config.node_port_addresses.is_empty() {
@@ -344,8 +411,8 @@ fn check_addresses(config: &Config, ipv6: bool) -> Vec<IpAddr> {
     config.node_ips.iter().filter(open).copied().collect()
 }
 
-fn tell_failure(recorder: &Recorder, node: &str, failed: &health::Failed) {
-    let health::Failed { service, port, error } = failed;
+fn tell_failure(recorder: &Recorder, node: &str, failed: &Failed) {
+    let Failed { service, port, error } = failed;
     let message = format!("node {node} failed to start healthcheck \"{service}\" on port {port}: {error}");
     let about = ObjectReference {
         api_version: "v1".into(),

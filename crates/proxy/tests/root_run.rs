@@ -82,23 +82,31 @@ fn slice_of(name: &str, pods: &[u8]) -> Value {
         .iter()
         .map(|n| json!({"addresses": [pod_ip(true, *n)], "nodeName": "node", "conditions": {"ready": true}}))
         .collect();
+    // Later than the process, as clocks go here.
+    let made = "2999-01-01T00:00:00.5Z";
     json!({
         "metadata": {"name": format!("{name}-1"), "namespace": "default",
-            "labels": {"kubernetes.io/service-name": name}},
+            "labels": {"kubernetes.io/service-name": name},
+            "annotations": {"endpoints.kubernetes.io/last-change-trigger-time": made}},
         "addressType": "IPv4", "endpoints": endpoints,
         "ports": [{"name": "t", "port": 8080, "protocol": "TCP"}, {"name": "u", "port": 8080, "protocol": "UDP"}],
     })
 }
 
-/// Status line and body of an HTTP answer.
+/// Status and JSON of an HTTP answer.
 fn get(port: u16, path: &str) -> std::io::Result<(u16, Value)> {
+    let (status, body) = get_text(port, path)?;
+    Ok((status, serde_json::from_str(&body).unwrap_or_default()))
+}
+
+fn get_text(port: u16, path: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     let status = text.split(' ').nth(1).unwrap().parse().unwrap();
     let body = text.split_once("\r\n\r\n").unwrap().1;
-    Ok((status, serde_json::from_str(body).unwrap_or_default()))
+    Ok((status, body.to_owned()))
 }
 
 /// Tries until it is so, and says how long that took.
@@ -116,15 +124,18 @@ struct Running {
     shutdown: CancellationToken,
     task: tokio::task::JoinHandle<Result<(), proxy::Error>>,
     healthz: u16,
+    metrics: u16,
 }
 
 fn start(node: &Netns) -> Running {
     let (objects, shutdown) = (Arc::new(Objects::default()), CancellationToken::new());
-    let healthz = free_port();
+    let (healthz, metrics) = (free_port(), free_port());
+    let at = |port| Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
     let config = proxy::Config {
         node_ips: FAMILIES.map(node_ip).to_vec(),
         cluster_cidrs: vec![("10.244.0.0".parse().unwrap(), 16), ("fd00:10::".parse().unwrap(), 64)],
-        healthz_bind_address: Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), healthz)),
+        healthz_bind_address: at(healthz),
+        metrics_bind_address: at(metrics),
         netns: Some(format!("/proc/self/fd/{}", node.as_fd().as_raw_fd()).into()),
         ..proxy::Config::new("node")
     };
@@ -132,13 +143,13 @@ fn start(node: &Netns) -> Running {
     let client = Client::new(Arc::new(Deaf), "test");
     let task = tokio::spawn(proxy::run(config, informers, client, shutdown.clone()));
     soon("the first look", || objects.feeds.lock().contains_key("nodes"));
-    Running { objects, shutdown, task, healthz }
+    Running { objects, shutdown, task, healthz, metrics }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn root_changes_reach_packets_at_once() {
     let world = World::new(2);
-    let Running { objects, shutdown, task, healthz } = start(&world.node);
+    let Running { objects, shutdown, task, healthz, metrics } = start(&world.node);
     let node = |taints: Value| json!({"metadata": {"name": "node"}, "spec": {"taints": taints}});
     objects.put("nodes", &node(json!([])));
     let check = free_port();
@@ -170,6 +181,17 @@ async fn root_changes_reach_packets_at_once() {
     assert_eq!(get(healthz, "/healthz").unwrap().1["nodeEligible"], false);
     assert_eq!(get(healthz, "/livez").unwrap().0, 200);
     assert_eq!(get(healthz, "/elsewhere").unwrap().0, 404);
+    assert_eq!(get_text(metrics, "/proxyMode").unwrap(), (200, "nftables".to_owned()));
+    let (_, counted) = get_text(metrics, "/metrics").unwrap();
+    for line in [
+        "kubeproxy_sync_proxy_rules_service_changes_total 1",
+        "kubeproxy_sync_proxy_rules_endpoint_changes_total 8",
+        "kubeproxy_sync_proxy_rules_endpoint_changes_pending 0",
+        "kubeproxy_network_programming_duration_seconds_count{ip_family=\"IPv4\"} 1",
+        "kubeproxy_proxy_livez_total{code=\"200\"} 2",
+    ] {
+        assert!(counted.lines().any(|l| l == line), "{line}\n{counted}");
+    }
 
     soon("the health check", || get(check, "/").is_ok_and(|(status, _)| status == 200));
     let expected = json!({"service": {"namespace": "default", "name": "web"},
