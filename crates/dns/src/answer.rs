@@ -85,13 +85,15 @@ struct ServiceName<'a> {
 }
 
 impl Zone {
-    /// `name` is the cluster's domain, such as `cluster.local`.
-    pub fn new(name: &str, ttl: u32) -> Result<Zone, hickory_proto::ProtoError> {
-        let mut name = Name::from_ascii(name)?.to_lowercase();
+    /// `name` is the cluster's domain, such as `cluster.local`; `None` if it is not one, or the root.
+    pub fn new(name: &str, ttl: u32) -> Option<Zone> {
+        let mut name = Name::from_ascii(name).ok()?.to_lowercase();
         name.set_fqdn(true);
-        let name_server = Name::from_ascii("ns.dns")?.append_domain(&name)?;
-        let hostmaster = Name::from_ascii("hostmaster")?.append_domain(&name)?;
-        Ok(Zone { name, ttl, name_server, hostmaster })
+        if name.is_root() {
+            return None;
+        }
+        let below = |label| Name::from_ascii(label).and_then(|n| n.append_domain(&name)).ok();
+        Some(Zone { name_server: below("ns.dns")?, hostmaster: below("hostmaster")?, name, ttl })
     }
 
     /// Whether the name is the zone's or below it.

@@ -1,9 +1,9 @@
-//! Questions that are not the cluster's, asked of the name servers in resolv.conf: in their order, those that failed of
-//! late last.
+//! Questions that are not the cluster's, asked of the name servers in resolv.conf: in their order, but those that failed
+//! last, until they answer a probe.
 //!
 //! An upstream may lead back to us (a resolv.conf that names the node's own resolver, which forwards to the cluster's
-//! DNS). So each is sent a name of our making first, as CoreDNS' `loop` plugin does; one that brings it back to us is
-//! not asked until it stops.
+//! DNS). So the probe is a name of our making, as of CoreDNS' `loop` plugin, and each upstream is sent it at first; one
+//! that brings it back to us is not asked until it stops.
 
 use crate::cache::{Cache, Key};
 use crate::metrics::Metrics;
@@ -29,10 +29,10 @@ use tokio_util::task::TaskTracker;
 const ATTEMPT: Duration = Duration::from_secs(2);
 /// How long a client waits for all of them.
 const TOTAL: Duration = Duration::from_secs(5);
-/// How long an upstream that failed is asked after the others.
-const PENANCE: Duration = Duration::from_secs(10);
-/// How long it takes until a loop is looked for again.
-const PROBE_AGAIN: Duration = Duration::from_secs(30);
+/// How often an upstream that failed is tried, without a client that waits for it.
+const PROBE_FAILED: Duration = Duration::from_secs(2);
+/// How often it is looked whether a loop is still there.
+const PROBE_LOOPING: Duration = Duration::from_secs(30);
 /// How often resolv.conf is looked at, at most.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Questions upstream at the same time, as the usual Corefile has it.
@@ -81,7 +81,8 @@ struct Upstream {
     seen: AtomicBool,
     /// It is not asked.
     looping: AtomicBool,
-    failed: Mutex<Option<Instant>>,
+    /// It did not answer, and is asked after the others.
+    failed: AtomicBool,
 }
 
 impl Forwarder {
@@ -133,7 +134,7 @@ impl Forwarder {
             match answer.map(Stored::read) {
                 Ok(Some(stored)) => {
                     self.metrics.upstream(&upstream.name, stored.code(), start);
-                    *upstream.failed.lock() = None;
+                    upstream.failed.store(false, Ordering::Release);
                     // SERVFAIL, NOTIMP, REFUSED.
                     if matches!(stored.code(), 2 | 4 | 5) {
                         last = Some(stored);
@@ -148,7 +149,8 @@ impl Forwarder {
                 Ok(None) => tracing::debug!(upstream = upstream.name, "malformed answer"),
                 Err(error) => tracing::debug!(upstream = upstream.name, %error, "no answer"),
             }
-            *upstream.failed.lock() = Some(Instant::now());
+            upstream.failed.store(true, Ordering::Release);
+            self.probe(&upstream, Instant::now());
             if Instant::now() >= deadline {
                 break;
             }
@@ -185,7 +187,8 @@ impl Forwarder {
             self.probe(upstream, now);
         }
         let usable = upstreams.all.iter().filter(|u| !u.looping.load(Ordering::Acquire));
-        let (failed, mut order): (Vec<_>, Vec<_>) = usable.cloned().partition(|u| u.has_failed(now));
+        let (failed, mut order): (Vec<_>, Vec<_>) =
+            usable.cloned().partition(|u| u.failed.load(Ordering::Acquire));
         order.extend(failed);
         order
     }
@@ -237,12 +240,13 @@ impl Forwarder {
         self.own.iter().any(|own| own.port() == server.port() && same(own))
     }
 
-    /// Sends a new upstream its probe, and from time to time one that loops.
+    /// Sends a new upstream its probe, and from time to time one that failed or loops.
     fn probe(&self, upstream: &Arc<Upstream>, now: Instant) {
         let mut probed = upstream.probed.lock();
         let due = match *probed {
             None => true,
-            Some(at) => upstream.looping.load(Ordering::Acquire) && now >= at + PROBE_AGAIN,
+            Some(at) if upstream.looping.load(Ordering::Acquire) => now >= at + PROBE_LOOPING,
+            Some(at) => upstream.failed.load(Ordering::Acquire) && now >= at + PROBE_FAILED,
         };
         if !due || self.shutdown.is_cancelled() {
             return;
@@ -260,6 +264,7 @@ impl Forwarder {
             };
             if answered && !upstream.seen.load(Ordering::Acquire) {
                 upstream.looping.store(false, Ordering::Release);
+                upstream.failed.store(false, Ordering::Release);
             }
         });
     }
@@ -282,12 +287,8 @@ impl Upstream {
             probed: Mutex::default(),
             seen: AtomicBool::new(false),
             looping: AtomicBool::new(false),
-            failed: Mutex::default(),
+            failed: AtomicBool::new(false),
         }
-    }
-
-    fn has_failed(&self, now: Instant) -> bool {
-        self.failed.lock().is_some_and(|at| now < at + PENANCE)
     }
 }
 
@@ -342,4 +343,46 @@ async fn exchange(server: SocketAddr, question: &[u8], asked: &Asked) -> io::Res
 /// A number nobody can guess: the standard library's hash keys are random.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use component::metrics::Registry;
+
+    #[tokio::test(start_paused = true)]
+    async fn resolv_conf_is_read_again_when_it_changed() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let (path, shutdown) = (dir.path().join("resolv.conf"), CancellationToken::new());
+        // Nothing is sent: a probe is for who serves.
+        shutdown.cancel();
+        let own = vec!["0.0.0.0:5300".parse().unwrap(), "192.0.2.9:53".parse().unwrap()];
+        let metrics = Metrics::new(&Registry::new());
+        let forwarder = Forwarder::new(path.clone(), own, metrics, TaskTracker::new(), shutdown);
+        let mut at = Instant::now();
+        let mut check = |expected: &[&str]| {
+            at += LOOK_AGAIN;
+            let mut upstreams = forwarder.upstreams.lock();
+            forwarder.look(&mut upstreams, at);
+            let found: Vec<_> = upstreams.all.iter().map(|u| u.name.as_str()).collect();
+            assert_eq!(found, expected);
+        };
+        check(&[]);
+        std::fs::write(&path, "nameserver 192.0.2.1\nnameserver 192.0.2.9\nnameserver [127.0.0.1]:5300\n")
+            .unwrap();
+        check(&["192.0.2.1:53"]);
+        std::fs::write(dir.path().join("b"), "nameserver 192.0.2.2\nnameserver 192.0.2.1\n").unwrap();
+        std::fs::rename(dir.path().join("b"), &path).unwrap();
+        check(&["192.0.2.2:53", "192.0.2.1:53"]);
+        // One that failed comes last, and is still known after the next change.
+        forwarder.upstreams.lock().all[0].failed.store(true, Ordering::Release);
+        std::fs::write(&path, "nameserver 192.0.2.2\nnameserver 192.0.2.1\nnameserver 192.0.2.3\n").unwrap();
+        check(&["192.0.2.2:53", "192.0.2.1:53", "192.0.2.3:53"]);
+        let order: Vec<_> = forwarder.order().iter().map(|u| u.name.clone()).collect();
+        assert_eq!(order, ["192.0.2.1:53", "192.0.2.3:53", "192.0.2.2:53"]);
+        std::fs::remove_file(&path).unwrap();
+        check(&["192.0.2.2:53", "192.0.2.1:53", "192.0.2.3:53"]);
+        std::fs::write(&path, "search a\n").unwrap();
+        check(&[]);
+    }
 }

@@ -37,7 +37,8 @@ const REST: Duration = Duration::from_millis(100);
 pub struct Config {
     /// The cluster's domain, such as `cluster.local`.
     pub zone: String,
-    /// Each is listened on over UDP and TCP. A port of zero takes one that is free for both.
+    /// Each is listened on over UDP and TCP. A port of zero takes one that is free for both. Of a wildcard, answers
+    /// leave from the address that the route to the client has, which may not be the one that was asked.
     pub listen: Vec<SocketAddr>,
     /// Where the upstream name servers stand.
     pub resolv_conf: PathBuf,
@@ -48,10 +49,12 @@ pub struct Config {
 /// What keeps the DNS from starting.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the cluster domain {zone:?} is not a domain name")]
-    Zone { zone: String, source: hickory_proto::ProtoError },
+    #[error("the cluster domain {0:?} is not a domain name")]
+    Zone(String),
     #[error("listening for DNS on {address} over {transport}")]
     Listen { address: SocketAddr, transport: &'static str, source: io::Error },
+    #[error("taking over sockets for DNS")]
+    Adopt(#[source] io::Error),
 }
 
 /// A DNS server that has its addresses, and answers once it runs.
@@ -77,13 +80,38 @@ pub async fn run(
 impl Server {
     /// Takes the addresses.
     pub async fn bind(config: Config, registry: &Registry) -> Result<Server, Error> {
-        let zone = Zone::new(&config.zone, config.ttl)
-            .map_err(|source| Error::Zone { zone: config.zone.clone(), source })?;
+        let zone = zone(&config)?;
         let mut sockets = Vec::with_capacity(config.listen.len());
         for address in &config.listen {
             sockets.push(listen(*address).await?);
         }
-        Ok(Server { config, zone, sockets, metrics: Metrics::new(registry), ready: Latch::default() })
+        Ok(Server::new(config, zone, sockets, registry))
+    }
+
+    /// Takes over sockets in place of `config.listen`, of which each pair has one address: those of a supervisor keep
+    /// what is asked while nobody serves.
+    pub fn with_sockets(
+        config: Config,
+        sockets: Vec<(std::net::UdpSocket, std::net::TcpListener)>,
+        registry: &Registry,
+    ) -> Result<Server, Error> {
+        let zone = zone(&config)?;
+        let adopt = |(udp, tcp): (std::net::UdpSocket, std::net::TcpListener)| {
+            udp.set_nonblocking(true)?;
+            tcp.set_nonblocking(true)?;
+            Ok((udp.local_addr()?, UdpSocket::from_std(udp)?, TcpListener::from_std(tcp)?))
+        };
+        let sockets: io::Result<Vec<_>> = sockets.into_iter().map(adopt).collect();
+        Ok(Server::new(config, zone, sockets.map_err(Error::Adopt)?, registry))
+    }
+
+    fn new(
+        config: Config,
+        zone: Zone,
+        sockets: Vec<(SocketAddr, UdpSocket, TcpListener)>,
+        registry: &Registry,
+    ) -> Server {
+        Server { config, zone, sockets, metrics: Metrics::new(registry), ready: Latch::default() }
     }
 
     /// The addresses it listens on.
@@ -128,6 +156,10 @@ impl Server {
         tasks.close();
         tasks.wait().await;
     }
+}
+
+fn zone(config: &Config) -> Result<Zone, Error> {
+    Zone::new(&config.zone, config.ttl).ok_or_else(|| Error::Zone(config.zone.clone()))
 }
 
 async fn listen(address: SocketAddr) -> Result<(SocketAddr, UdpSocket, TcpListener), Error> {

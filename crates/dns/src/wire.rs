@@ -310,3 +310,104 @@ fn long(message: &[u8], at: usize) -> Option<u32> {
     let bytes = message.get(at..at + 4)?;
     Some(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hickory_proto::op::{OpCode, ResponseCode};
+    use hickory_proto::rr::rdata::{A, CNAME, MX, SOA as Soa, TXT};
+    use hickory_proto::rr::{Name, RData, RecordType};
+    use proptest::prelude::*;
+
+    fn name(text: &str) -> Name {
+        Name::from_ascii(text).unwrap()
+    }
+
+    fn asked(edns: Option<bool>, limit: u16) -> Asked {
+        Asked { id: 0xbeef, recursion_desired: true, checking_disabled: false, edns, limit }
+    }
+
+    /// An upstream's answer with `count` addresses, a name to compress and an EDNS record.
+    fn upstream(code: ResponseCode, count: u8, soa: bool) -> Vec<u8> {
+        let mut message = Message::response(1, OpCode::Query);
+        message.metadata.response_code = code;
+        message.add_query(Query::query(name("www.example.com."), RecordType::A));
+        let record = |ttl, data| Record::from_rdata(name("www.example.com."), ttl, data);
+        message.add_answers((0..count).map(|n| record(300 + u32::from(n), RData::A(A::new(192, 0, 2, n)))));
+        if soa {
+            let soa = Soa::new(name("ns.example.com."), name("root.example.com."), 1, 2, 3, 4, 60);
+            message.add_authority(Record::from_rdata(name("example.com."), 900, RData::SOA(soa)));
+        }
+        message.add_additional(record(400, RData::MX(MX::new(1, name("mx.example.com.")))));
+        message.add_additional(record(400, RData::TXT(TXT::new(vec!["x".repeat(60)]))));
+        message.add_additional(record(400, RData::CNAME(CNAME(name("example.com.")))));
+        message.set_edns(Edns::new());
+        message.to_vec().unwrap()
+    }
+
+    #[test]
+    fn how_long_answers_are_kept() {
+        let check = |code, count, soa, keep: Option<u32>| {
+            let stored = Stored::read(upstream(code, count, soa)).unwrap();
+            assert_eq!(stored.keep, keep, "{code} {count} {soa}");
+        };
+        check(ResponseCode::NoError, 2, false, Some(300));
+        check(ResponseCode::NoError, 0, true, Some(60));
+        check(ResponseCode::NoError, 0, false, None);
+        check(ResponseCode::NXDomain, 0, true, Some(60));
+        check(ResponseCode::NXDomain, 0, false, None);
+        check(ResponseCode::ServFail, 0, true, None);
+        check(ResponseCode::BADCOOKIE, 1, true, None);
+    }
+
+    #[test]
+    fn passing_on_changes_what_must_change() {
+        let bytes = upstream(ResponseCode::NoError, 100, true);
+        let sent = Message::from_vec(&bytes).unwrap();
+        let stored = Stored::read(bytes).unwrap();
+        let question = crate::forward::question(&name("wWw.EXAMPLE.com."), &[0, 1, 0, 1]);
+        let mut out = Vec::new();
+        for (edns, limit, age) in
+            [(None, u16::MAX, 0), (Some(true), u16::MAX, 310), (None, 512, 0), (Some(false), 1232, 1)]
+        {
+            stored.write(&asked(edns, limit), &question, age, &mut out);
+            let got = Message::from_vec(&out).unwrap();
+            let whole = limit == u16::MAX;
+            assert!(out.len() <= limit.into() && (whole || out.len() + 100 > limit.into()), "{limit}");
+            assert_eq!(got.metadata.truncation, !whole);
+            assert_eq!((got.metadata.id, got.edns.is_some()), (0xbeef, edns.is_some()));
+            assert_eq!(got.queries[0].name.to_ascii(), "wWw.EXAMPLE.com.");
+            let expected = sent.all_sections().map(|r| (r.data.clone(), r.ttl.saturating_sub(age)));
+            let found: Vec<_> = got.all_sections().map(|r| (r.data.clone(), r.ttl)).collect();
+            assert_eq!(found, expected.take(found.len()).collect::<Vec<_>>());
+            assert!(!whole || found.len() == 104);
+        }
+    }
+
+    proptest! {
+        /// Whatever an upstream sends, what is passed on keeps its limit and nothing panics.
+        #[test]
+        fn any_answer(
+            count in 0u8..40,
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+            cut in any::<prop::sample::Index>(),
+            limit in 512u16..2000,
+            age in 0u32..1000,
+        ) {
+            let mut bytes = upstream(ResponseCode::NoError, count, true);
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if cut.index(4) == 0 {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            let own = question(&bytes).map(<[u8]>::to_vec);
+            if let (Some(stored), Some(own)) = (Stored::read(bytes), own) {
+                let mut out = Vec::new();
+                stored.write(&asked(Some(true), limit), &own, age, &mut out);
+                prop_assert!(out.len() <= limit.into() && question(&out) == Some(&own));
+            }
+        }
+    }
+}

@@ -325,6 +325,39 @@ async fn what_is_not_the_clusters_is_asked_upstream() {
 }
 
 #[tokio::test]
+async fn sockets_may_be_given() {
+    let conf = resolv_conf(&[]);
+    let config = |zone: &str| {
+        let resolv_conf = conf.path().join("resolv.conf");
+        Config { zone: zone.into(), listen: Vec::new(), resolv_conf, ttl: 5 }
+    };
+    for bad in ["", ".", "a..b"] {
+        let error = Server::bind(config(bad), &Registry::new()).await.err().unwrap();
+        assert!(error.to_string().starts_with("the cluster domain"), "{bad}");
+    }
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (udp_address, tcp_address) = (udp.local_addr().unwrap(), tcp.local_addr().unwrap());
+    // Asked before anybody serves.
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let question = request("dns-version.cluster.local.", RecordType::TXT, None);
+    socket.send_to(&question, udp_address).await.unwrap();
+    let mut stream = TcpStream::connect(tcp_address).await.unwrap();
+    let server = Server::with_sockets(config("cluster.local"), vec![(udp, tcp)], &Registry::new()).unwrap();
+    let (script, shutdown) = (Arc::<Script>::default(), CancellationToken::new());
+    let (informers, stop) = (Informers::from_source(script, shutdown.clone()), shutdown.clone());
+    let task = tokio::spawn(async move { server.run(&informers, stop).await });
+    let mut answer = [0; 512];
+    let length = socket.recv(&mut answer).await.unwrap();
+    let answer = Message::from_vec(&answer[..length]).unwrap();
+    assert_eq!(answer.answers[0].data.to_string(), "1.1.0");
+    // An idle connection does not hold up the end.
+    stream.write_u16(100).await.unwrap();
+    shutdown.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_loop_is_left() {
     let (left, right) = (resolv_conf(&[]), resolv_conf(&[]));
     let a = Running::start("a.local", &left.path().join("resolv.conf")).await;
