@@ -8,7 +8,7 @@ mod message;
 pub mod route;
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink as nl};
 
@@ -72,6 +72,7 @@ pub struct Socket {
 const RECEIVE: usize = 256 * 1024;
 
 const SOL_NETLINK: i32 = 270;
+const NETLINK_ADD_MEMBERSHIP: i32 = 1;
 const NETLINK_CAP_ACK: i32 = 10;
 const NETLINK_EXT_ACK: i32 = 11;
 
@@ -84,7 +85,7 @@ impl Socket {
             .map_err(io::Error::from)?;
         net::bind(&fd, &nl::SocketAddrNetlink::new(0, 0)).map_err(io::Error::from)?;
         for option in [NETLINK_CAP_ACK, NETLINK_EXT_ACK] {
-            set_option(&fd, option)?;
+            set_option(&fd, option, 1)?;
         }
         // A refused batch answers with one message per error: leave room for them.
         let _ = net::sockopt::set_socket_recv_buffer_size_force(&fd, 4 << 20);
@@ -94,6 +95,27 @@ impl Socket {
     /// A socket in `netns`.
     pub fn open_in(netns: &Netns, family: Family) -> Result<Self> {
         netns.run(|| Self::open(family))?
+    }
+
+    /// A socket in `netns` that is told what happens in a multicast group.
+    pub(crate) fn listen_in(netns: &Netns, family: Family, group: i32) -> Result<Self> {
+        let socket = Self::open_in(netns, family)?;
+        set_option(&socket.fd, NETLINK_ADD_MEMBERSHIP, group)?;
+        Ok(socket)
+    }
+
+    /// What was told and not yet taken; nothing is waited for.
+    pub(crate) fn told(&self) -> Result<Vec<Reply>> {
+        let mut buffer = vec![0; RECEIVE];
+        let mut out = Vec::new();
+        loop {
+            match net::recv(&self.fd, &mut buffer[..], RecvFlags::DONTWAIT) {
+                Ok((n, _)) => out.extend(message::replies(&buffer[..n])),
+                Err(rustix::io::Errno::AGAIN) => return Ok(out),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(io::Error::from(e).into()),
+            }
+        }
     }
 
     fn next_sequence(&mut self) -> u32 {
@@ -226,6 +248,12 @@ impl Socket {
     }
 }
 
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 fn check(what: &'static str, status: message::Status) -> Result<()> {
     if status.errno == 0 {
         return Ok(());
@@ -233,15 +261,14 @@ fn check(what: &'static str, status: message::Status) -> Result<()> {
     Err(Error::Refused { what, errno: io::Error::from_raw_os_error(status.errno), detail: status.detail })
 }
 
-fn set_option(fd: &OwnedFd, option: i32) -> io::Result<()> {
-    let on: i32 = 1;
+fn set_option(fd: &OwnedFd, option: i32, value: i32) -> io::Result<()> {
     // SAFETY: the descriptor is open, and the value points at an i32 of the length given.
     let rc = unsafe {
         libc::setsockopt(
             fd.as_fd().as_raw_fd(),
             SOL_NETLINK,
             option,
-            (&raw const on).cast(),
+            (&raw const value).cast(),
             size_of::<i32>() as libc::socklen_t,
         )
     };

@@ -6,11 +6,13 @@
 
 mod expr;
 mod list;
+mod monitor;
 mod skeleton;
 mod transaction;
 
 pub use expr::{Cmp, Ct, DynsetOp, Expr, Fib, Meta, Payload, Reg, Reject, Verdict, reg};
 pub use list::{ListedChain, ListedRule, Nft};
+pub use monitor::{Monitor, News};
 pub use skeleton::{Found, Skeleton, marked};
 pub use transaction::Transaction;
 
@@ -174,11 +176,13 @@ pub struct Set {
     pub interval: bool,
     /// Rules add elements, which expire.
     pub dynamic: bool,
+    /// How many elements it takes at most; zero for the kernel's default (65535 when rules add them).
+    pub size: u32,
 }
 
 impl Set {
     pub fn new(name: impl Into<String>, key: &[Field]) -> Self {
-        Self { name: name.into(), key: key.to_vec(), to: None, interval: false, dynamic: false }
+        Self { name: name.into(), key: key.to_vec(), to: None, interval: false, dynamic: false, size: 0 }
     }
 
     pub fn map(name: impl Into<String>, key: &[Field], to: MapTo) -> Self {
@@ -191,6 +195,10 @@ impl Set {
 
     pub fn dynamic(self) -> Self {
         Self { dynamic: true, ..self }
+    }
+
+    pub fn of_size(self, size: u32) -> Self {
+        Self { size, ..self }
     }
 }
 

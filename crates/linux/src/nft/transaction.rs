@@ -5,7 +5,7 @@ use crate::netlink::{Message, Result, Socket};
 
 const SUBSYSTEM: u16 = 10 << 8;
 pub(super) const NEWTABLE: u16 = SUBSYSTEM;
-const DELTABLE: u16 = SUBSYSTEM | 2;
+pub(super) const DELTABLE: u16 = SUBSYSTEM | 2;
 const NEWCHAIN: u16 = SUBSYSTEM | 3;
 const DELCHAIN: u16 = SUBSYSTEM | 5;
 const NEWRULE: u16 = SUBSYSTEM | 6;
@@ -163,15 +163,20 @@ impl Transaction {
                     m.be32(6, type_id(fields)).be32(7, type_len(fields) as u32);
                 }
             }
-            if ranges_of_many {
+            if ranges_of_many || set.size > 0 {
                 m.nest(9, |m| {
-                    m.nest(2, |m| {
-                        for field in &set.key {
-                            m.nest(1, |m| {
-                                m.be32(1, field.len() as u32);
-                            });
-                        }
-                    });
+                    if set.size > 0 {
+                        m.be32(1, set.size);
+                    }
+                    if ranges_of_many {
+                        m.nest(2, |m| {
+                            for field in &set.key {
+                                m.nest(1, |m| {
+                                    m.be32(1, field.len() as u32);
+                                });
+                            }
+                        });
+                    }
                 });
             }
             m.attr(13, &byte_orders(set));
