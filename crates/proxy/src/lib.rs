@@ -10,6 +10,8 @@ pub mod facts;
 mod health;
 /// Answers to HTTP requests.
 mod http;
+/// What changed since the last pass.
+mod marked;
 /// What is counted.
 pub mod metrics;
 /// From plans to the kernel.
@@ -17,6 +19,8 @@ pub mod nft;
 /// From objects to plans.
 pub mod plan;
 /// The loop.
-pub mod proxy;
+mod proxy;
+/// The half that talks to the kernel.
+mod worker;
 
 pub use proxy::{Config, Error, cleanup, run};

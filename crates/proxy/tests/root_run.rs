@@ -202,6 +202,11 @@ async fn root_changes_reach_packets_at_once() {
     objects.put("endpointslices", &slice_of("web", &[2]));
     soon("an endpoint", || who() == Ok(2));
 
+    // Somebody reloads the host's firewall.
+    let flush = || std::process::Command::new("nft").args(["flush", "ruleset"]).status().unwrap();
+    assert!(world.node.run(flush).unwrap().success());
+    soon("the repair", || who() == Ok(2));
+
     // The process ends; what it wrote serves on, and its successor changes only what changed meanwhile.
     shutdown.cancel();
     task.await.unwrap().unwrap();

@@ -96,6 +96,12 @@ impl Ruleset {
         self.nft.commit(transaction)
     }
 
+    /// Whether the kernel still has the tables; somebody may flush everything.
+    pub fn is_there(&mut self) -> Result<bool> {
+        let tables = self.nft.tables()?;
+        Ok(self.halves.iter().all(|half| tables.contains(&half.skeleton.table)))
+    }
+
     /// Makes the kernel agree with everything set so far, whatever is there.
     pub fn reconcile(&mut self) -> Result<()> {
         for half in &mut self.halves {
@@ -103,6 +109,11 @@ impl Ruleset {
         }
         Ok(())
     }
+}
+
+/// Whether a table is one of ours.
+pub fn is_ours(table: &linux::nft::Table) -> bool {
+    table.name == skeleton::TABLE
 }
 
 /// Deletes the tables of both families, if they are there.

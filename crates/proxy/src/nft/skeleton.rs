@@ -70,6 +70,8 @@ pub(super) const SETS: [Which; 14] = [
 
 /// Clients by pool and address, with the number of the endpoint they keep; the rules fill it.
 const AFFINITY: &str = "affinity";
+/// Of how many clients on a node the endpoint is kept.
+const CLIENTS: u32 = 1 << 20;
 
 pub(super) fn table(family: Family) -> Table {
     Table::new(nft_family(family), TABLE)
@@ -241,7 +243,7 @@ impl Writer {
         let mut sets: Vec<Set> = SETS.iter().map(|w| w.set(self.family)).collect();
         let a = nft_family(self.family).address();
         let number = MapTo::Fields(vec![Field::Number]);
-        sets.push(Set::map(AFFINITY, &[Field::Number, a], number).dynamic());
+        sets.push(Set::map(AFFINITY, &[Field::Number, a], number).dynamic().of_size(CLIENTS));
         Skeleton { table: table(self.family), chains, sets, rules }
     }
 
