@@ -4,6 +4,7 @@
 //! observed and `now` in, actions out), `act.rs` (the only writes), `status.rs` (pure). Each runs as its own service
 //! account, `system:serviceaccount:kube-system:<name>`; they share one set of informers.
 
+mod cluster_dns;
 mod deployment;
 mod endpointslice;
 mod job;
@@ -31,6 +32,8 @@ pub struct Cluster {
     pub node_mask: u8,
     /// The name of the cluster's DNS zone.
     pub domain: String,
+    /// Where each node's DNS server listens.
+    pub dns_port: u16,
 }
 
 /// What one controller is given.
@@ -49,6 +52,7 @@ type Controller = fn(Context) -> BoxFuture<'static, ()>;
 /// The name of a controller's service account, and how it runs (until the context's `shutdown`).
 pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("deployment-controller", |context| Box::pin(deployment::run(context))),
+    ("endpointslice-controller", |context| Box::pin(cluster_dns::run(context))),
     ("endpointslice-controller", |context| Box::pin(endpointslice::run(context))),
     ("job-controller", |context| Box::pin(job::run(context))),
     ("node-controller", |context| Box::pin(node_ipam::run(context))),

@@ -118,6 +118,9 @@ pub(crate) struct Server {
     pub cluster_dns: IpAddr,
     #[arg(long, default_value = "cluster.local")]
     pub cluster_domain: String,
+    /// Where each node's DNS server listens, behind --cluster-dns.
+    #[arg(long, default_value_t = 10053)]
+    pub dns_port: u16,
     #[arg(long, value_enum, default_value = "embedded")]
     pub store: StoreEngine,
     /// A CRI runtime's socket, unix://…; the embedded runtime when absent.

@@ -197,6 +197,7 @@ pub(crate) async fn start(
             secure_port: flags.secure_port,
             client_ca: ca,
             request_header_ca: bundle.front_proxy_ca.certificate.to_pem(),
+            dns: Some(bootstrap::Dns { service_ip: flags.cluster_dns, port: flags.dns_port }),
         },
     )
     .await

@@ -7,6 +7,7 @@ mod node;
 mod places;
 mod reset;
 mod server;
+mod services;
 
 use clap::Parser as _;
 

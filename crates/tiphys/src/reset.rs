@@ -30,6 +30,7 @@ pub(crate) fn run(places: &Places, remove_data: bool) -> Result<()> {
         network.remove().await.context("removing the pod network")
     })?;
     drop(runtime);
+    proxy::cleanup().context("removing the rules of Services")?;
     for dir in [&places.root_dir, &places.run_dir, &places.data_dir] {
         unmount_below(dir)?;
     }

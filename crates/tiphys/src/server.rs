@@ -4,6 +4,7 @@ use crate::cli::{Server as Flags, StoreEngine};
 use crate::control_plane::{self, ControlPlane};
 use crate::node::{self, Identity};
 use crate::places::Places;
+use crate::services;
 use anyhow::{Context as _, Result, bail};
 use apimachinery::validation::parse_cidr_sloppy;
 use client::Informers;
@@ -81,6 +82,7 @@ async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
         let client = plane.node(&identity.name);
         let informers = Informers::new(&client, shutdown.clone());
         node::start(&flags, &places, &identity, &bundle, (client, informers), &components, &shutdown).await?;
+        services::start(&flags, &identity, &plane, &components, &shutdown).await?;
     }
     components.close();
     shutdown.cancelled().await;
@@ -116,6 +118,7 @@ fn cluster(flags: &Flags, bundle: &pki::Bundle) -> Result<controllers::Cluster> 
         pod_cidrs: vec![(network, cidr.prefix)],
         node_mask: if network.is_ipv4() { 24 } else { 64 },
         domain: flags.cluster_domain.clone(),
+        dns_port: flags.dns_port,
     })
 }
 

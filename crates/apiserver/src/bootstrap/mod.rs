@@ -26,6 +26,16 @@ pub struct Config {
     /// PEM of the client authorities, for aggregated API servers.
     pub client_ca: String,
     pub request_header_ca: String,
+    /// The cluster's DNS, if the nodes serve one.
+    pub dns: Option<Dns>,
+}
+
+/// The Service in front of the nodes' DNS servers.
+#[derive(Debug, Clone)]
+pub struct Dns {
+    pub service_ip: IpAddr,
+    /// Where the nodes listen.
+    pub port: u16,
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -204,7 +214,53 @@ fn objects(config: &Config) -> Vec<(&'static str, &'static str, Value)> {
         "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "port": config.secure_port, "protocol": "TCP"}],
     })));
+    all.extend(config.dns.iter().flat_map(dns));
     all
+}
+
+/// The DNS add-on as kubeadm sets it up, without pods of its own: account, rights, and the Service `kube-dns`.
+fn dns(dns: &Dns) -> Vec<(&'static str, &'static str, Value)> {
+    let read = |group: &str, resources: Value| json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]});
+    let ip = dns.service_ip.to_string();
+    let port = |name: &str, protocol: &str| json!({"name": name, "port": 53, "protocol": protocol, "targetPort": dns.port});
+    let bootstrap = json!({"kubernetes.io/bootstrapping": "rbac-defaults"});
+    vec![
+        ("", "serviceaccounts", json!({"metadata": {"name": "coredns", "namespace": "kube-system"}})),
+        (
+            RBAC,
+            "clusterroles",
+            json!({
+                "metadata": {"name": "system:coredns", "labels": bootstrap},
+                "rules": [
+                    read("", json!(["endpoints", "services", "pods", "namespaces"])),
+                    read("discovery.k8s.io", json!(["endpointslices"])),
+                ],
+            }),
+        ),
+        (
+            RBAC,
+            "clusterrolebindings",
+            json!({
+                "metadata": {"name": "system:coredns", "labels": bootstrap},
+                "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": "system:coredns"},
+                "subjects": [{"kind": "ServiceAccount", "name": "coredns", "namespace": "kube-system"}],
+            }),
+        ),
+        (
+            "",
+            "services",
+            json!({
+                "metadata": {"name": "kube-dns", "namespace": "kube-system", "labels": {
+                    "k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS",
+                }},
+                "spec": {
+                    "type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip],
+                    "trafficDistribution": "PreferSameNode",
+                    "ports": [port("dns", "UDP"), port("dns-tcp", "TCP")],
+                },
+            }),
+        ),
+    ]
 }
 
 /// Writes everything; together, so that a few syncs of the store serve all.
