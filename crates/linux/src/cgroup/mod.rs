@@ -188,8 +188,8 @@ enum Kind {
 }
 
 fn make(dir: &Path, kind: Kind) -> io::Result<()> {
-    // Above a mount point there is nothing to make.
-    if dir.exists() {
+    // Above a mount point there is nothing to make: a hierarchy's root is there, and its cpuset is never empty.
+    if dir.exists() && (kind != Kind::Cpuset || !lacks_cpus(dir)?) {
         return Ok(());
     }
     let parent = dir.parent().ok_or(io::ErrorKind::NotFound)?;
@@ -205,12 +205,27 @@ fn make(dir: &Path, kind: Kind) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    if kind == Kind::Cpuset {
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            let inherited = fs::read_to_string(parent.join(file)).unwrap_or_default();
-            if !inherited.trim().is_empty() && fs::read_to_string(dir.join(file))?.trim().is_empty() {
-                fs::write(dir.join(file), inherited.trim())?;
-            }
+    if kind == Kind::Cpuset { inherit_cpuset(parent, dir) } else { Ok(()) }
+}
+
+const CPUSET: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
+
+/// Whether a v1 cpuset group is as the kernel makes it: one that another thread has made this very moment, or another
+/// program that did not care.
+fn lacks_cpus(dir: &Path) -> io::Result<bool> {
+    for file in CPUSET {
+        if fs::read_to_string(dir.join(file))?.trim().is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whoever comes first writes; the second writes the same.
+fn inherit_cpuset(parent: &Path, dir: &Path) -> io::Result<()> {
+    for file in CPUSET {
+        if fs::read_to_string(dir.join(file))?.trim().is_empty() {
+            fs::write(dir.join(file), fs::read_to_string(parent.join(file))?.trim())?;
         }
     }
     Ok(())

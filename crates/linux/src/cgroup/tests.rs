@@ -40,7 +40,7 @@ fn group(name: &str) -> Cgroup {
 
 fn member(group: &Cgroup, script: &str) -> std::process::Child {
     let enter: String =
-        group.dirs().iter().map(|dir| format!("echo $$ > {}/cgroup.procs; ", dir.display())).collect();
+        group.dirs().iter().map(|dir| format!("echo $$ > {}/cgroup.procs && ", dir.display())).collect();
     let mut command = Command::new("sh");
     command.arg("-c").arg(enter + script).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
 }
@@ -78,6 +78,33 @@ fn root_limits_usage_and_killing() {
     group.remove().unwrap();
     assert!(!group.exists());
     assert!(group.kill(Duration::from_secs(1)).unwrap());
+}
+
+/// Pods start at once beneath tiers that none of them has made yet, and beneath what others made without CPUs.
+#[test]
+fn root_every_new_group_takes_processes() {
+    let top = group("together");
+    for round in 0..20 {
+        if round == 1 {
+            for dir in top.dirs() {
+                fs::create_dir_all(dir.join(format!("bare-{round}/tier"))).unwrap();
+            }
+        }
+        let start = std::sync::Barrier::new(8);
+        let make_one = |i: usize| {
+            let path = format!("{}/bare-{round}/tier/pod{i}", top.path());
+            let group = Cgroups::detect().unwrap().group(&path).unwrap();
+            start.wait();
+            group.create().unwrap();
+            assert!(member(&group, "exit 0").wait().unwrap().success(), "{path} takes no process");
+        };
+        std::thread::scope(|scope| {
+            for i in 0..8 {
+                scope.spawn(move || make_one(i));
+            }
+        });
+    }
+    top.remove().unwrap();
 }
 
 #[test]
