@@ -1,20 +1,42 @@
-//! Pure: a pod and a snapshot in; a node, or the reasons against all of them, out. Every node is filtered and scored;
+//! Pure: a pod and what is known in; a node, or the reasons against all of them, out. Every node is filtered and scored;
 //! nothing is sampled.
 
-use crate::cache::NodeInfo;
-use crate::facts::PodInfo;
-use crate::framework::{Candidate, Refusal};
-use crate::plugins::{FILTERS, SCORES};
-use std::collections::BTreeMap;
+use crate::framework::{Candidate, Cycle, Filter, Refusal};
+use crate::plugins::{PLUGINS, PluginSet};
+use crate::preempt::{self, Preemption};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// No node would do.
+#[derive(Debug)]
+pub struct Failure {
+    pub error: FitError,
+    /// The plugins that refused nodes.
+    pub refused_by: PluginSet,
+    /// What making room would take.
+    pub preemption: Preemption,
+}
 
 /// Why no node would do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FitError {
     pub nodes: usize,
-    refusals: Vec<Refusal>,
-    /// Per refusal: whether pods of lower priority run on that node.
-    victims: Vec<bool>,
+    /// How many nodes have a reason against them.
+    reasons: BTreeMap<String, usize>,
+    /// What preemption says to it.
+    preemption: Option<String>,
+}
+
+impl FitError {
+    pub(crate) fn new(nodes: usize) -> Self {
+        FitError { nodes, reasons: BTreeMap::new(), preemption: None }
+    }
+
+    pub(crate) fn count(&mut self, reason: &str, nodes: usize) {
+        if nodes > 0 {
+            *self.reasons.entry(reason.into()).or_default() += nodes;
+        }
+    }
 }
 
 impl std::fmt::Display for FitError {
@@ -23,67 +45,145 @@ impl std::fmt::Display for FitError {
         if self.nodes == 0 {
             return f.write_str("no nodes available to schedule pods");
         }
-        write!(
-            f,
-            "0/{} nodes are available: {}.",
-            self.nodes,
-            histogram(self.refusals.iter().flat_map(|r| &r.reasons))
-        )?;
-        let unhelpful = "Preemption is not helpful for scheduling".to_owned();
-        let none = "No preemption victims found for incoming pod".to_owned();
-        let preemption = self.refusals.iter().map(|r| if r.unresolvable { &unhelpful } else { &none });
-        if self.victims.iter().any(|v| *v) {
-            return Ok(());
+        write!(f, "0/{} nodes are available:", self.nodes)?;
+        let mut counts: Vec<String> =
+            self.reasons.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
+        counts.sort();
+        if !counts.is_empty() {
+            write!(f, " {}.", counts.join(", "))?;
         }
-        write!(
-            f,
-            " no new claims to deallocate, preemption: 0/{} nodes are available: {}.",
-            self.nodes,
-            histogram(preemption)
-        )
+        match &self.preemption {
+            Some(preemption) => write!(f, " no new claims to deallocate, preemption: {preemption}"),
+            None => Ok(()),
+        }
     }
 }
 
-fn histogram<'a>(reasons: impl Iterator<Item = &'a String>) -> String {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for reason in reasons {
-        *counts.entry(reason).or_default() += 1;
+/// The filters of one decision, ready to be asked.
+pub(crate) struct Filters<'a>(Vec<(usize, Box<dyn Filter<'a> + 'a>)>);
+
+impl Clone for Filters<'_> {
+    fn clone(&self) -> Self {
+        Filters(self.0.iter().map(|(i, filter)| (*i, filter.boxed())).collect())
     }
-    let mut lines: Vec<String> = counts.into_iter().map(|(reason, n)| format!("{n} {reason}")).collect();
-    lines.sort();
-    lines.join(", ")
+}
+
+impl<'a> Filters<'a> {
+    fn prepare(cycle: Cycle<'a>) -> Self {
+        let prepared = PLUGINS.iter().enumerate().filter_map(|(i, plugin)| Some((i, plugin.filter(cycle)?)));
+        Filters(prepared.collect())
+    }
+
+    /// The first refusal, with the plugin it comes from.
+    pub(crate) fn ask(&self, node: Candidate<'_>) -> Result<(), (usize, Refusal)> {
+        self.0.iter().try_for_each(|(i, filter)| filter.filter(node).map_err(|refusal| (*i, refusal)))
+    }
+
+    /// The first refusal, also with the pods in place for which room is kept there and that come before this one.
+    pub(crate) fn ask_with_nominated(
+        &self,
+        cycle: Cycle<'_>,
+        node: Candidate<'_>,
+    ) -> Result<(), (usize, Refusal)> {
+        let ours = &cycle.pod.facts;
+        let before = cycle.cache.nominated_to(&node.info.name);
+        let mut before = before.filter(|p| p.priority >= ours.priority && p.uid != ours.uid).peekable();
+        if before.peek().is_some() {
+            let (mut filters, mut info) = (self.clone(), node.info.clone());
+            for pod in before {
+                info.add(pod);
+                filters.moved(pod, node, 1);
+            }
+            filters.ask(Candidate { info: &info, facts: node.facts })?;
+        }
+        // Affinity may need the nominated pods not to be counted on.
+        self.ask(node)
+    }
+
+    pub(crate) fn moved(
+        &mut self,
+        pod: &client::Cached<crate::facts::PodFacts>,
+        node: Candidate<'_>,
+        by: i64,
+    ) {
+        for (_, filter) in &mut self.0 {
+            filter.moved(pod, node, by);
+        }
+    }
 }
 
 /// Chooses a node. Among equals, `turn` decides, so that equal nodes fill evenly.
-pub fn decide(pod: &PodInfo, nodes: &[Arc<NodeInfo>], turn: usize) -> Result<Arc<str>, FitError> {
-    let mut error = FitError { nodes: nodes.len(), refusals: Vec::new(), victims: Vec::new() };
-    let mut feasible: Vec<(&Arc<NodeInfo>, Candidate<'_>)> = Vec::new();
+pub fn decide(cycle: Cycle<'_>, turn: usize) -> Result<Arc<str>, Failure> {
+    let mut error = FitError::new(cycle.cache.len());
+    let mut refused_by = PluginSet::default();
+    if cycle.cache.is_empty() {
+        return Err(Failure { error, refused_by, preemption: Preemption::Nothing });
+    }
+    let filters = Filters::prepare(cycle);
+    // Where room was made for it, it goes if it still can.
+    let nominated = cycle.cache.nomination(&cycle.pod.facts.uid).and_then(|name| cycle.cache.node(name));
+    if let Some(node) = nominated
+        && filters.ask_with_nominated(cycle, node).is_ok()
+    {
+        return Ok(node.info.name.clone());
+    }
+    let nodes: Vec<Candidate<'_>> = match only(cycle) {
+        Some((names, plugins)) => {
+            let nodes: Vec<_> = names.iter().filter_map(|name| cycle.cache.node(name)).collect();
+            let said: Vec<&str> = plugins.iter().map(|i| PLUGINS[*i].name()).collect();
+            let reason = format!("node(s) didn't satisfy plugin(s) [{}]", said.join(" "));
+            error.count(&reason, error.nodes - nodes.len());
+            plugins.into_iter().for_each(|plugin| refused_by.insert(plugin));
+            nodes
+        }
+        None => cycle.cache.nodes().collect(),
+    };
+    let (mut feasible, mut refused) = (Vec::with_capacity(nodes.len()), Vec::new());
     for node in nodes {
-        let Some(facts) = &node.facts else { continue };
-        let candidate = Candidate { info: node, facts };
-        match FILTERS.iter().find_map(|f| f.filter(pod, candidate).err()) {
-            None => feasible.push((node, candidate)),
-            Some(refusal) => {
-                let lower = |p: &crate::facts::PodFacts| p.priority < pod.facts.priority;
-                error.victims.push(!refusal.unresolvable && node.pods.values().any(|p| lower(p)));
-                error.refusals.push(refusal);
+        match filters.ask_with_nominated(cycle, node) {
+            Ok(()) => feasible.push(node),
+            Err((plugin, refusal)) => {
+                refused_by.insert(plugin);
+                refusal.reasons.iter().for_each(|reason| error.count(reason, 1));
+                refused.push((node, refusal));
             }
         }
     }
-    match feasible[..] {
-        [] => return Err(error),
-        [(only, _)] => return Ok(only.name.clone()),
-        _ => {}
+    if feasible.is_empty() {
+        let preemption = preempt::preempt(cycle, &filters, &refused, turn);
+        error.preemption = preemption.message();
+        return Err(Failure { error, refused_by, preemption });
+    }
+    Ok(best(cycle, &feasible, turn))
+}
+
+/// The only nodes worth looking at, by name, and the plugins that say so.
+fn only(cycle: Cycle<'_>) -> Option<(BTreeSet<String>, Vec<usize>)> {
+    let asked = PLUGINS.iter().enumerate().filter_map(|(i, plugin)| Some((plugin.only(cycle.pod)?, vec![i])));
+    asked.reduce(|(names, plugins), (more, plugin)| (&names & &more, [plugins, plugin].concat()))
+}
+
+fn best(cycle: Cycle<'_>, feasible: &[Candidate<'_>], turn: usize) -> Arc<str> {
+    if let [only] = feasible {
+        return only.info.name.clone();
     }
     let mut totals = vec![0_i64; feasible.len()];
-    for plugin in SCORES {
-        let mut scores: Vec<i64> = feasible.iter().map(|(_, c)| plugin.score(pod, *c)).collect();
-        plugin.normalize(&mut scores);
-        for (total, score) in totals.iter_mut().zip(scores) {
+    let mut scores = vec![0_i64; feasible.len()];
+    for plugin in PLUGINS.iter().filter(|p| p.weight() > 0) {
+        let Some(ranking) = plugin.score(cycle, feasible) else { continue };
+        for (score, node) in scores.iter_mut().zip(feasible) {
+            *score = ranking.score(*node);
+        }
+        ranking.normalize(feasible, &mut scores);
+        for (total, score) in totals.iter_mut().zip(&scores) {
             *total += score * plugin.weight();
         }
     }
     let best = totals.iter().copied().max().unwrap_or(0);
-    let winners: Vec<usize> = (0..totals.len()).filter(|i| totals[*i] == best).collect();
-    Ok(feasible[winners[turn % winners.len()]].0.name.clone())
+    let winners = totals.iter().filter(|total| **total == best).count();
+    let mut equals = feasible.iter().zip(&totals).filter(|(_, total)| **total == best);
+    match equals.nth(turn % winners.max(1)) {
+        Some((node, _)) => node.info.name.clone(),
+        None => feasible[0].info.name.clone(),
+    }
 }

@@ -1,9 +1,10 @@
 //! What the scheduler keeps of pods and nodes: projections of the informers.
 
+use crate::terms::Terms;
 use api::core::v1::{Node, Pod, PreferredSchedulingTerm, Taint, Toleration};
-use client::informer::Index;
+use apimachinery::time::Time;
 use client::{Cached, Projection};
-use rules::pod_requests::{Options, amount, pod_requests};
+use rules::pod_requests::{Options, amount, requests_as};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -12,25 +13,61 @@ const DEFAULT_CPU: i64 = 100;
 /// The same for memory, in bytes.
 const DEFAULT_MEMORY: i64 = 200 << 20;
 
-/// Amounts of resources: CPU in millicores, everything else in units.
+/// Labels of an object.
+pub type Labels = BTreeMap<String, String>;
+
+/// Amounts of resources: CPU in millicores, everything else in units. The two that every pod counts stand apart; the
+/// others are few, and ordered by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Amounts(pub BTreeMap<Arc<str>, i64>);
+pub struct Amounts {
+    pub cpu: i64,
+    pub memory: i64,
+    others: Vec<(Arc<str>, i64)>,
+}
 
 impl Amounts {
     pub fn get(&self, name: &str) -> i64 {
-        self.0.get(name).copied().unwrap_or(0)
-    }
-
-    pub fn add(&mut self, other: &Amounts) {
-        for (name, amount) in &other.0 {
-            *self.0.entry(name.clone()).or_default() += amount;
+        match name {
+            "cpu" => self.cpu,
+            "memory" => self.memory,
+            _ => self.others.iter().find(|(n, _)| **n == *name).map_or(0, |(_, amount)| *amount),
         }
     }
 
-    pub fn sub(&mut self, other: &Amounts) {
-        for (name, amount) in &other.0 {
-            *self.0.entry(name.clone()).or_default() -= amount;
+    /// All amounts but those of zero.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, i64)> {
+        let others = self.others.iter().map(|(name, amount)| (&**name, *amount));
+        [("cpu", self.cpu), ("memory", self.memory)]
+            .into_iter()
+            .chain(others)
+            .filter(|(_, amount)| *amount != 0)
+    }
+
+    /// Adds `times` the other amounts; subtracts when it is negative.
+    pub fn add(&mut self, other: &Amounts, times: i64) {
+        self.cpu += other.cpu * times;
+        self.memory += other.memory * times;
+        for (name, amount) in &other.others {
+            match self.others.binary_search_by(|(n, _)| n.cmp(name)) {
+                Ok(i) => self.others[i].1 += amount * times,
+                Err(i) => self.others.insert(i, (name.clone(), amount * times)),
+            }
         }
+    }
+}
+
+impl<'a> FromIterator<(&'a str, i64)> for Amounts {
+    fn from_iter<I: IntoIterator<Item = (&'a str, i64)>>(amounts: I) -> Self {
+        let mut all = Amounts::default();
+        for (name, amount) in amounts {
+            match name {
+                "cpu" => all.cpu = amount,
+                "memory" => all.memory = amount,
+                _ => all.others.push((name.into(), amount)),
+            }
+        }
+        all.others.sort();
+        all
     }
 }
 
@@ -56,15 +93,24 @@ impl HostPort {
 #[derive(Debug)]
 pub struct PodFacts {
     pub node_name: String,
+    /// The node where preemption made room for it.
+    pub nominated_node: String,
     pub scheduler_name: String,
     pub terminal: bool,
     pub deleting: bool,
+    /// It is going because a pod of higher priority needs its place.
+    pub preempted: bool,
     pub gated: bool,
     pub priority: i32,
+    pub labels: Labels,
     pub requests: Amounts,
     /// CPU and memory with upstream's defaults for what asks for nothing.
     pub non_zero: (i64, i64),
     pub ports: Vec<HostPort>,
+    /// Affinity to other pods, if it has any.
+    pub terms: Option<Box<Terms>>,
+    /// When the kubelet took it.
+    pub started: Option<Time>,
 }
 
 impl Projection for PodFacts {
@@ -72,27 +118,28 @@ impl Projection for PodFacts {
 
     fn project(pod: &Pod) -> Self {
         let spec = &pod.spec;
-        let requests = pod_requests(pod, Options::default());
-        let requests =
-            Amounts(requests.iter().map(|(name, q)| (Arc::from(name.as_str()), amount(name, q))).collect());
+        let requests = requests_as::<i64>(pod, Options::default());
+        let requests: Amounts = requests.iter().map(|(name, amount)| (name.as_str(), *amount)).collect();
         let or = |asked: i64, default: i64| {
             if asked == 0 { default * spec.containers.len() as i64 } else { asked }
         };
+        let disruption = rules::pod_conditions::find(&pod.status.conditions, "DisruptionTarget");
         PodFacts {
             node_name: spec.node_name.clone(),
+            nominated_node: pod.status.nominated_node_name.clone(),
             scheduler_name: spec.scheduler_name.clone(),
             terminal: rules::pod_conditions::is_terminal(&pod.status.phase),
             deleting: pod.metadata.deletion_timestamp.is_some(),
+            preempted: disruption.is_some_and(|c| c.status == "True" && c.reason == "PreemptionByScheduler"),
             gated: !spec.scheduling_gates.is_empty(),
             priority: spec.priority.unwrap_or(0),
-            non_zero: (or(requests.get("cpu"), DEFAULT_CPU), or(requests.get("memory"), DEFAULT_MEMORY)),
+            labels: pod.metadata.labels.clone(),
+            non_zero: (or(requests.cpu, DEFAULT_CPU), or(requests.memory, DEFAULT_MEMORY)),
             requests,
             ports: host_ports(pod),
+            terms: Terms::of(pod).map(Box::new),
+            started: pod.status.start_time,
         }
-    }
-
-    fn indices() -> &'static [Index<Self>] {
-        &[]
     }
 }
 
@@ -112,10 +159,12 @@ fn host_ports(pod: &Pod) -> Vec<HostPort> {
 /// What is kept of a node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeFacts {
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     pub taints: Vec<Taint>,
     pub unschedulable: bool,
     pub allocatable: Amounts,
+    /// Names of the images it has, and their sizes in bytes.
+    pub images: BTreeMap<String, i64>,
 }
 
 impl Projection for NodeFacts {
@@ -123,11 +172,16 @@ impl Projection for NodeFacts {
 
     fn project(node: &Node) -> Self {
         let allocatable = node.status.allocatable.iter();
+        let names = |image: &api::core::v1::ContainerImage| {
+            let size = image.size_bytes;
+            image.names.iter().map(move |name| (name.clone(), size)).collect::<Vec<_>>()
+        };
         NodeFacts {
             labels: node.metadata.labels.clone(),
             taints: node.spec.taints.clone(),
             unschedulable: node.spec.unschedulable,
-            allocatable: Amounts(allocatable.map(|(n, q)| (Arc::from(n.as_str()), amount(n, q))).collect()),
+            allocatable: allocatable.map(|(name, q)| (name.as_str(), amount(name, q))).collect(),
+            images: node.status.images.iter().flat_map(names).collect(),
         }
     }
 }
@@ -140,6 +194,10 @@ pub struct PodInfo {
 }
 
 impl PodInfo {
+    pub fn namespace(&self) -> &str {
+        self.facts.namespace()
+    }
+
     pub fn tolerations(&self) -> &[Toleration] {
         &self.pod.spec.tolerations
     }

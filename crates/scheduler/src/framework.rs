@@ -1,7 +1,10 @@
-//! What a plugin is. Filters say why a node is out of the question; scores rank the others from 0 to 100.
+//! What a plugin is: asked once per decision, it prepares a filter, which says why a node is out of the question, or a
+//! ranking of the nodes that are left, or both; and it knows which events may help a pod it refused.
 
-use crate::cache::NodeInfo;
-use crate::facts::{NodeFacts, PodInfo};
+use crate::cache::{Cache, NodeInfo};
+use crate::facts::{NodeFacts, PodFacts, PodInfo};
+use client::Cached;
+use std::collections::BTreeSet;
 
 pub const MAX_SCORE: i64 = 100;
 
@@ -31,28 +34,151 @@ pub struct Candidate<'a> {
     pub facts: &'a NodeFacts,
 }
 
-/// Says why a node is out of the question.
-pub trait Filter: Send + Sync {
-    /// Upstream's plugin name.
+impl<'a> Candidate<'a> {
+    pub fn label(&self, key: &str) -> Option<&'a str> {
+        self.facts.labels.get(key).map(String::as_str)
+    }
+}
+
+/// One decision: for this pod, among these nodes.
+#[derive(Debug, Clone, Copy)]
+pub struct Cycle<'a> {
+    pub pod: &'a PodInfo,
+    pub cache: &'a Cache,
+}
+
+/// Something happened that may let pods in.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A node came (`old` is absent) or changed.
+    Node { old: Option<&'a NodeFacts>, new: &'a NodeFacts },
+    /// A pod no longer holds its place on a node.
+    PodGone(&'a PodFacts),
+    /// A pod was placed on a node, or changed its labels there.
+    PodPlaced(&'a PodFacts),
+    /// A pod on a node asks for less than before.
+    PodShrank,
+    /// A namespace came or changed its labels.
+    Namespace,
+}
+
+impl Event<'_> {
+    /// Whether a node came, or changed in what `read` reads of it.
+    pub fn node_changed<T: PartialEq>(&self, read: impl Fn(&NodeFacts) -> &T) -> bool {
+        match self {
+            Event::Node { old: None, .. } => true,
+            Event::Node { old: Some(old), new } => read(old) != read(new),
+            _ => false,
+        }
+    }
+}
+
+/// A plugin, under upstream's name and with upstream's default weight.
+pub trait Plugin: Send + Sync {
     fn name(&self) -> &'static str;
-    fn filter(&self, pod: &PodInfo, node: Candidate<'_>) -> Result<(), Refusal>;
+
+    /// What its scores count; zero when it ranks nothing.
+    fn weight(&self) -> i64 {
+        0
+    }
+
+    /// The only nodes that need be looked at, by name; none says all of them.
+    fn only(&self, _pod: &PodInfo) -> Option<BTreeSet<String>> {
+        None
+    }
+
+    /// Prepares to refuse nodes; nothing when it has no objection to any.
+    fn filter<'a>(&self, _cycle: Cycle<'a>) -> Option<Box<dyn Filter<'a> + 'a>> {
+        None
+    }
+
+    /// Prepares to rank the nodes that no filter refused; nothing when all are equal to it.
+    fn score<'a>(&self, _cycle: Cycle<'a>, _feasible: &[Candidate<'a>]) -> Option<Box<dyn Score + 'a>> {
+        None
+    }
+
+    /// Whether an event may help a pod that this plugin refused.
+    fn helped_by(&self, _event: &Event<'_>) -> bool {
+        false
+    }
+}
+
+/// Says why a node is out of the question.
+pub trait Filter<'a>: Send + Sync {
+    fn filter(&self, node: Candidate<'_>) -> Result<(), Refusal>;
+
+    /// Takes into account that a pod were (`by` 1) or were not (`by` -1) on a node.
+    fn moved(&mut self, _pod: &Cached<PodFacts>, _node: Candidate<'_>, _by: i64) {}
+
+    /// A copy, to try things with.
+    fn boxed(&self) -> Box<dyn Filter<'a> + 'a>;
 }
 
 /// Ranks nodes.
-pub trait Score: Send + Sync {
-    fn name(&self) -> &'static str;
-    /// Upstream's default weight.
-    fn weight(&self) -> i64;
-    fn score(&self, pod: &PodInfo, node: Candidate<'_>) -> i64;
+pub trait Score {
+    fn score(&self, node: Candidate<'_>) -> i64;
+
     /// Brings raw scores into 0 to 100.
-    fn normalize(&self, _scores: &mut [i64]) {}
+    fn normalize(&self, _nodes: &[Candidate<'_>], _scores: &mut [i64]) {}
 }
 
-/// Scales scores so that the highest is 100; with `reverse`, the lowest raw one is.
-pub fn normalize(scores: &mut [i64], reverse: bool) {
-    let max = scores.iter().copied().max().unwrap_or(0);
-    for score in scores {
-        let scaled = if max == 0 { 0 } else { *score * MAX_SCORE / max };
-        *score = if reverse { MAX_SCORE - scaled } else { scaled };
+#[derive(Clone)]
+struct Stateless<F>(F);
+
+impl<'a, F> Filter<'a> for Stateless<F>
+where
+    F: Fn(Candidate<'_>) -> Result<(), Refusal> + Clone + Send + Sync + 'a,
+{
+    fn filter(&self, node: Candidate<'_>) -> Result<(), Refusal> {
+        (self.0)(node)
     }
+
+    fn boxed(&self) -> Box<dyn Filter<'a> + 'a> {
+        Box::new(self.clone())
+    }
+}
+
+/// A filter that looks at nothing but the node.
+pub fn stateless<'a, F>(filter: F) -> Option<Box<dyn Filter<'a> + 'a>>
+where
+    F: Fn(Candidate<'_>) -> Result<(), Refusal> + Clone + Send + Sync + 'a,
+{
+    Some(Box::new(Stateless(filter)))
+}
+
+/// How raw scores are brought into 0 to 100.
+#[derive(Debug, Clone, Copy)]
+pub enum Scale {
+    /// They are there already.
+    Raw,
+    /// The highest becomes 100.
+    Up,
+    /// Zero becomes 100, the highest zero.
+    Down,
+}
+
+struct Ranking<F>(F, Scale);
+
+impl<F: Fn(Candidate<'_>) -> i64> Score for Ranking<F> {
+    fn score(&self, node: Candidate<'_>) -> i64 {
+        (self.0)(node)
+    }
+
+    fn normalize(&self, _: &[Candidate<'_>], scores: &mut [i64]) {
+        let reverse = match self.1 {
+            Scale::Raw => return,
+            Scale::Up => false,
+            Scale::Down => true,
+        };
+        let max = scores.iter().copied().max().unwrap_or(0);
+        for score in scores {
+            let scaled = if max == 0 { 0 } else { *score * MAX_SCORE / max };
+            *score = if reverse { MAX_SCORE - scaled } else { scaled };
+        }
+    }
+}
+
+/// A ranking that looks at nothing but the node.
+pub fn ranking<'a>(score: impl Fn(Candidate<'_>) -> i64 + 'a, scale: Scale) -> Option<Box<dyn Score + 'a>> {
+    Some(Box::new(Ranking(score, scale)))
 }

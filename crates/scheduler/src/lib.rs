@@ -1,17 +1,23 @@
-//! The scheduler: a queue of pods, a snapshot of nodes, plugins that filter and score, and a binder.
+//! The scheduler: a queue of pods, the nodes and what is on them, plugins that filter and score, and a binder.
 //!
-//! - [`facts`]: what is kept of pods and nodes; [`cache`]: nodes with what runs, or is about to run, on them.
-//! - [`queue`]: pods that wait, and why they may be tried again.
-//! - [`framework`] and [`plugins`]: one file per plugin, one line in its list.
-//! - [`decide`]: pure: a pod and a snapshot in, a node or the reasons against all of them out.
-//! - [`scheduler`]: the loop, and the only writes.
+//! - [`facts`], [`terms`]: what is kept of pods and nodes; [`cache`]: nodes with what runs, or is about to run, on them;
+//!   [`surroundings`]: what else is read.
+//! - [`queue`]: pods that wait, and what may help them.
+//! - [`framework`] and [`plugins`]: one file per plugin, one line in the list.
+//! - [`decide`]: pure: a pod and the cache in, a node or the reasons against all of them out; [`preempt`]: who would have
+//!   to go.
+//! - [`scheduler`]: the loop; `act`: the only writes.
 
+mod act;
 pub mod cache;
 pub mod decide;
 pub mod facts;
 pub mod framework;
 pub mod plugins;
+pub mod preempt;
 pub mod queue;
 pub mod scheduler;
+pub mod surroundings;
+pub mod terms;
 
 pub use scheduler::{Scheduler, run};

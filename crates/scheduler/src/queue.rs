@@ -1,6 +1,9 @@
-//! Pods that wait: those to be tried now, by priority and age; those that failed, until their back-off is over and
-//! something happened that may help them.
+//! Pods that wait: those to be tried now, by priority and age; those that failed, until something happens that may help
+//! them; and of these, those for which it did, in the order of their back-off. Upstream: the active, unschedulable and
+//! back-off queues.
 
+use crate::framework::Event;
+use crate::plugins::PluginSet;
 use client::ObjectKey;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -15,13 +18,26 @@ const STALE: Duration = Duration::from_secs(300);
 /// Orders active pods: higher priority first, then the one that waits longer.
 type Rank = (i64, u64);
 
+/// Why a pod failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// These plugins refused all nodes. When something happens that may help, it is tried as soon as nobody else waits
+    /// (`SchedulerPopFromBackoffQ`).
+    Refused(PluginSet),
+    /// The API failed; it is tried when the back-off is over, not before.
+    Error,
+}
+
 #[derive(Debug)]
 struct Failed {
     priority: i32,
+    cause: Cause,
     until: Instant,
     since: Instant,
-    /// Something happened meanwhile: try when the back-off is over.
+    /// Something happened meanwhile.
     woken: bool,
+    /// Room is being made for it: not to be tried before that is done.
+    held: bool,
 }
 
 /// The scheduling queue.
@@ -30,16 +46,20 @@ pub struct Queue {
     active: BTreeMap<Rank, ObjectKey>,
     ranks: HashMap<ObjectKey, Rank>,
     failed: HashMap<ObjectKey, Failed>,
+    /// Failed pods that were woken, by the end of their back-off.
+    woken: BTreeMap<(Instant, ObjectKey), ()>,
     attempts: HashMap<ObjectKey, u32>,
     arrivals: u64,
-    /// Counts what may help pods; a pod in flight that missed one is not put to sleep.
-    moves: u64,
 }
 
 impl Queue {
     /// Adds or refreshes a pod that is to be tried now.
     pub fn add(&mut self, key: ObjectKey, priority: i32) {
-        self.failed.remove(&key);
+        if self.failed.get(&key).is_some_and(|f| f.held) {
+            self.wake(&key);
+            return;
+        }
+        self.drop_failed(&key);
         if self.ranks.contains_key(&key) {
             return;
         }
@@ -54,34 +74,76 @@ impl Queue {
         if let Some(rank) = self.ranks.remove(key) {
             self.active.remove(&rank);
         }
-        self.failed.remove(key);
+        self.drop_failed(key);
         self.attempts.remove(key);
     }
 
-    /// The next pod to try, and the count of moves at that moment.
-    pub fn pop(&mut self) -> Option<(ObjectKey, u64)> {
-        let (_, key) = self.active.pop_first()?;
-        self.ranks.remove(&key);
-        *self.attempts.entry(key.clone()).or_default() += 1;
-        Some((key, self.moves))
+    fn drop_failed(&mut self, key: &ObjectKey) {
+        if let Some(failed) = self.failed.remove(key) {
+            self.woken.remove(&(failed.until, key.clone()));
+        }
     }
 
-    /// Puts a pod that found no node to sleep.
-    pub fn put_back(&mut self, key: ObjectKey, priority: i32, seen_moves: u64, now: Instant) {
+    /// The next pod to try: an active one, or else one of those that were woken.
+    pub fn pop(&mut self) -> Option<ObjectKey> {
+        let key = match self.active.pop_first() {
+            Some((_, key)) => {
+                self.ranks.remove(&key);
+                key
+            }
+            None => {
+                let ready = |key: &ObjectKey| match self.failed.get(key) {
+                    Some(failed) => !failed.held && failed.cause != Cause::Error,
+                    None => false,
+                };
+                let key = self.woken.keys().map(|(_, key)| key).find(|key| ready(key))?.clone();
+                self.drop_failed(&key);
+                key
+            }
+        };
+        *self.attempts.entry(key.clone()).or_default() += 1;
+        Some(key)
+    }
+
+    /// Puts a pod that failed to sleep. With `held`, until [`Queue::unhold`] at least.
+    pub fn put_back(&mut self, key: ObjectKey, priority: i32, cause: Cause, held: bool, now: Instant) {
         let attempts = self.attempts.get(&key).copied().unwrap_or(1);
         let backoff =
             INITIAL_BACKOFF.saturating_mul(1 << attempts.saturating_sub(1).min(10)).min(MAX_BACKOFF);
-        let woken = seen_moves != self.moves;
-        self.failed.insert(key, Failed { priority, until: now + backoff, since: now, woken });
+        let failed = Failed { priority, cause, until: now + backoff, since: now, woken: false, held };
+        self.failed.insert(key.clone(), failed);
+        if cause == Cause::Error {
+            self.wake(&key);
+        }
     }
 
-    /// Something happened that may let pods in: a node came or changed, a pod went.
-    pub fn wake_all(&mut self, now: Instant) {
-        self.moves += 1;
-        for failed in self.failed.values_mut() {
+    fn wake(&mut self, key: &ObjectKey) {
+        if let Some(failed) = self.failed.get_mut(key) {
             failed.woken = true;
+            self.woken.insert((failed.until, key.clone()), ());
         }
-        self.release(now);
+    }
+
+    /// Room was made for a pod; `now` it may be tried, if the pods that went have woken it, or if making room failed.
+    pub fn unhold(&mut self, key: &ObjectKey, failed: bool) {
+        if let Some(waiting) = self.failed.get_mut(key) {
+            waiting.held = false;
+            if failed {
+                self.wake(key);
+            }
+        }
+    }
+
+    /// Something happened that may let pods in.
+    pub fn happened(&mut self, event: &Event<'_>) {
+        let helped = self.failed.iter().filter(|(_, failed)| match failed.cause {
+            Cause::Refused(plugins) => !failed.woken && plugins.helped_by(event),
+            Cause::Error => false,
+        });
+        let helped: Vec<ObjectKey> = helped.map(|(key, _)| key.clone()).collect();
+        for key in helped {
+            self.wake(&key);
+        }
     }
 
     /// Moves pods whose time has come to the active ones.
@@ -89,7 +151,7 @@ impl Queue {
         let due: Vec<(ObjectKey, i32)> = self
             .failed
             .iter()
-            .filter(|(_, f)| f.woken && f.until <= now || f.since + STALE <= now)
+            .filter(|(_, f)| !f.held && (f.woken && f.until <= now || f.since + STALE <= now))
             .map(|(k, f)| (k.clone(), f.priority))
             .collect();
         for (key, priority) in due {
@@ -99,36 +161,59 @@ impl Queue {
 
     /// When [`Queue::release`] will next have something to do.
     pub fn next_release(&self) -> Option<Instant> {
-        self.failed.values().map(|f| if f.woken { f.until } else { f.since + STALE }).min()
+        let waiting = self.failed.values().filter(|f| !f.held);
+        waiting.map(|f| if f.woken { f.until.min(f.since + STALE) } else { f.since + STALE }).min()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::facts::PodFacts;
+    use client::Projection as _;
+
+    fn names(queue: &mut Queue) -> Vec<String> {
+        std::iter::from_fn(|| queue.pop()).map(|key| key.name.to_string()).collect()
+    }
 
     #[tokio::test(start_paused = true)]
-    async fn priority_then_age_and_back_off() {
+    async fn priority_then_age_and_waking() {
         let mut queue = Queue::default();
         let key = |name: &str| ObjectKey::new("ns", name);
         queue.add(key("old"), 0);
         queue.add(key("new"), 0);
         queue.add(key("high"), 10);
-        let mut order = Vec::new();
-        while let Some((k, _)) = queue.pop() {
-            order.push(k.name.to_string());
-        }
-        assert_eq!(order, ["high", "old", "new"]);
+        assert_eq!(names(&mut queue), ["high", "old", "new"]);
 
         let now = Instant::now();
-        let moves = queue.moves;
-        queue.put_back(key("old"), 0, moves, now);
+        let by = |name: &str| {
+            let mut plugins = PluginSet::default();
+            let at = crate::plugins::PLUGINS.iter().position(|p| p.name() == name);
+            plugins.insert(at.unwrap_or_default());
+            Cause::Refused(plugins)
+        };
+        queue.put_back(key("old"), 0, by("NodeResourcesFit"), false, now);
+        queue.put_back(key("new"), 0, by("NodeAffinity"), false, now);
         queue.release(now + Duration::from_secs(100));
-        assert!(queue.pop().is_none(), "nothing happened that could help");
-        queue.wake_all(now);
-        assert!(queue.pop().is_none(), "still backing off");
+        assert_eq!(names(&mut queue), [""; 0], "nothing happened that could help");
+        let gone = PodFacts::project(&api::core::v1::Pod::default());
+        queue.happened(&Event::PodGone(&gone));
         assert_eq!(queue.next_release(), Some(now + INITIAL_BACKOFF));
-        queue.release(now + INITIAL_BACKOFF);
-        assert!(queue.pop().is_some());
+        assert_eq!(names(&mut queue), ["old"], "room helps who lacked room, at once when nobody else waits");
+        queue.release(now + STALE);
+        assert_eq!(names(&mut queue), ["new"], "but nobody is forgotten");
+
+        queue.put_back(key("old"), 0, Cause::Error, false, now);
+        assert_eq!(names(&mut queue), [""; 0], "an error waits for its back-off");
+        queue.release(now + MAX_BACKOFF);
+        assert_eq!(names(&mut queue), ["old"]);
+
+        queue.put_back(key("old"), 0, by("NodeResourcesFit"), true, now);
+        queue.happened(&Event::PodGone(&gone));
+        queue.add(key("old"), 0);
+        queue.release(now + STALE);
+        assert_eq!(names(&mut queue), [""; 0], "room is being made");
+        queue.unhold(&key("old"), false);
+        assert_eq!(names(&mut queue), ["old"]);
     }
 }

@@ -1,17 +1,14 @@
-//! The loop: takes pods from the queue, decides, assumes, binds. Binding and telling run beside it; only they write.
+//! The loop: takes pods from the queue, decides, assumes. What follows from a decision runs beside it (`act`).
 
 use crate::cache::Cache;
-use crate::decide::{FitError, decide};
+use crate::decide::decide;
 use crate::facts::{NodeFacts, PodFacts, PodInfo};
-use crate::queue::Queue;
-use api::Kind as _;
-use api::core::v1::{Binding, Node, ObjectReference, Pod};
-use apimachinery::clock::{Clock as _, SystemClock};
-use apimachinery::time::Time;
-use client::recorder::{EventType, reference};
-use client::{Cached, Change, Client, Informer, Informers, ObjectKey, Patch, PatchParams, Recorder};
+use crate::framework::{Cycle, Event};
+use crate::preempt::Preemption;
+use crate::queue::{Cause, Queue};
+use crate::surroundings;
+use client::{Cached, Change, Client, Informer, Informers, ObjectKey, Recorder};
 use parking_lot::Mutex;
-use serde_json::json;
 use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
@@ -23,20 +20,20 @@ pub const DEFAULT_SCHEDULER: &str = "default-scheduler";
 const BINDERS: usize = 256;
 
 #[derive(Debug, Default)]
-struct State {
-    cache: Cache,
-    queue: Queue,
+pub(crate) struct State {
+    pub(crate) cache: Cache,
+    pub(crate) queue: Queue,
 }
 
 /// The scheduler of the pods that name it.
 #[derive(Debug)]
 pub struct Scheduler {
-    client: Client,
-    recorder: Recorder,
+    pub(crate) client: Client,
+    pub(crate) recorder: Recorder,
     pods: Informer<PodFacts>,
     nodes: Informer<NodeFacts>,
-    state: Mutex<State>,
-    wake: Notify,
+    pub(crate) state: Mutex<State>,
+    pub(crate) wake: Notify,
     binders: Arc<Semaphore>,
 }
 
@@ -52,10 +49,26 @@ pub async fn run(client: Client, shutdown: CancellationToken) {
         wake: Notify::new(),
         binders: Arc::new(Semaphore::new(BINDERS)),
     });
-    scheduler.nodes.synced().await;
-    scheduler.listen();
-    scheduler.pods.synced().await;
-    scheduler.work(shutdown).await;
+    let working = async {
+        let this = scheduler.clone();
+        surroundings::follow(&informers, move |change, namespaces| {
+            let mut state = this.state.lock();
+            change(&mut state.cache.surroundings);
+            if namespaces {
+                state.queue.happened(&Event::Namespace);
+                this.wake.notify_one();
+            }
+        })
+        .await;
+        scheduler.nodes.synced().await;
+        scheduler.listen();
+        scheduler.pods.synced().await;
+        scheduler.clone().work().await
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = working => {}
+    }
 }
 
 fn waits_for_us(pod: &Cached<PodFacts>) -> bool {
@@ -71,46 +84,25 @@ impl Scheduler {
         let this = self.clone();
         self.nodes.subscribe(move |change| {
             let mut state = this.state.lock();
+            let new = &change.object().projection;
+            let old = change.old().map(|o| &o.projection);
             match change {
-                Change::Added(node) => state.cache.set_node(node.name(), &node.projection),
-                Change::Updated { old, new } if old.projection == new.projection => return,
-                Change::Updated { new, .. } => state.cache.set_node(new.name(), &new.projection),
                 Change::Deleted(node) => return state.cache.remove_node(node.name()),
+                _ if old == Some(new) => return,
+                _ => state.cache.set_node(change.object().name(), new),
             }
-            state.queue.wake_all(Instant::now());
+            state.queue.happened(&Event::Node { old, new });
             drop(state);
             this.wake.notify_one();
         });
         let this = self.clone();
         self.pods.subscribe(move |change| {
-            let mut state = this.state.lock();
-            let pod = change.object();
-            let was_counted = change.old().is_some_and(|o| !o.node_name.is_empty() && !o.terminal);
-            if matches!(change, Change::Deleted(_)) {
-                state.cache.remove_pod(&pod.uid);
-                state.queue.remove(pod.key());
-                if !pod.node_name.is_empty() {
-                    state.queue.wake_all(Instant::now());
-                }
-            } else {
-                state.cache.set_pod(pod);
-                if waits_for_us(pod) {
-                    if !state.cache.is_assumed(&pod.uid) && worth_another_try(change) {
-                        state.queue.add(pod.key().clone(), pod.priority);
-                    }
-                } else {
-                    state.queue.remove(pod.key());
-                    if was_counted && pod.terminal {
-                        state.queue.wake_all(Instant::now());
-                    }
-                }
-            }
-            drop(state);
+            this.state.lock().take_in(change);
             this.wake.notify_one();
         });
     }
 
-    async fn work(self: Arc<Self>, shutdown: CancellationToken) {
+    async fn work(self: Arc<Self>) {
         let mut turn = 0_usize;
         loop {
             let (next, release) = {
@@ -118,7 +110,7 @@ impl Scheduler {
                 state.queue.release(Instant::now());
                 (state.queue.pop(), state.queue.next_release())
             };
-            let Some((key, moves)) = next else {
+            let Some(key) = next else {
                 let due = async {
                     match release {
                         Some(at) => tokio::time::sleep_until(at).await,
@@ -126,18 +118,17 @@ impl Scheduler {
                     }
                 };
                 tokio::select! {
-                    () = shutdown.cancelled() => return,
                     () = self.wake.notified() => {}
                     () = due => {}
                 }
                 continue;
             };
             turn = turn.wrapping_add(1);
-            self.schedule_one(&key, moves, turn).await;
+            self.schedule_one(&key, turn).await;
         }
     }
 
-    async fn schedule_one(self: &Arc<Self>, key: &ObjectKey, moves: u64, turn: usize) {
+    async fn schedule_one(self: &Arc<Self>, key: &ObjectKey, turn: usize) {
         let Some(facts) = self.pods.get(key).filter(|p| waits_for_us(p)) else { return };
         let pod = match facts.decode() {
             Ok(pod) => PodInfo { pod, facts },
@@ -146,90 +137,85 @@ impl Scheduler {
                 return;
             }
         };
-        let decision = {
-            let mut state = self.state.lock();
-            let nodes = state.cache.snapshot();
-            let decision = decide(&pod, &nodes, turn);
-            match &decision {
-                Ok(node) => state.cache.assume(&pod.facts, node),
-                Err(_) => state.queue.put_back(key.clone(), pod.facts.priority, moves, Instant::now()),
-            }
-            decision
-        };
         let Ok(permit) = self.binders.clone().acquire_owned().await else { return };
+        let decision = self.state.lock().decide(&pod, turn);
         let this = self.clone();
         tokio::spawn(async move {
             match decision {
                 Ok(node) => this.bind(pod, &node).await,
-                Err(error) => this.tell_failure(pod, &error).await,
+                Err(failure) => this.fail(pod, failure).await,
             }
             drop(permit);
         });
     }
+}
 
-    async fn bind(&self, pod: PodInfo, node: &str) {
-        let meta = &pod.pod.metadata;
-        let mut binding = Binding::new();
-        binding.metadata.name = meta.name.clone();
-        binding.metadata.namespace = meta.namespace.clone();
-        binding.metadata.uid = meta.uid.clone();
-        binding.target = ObjectReference { kind: Node::KIND.into(), name: node.into(), ..Default::default() };
-        let api = self.client.namespaced::<Pod>(&meta.namespace);
-        match api.post::<_, serde_json::Value>(&meta.name, "binding", &binding).await {
-            Ok(_) => {
-                let message = format!("Successfully assigned {}/{} to {node}", meta.namespace, meta.name);
-                self.recorder.event(&reference(&pod.pod), EventType::Normal, "Scheduled", message);
-            }
-            Err(error) => {
-                tracing::debug!(pod = %pod.facts.key(), %error, "binding failed");
-                let mut state = self.state.lock();
-                state.cache.forget(&pod.facts.uid);
-                if !error.is_not_found() {
-                    let (key, priority, moves) = (pod.facts.key().clone(), pod.facts.priority, u64::MAX);
-                    state.queue.put_back(key, priority, moves, Instant::now());
-                }
-                drop(state);
-                self.wake.notify_one();
+impl State {
+    /// Decides, and remembers the decision before anybody else is told.
+    fn decide(&mut self, pod: &PodInfo, turn: usize) -> Result<Arc<str>, crate::decide::Failure> {
+        let decision = decide(Cycle { pod, cache: &self.cache }, turn);
+        match &decision {
+            Ok(node) => self.cache.assume(&pod.facts, node),
+            Err(failure) => {
+                let held = match &failure.preemption {
+                    Preemption::Room { node, .. } => {
+                        self.cache.nominate(&pod.facts, node);
+                        true
+                    }
+                    Preemption::Hopeless(_) => {
+                        self.cache.denominate(&pod.facts.uid);
+                        false
+                    }
+                    Preemption::NotEligible(_) | Preemption::Nothing => false,
+                };
+                let (key, priority) = (pod.facts.key().clone(), pod.facts.priority);
+                self.queue.put_back(key, priority, Cause::Refused(failure.refused_by), held, Instant::now());
             }
         }
+        decision
     }
 
-    async fn tell_failure(&self, pod: PodInfo, error: &FitError) {
-        let message = error.to_string();
-        self.recorder.event(&reference(&pod.pod), EventType::Warning, "FailedScheduling", message.clone());
-        let status = &pod.pod.status;
-        let known = rules::pod_conditions::find(&status.conditions, rules::pod_conditions::POD_SCHEDULED);
-        if known.is_some_and(|c| c.status == "False" && c.reason == "Unschedulable" && c.message == message) {
+    /// Takes in what the informer says of a pod.
+    fn take_in(&mut self, change: &Change<PodFacts>) {
+        let pod = change.object();
+        let old = change.old().map(|o| &o.projection);
+        let placed = |p: &PodFacts| !p.node_name.is_empty() && !p.terminal;
+        if matches!(change, Change::Deleted(_)) {
+            self.cache.remove_pod(&pod.uid);
+            self.queue.remove(pod.key());
+            if !pod.node_name.is_empty() || !pod.nominated_node.is_empty() {
+                self.queue.happened(&Event::PodGone(pod));
+            }
             return;
         }
-        let mut condition = json!({
-            "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
-            "observedGeneration": pod.pod.metadata.generation,
-        });
-        if known.is_none_or(|c| c.status != "False") {
-            condition["lastTransitionTime"] = Time::from(SystemClock::default().now()).to_string().into();
+        self.cache.set_pod(pod, old);
+        if waits_for_us(pod) {
+            if !self.cache.is_assumed(&pod.uid) && worth_another_try(old, pod) {
+                self.queue.add(pod.key().clone(), pod.priority);
+            }
+            return;
         }
-        let patch = Patch::Strategic(json!({"status": {"conditions": [condition]}}));
-        let api = self.client.namespaced::<Pod>(&pod.pod.metadata.namespace);
-        if let Err(error) = api.patch_status(&pod.pod.metadata.name, &patch, &PatchParams::default()).await
-            && !error.is_not_found()
-        {
-            tracing::debug!(pod = %pod.facts.key(), %error, "could not tell that a pod is unschedulable");
+        self.queue.remove(pod.key());
+        match old {
+            Some(old) if placed(old) && pod.terminal => self.queue.happened(&Event::PodGone(pod)),
+            Some(old) if placed(old) && old.requests != pod.requests => {
+                self.queue.happened(&Event::PodShrank)
+            }
+            // Spreading does not count a pod that is going.
+            Some(old) if placed(old) && old.labels == pod.labels && old.deleting == pod.deleting => {}
+            _ if placed(pod) => self.queue.happened(&Event::PodPlaced(pod)),
+            _ => {}
         }
     }
 }
 
 /// Our own status patch is no reason to try a pod again; a changed spec or a lifted gate is.
-fn worth_another_try(change: &Change<PodFacts>) -> bool {
-    match change.old() {
-        None => true,
-        Some(old) => {
-            let new = change.object();
-            old.gated != new.gated
-                || old.requests != new.requests
-                || old.priority != new.priority
-                || old.node_name != new.node_name
-                || old.uid != new.uid
-        }
-    }
+fn worth_another_try(old: Option<&PodFacts>, new: &PodFacts) -> bool {
+    old.is_none_or(|old| {
+        old.gated != new.gated
+            || old.requests != new.requests
+            || old.priority != new.priority
+            || old.node_name != new.node_name
+            || old.labels != new.labels
+    })
 }

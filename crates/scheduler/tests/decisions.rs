@@ -2,43 +2,72 @@
 #![allow(clippy::unwrap_used)]
 
 use api::core::v1::{Node, Pod};
+use apimachinery::labels::Selector;
 use client::source::Raw;
 use client::{Cached, ObjectKey, Projection};
 use expect_test::{Expect, expect};
 use scheduler::cache::Cache;
 use scheduler::decide::decide;
 use scheduler::facts::{NodeFacts, PodFacts, PodInfo};
+use scheduler::framework::Cycle;
+use scheduler::preempt::Preemption;
+use scheduler::surroundings::Budget;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-fn pod(name: &str, spec: Value) -> PodInfo {
+/// A pod: its spec, and beside it `labels`, `ns`, `started`.
+fn pod(name: &str, mut spec: Value) -> PodInfo {
+    let spec = spec.as_object_mut().unwrap();
+    let labels = spec.remove("labels").unwrap_or_default();
+    let namespace = spec.remove("ns").map_or("ns".into(), |ns| ns.as_str().unwrap().to_owned());
+    let status = json!({"startTime": spec.remove("started")});
+    let metadata = json!({"name": name, "namespace": namespace, "uid": name, "labels": labels});
     let pod: Pod =
-        serde_json::from_value(json!({"metadata": {"name": name, "uid": name}, "spec": spec})).unwrap();
-    let raw =
-        Raw { key: ObjectKey::new("ns", name), revision: 1, bytes: serde_json::to_vec(&pod).unwrap().into() };
+        serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap();
+    let key = ObjectKey::new(&namespace, name);
+    let raw = Raw { key, revision: 1, bytes: serde_json::to_vec(&pod).unwrap().into() };
     let facts = Arc::new(Cached { raw, uid: name.into(), projection: PodFacts::project(&pod) });
     PodInfo { pod, facts }
 }
 
-fn check(nodes: &[Value], running: &[(&str, Value)], spec: Value, expected: Expect) {
+fn cluster(nodes: &[Value], running: &[(&str, Value)]) -> Cache {
     let mut cache = Cache::default();
     for node in nodes {
         let mut node = node.clone();
-        if node["status"].is_null() {
-            node["status"] = json!({"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"}});
+        if node["status"]["allocatable"].is_null() {
+            node["status"]["allocatable"] = json!({"cpu": "4", "memory": "8Gi", "pods": "110"});
         }
         let node: Node = serde_json::from_value(node).unwrap();
         cache.set_node(&node.metadata.name, &NodeFacts::project(&node));
     }
     for (i, (node, spec)) in running.iter().enumerate() {
-        let running = pod(&format!("running-{i}"), spec.clone());
-        cache.assume(&running.facts, node);
+        cache.assume(&pod(&format!("running-{i}"), spec.clone()).facts, node);
     }
-    let got = match decide(&pod("new", spec), &cache.snapshot(), 0) {
+    cache
+}
+
+/// Where the pod goes; or why nowhere, and who would have to go.
+fn outcome(cache: &Cache, pod: &PodInfo) -> String {
+    match decide(Cycle { pod, cache }, 0) {
         Ok(node) => node.to_string(),
-        Err(error) => error.to_string(),
-    };
-    expected.assert_eq(&got);
+        Err(failure) => match failure.preemption {
+            Preemption::Room { node, victims } => {
+                let victims: Vec<&str> = victims.iter().map(|v| v.name()).collect();
+                format!("{node} without {}", victims.join(", "))
+            }
+            _ => failure.error.to_string(),
+        },
+    }
+}
+
+fn check(nodes: &[Value], running: &[(&str, Value)], spec: Value, expected: Expect) {
+    expected.assert_eq(&outcome(&cluster(nodes, running), &pod("new", spec)));
+}
+
+/// A spec with more fields.
+fn with(mut spec: Value, more: Value) -> Value {
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    spec
 }
 
 fn asks(cpu: &str) -> Value {
@@ -102,4 +131,199 @@ fn where_a_pod_goes() {
             "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports. no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
         ],
     );
+}
+
+/// Two zones of two hosts each.
+fn zones() -> Vec<Value> {
+    let node = |name: &str, zone: &str| {
+        let labels = json!({"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": zone});
+        json!({"metadata": {"name": name, "labels": labels}})
+    };
+    vec![node("a1", "a"), node("a2", "a"), node("b1", "b"), node("b2", "b")]
+}
+
+fn labelled(app: &str) -> Value {
+    with(asks("100m"), json!({"labels": {"app": app}}))
+}
+
+fn term(app: &str, key: &str) -> Value {
+    json!({"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": key})
+}
+
+const ZONE: &str = "topology.kubernetes.io/zone";
+const HOST: &str = "kubernetes.io/hostname";
+
+#[test]
+fn near_and_away_from_other_pods() {
+    let near = |app| {
+        with(
+            labelled("web"),
+            json!({"affinity": {"podAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": [term(app, ZONE)]}}}),
+        )
+    };
+    let away = |app, key| {
+        with(
+            labelled("web"),
+            json!({"affinity": {"podAntiAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": [term(app, key)]}}}),
+        )
+    };
+    check(&zones(), &[("b1", labelled("db"))], near("db"), expect!["b2"]);
+    // The first of its kind may go anywhere; of another kind, nowhere.
+    check(&zones(), &[], near("web"), expect!["a1"]);
+    check(
+        &zones()[..1],
+        &[],
+        near("db"),
+        expect![
+            "0/1 nodes are available: 1 node(s) didn't match pod affinity rules. no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+        ],
+    );
+    check(&zones(), &[("a1", labelled("db"))], away("db", ZONE), expect!["b1"]);
+    check(&zones()[..2], &[("a1", labelled("db"))], away("db", HOST), expect!["a2"]);
+    check(
+        &zones()[..1],
+        &[("a1", labelled("db"))],
+        away("db", HOST),
+        expect![
+            "0/1 nodes are available: 1 node(s) didn't match pod anti-affinity rules. no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+        ],
+    );
+    // It is mutual.
+    check(
+        &zones()[..1],
+        &[("a1", away("db", HOST))],
+        labelled("db"),
+        expect![
+            "0/1 nodes are available: 1 node(s) didn't satisfy existing pods anti-affinity rules. no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+        ],
+    );
+    // Another namespace is meant only when the term says so.
+    let elsewhere = with(labelled("db"), json!({"ns": "elsewhere"}));
+    check(&zones()[..1], &[("a1", elsewhere.clone())], away("db", HOST), expect!["a1"]);
+    let preferred = with(
+        labelled("web"),
+        json!({"affinity": {"podAffinity": {
+        "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": term("db", HOST)}]}}}),
+    );
+    check(&zones(), &[("b2", labelled("db"))], preferred, expect!["b2"]);
+
+    let mut selected = term("db", HOST);
+    selected["namespaceSelector"] = json!({"matchLabels": {"team": "x"}});
+    let by_namespace = with(
+        labelled("web"),
+        json!({"affinity": {"podAntiAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": [selected]}}}),
+    );
+    let mut cache = cluster(&zones()[..2], &[("a1", elsewhere), ("a2", asks("2"))]);
+    let new = pod("new", by_namespace);
+    expect!["a1"].assert_eq(&outcome(&cache, &new));
+    cache.surroundings.set_namespace("elsewhere", [("team".into(), "x".into())].into());
+    expect!["a2"].assert_eq(&outcome(&cache, &new));
+}
+
+#[test]
+fn spread_over_topologies() {
+    let spread = |key: &str, unsatisfiable: &str, more: Value| {
+        let constraint = json!({"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": unsatisfiable,
+            "labelSelector": {"matchLabels": {"app": "web"}}});
+        with(labelled("web"), json!({"topologySpreadConstraints": [with(constraint, more)]}))
+    };
+    let hard = |more| spread(ZONE, "DoNotSchedule", more);
+    let one_in_a = [("a1", labelled("web"))];
+    check(&zones(), &one_in_a, hard(json!({})), expect!["b1"]);
+    let two_in_b = [("b1", labelled("web")), ("b2", labelled("web")), ("a1", labelled("web"))];
+    check(&zones(), &two_in_b, hard(json!({})), expect!["a2"]);
+    // Nodes the pod cannot go to count when affinity is ignored.
+    let only_a = |policy: &str| {
+        with(hard(json!({"nodeAffinityPolicy": policy})), json!({"nodeSelector": {ZONE: "a"}}))
+    };
+    check(&zones(), &one_in_a, only_a("Honor"), expect!["a2"]);
+    check(
+        &zones()[..3],
+        &one_in_a,
+        only_a("Ignore"),
+        expect![
+            "0/3 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 2 node(s) didn't match pod topology spread constraints. no new claims to deallocate, preemption: 0/3 nodes are available: 1 Preemption is not helpful for scheduling, 2 No preemption victims found for incoming pod."
+        ],
+    );
+    check(&zones(), &one_in_a, hard(json!({"minDomains": 3})), expect!["b1"]);
+    check(
+        &[json!({"metadata": {"name": "bare"}})],
+        &[],
+        hard(json!({})),
+        expect![
+            "0/1 nodes are available: 1 node(s) didn't match pod topology spread constraints (missing required label). no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+        ],
+    );
+    check(&zones(), &one_in_a, spread(HOST, "ScheduleAnyway", json!({})), expect!["a2"]);
+    // Without constraints of its own, what a Service selects is spread.
+    let mut cache = cluster(
+        &zones(),
+        &[("a1", asks("100m")), ("a2", labelled("web")), ("b1", labelled("web")), ("b2", asks("100m"))],
+    );
+    cache.surroundings.set_service("ns", "web", [("app".into(), "web".into())].into());
+    expect!["a1"].assert_eq(&outcome(&cache, &pod("new", labelled("web"))));
+}
+
+#[test]
+fn images_and_names() {
+    let image = |name: &str, images: Value| json!({"metadata": {"name": name}, "status": {"images": images}});
+    let has = json!([{"names": ["registry.example/app:1"], "sizeBytes": 2_000_000_000_i64}]);
+    let spec = json!({"containers": [{"name": "c", "image": "registry.example/app:1"}]});
+    check(&[image("a", json!([])), image("b", has)], &[], spec, expect!["b"]);
+    let by_name = with(
+        asks("8"),
+        json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+        {"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["b2"]}]}]}}}}),
+    );
+    check(
+        &zones(),
+        &[],
+        by_name,
+        expect![
+            "0/4 nodes are available: 1 Insufficient cpu, 3 node(s) didn't satisfy plugin(s) [NodeAffinity]. no new claims to deallocate, preemption: 0/4 nodes are available: 4 Preemption is not helpful for scheduling."
+        ],
+    );
+}
+
+#[test]
+fn who_must_make_room() {
+    let of = |priority: i32, cpu: &str| {
+        with(asks(cpu), json!({"priority": priority, "labels": {"app": format!("p{priority}")}}))
+    };
+    let nodes = &zones()[..2];
+    // The fewest, of the lowest priority.
+    let running = [("a1", of(1, "2")), ("a1", of(2, "2")), ("a2", of(2, "2")), ("a2", of(2, "2"))];
+    check(nodes, &running, of(10, "2"), expect!["a1 without running-0"]);
+    check(nodes, &running, of(10, "3"), expect!["a1 without running-1, running-0"]);
+    // Of equals, those that started last.
+    let at = |priority, time: &str| with(of(priority, "2"), json!({"started": time}));
+    let aged = [("a1", at(1, "2026-01-01T00:00:00Z")), ("a1", at(1, "2026-01-02T00:00:00Z"))];
+    check(&nodes[..1], &aged, of(10, "2"), expect!["a1 without running-1"]);
+    // A pod may refuse to push others out.
+    let meek = with(of(10, "2"), json!({"preemptionPolicy": "Never"}));
+    check(
+        nodes,
+        &running,
+        meek,
+        expect![
+            "0/2 nodes are available: 2 Insufficient cpu. no new claims to deallocate, preemption: not eligible due to preemptionPolicy=Never."
+        ],
+    );
+    // A budget protects.
+    let mut cache = cluster(nodes, &running);
+    let selector = Selector::parse("app=p1").unwrap();
+    let budget = Budget { selector, allowed: 0, disrupted: Default::default() };
+    cache.surroundings.set_budget(ObjectKey::new("ns", "budget"), budget);
+    expect!["a1 without running-1"].assert_eq(&outcome(&cache, &pod("new", of(10, "2"))));
+
+    // Room that was made is kept for the pod it was made for.
+    let mut cache = cluster(&nodes[..1], &[("a1", of(2, "2"))]);
+    let first = pod("first", of(10, "2"));
+    cache.nominate(&first.facts, "a1");
+    expect!["0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."]
+        .assert_eq(&outcome(&cache, &pod("second", of(1, "2"))));
+    expect!["a1"].assert_eq(&outcome(&cache, &first));
 }

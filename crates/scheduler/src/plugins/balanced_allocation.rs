@@ -1,12 +1,10 @@
 //! NodeResourcesBalancedAllocation: CPU and memory should be used up together.
 
-use super::fit::shares;
-use crate::facts::PodInfo;
-use crate::framework::{Candidate, MAX_SCORE, Score};
+use crate::framework::{Candidate, Cycle, MAX_SCORE, Plugin, Scale, Score, ranking};
 
 pub(super) struct BalancedAllocation;
 
-impl Score for BalancedAllocation {
+impl Plugin for BalancedAllocation {
     fn name(&self) -> &'static str {
         "NodeResourcesBalancedAllocation"
     }
@@ -15,18 +13,29 @@ impl Score for BalancedAllocation {
         1
     }
 
-    fn score(&self, pod: &PodInfo, node: Candidate<'_>) -> i64 {
-        if pod.facts.requests.0.is_empty() {
-            // A pod that asks for nothing unbalances nothing (upstream skips it).
-            return 0;
+    fn score<'a>(&self, cycle: Cycle<'a>, _: &[Candidate<'a>]) -> Option<Box<dyn Score + 'a>> {
+        let asked = &cycle.pod.facts.requests;
+        if asked.cpu == 0 && asked.memory == 0 {
+            // A pod that asks for nothing unbalances nothing (kubernetes/kubernetes#129138).
+            return None;
         }
-        let known = shares(pod, node).into_iter().filter(|(_, capacity)| *capacity > 0);
-        let fractions: Vec<f64> =
-            known.map(|(asked, capacity)| (asked as f64 / capacity as f64).min(1.0)).collect();
-        let deviation = match fractions[..] {
-            [a, b] => ((a - b) / 2.0).abs(),
-            _ => 0.0,
+        let improvement = move |node: Candidate<'_>| {
+            let (used, all) = (&node.info.requested, &node.facts.allocatable);
+            let before = balance([(used.cpu, all.cpu), (used.memory, all.memory)]);
+            let after = balance([(used.cpu + asked.cpu, all.cpu), (used.memory + asked.memory, all.memory)]);
+            // Either is between 50 and 100; a pod that changes nothing scores 75.
+            MAX_SCORE / 2 + (MAX_SCORE / 2 + after - before) / 2
         };
-        ((1.0 - deviation) * MAX_SCORE as f64) as i64
+        ranking(improvement, Scale::Raw)
     }
+}
+
+/// 100 when CPU and memory are used in equal shares, 50 when only one of them is.
+fn balance([cpu, memory]: [(i64, i64); 2]) -> i64 {
+    if cpu.1 == 0 || memory.1 == 0 {
+        return MAX_SCORE;
+    }
+    let fraction = |(used, all): (i64, i64)| (used as f64 / all as f64).min(1.0);
+    let deviation = ((fraction(cpu) - fraction(memory)) / 2.0).abs();
+    ((1.0 - deviation) * MAX_SCORE as f64) as i64
 }

@@ -1,41 +1,13 @@
 //! NodeResourcesFit: what a pod requests must be free; emptier nodes score higher (LeastAllocated).
 
 use crate::facts::PodInfo;
-use crate::framework::{Candidate, Filter, MAX_SCORE, Refusal, Score};
+use crate::framework::{
+    Candidate, Cycle, Event, Filter, MAX_SCORE, Plugin, Refusal, Scale, Score, ranking, stateless,
+};
 
 pub(super) struct Fit;
 
-impl Filter for Fit {
-    fn name(&self) -> &'static str {
-        "NodeResourcesFit"
-    }
-
-    fn filter(&self, pod: &PodInfo, node: Candidate<'_>) -> Result<(), Refusal> {
-        let allocatable = &node.facts.allocatable;
-        let mut refusal = Refusal { reasons: Vec::new(), unresolvable: false };
-        if node.info.pods.len() as i64 + 1 > allocatable.get("pods") {
-            refusal.reasons.push("Too many pods".into());
-        }
-        for (name, asked) in &pod.facts.requests.0 {
-            let capacity = allocatable.get(name);
-            if *asked > 0 && *asked > capacity - node.info.requested.get(name) {
-                refusal.reasons.push(format!("Insufficient {name}"));
-                refusal.unresolvable |= *asked > capacity;
-            }
-        }
-        if refusal.reasons.is_empty() { Ok(()) } else { Err(refusal) }
-    }
-}
-
-/// Requested and allocatable CPU and memory, the pod included.
-pub(super) fn shares(pod: &PodInfo, node: Candidate<'_>) -> [(i64, i64); 2] {
-    [
-        (node.info.non_zero.0 + pod.facts.non_zero.0, node.facts.allocatable.get("cpu")),
-        (node.info.non_zero.1 + pod.facts.non_zero.1, node.facts.allocatable.get("memory")),
-    ]
-}
-
-impl Score for Fit {
+impl Plugin for Fit {
     fn name(&self) -> &'static str {
         "NodeResourcesFit"
     }
@@ -44,15 +16,49 @@ impl Score for Fit {
         1
     }
 
-    fn score(&self, pod: &PodInfo, node: Candidate<'_>) -> i64 {
-        let known = shares(pod, node).into_iter().filter(|(_, capacity)| *capacity > 0);
-        let free: Vec<i64> = known
-            .map(
-                |(asked, capacity)| {
-                    if asked > capacity { 0 } else { (capacity - asked) * MAX_SCORE / capacity }
-                },
-            )
-            .collect();
-        if free.is_empty() { 0 } else { free.iter().sum::<i64>() / free.len() as i64 }
+    fn filter<'a>(&self, cycle: Cycle<'a>) -> Option<Box<dyn Filter<'a> + 'a>> {
+        let requests = &cycle.pod.facts.requests;
+        stateless(move |node| {
+            let allocatable = &node.facts.allocatable;
+            let mut refusal = Refusal { reasons: Vec::new(), unresolvable: false };
+            if node.info.pods.len() as i64 + 1 > allocatable.get("pods") {
+                refusal.reasons.push("Too many pods".into());
+            }
+            for (name, asked) in requests.iter() {
+                let capacity = allocatable.get(name);
+                if asked > capacity - node.info.requested.get(name) {
+                    refusal.reasons.push(format!("Insufficient {name}"));
+                    refusal.unresolvable |= asked > capacity;
+                }
+            }
+            if refusal.reasons.is_empty() { Ok(()) } else { Err(refusal) }
+        })
     }
+
+    fn score<'a>(&self, cycle: Cycle<'a>, _: &[Candidate<'a>]) -> Option<Box<dyn Score + 'a>> {
+        let pod = cycle.pod;
+        let least_allocated = move |node: Candidate<'_>| {
+            let (mut sum, mut known) = (0, 0);
+            for (asked, capacity) in shares(pod, node) {
+                if capacity > 0 {
+                    known += 1;
+                    sum += (capacity - asked).max(0) * MAX_SCORE / capacity;
+                }
+            }
+            if known == 0 { 0 } else { sum / known }
+        };
+        ranking(least_allocated, Scale::Raw)
+    }
+
+    fn helped_by(&self, event: &Event<'_>) -> bool {
+        matches!(event, Event::PodGone(_) | Event::PodShrank) || event.node_changed(|node| &node.allocatable)
+    }
+}
+
+/// Requested and allocatable CPU and memory, the pod included.
+fn shares(pod: &PodInfo, node: Candidate<'_>) -> [(i64, i64); 2] {
+    [
+        (node.info.non_zero.0 + pod.facts.non_zero.0, node.facts.allocatable.cpu),
+        (node.info.non_zero.1 + pod.facts.non_zero.1, node.facts.allocatable.memory),
+    ]
 }

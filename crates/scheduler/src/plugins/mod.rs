@@ -1,28 +1,45 @@
-//! The plugins, in upstream's order. To add one: a file here and a line in a list.
+//! The plugins, in upstream's order. To add one: a file here and a line in the list.
 
 mod balanced_allocation;
 mod fit;
+mod image_locality;
+mod inter_pod_affinity;
 mod node_affinity;
 mod node_name;
 mod node_ports;
 mod node_unschedulable;
+mod pod_topology_spread;
 mod taint_toleration;
+mod topology;
 
-use crate::framework::{Filter, Score};
+use crate::framework::{Event, Plugin};
 
-/// Filters in the order in which they are asked; the first refusal counts.
-pub const FILTERS: &[&dyn Filter] = &[
+/// Asked in this order; the first refusal of a node counts.
+pub const PLUGINS: &[&dyn Plugin] = &[
     &node_unschedulable::NodeUnschedulable,
     &node_name::NodeName,
     &taint_toleration::TaintToleration,
     &node_affinity::NodeAffinity,
     &node_ports::NodePorts,
     &fit::Fit,
+    &pod_topology_spread::PodTopologySpread,
+    &inter_pod_affinity::InterPodAffinity,
+    &balanced_allocation::BalancedAllocation,
+    &image_locality::ImageLocality,
 ];
 
-pub const SCORES: &[&dyn Score] = &[
-    &taint_toleration::TaintToleration,
-    &node_affinity::NodeAffinity,
-    &fit::Fit,
-    &balanced_allocation::BalancedAllocation,
-];
+/// Some of the plugins, by their place in the list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PluginSet(u32);
+
+impl PluginSet {
+    pub fn insert(&mut self, plugin: usize) {
+        self.0 |= 1 << plugin;
+    }
+
+    /// Whether an event may help a pod that these plugins refused. One that none refused is helped by anything.
+    pub fn helped_by(self, event: &Event<'_>) -> bool {
+        self.0 == 0
+            || PLUGINS.iter().enumerate().any(|(i, plugin)| self.0 & (1 << i) != 0 && plugin.helped_by(event))
+    }
+}

@@ -1,20 +1,28 @@
 //! A pod that names its node goes there or nowhere.
 
-use crate::facts::PodInfo;
-use crate::framework::{Candidate, Filter, Refusal};
+use crate::framework::{Cycle, Event, Filter, Plugin, Refusal, stateless};
 
 pub(super) struct NodeName;
 
-impl Filter for NodeName {
+impl Plugin for NodeName {
     fn name(&self) -> &'static str {
         "NodeName"
     }
 
-    fn filter(&self, pod: &PodInfo, node: Candidate<'_>) -> Result<(), Refusal> {
-        let wanted = &pod.pod.spec.node_name;
-        if wanted.is_empty() || **wanted == *node.info.name {
-            return Ok(());
+    fn filter<'a>(&self, cycle: Cycle<'a>) -> Option<Box<dyn Filter<'a> + 'a>> {
+        let wanted = &cycle.pod.pod.spec.node_name;
+        if wanted.is_empty() {
+            return None;
         }
-        Err(Refusal::unresolvable("node(s) didn't match the requested node name"))
+        stateless(move |node| {
+            if **wanted == *node.info.name {
+                return Ok(());
+            }
+            Err(Refusal::unresolvable("node(s) didn't match the requested node name"))
+        })
+    }
+
+    fn helped_by(&self, event: &Event<'_>) -> bool {
+        matches!(event, Event::Node { old: None, .. })
     }
 }

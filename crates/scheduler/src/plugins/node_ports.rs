@@ -1,20 +1,33 @@
 //! Two pods cannot have the same host port on one node.
 
-use crate::facts::PodInfo;
-use crate::framework::{Candidate, Filter, Refusal};
+use crate::framework::{Cycle, Event, Filter, Plugin, Refusal, stateless};
 
 pub(super) struct NodePorts;
 
-impl Filter for NodePorts {
+impl Plugin for NodePorts {
     fn name(&self) -> &'static str {
         "NodePorts"
     }
 
-    fn filter(&self, pod: &PodInfo, node: Candidate<'_>) -> Result<(), Refusal> {
-        let taken = |port| node.info.ports.iter().any(|p| p.conflicts(port));
-        if pod.facts.ports.iter().any(taken) {
-            return Err(Refusal::new("node(s) didn't have free ports for the requested pod ports"));
+    fn filter<'a>(&self, cycle: Cycle<'a>) -> Option<Box<dyn Filter<'a> + 'a>> {
+        let wanted = &cycle.pod.facts.ports;
+        if wanted.is_empty() {
+            return None;
         }
-        Ok(())
+        stateless(move |node| {
+            let taken = |port| node.info.ports.iter().any(|p| p.conflicts(port));
+            if wanted.iter().any(taken) {
+                return Err(Refusal::new("node(s) didn't have free ports for the requested pod ports"));
+            }
+            Ok(())
+        })
+    }
+
+    fn helped_by(&self, event: &Event<'_>) -> bool {
+        match event {
+            Event::PodGone(pod) => !pod.ports.is_empty(),
+            Event::Node { old, .. } => old.is_none(),
+            _ => false,
+        }
     }
 }

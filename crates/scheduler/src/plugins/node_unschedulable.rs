@@ -1,28 +1,33 @@
 //! Cordoned nodes take only pods that tolerate it.
 
-use crate::facts::PodInfo;
-use crate::framework::{Candidate, Filter, Refusal};
+use crate::framework::{Cycle, Event, Filter, Plugin, Refusal, stateless};
 use api::core::v1::Taint;
 
 pub(super) struct NodeUnschedulable;
 
-impl Filter for NodeUnschedulable {
+impl Plugin for NodeUnschedulable {
     fn name(&self) -> &'static str {
         "NodeUnschedulable"
     }
 
-    fn filter(&self, pod: &PodInfo, node: Candidate<'_>) -> Result<(), Refusal> {
-        if !node.facts.unschedulable {
-            return Ok(());
-        }
+    fn filter<'a>(&self, cycle: Cycle<'a>) -> Option<Box<dyn Filter<'a> + 'a>> {
         let taint = Taint {
             key: "node.kubernetes.io/unschedulable".into(),
             effect: rules::taints::NO_SCHEDULE.into(),
             ..Default::default()
         };
-        if rules::taints::any_tolerates(pod.tolerations(), &taint) {
-            return Ok(());
+        if rules::taints::any_tolerates(cycle.pod.tolerations(), &taint) {
+            return None;
         }
-        Err(Refusal::unresolvable("node(s) were unschedulable"))
+        stateless(|node| {
+            if !node.facts.unschedulable {
+                return Ok(());
+            }
+            Err(Refusal::unresolvable("node(s) were unschedulable"))
+        })
+    }
+
+    fn helped_by(&self, event: &Event<'_>) -> bool {
+        event.node_changed(|node| &node.unschedulable)
     }
 }
