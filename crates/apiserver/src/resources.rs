@@ -1,28 +1,90 @@
 //! The resources this server serves: rows of the table with the strategy, the hub version and the key prefix of each.
+//! Built-in ones are there from the start; others come and go ([`Resources::install`]), and a request in flight keeps the
+//! one it began with.
 
 use api::hooks::{Strategy, strategy};
 use apimachinery::gvk::{GroupKind, GroupResource};
 use apimachinery::status::Status;
+use parking_lot::RwLock;
+use schema::encode::Body;
 use schema::{ResourceRow, Table, TypeId};
-use std::collections::{HashMap, HashSet};
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Deref;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// What is static for a built-in resource and shared for one that may go.
+pub enum Shared<T: ?Sized + 'static> {
+    Static(&'static T),
+    Owned(Arc<T>),
+}
+
+impl<T: ?Sized> Deref for Shared<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        match self {
+            Shared::Static(t) => t,
+            Shared::Owned(t) => t,
+        }
+    }
+}
+
+impl<T: ?Sized> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Shared::Static(t) => Shared::Static(t),
+            Shared::Owned(t) => Shared::Owned(t.clone()),
+        }
+    }
+}
+
+/// Where the types of a resource are known from.
+pub enum Types {
+    Builtin(&'static Table),
+    /// Compiled from a definition when it is first needed.
+    Custom(Arc<dyn Deref<Target = Table> + Send + Sync>),
+}
+
+impl Deref for Types {
+    type Target = Table;
+    fn deref(&self) -> &Table {
+        match self {
+            Types::Builtin(table) => table,
+            Types::Custom(table) => table,
+        }
+    }
+}
 
 /// A resource in one served version.
 pub struct Served {
-    pub row: &'static ResourceRow,
-    pub table: &'static Table,
+    pub row: Shared<ResourceRow>,
+    pub table: Types,
     /// The type in the served version.
     pub ty: TypeId,
     /// The version on which hooks run and which is stored.
     pub hub_version: String,
     pub hub_ty: TypeId,
-    pub strategy: &'static dyn Strategy,
+    pub strategy: Shared<dyn Strategy>,
     /// Key prefix with a trailing slash; empty for what is not stored.
     pub prefix: Arc<str>,
     pub api_version: String,
     pub hub_api_version: String,
     /// Subresources by name.
-    pub subresources: HashMap<String, &'static ResourceRow>,
+    pub subresources: HashMap<String, Shared<ResourceRow>>,
+    /// What a resource that may go has beside.
+    pub custom: Option<Custom>,
+}
+
+/// A resource that came at run time.
+#[derive(Debug)]
+pub struct Custom {
+    /// Cancelled when the resource goes, or is served anew with another schema: its watches end.
+    pub gone: CancellationToken,
+    /// Whether stored objects may differ from what they would be if they were written now.
+    pub stale_storage: bool,
+    /// For the `Warning` header of every answer.
+    pub warning: Option<String>,
 }
 
 impl std::fmt::Debug for Served {
@@ -33,11 +95,15 @@ impl std::fmt::Debug for Served {
 
 impl Served {
     pub fn group_resource(&self) -> GroupResource {
-        GroupResource::new(self.row.group.as_ref(), self.row.resource.as_ref())
+        GroupResource::new(self.row.group.clone(), self.row.resource.clone())
+    }
+
+    fn name(&self) -> Name {
+        (self.row.group.to_string(), self.row.version.to_string(), self.row.resource.to_string())
     }
 
     pub fn group_kind(&self) -> GroupKind {
-        GroupKind::new(self.row.group.as_ref(), self.row.kind.as_ref())
+        GroupKind::new(self.row.group.clone(), self.row.kind.clone())
     }
 
     pub fn has_status(&self) -> bool {
@@ -59,6 +125,60 @@ impl Served {
 
     pub fn is_hub(&self) -> bool {
         self.api_version == self.hub_api_version
+    }
+
+    /// Whether a stored object is served as its bytes stand.
+    pub fn is_verbatim(&self, stored: &Body) -> bool {
+        match &self.custom {
+            None => self.is_hub(),
+            // Keys are sorted, so that the version comes first.
+            Some(custom) => {
+                let rest = stored.json().strip_prefix(b"{\"apiVersion\":\"");
+                !custom.stale_storage
+                    && rest
+                        .and_then(|r| r.strip_prefix(self.api_version.as_bytes()))
+                        .is_some_and(|r| r.starts_with(b"\""))
+            }
+        }
+    }
+
+    /// A stored object in the hub version.
+    pub(crate) fn read(&self, mut value: Value) -> Value {
+        let Some(custom) = &self.custom else { return value };
+        if !custom.stale_storage && value["apiVersion"] == *self.hub_api_version {
+            return value;
+        }
+        value["apiVersion"] = self.hub_api_version.as_str().into();
+        self.canonical(value)
+    }
+
+    /// Brings an object of the served version to the hub version.
+    pub fn to_hub(&self, value: Value) -> Value {
+        self.convert(&self.api_version, &self.hub_api_version, value)
+    }
+
+    /// Brings an object of the hub version to the served version.
+    pub fn to_served(&self, value: Value) -> Value {
+        let value = self.convert(&self.hub_api_version, &self.api_version, value);
+        if self.custom.is_none() { value } else { self.canonical(value) }
+    }
+
+    fn convert(&self, from: &str, to: &str, value: Value) -> Value {
+        if from == to {
+            return value;
+        }
+        api::hooks::convert(&self.row.group, &self.row.kind, from, to, value)
+    }
+
+    /// A stored custom object as its schema has it now: what was written under another schema is pruned and defaulted.
+    pub(crate) fn canonical(&self, value: Value) -> Value {
+        let ignore = schema::decode::FieldValidation::Ignore;
+        let Ok(decoded) = schema::decode::normalise(&self.table, self.ty, value, ignore) else {
+            return Value::Null;
+        };
+        let mut value = decoded.value;
+        schema::defaults::apply(&self.table, self.ty, &mut value);
+        value
     }
 }
 
@@ -82,8 +202,20 @@ fn stability(version: &str) -> (u8, u32, u32) {
 /// All served resources.
 #[derive(Debug)]
 pub struct Resources {
-    served: HashMap<(String, String, String), Arc<Served>>,
+    served: HashMap<Name, Arc<Served>>,
     group_versions: HashSet<(String, String)>,
+    installed: RwLock<Installed>,
+}
+
+/// Group, version and resource.
+type Name = (String, String, String);
+
+/// What came at run time.
+#[derive(Debug, Default)]
+struct Installed {
+    served: HashMap<Name, Arc<Served>>,
+    /// By who brought them.
+    by_owner: BTreeMap<String, Vec<Arc<Served>>>,
 }
 
 impl Resources {
@@ -121,7 +253,9 @@ impl Resources {
                 .iter()
                 .filter(|r| r.group == row.group && r.version == row.version)
                 .filter_map(|r| match r.split() {
-                    (resource, Some(sub)) if resource == row.resource => Some((sub.to_owned(), r)),
+                    (resource, Some(sub)) if resource == row.resource => {
+                        Some((sub.to_owned(), Shared::Static(r)))
+                    }
                     _ => None,
                 })
                 .collect();
@@ -130,46 +264,75 @@ impl Resources {
             served.insert(
                 (row.group.to_string(), row.version.to_string(), row.resource.to_string()),
                 Arc::new(Served {
-                    row,
-                    table,
+                    row: Shared::Static(row),
+                    table: Types::Builtin(table),
                     ty,
                     hub_version: hub_version.to_owned(),
                     hub_ty,
-                    strategy: strategy(hub_group, &row.kind),
+                    strategy: Shared::Static(strategy(hub_group, &row.kind)),
                     prefix: prefix.into(),
                     api_version,
                     hub_api_version,
                     subresources,
+                    custom: None,
                 }),
             );
         }
-        Resources { served, group_versions }
+        Resources { served, group_versions, installed: RwLock::default() }
     }
 
-    pub fn get(&self, group: &str, version: &str, resource: &str) -> Option<&Arc<Served>> {
-        self.served.get(&(group.to_owned(), version.to_owned(), resource.to_owned()))
+    pub fn get(&self, group: &str, version: &str, resource: &str) -> Option<Arc<Served>> {
+        let name = (group.to_owned(), version.to_owned(), resource.to_owned());
+        self.served.get(&name).cloned().or_else(|| self.installed.read().served.get(&name).cloned())
     }
 
+    /// Whether a group version is one of the built-in ones that are served.
     pub fn serves(&self, group: &str, version: &str) -> bool {
         self.group_versions.contains(&(group.to_owned(), version.to_owned()))
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Served>> {
-        self.served.values()
+    /// All that is served now.
+    pub fn all(&self) -> Vec<Arc<Served>> {
+        self.served.values().cloned().chain(self.installed()).collect()
+    }
+
+    /// What came at run time, in the order of who brought it.
+    pub fn installed(&self) -> Vec<Arc<Served>> {
+        self.installed.read().by_owner.values().flatten().cloned().collect()
+    }
+
+    /// Serves what `owner` brings, in place of what it brought before, whose watches end.
+    pub fn install(&self, owner: &str, resources: Vec<Arc<Served>>) {
+        let before = {
+            let mut installed = self.installed.write();
+            let before = installed.by_owner.remove(owner).unwrap_or_default();
+            for served in &before {
+                installed.served.remove(&served.name());
+            }
+            for served in &resources {
+                installed.served.insert(served.name(), served.clone());
+            }
+            if !resources.is_empty() {
+                installed.by_owner.insert(owner.to_owned(), resources);
+            }
+            before
+        };
+        before.iter().filter_map(|s| s.custom.as_ref()).for_each(|c| c.gone.cancel());
     }
 
     /// Any served version of a group's resource, the most stable first.
-    pub fn preferred(&self, group: &str, resource: &str) -> Option<&Arc<Served>> {
-        self.served
-            .values()
+    pub fn preferred(&self, group: &str, resource: &str) -> Option<Arc<Served>> {
+        self.all()
+            .into_iter()
             .filter(|s| s.row.group == group && s.row.resource == resource)
             .max_by_key(|s| stability(&s.row.version))
     }
 
     /// The served resource of a kind, for owner references.
-    pub fn of_kind(&self, api_version: &str, kind: &str) -> Option<&Arc<Served>> {
-        self.served
-            .values()
-            .find(|s| s.api_version == api_version && s.row.kind == kind && !s.prefix.is_empty())
+    pub fn of_kind(&self, api_version: &str, kind: &str) -> Option<Arc<Served>> {
+        let is =
+            |s: &&Arc<Served>| s.api_version == api_version && s.row.kind == kind && !s.prefix.is_empty();
+        let found = self.served.values().find(is).cloned();
+        found.or_else(|| self.installed.read().served.values().find(is).cloned())
     }
 }

@@ -116,7 +116,7 @@ fn base(resource: &Served) -> String {
 #[tokio::test]
 async fn every_kind_lives_its_life() {
     let house = house();
-    let all: Vec<Arc<Served>> = house.server.registry.resources.iter().cloned().collect();
+    let all: Vec<Arc<Served>> = house.server.registry.resources.all();
     let mut kinds = 0;
     for resource in
         all.iter().filter(|r| !r.prefix.is_empty() && api::hooks::is_schema_only(&r.row.group, &r.row.kind))

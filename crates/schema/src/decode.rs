@@ -50,6 +50,9 @@ pub fn json(
     text: &[u8],
     validation: FieldValidation,
 ) -> Result<Decoded, DecodeError> {
+    if table.checks().is_some() {
+        return crate::custom::canonical(table, id, free_json(text, validation)?, validation);
+    }
     let mut cx = Cx::new(table, validation);
     let ty = Type::Ref(id);
     let mut parser = serde_json::Deserializer::from_slice(text);
@@ -82,6 +85,10 @@ pub fn normalise(
     value: Value,
     validation: FieldValidation,
 ) -> Result<Decoded, DecodeError> {
+    if table.checks().is_some() {
+        let decoded = Decoded { value, strict: Vec::new() };
+        return crate::custom::canonical(table, id, decoded, validation);
+    }
     normalise_type(table, &Type::Ref(id), value, validation)
 }
 
@@ -271,6 +278,8 @@ pub fn missing(table: &Table, field: &Field) -> Option<Value> {
 /// The zero value of a type, as Go writes it.
 pub fn zero(table: &Table, ty: &Type) -> Value {
     match ty {
+        // A free tree has what it was given, and nothing else.
+        Type::Ref(_) if table.checks().is_some() => Value::Object(Default::default()),
         Type::String => Value::String(String::new()),
         Type::Bool => Value::Bool(false),
         Type::Int32 | Type::Int64 | Type::Double | Type::IntOrString => Value::from(0),

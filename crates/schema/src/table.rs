@@ -3,6 +3,7 @@
 //! The built-in table is `api::table()`; each custom resource version has a small table
 //! of its own whose `ObjectMeta` is copied in from the built-in one.
 
+use crate::custom::Check;
 use crate::row::{Presence, ResourceRow, Seq, Type, TypeId, TypeRow};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -19,6 +20,8 @@ pub struct Table {
     /// Group, version, resource (with its subresource) to the index of its row.
     by_resource: HashMap<(String, String, String), usize>,
     derived: Vec<Derived>,
+    /// For custom resources: what their values must be like. Objects of such a table are free trees.
+    checks: Option<Box<Check>>,
 }
 
 /// What the readers would otherwise work out of a type's fields again and again.
@@ -124,7 +127,17 @@ impl Table {
             .map(|(i, r)| ((r.group.to_string(), r.version.to_string(), r.resource.to_string()), i))
             .collect();
         let derived = derive(&types);
-        Table { types, resources, by_name, by_gvk, by_resource, derived }
+        Table { types, resources, by_name, by_gvk, by_resource, derived, checks: None }
+    }
+
+    /// The table of a version of a custom resource.
+    pub(crate) fn custom(types: Vec<TypeRow>, resources: Vec<ResourceRow>, checks: Check) -> Self {
+        Table { checks: Some(Box::new(checks)), ..Table::new(types.into(), resources.into()) }
+    }
+
+    /// What values of a custom resource must be like; none in the built-in table.
+    pub fn checks(&self) -> Option<&Check> {
+        self.checks.as_deref()
     }
 
     /// A table without types, for what needs none.

@@ -16,6 +16,7 @@ mod tree;
 use apimachinery::field::ErrorList;
 use apimachinery::time::Time;
 use serde_json::Value;
+use std::borrow::Cow;
 
 /// Everything a hook may know beside the object.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +41,15 @@ pub struct Column {
 
 /// A field that field selectors may name, and its value in an object (empty when absent).
 pub type SelectableField = (&'static str, fn(&Value) -> String);
+
+/// Where an object has the numbers of its `scale` subresource, as names from the root.
+#[derive(Debug, Clone, Default)]
+pub struct ScalePaths {
+    pub spec_replicas: Vec<String>,
+    pub status_replicas: Vec<String>,
+    /// A label selector as text.
+    pub selector: Option<Vec<String>>,
+}
 
 /// What a kind does beyond its schema.
 pub trait Strategy: Send + Sync {
@@ -79,9 +89,44 @@ pub trait Strategy: Send + Sync {
         Vec::new()
     }
 
+    /// The column definitions of the kind's table; none for Name and Age alone.
+    fn column_definitions(&self) -> Option<Value> {
+        let one = |c: &Column| {
+            serde_json::json!({
+                "name": c.name, "type": c.ty, "format": c.format, "description": c.description,
+                "priority": c.priority,
+            })
+        };
+        let columns = self.columns();
+        (!columns.is_empty()).then(|| columns.iter().map(one).collect())
+    }
+
     /// Selectable fields beside `metadata.name` and `metadata.namespace`.
     fn selectable_fields(&self) -> &'static [SelectableField] {
         &[]
+    }
+
+    /// Whether field selectors may name this field.
+    fn is_selectable(&self, field: &str) -> bool {
+        self.selectable_fields().iter().any(|(name, _)| *name == field)
+    }
+
+    /// The selectable fields of an object.
+    fn selected(&self, object: &Value) -> Vec<(Cow<'static, str>, String)> {
+        self.selectable_fields().iter().map(|(name, read)| (Cow::Borrowed(*name), read(object))).collect()
+    }
+
+    /// Edits an object whose deletion begins: finalizers of the server's own.
+    fn begin_deletion(&self, _object: &mut Value, _context: &Context) {}
+
+    /// Why nothing of this kind may be created now.
+    fn forbids_create(&self) -> Option<&str> {
+        None
+    }
+
+    /// Where the numbers of the `scale` subresource stand; none for `spec.replicas` and its companions.
+    fn scale_paths(&self) -> Option<&ScalePaths> {
+        None
     }
 
     /// The grace period a deletion of this object gets, in seconds; `None` deletes at once (all but pods).

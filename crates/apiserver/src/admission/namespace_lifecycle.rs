@@ -19,7 +19,7 @@ pub(super) struct NamespaceLifecycle {
 
 impl NamespaceLifecycle {
     pub(super) fn new(store: Arc<dyn Store>, resources: &Resources) -> Option<Self> {
-        Some(NamespaceLifecycle { store, namespaces: resources.get("", "v1", "namespaces")?.clone() })
+        Some(NamespaceLifecycle { store, namespaces: resources.get("", "v1", "namespaces")? })
     }
 
     fn check(&self, a: &Attributes<'_>) -> Result<(), Status> {

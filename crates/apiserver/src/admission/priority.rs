@@ -15,10 +15,7 @@ pub(super) struct Priority {
 
 impl Priority {
     pub(super) fn new(store: Arc<dyn Store>, resources: &Resources) -> Option<Self> {
-        Some(Priority {
-            store,
-            classes: resources.get("scheduling.k8s.io", "v1", "priorityclasses")?.clone(),
-        })
+        Some(Priority { store, classes: resources.get("scheduling.k8s.io", "v1", "priorityclasses")? })
     }
 
     fn class(&self, name: &str) -> Result<Option<Value>, Status> {

@@ -17,7 +17,7 @@ pub(super) struct ServiceAccount {
 
 impl ServiceAccount {
     pub(super) fn new(store: Arc<dyn Store>, resources: &Resources) -> Option<Self> {
-        Some(ServiceAccount { store, accounts: resources.get("", "v1", "serviceaccounts")?.clone() })
+        Some(ServiceAccount { store, accounts: resources.get("", "v1", "serviceaccounts")? })
     }
 
     fn forbidden(a: &Attributes<'_>, why: impl std::fmt::Display) -> Status {

@@ -312,7 +312,7 @@ impl ServiceAccountTokens {
     /// An object that a token rests on, which must exist.
     fn rest(&self, known: &mut Known, resource: &str, namespace: &str, name: &str) -> Result<Value, String> {
         let served = self.registry.resources.get("", "v1", resource).ok_or("unknown resource")?;
-        let stored = self.registry.get(served, namespace, name).map_err(|status| status.message)?;
+        let stored = self.registry.get(&served, namespace, name).map_err(|status| status.message)?;
         known.rests_on.push((served.key(namespace, name), stored.revision));
         Ok(stored.value)
     }
@@ -320,7 +320,7 @@ impl ServiceAccountTokens {
     /// Writes the day on which the token was used to its secret, once a day, behind the request's back.
     fn note_use(&self, secret: &Secret) {
         let today = self.registry.clock.now().to_string().get(..10).unwrap_or_default().to_owned();
-        let served = self.registry.resources.get("", "v1", "secrets").cloned();
+        let served = self.registry.resources.get("", "v1", "secrets");
         let (Some(served), Ok(runtime)) = (served, tokio::runtime::Handle::try_current()) else { return };
         if secret.metadata.labels.get(LAST_USED) == Some(&today) {
             return;

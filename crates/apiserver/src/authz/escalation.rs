@@ -105,7 +105,7 @@ impl Escalation {
         let scope = if resource == "roles" { a.namespace } else { "" };
         let entry = self.store.pending(&served.key(scope, &role.name));
         let entry = entry.ok_or_else(|| served.not_found(&role.name))?;
-        let granted = rules(&crate::registry::decode(served, &entry)?.value);
+        let granted = rules(&crate::registry::decode(&served, &entry)?.value);
         let (own, errors) = self.rbac.rules_for(a.user, a.namespace);
         confirm(a.user, &own, &errors, &granted)
             .map_err(|why| Status::forbidden(&a.resource.group_resource(), object::name(binding), why))

@@ -288,7 +288,7 @@ async fn ensure(
     wanted: Value,
 ) -> Result<(), Status> {
     let served: Arc<Served> =
-        registry.resources.preferred(group, resource).cloned().ok_or_else(Status::path_not_found)?;
+        registry.resources.preferred(group, resource).ok_or_else(Status::path_not_found)?;
     let (namespace, name) = (object::namespace(&wanted).to_owned(), object::name(&wanted).to_owned());
     let context = WriteContext {
         user,

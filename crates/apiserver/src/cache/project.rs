@@ -3,6 +3,7 @@
 use crate::resources::Served;
 use schema::encode::Body;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::Entry;
@@ -12,7 +13,7 @@ use store::Entry;
 pub struct Projected {
     pub labels: BTreeMap<String, String>,
     /// In the order of the kind's selectable fields.
-    pub fields: Vec<(&'static str, String)>,
+    pub fields: Vec<(Cow<'static, str>, String)>,
 }
 
 /// The projection of an entry, made on first use and kept beside it.
@@ -27,12 +28,7 @@ pub fn projected(resource: &Served, entry: &Entry) -> Arc<Projected> {
                 .flatten()
                 .map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned()))
                 .collect(),
-            fields: resource
-                .strategy
-                .selectable_fields()
-                .iter()
-                .map(|(name, read)| (*name, read(&value)))
-                .collect(),
+            fields: resource.strategy.selected(&value),
         }
     })
 }

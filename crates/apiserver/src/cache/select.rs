@@ -34,7 +34,7 @@ impl Selection {
         for term in fields.requirements() {
             let known = matches!(term.field.as_str(), "metadata.name")
                 || term.field == "metadata.namespace" && resource.row.namespaced
-                || resource.strategy.selectable_fields().iter().any(|(name, _)| *name == term.field);
+                || resource.strategy.is_selectable(&term.field);
             if !known {
                 return Err(Status::bad_request(format!(
                     "Unable to find \"{}, Resource={}\" that match label selector {label_selector:?}, field selector {field_selector:?}: field label not supported: {}",
@@ -87,7 +87,7 @@ impl Selection {
         let field = |wanted: &str| match wanted {
             "metadata.name" => name,
             "metadata.namespace" => namespace,
-            other => projected.fields.iter().find(|(n, _)| *n == other).map_or("", |(_, v)| v),
+            other => projected.fields.iter().find(|(n, _)| *n == other).map_or("", |(_, v)| v.as_str()),
         };
         self.labels.matches(&projected.labels) && self.fields.matches(field)
     }

@@ -90,7 +90,7 @@ impl Follow {
 impl Source for StoreSource {
     fn open(&self, query: Query) -> BoxStream<'static, Result<Vec<Feed>>> {
         let r = &query.resource;
-        let Some(resource) = self.resources.get(&r.group, &r.version, &r.resource).cloned() else {
+        let Some(resource) = self.resources.get(&r.group, &r.version, &r.resource) else {
             let message = format!("the server does not serve {r}");
             return stream::once(async move { Err(Error::Request(message)) }).boxed();
         };

@@ -25,7 +25,7 @@ impl Server {
     pub(crate) async fn resource(self: &Arc<Self>, call: Call) -> Result<Answer, Status> {
         let info = &call.info;
         let resources = &self.registry.resources;
-        let Some(resource) = resources.get(&info.group, &info.version, &info.resource).cloned() else {
+        let Some(resource) = resources.get(&info.group, &info.version, &info.resource) else {
             return Err(Status::path_not_found());
         };
         if resource.row.namespaced
@@ -49,7 +49,7 @@ impl Server {
         if resource.prefix.is_empty() {
             return self.room(&resource, call).await;
         }
-        let row = resource.subresources.get(&info.subresource).copied().unwrap_or(resource.row);
+        let row = resource.subresources.get(&info.subresource).unwrap_or(&resource.row);
         let verb = if call.parts.method == Method::HEAD { "get" } else { info.verb.as_str() };
         if !row.allows(verb) {
             return Err(Status::method_not_supported(

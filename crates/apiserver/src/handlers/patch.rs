@@ -91,7 +91,7 @@ impl Patch {
                 Ok(value)
             }
             Patch::Strategic(patch) => {
-                strategic(resource.table, resource.ty, current.clone(), patch.clone()).map_err(fail)
+                strategic(&resource.table, resource.ty, current.clone(), patch.clone()).map_err(fail)
             }
         }
     }

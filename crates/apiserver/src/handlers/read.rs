@@ -57,10 +57,9 @@ impl Server {
             revision: listed.revision,
             continue_token: &listed.continue_token,
             remaining_item_count: listed.remaining,
-            sorted: false,
+            sorted: resource.custom.is_some(),
         };
         if form == Form::Object {
-            let direct = resource.api_version == resource.hub_api_version;
             let size: usize = listed.entries.iter().map(|e| e.value.len() + 48).sum();
             let mut out = BytesMut::with_capacity(size + 256);
             head.write_head(&mut out);
@@ -69,7 +68,7 @@ impl Server {
                     out.extend_from_slice(b",");
                 }
                 let stored = Body::from_stored(entry.value.clone()).map_err(Status::internal_error)?;
-                if direct {
+                if resource.is_verbatim(&stored) {
                     stored.write(&mut out, None, entry.mod_revision.0);
                 } else {
                     out.extend_from_slice(&self.bytes(resource, &stored, None, entry.mod_revision.0));

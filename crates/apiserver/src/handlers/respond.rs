@@ -86,15 +86,16 @@ const AGE: Column = Column {
 
 /// The column definitions of a resource's table.
 pub(super) fn columns(resource: &Served) -> Value {
-    let own = resource.strategy.columns();
-    let all: &[Column] = if own.is_empty() { &[NAME, AGE] } else { own };
+    if let Some(own) = resource.strategy.column_definitions() {
+        return own;
+    }
     let one = |c: &Column| json!({"name": c.name, "type": c.ty, "format": c.format, "description": c.description, "priority": c.priority});
-    all.iter().map(one).collect()
+    [NAME, AGE].iter().map(one).collect()
 }
 
 /// One row: its cells, and as much of the object as is wanted. `object` is in the hub version.
 pub(super) fn row(resource: &Served, object: &Value, include: Include, now: Time) -> Value {
-    let cells = if resource.strategy.columns().is_empty() {
+    let cells = if resource.strategy.column_definitions().is_none() {
         vec![object["metadata"]["name"].clone(), object["metadata"]["creationTimestamp"].clone()]
     } else {
         resource.strategy.cells(object, now)
@@ -141,20 +142,13 @@ impl Server {
         revision: u64,
     ) -> bytes::Bytes {
         let meta = TypeMeta::new(&resource.row.kind, &resource.api_version);
-        if resource.is_hub() {
+        if resource.is_verbatim(stored) {
             return stored.splice(Some(&meta), revision);
         }
         let hub = match value {
             Some(value) => value.clone(),
             None => stored.value(Some(&meta), revision).unwrap_or_default(),
         };
-        let served = api::hooks::convert(
-            &resource.row.group,
-            &resource.row.kind,
-            &resource.hub_api_version,
-            &resource.api_version,
-            hub,
-        );
-        schema::encode::json(resource.table, resource.ty, &served).into()
+        schema::encode::json(&resource.table, resource.ty, &resource.to_served(hub)).into()
     }
 }

@@ -237,7 +237,7 @@ impl Watcher {
         if self.form == Form::Object
             && let Ok(stored) = Body::from_stored(entry.value.clone())
         {
-            if self.resource.api_version == self.resource.hub_api_version {
+            if self.resource.is_verbatim(&stored) {
                 let mut out = BytesMut::with_capacity(entry.value.len() + 192);
                 head(&mut out, kind);
                 stored.write(&mut out, Some(&type_meta(&self.resource)), revision);

@@ -50,7 +50,7 @@ fn undecodable(resource: &Served, error: &DecodeError) -> Status {
 
 /// Decodes a body of any accepted media type as a type of the table.
 fn decode_as(
-    table: &'static schema::Table,
+    table: &schema::Table,
     ty: schema::TypeId,
     media: &str,
     bytes: &Bytes,
@@ -88,13 +88,13 @@ pub(crate) fn decode_object(
     bytes: &Bytes,
 ) -> Result<(Value, Vec<String>), Status> {
     let validation = field_validation(call)?;
-    let decoded = decode_as(resource.table, resource.ty, &media(call), bytes, validation)?;
+    let decoded = decode_as(&resource.table, resource.ty, &media(call), bytes, validation)?;
     let Decoded { mut value, strict } = decoded.map_err(|e| undecodable(resource, &e))?;
     if validation == FieldValidation::Strict && !strict.is_empty() {
         return Err(undecodable(resource, &DecodeError(decode::strict_message(&strict))));
     }
     check_type(resource, &mut value)?;
-    Ok((to_hub(resource, value), strict))
+    Ok((resource.to_hub(value), strict))
 }
 
 /// Absent type metadata is taken from the address; other metadata is refused.
@@ -118,32 +118,6 @@ fn check_type(resource: &Served, value: &mut Value) -> Result<(), Status> {
     value["apiVersion"] = resource.api_version.as_str().into();
     value["kind"] = resource.row.kind.as_ref().into();
     Ok(())
-}
-
-pub(crate) fn to_hub(resource: &Served, value: Value) -> Value {
-    if resource.api_version == resource.hub_api_version {
-        return value;
-    }
-    api::hooks::convert(
-        &resource.row.group,
-        &resource.row.kind,
-        &resource.api_version,
-        &resource.hub_api_version,
-        value,
-    )
-}
-
-fn to_served(resource: &Served, value: Value) -> Value {
-    if resource.api_version == resource.hub_api_version {
-        return value;
-    }
-    api::hooks::convert(
-        &resource.row.group,
-        &resource.row.kind,
-        &resource.hub_api_version,
-        &resource.api_version,
-        value,
-    )
 }
 
 impl Server {
@@ -210,7 +184,7 @@ impl Server {
         let strict = std::sync::Mutex::new(Vec::new());
         let change = |current: Option<&Value>| {
             let result = (|| {
-                let served = current.map(|c| to_served(resource, c.clone()));
+                let served = current.map(|c| resource.to_served(c.clone()));
                 let patched = patch.apply(
                     resource,
                     served.as_ref(),
@@ -218,7 +192,7 @@ impl Server {
                     context.subresource,
                     self.registry.now(),
                 )?;
-                let decoded = decode::normalise(resource.table, resource.ty, patched, validation)
+                let decoded = decode::normalise(&resource.table, resource.ty, patched, validation)
                     .map_err(|e| undecodable(resource, &e))?;
                 if validation == FieldValidation::Strict && !decoded.strict.is_empty() {
                     return Err(undecodable(resource, &DecodeError(decode::strict_message(&decoded.strict))));
@@ -228,7 +202,7 @@ impl Server {
                 }
                 let mut value = decoded.value;
                 check_type(resource, &mut value)?;
-                Ok(to_hub(resource, value))
+                Ok(resource.to_hub(value))
             })();
             Box::pin(std::future::ready(result)) as futures::future::BoxFuture<'_, _>
         };

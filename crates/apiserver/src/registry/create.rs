@@ -54,7 +54,9 @@ impl Registry {
             // Status is the business of the status subresource; what the strategy needs there, it sets.
             map.remove("status");
         }
-        schema::gates::drop_disabled(resource.table, resource.hub_ty, &mut value, None, &|g| (self.gates)(g));
+        schema::gates::drop_disabled(&resource.table, resource.hub_ty, &mut value, None, &|g| {
+            (self.gates)(g)
+        });
         let hooks = context.hook_context(now);
         resource.strategy.prepare_for_create(&mut value, &hooks);
 

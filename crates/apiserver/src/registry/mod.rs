@@ -94,19 +94,19 @@ impl Registry {
 
     /// The stored form of a tree in the hub version.
     fn encode(&self, resource: &Served, value: &Value) -> Body {
-        Body::encode(resource.table, resource.hub_ty, value)
+        Body::encode(&resource.table, resource.hub_ty, value)
     }
 
     /// Table defaults, then the kind's own.
     pub fn default(&self, resource: &Served, value: &mut Value) {
-        schema::defaults::apply(resource.table, resource.hub_ty, value);
+        schema::defaults::apply(&resource.table, resource.hub_ty, value);
         resource.strategy.default(value);
     }
 
     /// Brings a tree that came out of a patch or a webhook into canonical form, with defaults.
     pub fn normalise(&self, resource: &Served, value: Value) -> Result<Value, Status> {
         let decoded = schema::decode::normalise(
-            resource.table,
+            &resource.table,
             resource.hub_ty,
             value,
             schema::decode::FieldValidation::Ignore,
@@ -170,7 +170,7 @@ pub fn decode(resource: &Served, entry: &Entry) -> Result<Stored, Status> {
     let value = body
         .value(Some(&TypeMeta::new(&resource.row.kind, &resource.hub_api_version)), revision)
         .map_err(|e| Status::internal_error(format!("the stored object {} is damaged: {e}", entry.name)))?;
-    Ok(Stored { value, body, revision })
+    Ok(Stored { value: resource.read(value), body, revision })
 }
 
 /// A failed store as an answer.

@@ -72,7 +72,7 @@ impl Registry {
             let mut value = current.value.clone();
             edit(&mut value)?;
             let value = schema::decode::normalise(
-                resource.table,
+                &resource.table,
                 resource.hub_ty,
                 value,
                 schema::decode::FieldValidation::Ignore,
@@ -173,7 +173,7 @@ impl Registry {
         let mut value = self.normalise(resource, value)?;
         keep_system_fields(&mut value, old);
         self.separate_status(context, &mut value, old);
-        schema::gates::drop_disabled(resource.table, resource.hub_ty, &mut value, Some(old), &|g| {
+        schema::gates::drop_disabled(&resource.table, resource.hub_ty, &mut value, Some(old), &|g| {
             (self.gates)(g)
         });
         let hooks = context.hook_context(self.now());

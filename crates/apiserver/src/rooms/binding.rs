@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// Assigns the pod named in the address (or in the body) to the node in the body.
 pub(crate) async fn create(server: &Server, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
     let binding = handlers::read_kind(&call, "", "v1", "Binding").await?;
-    let pods = server.registry.resources.get("", "v1", "pods").cloned().ok_or_else(Status::path_not_found)?;
+    let pods = server.registry.resources.get("", "v1", "pods").ok_or_else(Status::path_not_found)?;
     let pod_resource = GroupResource::new("", "pods");
     let name =
         if call.info.name.is_empty() { object::name(&binding).to_owned() } else { call.info.name.clone() };

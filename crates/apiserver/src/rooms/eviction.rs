@@ -43,7 +43,7 @@ pub(crate) async fn create(server: &Server, pods: &Arc<Served>, call: Call) -> R
 
 /// Takes one disruption from the pod's budget, or refuses.
 async fn spend_budget(server: &Server, call: &Call, pod: &Value) -> Result<(), Status> {
-    let Some(budgets) = server.registry.resources.get("policy", "v1", "poddisruptionbudgets").cloned() else {
+    let Some(budgets) = server.registry.resources.get("policy", "v1", "poddisruptionbudgets") else {
         return Ok(());
     };
     let selection = Selection::parse(&budgets, &call.info.namespace, "", "")?;

@@ -134,8 +134,7 @@ fn container(pod: &Value, call: &Call) -> Result<String, Status> {
 }
 
 fn node_backend(server: &Server, node: &str) -> Result<Backend, Status> {
-    let nodes =
-        server.registry.resources.get("", "v1", "nodes").cloned().ok_or_else(Status::path_not_found)?;
+    let nodes = server.registry.resources.get("", "v1", "nodes").ok_or_else(Status::path_not_found)?;
     let value = server.registry.get(&nodes, "", node)?.value;
     let addresses = value["status"]["addresses"].as_array().cloned().unwrap_or_default();
     let of = |kind: &str| addresses.iter().find(|a| a["type"] == kind).and_then(|a| a["address"].as_str());
@@ -291,12 +290,8 @@ fn service_backend(
     });
     let none = || Status::service_unavailable(format!("no endpoints available for service \"{name}\""));
     let port_name = chosen.ok_or_else(none)?["name"].as_str().unwrap_or_default().to_owned();
-    let slices = server
-        .registry
-        .resources
-        .get("discovery.k8s.io", "v1", "endpointslices")
-        .cloned()
-        .ok_or_else(none)?;
+    let slices =
+        server.registry.resources.get("discovery.k8s.io", "v1", "endpointslices").ok_or_else(none)?;
     let snapshot = server.registry.store.snapshot(&slices.prefix);
     for entry in snapshot.range(&format!("{}/", call.info.namespace), "") {
         let slice = crate::registry::decode(&slices, entry)?.value;

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 pub(crate) async fn create(server: &Server, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
-    let row = resource.row;
+    let row = &resource.row;
     let mut review = crate::handlers::read_kind(&call, &row.group, &row.version, &row.kind).await?;
     review["kind"] = row.kind.as_ref().into();
     review["apiVersion"] = resource.api_version.as_str().into();
@@ -56,7 +56,7 @@ pub(crate) async fn create(server: &Server, resource: &Arc<Served>, call: Call) 
         }
     };
     review["status"] = status;
-    Ok(body::json(StatusCode::CREATED, schema::encode::json(resource.table, resource.ty, &review)))
+    Ok(body::json(StatusCode::CREATED, schema::encode::json(&resource.table, resource.ty, &review)))
 }
 
 fn user_info(user: &User) -> Value {

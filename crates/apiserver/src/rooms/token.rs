@@ -148,7 +148,7 @@ fn bind(
     let get = |resource: &str, name: &str| {
         let served = server.registry.resources.get("", "v1", resource).ok_or_else(Status::path_not_found)?;
         let scope = if resource == "nodes" { "" } else { namespace };
-        server.registry.get(served, scope, name).map(|stored| stored.value)
+        server.registry.get(&served, scope, name).map(|stored| stored.value)
     };
     let found = get(resource, &reference.name)?;
     if resource == "pods" && found["spec"]["serviceAccountName"] != account {
