@@ -188,7 +188,7 @@ pub(crate) async fn start(
         metrics,
         shutdown: shutdown.clone(),
     });
-    bootstrap::run(
+    let written = bootstrap::run(
         &registry,
         &bootstrap::Config {
             service_ip: first_service_ip(&flags.service_cidr)?,
@@ -202,7 +202,7 @@ pub(crate) async fn start(
     )
     .await
     .map_err(|status| anyhow::anyhow!("writing what every cluster has: {status}"))?;
-    rbac.synced().await;
+    rbac.synced(&written).await;
     node.synced().await;
     bootstrapped.done();
 

@@ -3,7 +3,9 @@
 
 use super::rules::allows;
 use super::{Attributes, Authorizer, Decision};
+use crate::bootstrap::Revisions;
 use crate::user::User;
+use api::Kind as _;
 use api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
 use client::informer::Change;
 use client::{Cached, Informer, Informers, Projection};
@@ -224,12 +226,16 @@ impl Rbac {
         rbac
     }
 
-    /// Waits until all roles and bindings are known.
-    pub async fn synced(&self) {
-        self.roles.synced().await;
-        self.cluster_roles.synced().await;
-        self.bindings.synced().await;
-        self.cluster_bindings.synced().await;
+    /// Waits until all roles and bindings are known, those that were written at the start included.
+    pub async fn synced(&self, written: &Revisions) {
+        async fn reached<P: Projection>(informer: &Informer<P>, written: &Revisions) {
+            let revision = written.of(P::Kind::GROUP, P::Kind::RESOURCE);
+            informer.reached(revision.max(1)).await;
+        }
+        reached(&self.roles, written).await;
+        reached(&self.cluster_roles, written).await;
+        reached(&self.bindings, written).await;
+        reached(&self.cluster_bindings, written).await;
     }
 
     /// All rules a user has in a namespace (empty: those that hold everywhere), and the roles that are granted but

@@ -13,6 +13,7 @@ use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use policy::{Binding, Role, Rule};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -263,30 +264,49 @@ fn dns(dns: &Dns) -> Vec<(&'static str, &'static str, Value)> {
     ]
 }
 
+/// The newest revision of what stands here, by resource: who has reached it knows all of it.
+#[derive(Debug, Default)]
+pub struct Revisions(HashMap<(&'static str, &'static str), u64>);
+
+impl Revisions {
+    /// That of a resource; zero when there is nothing of it.
+    pub fn of(&self, group: &str, resource: &str) -> u64 {
+        let found = self.0.iter().find(|((g, r), _)| *g == group && *r == resource);
+        found.map_or(0, |(_, revision)| *revision)
+    }
+}
+
 /// Writes everything; together, so that a few syncs of the store serve all.
-pub async fn run(registry: &Registry, config: &Config) -> Result<(), Status> {
+pub async fn run(registry: &Registry, config: &Config) -> Result<Revisions, Status> {
     let user = User::new("system:apiserver", &[MASTERS]);
     let all = objects(config);
     // Namespaces first: what is in them comes after.
     let (first, rest): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|(_, resource, _)| *resource == "namespaces");
+    let mut revisions = Revisions::default();
     for part in [first, rest] {
-        let writes =
-            part.into_iter().map(|(group, resource, value)| ensure(registry, &user, group, resource, value));
+        let user = &user;
+        let writes = part.into_iter().map(|(group, resource, value)| async move {
+            let revision = ensure(registry, user, group, resource, value).await?;
+            Ok::<_, Status>(((group, resource), revision))
+        });
         for result in futures::future::join_all(writes).await {
-            result?;
+            let (of, revision) = result?;
+            let newest = revisions.0.entry(of).or_default();
+            *newest = revision.max(*newest);
         }
     }
-    Ok(())
+    Ok(revisions)
 }
 
+/// Writes one object unless it is there as it should be; its revision.
 async fn ensure(
     registry: &Registry,
     user: &User,
     group: &str,
     resource: &str,
     wanted: Value,
-) -> Result<(), Status> {
+) -> Result<u64, Status> {
     let served: Arc<Served> =
         registry.resources.preferred(group, resource).ok_or_else(Status::path_not_found)?;
     let (namespace, name) = (object::namespace(&wanted).to_owned(), object::name(&wanted).to_owned());
@@ -302,8 +322,11 @@ async fn ensure(
         Err(status) if status.is_not_found() => {
             let value = registry.normalise(&served, wanted)?;
             match registry.create(&context, value).await {
-                Ok(_) => Ok(()),
-                Err(status) if status.is_already_exists() => Ok(()),
+                Ok((stored, _)) => Ok(stored.revision),
+                // Another server of this cluster was faster.
+                Err(status) if status.is_already_exists() => {
+                    registry.get(&served, &namespace, &name).map(|stored| stored.revision)
+                }
                 Err(status) => Err(status),
             }
         }
@@ -311,13 +334,16 @@ async fn ensure(
         Ok(current) => {
             let reconciled = reconcile(current.value.clone(), &wanted, resource);
             if reconciled == current.value {
-                return Ok(());
+                return Ok(current.revision);
             }
             let change = move |_: Option<&Value>| {
                 let value = reconciled.clone();
                 Box::pin(std::future::ready(Ok(value))) as BoxFuture<'_, _>
             };
-            registry.update(&context, &name, UpdateOptions::default(), &change).await.map(|_| ())
+            registry
+                .update(&context, &name, UpdateOptions::default(), &change)
+                .await
+                .map(|u| u.stored.revision)
         }
     }
 }
