@@ -43,6 +43,8 @@ enum Command {
         #[arg(long)]
         remove_data: bool,
     },
+    /// Thousands of hollow nodes against any API server.
+    Simulator(Box<crate::simulator::Simulator>),
     /// Print the version.
     Version,
 }
@@ -150,6 +152,14 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
             component::logs::init(&component::logs::Options { verbosity: 0, ..Default::default() })
                 .map_err(anyhow::Error::msg)?;
             crate::reset::run(&Places::of(&find.data_dir, root_dir.as_deref())?, remove_data)
+        }
+        Command::Simulator(flags) => {
+            component::logs::init(&component::logs::Options {
+                verbosity: cli.verbosity,
+                ..Default::default()
+            })
+            .map_err(anyhow::Error::msg)?;
+            crate::simulator::run(*flags)
         }
         Command::Version => {
             println!("tiphys {}", crate::server::VERSION);

@@ -8,6 +8,7 @@ mod places;
 mod reset;
 mod server;
 mod services;
+mod simulator;
 
 use clap::Parser as _;
 
