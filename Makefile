@@ -1,6 +1,6 @@
 # `make up` and `make test` are all that a fresh Debian 12 machine with Rust needs (as root).
 SHELL := /bin/bash
-.PHONY: up down test lint unit deps
+.PHONY: up down test bench lint unit deps
 
 # A cluster of one node on this machine, with an application on it.
 up: deps
@@ -11,6 +11,10 @@ down:
 
 # Everything: format, lints, licences, every test.
 test: deps lint unit
+
+# Every figure, on a fresh cluster of its own.
+bench: deps
+	scripts/bench
 
 deps:
 	scripts/deps
