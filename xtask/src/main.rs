@@ -1,14 +1,17 @@
 //! Code generation, tidy, and what CI runs.
 
-mod cri;
+mod proto;
 
 use anyhow::{Context, Result, bail};
+
+const USAGE: &str = "usage: cargo xtask codegen-cri <api.proto> | codegen-etcd";
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     match args.next().as_deref() {
-        Some("codegen-cri") => cri::generate(args.next().context("usage: codegen-cri <api.proto>")?.as_ref()),
+        Some("codegen-cri") => proto::cri(args.next().context(USAGE)?.as_ref()),
+        Some("codegen-etcd") => proto::etcd(),
         Some(other) => bail!("unknown task {other:?}"),
-        None => bail!("usage: cargo xtask codegen-cri <api.proto>"),
+        None => bail!(USAGE),
     }
 }

@@ -3,7 +3,7 @@
 //! The way of a request is in [`server`]. Where to look:
 //! - who: [`authn`]; may they: [`authz`]; what the cluster adds or refuses: [`admission`];
 //! - verbs: [`handlers`]; the exceptions of some resources: [`rooms`]; what is no resource: [`documents`];
-//! - writes: [`registry`]; lists, watches and feeds: [`cache`];
+//! - writes: [`registry`]; lists, watches and feeds: [`cache`]; objects at rest: [`storage`];
 //! - connections: [`serve`]; clients of the same process: [`inprocess`]; what a new cluster has: [`bootstrap`].
 
 pub mod admission;
@@ -22,4 +22,5 @@ pub mod resources;
 pub mod rooms;
 pub mod serve;
 pub mod server;
+pub mod storage;
 pub mod user;

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use imbl::OrdMap;
 
 use crate::model::{Entry, Event, Key, LeaseId, Revision, Write};
+use crate::transform::TransformError;
 use crate::view::BucketStats;
 use crate::watch::Watch;
 
@@ -53,6 +54,20 @@ pub enum Error {
     Uncertain {
         /// Why.
         cause: Arc<str>,
+    },
+    /// The store's servers cannot be reached, or have no majority.
+    #[error("the store is unavailable: {cause}")]
+    Unavailable {
+        /// What they, or the network, said.
+        cause: Arc<str>,
+    },
+    /// A value cannot be brought into the form it has at rest.
+    #[error("{key}: {source}")]
+    Transform {
+        /// The key.
+        key: Key,
+        /// Why.
+        source: TransformError,
     },
     /// A write is larger than the store takes.
     #[error("{key}: {size} bytes are more than the store's limit of {limit}")]
@@ -180,8 +195,14 @@ pub trait Store: Send + Sync + 'static {
     /// The committed entry of a key.
     fn get(&self, key: &Key) -> Option<Arc<Entry>>;
 
-    /// The newest logged entry of a key, durable or not: the state a compare-and-write is checked against.
+    /// The entry of a key, no older than the newest committed by anyone when the call was made.
+    async fn consistent_get(&self, key: &Key) -> Result<Option<Arc<Entry>>>;
+
+    /// The newest logged entry of a key that this process knows, durable or not.
     fn pending(&self, key: &Key) -> Option<Arc<Entry>>;
+
+    /// The newest logged entry of a key, whoever wrote it: the state a compare-and-write is checked against.
+    async fn newest(&self, key: &Key) -> Result<Option<Arc<Entry>>>;
 
     /// Writes one key. Returns, once durable and visible, the event that watchers see.
     async fn commit(&self, write: Write) -> Result<Arc<Event>>;

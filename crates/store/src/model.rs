@@ -70,6 +70,8 @@ pub struct Entry {
     pub lease: Option<LeaseId>,
     /// When the entry expires by its own TTL, in milliseconds since the Unix epoch.
     pub expires_ms: Option<u64>,
+    /// Whether the bytes at rest are of an older form than a write would give them: an unchanged object is written then.
+    pub stale: bool,
     /// Where a reader keeps what it extracts from `value`, so that there is one copy.
     pub projection: OnceLock<Projection>,
 }

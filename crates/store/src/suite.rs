@@ -135,6 +135,11 @@ async fn create_get_delete(store: Subject) {
     assert_eq!((text(&entry.value), entry.version), ("1", 1));
     assert_eq!(entry.create_revision, event.revision);
     assert_eq!(store.revision(), event.revision);
+    for read in [store.consistent_get(&pod("a")).await, store.newest(&pod("a")).await] {
+        assert!(Arc::ptr_eq(&read.unwrap().unwrap(), &entry), "what is read from elsewhere is the same copy");
+    }
+    let consistent = store.consistent_snapshot(PODS).await.unwrap();
+    assert!(Arc::ptr_eq(consistent.get("default/a").unwrap(), &entry));
     let gone = store.commit(Write::delete(pod("a"), Expect::Revision(event.revision))).await.unwrap();
     assert!(gone.revision > event.revision);
     assert!(Arc::ptr_eq(&gone.entry, &entry));
@@ -201,6 +206,7 @@ async fn reads_pages_of_one_snapshot(store: Subject) {
 }
 
 async fn separates_buckets(store: Subject) {
+    let start = store.revision();
     let node = Key::new(NODES, "n");
     put(&store, "a", "1").await;
     store.commit(Write::put(node.clone(), "n", Expect::Absent)).await.unwrap();
@@ -212,7 +218,7 @@ async fn separates_buckets(store: Subject) {
         revision,
         "a snapshot has the store's revision, not the bucket's"
     );
-    let mut watch = store.watch(NODES, Revision(0)).unwrap();
+    let mut watch = store.watch(NODES, start).unwrap();
     put(&store, "b", "1").await;
     store.commit(Write::delete(node, Expect::Any)).await.unwrap();
     assert_eq!(tell(&take(&mut watch, 2).await), "+n=n -n=n");
@@ -279,7 +285,7 @@ async fn watches_across_deletes(store: Subject) {
 async fn watch_of_an_unborn_bucket(store: Subject) {
     put(&store, "a", "1").await;
     let prefix = "/registry/example.com/widgets/";
-    let mut watch = store.watch(prefix, Revision(0)).unwrap();
+    let mut watch = store.watch(prefix, store.revision()).unwrap();
     let write = Write::put(Key::new(prefix, "default/w"), "w", Expect::Absent);
     let (events, written) = tokio::join!(take(&mut watch, 1), store.commit(write));
     assert!(Arc::ptr_eq(&events[0], &written.unwrap()), "watchers share the event");

@@ -136,6 +136,15 @@ impl Ring {
         freed
     }
 
+    /// Drops everything, also for those who had seen all of it: something between is missing.
+    fn break_off(&mut self, revision: Revision, gone: &mut Vec<Arc<Event>>) -> usize {
+        // One more than there were events: every position handed out lies before the front now.
+        self.first += self.events.len() as u64 + 1;
+        self.horizon = revision;
+        gone.extend(self.events.drain(..));
+        std::mem::take(&mut self.bytes)
+    }
+
     fn trim_to(&mut self, revision: Revision, gone: &mut Vec<Arc<Event>>) -> usize {
         let mut freed = 0;
         while self.events.front().is_some_and(|front| front.revision <= revision) {
@@ -210,23 +219,7 @@ pub(crate) struct View {
 impl View {
     /// A view that begins as `image`.
     pub(crate) fn new(image: Image, history: History, now_ms: u64) -> Self {
-        let mut state = State { revision: image.revision, compacted: image.compacted, ..State::default() };
-        state.marks.extend(image.marks);
-        let mut gone = Vec::new();
-        for BucketImage { prefix, map, events, horizon } in image.buckets {
-            let mut ring = Ring { horizon, ..Ring::default() };
-            for event in events {
-                state.history_bytes += ring.push(event);
-            }
-            while ring.events.len() > history.events {
-                state.history_bytes -= ring.pop(&mut gone);
-            }
-            let bytes = map.values().map(size).sum();
-            let bucket =
-                Arc::new(Bucket { prefix: prefix.clone(), ring: RwLock::new(ring), notify: Notify::new() });
-            state.shelves.insert(prefix, Shelf { map, bytes, bucket });
-        }
-        state.keep_within(&history, now_ms, &mut gone);
+        let state = State::of(image, &history, now_ms);
         Self {
             visible: AtomicU64::new(state.revision.0),
             state: RwLock::new(state),
@@ -234,6 +227,13 @@ impl View {
             advanced: Notify::new(),
             history,
         }
+    }
+
+    /// Takes the image that a view made empty begins with. Nobody has looked at it yet.
+    pub(crate) fn begin(&self, image: Image, now_ms: u64) {
+        let revision = image.revision;
+        *self.state.write() = State::of(image, &self.history, now_ms);
+        self.visible.store(revision.0, Ordering::Release);
     }
 
     /// The newest revision of which everything is visible, events included.
@@ -377,6 +377,42 @@ impl View {
         drop((old, gone));
     }
 
+    /// Goes on from another state after changes that nobody saw: every watch ends with `Compacted`.
+    pub(crate) fn replace(&self, revision: Revision, buckets: &HashMap<Arc<str>, Map>) {
+        let (mut gone, mut old, mut woken) = (Vec::new(), Vec::new(), Vec::new());
+        {
+            let mut state = self.state.write();
+            state.revision = revision;
+            state.compacted = state.compacted.max(revision);
+            for prefix in buckets.keys() {
+                state.shelf(prefix);
+            }
+            for (prefix, shelf) in &mut state.shelves {
+                let map = buckets.get(prefix).cloned().unwrap_or_default();
+                shelf.bytes = map.values().map(size).sum();
+                old.push(std::mem::replace(&mut shelf.map, map));
+                shelf.bucket.ring.write().break_off(revision, &mut gone);
+                woken.push(shelf.bucket.clone());
+            }
+            state.history_bytes = 0;
+        }
+        self.visible.fetch_max(revision.0, Ordering::AcqRel);
+        for bucket in woken {
+            bucket.notify.notify_waiters();
+        }
+        self.advanced.notify_waiters();
+        drop((old, gone));
+    }
+
+    /// The event of a key at a revision, while the history has it.
+    pub(crate) fn event_at(&self, prefix: &str, name: &str, revision: Revision) -> Option<Arc<Event>> {
+        let bucket = self.bucket(prefix);
+        let ring = bucket.ring.read();
+        let from = ring.position_after(Revision(revision.0 - 1)).ok()? - ring.first;
+        let mut events = ring.events.range(from as usize..).take_while(|event| event.revision == revision);
+        events.find(|event| &*event.entry.name == name).cloned()
+    }
+
     /// Forgets the history up to `revision`.
     pub(crate) fn compact(&self, revision: Revision) {
         let mut gone = Vec::new();
@@ -445,6 +481,27 @@ impl View {
 }
 
 impl State {
+    fn of(image: Image, history: &History, now_ms: u64) -> Self {
+        let mut state = State { revision: image.revision, compacted: image.compacted, ..State::default() };
+        state.marks.extend(image.marks);
+        let mut gone = Vec::new();
+        for BucketImage { prefix, map, events, horizon } in image.buckets {
+            let mut ring = Ring { horizon, ..Ring::default() };
+            for event in events {
+                state.history_bytes += ring.push(event);
+            }
+            while ring.events.len() > history.events {
+                state.history_bytes -= ring.pop(&mut gone);
+            }
+            let bytes = map.values().map(size).sum();
+            let bucket =
+                Arc::new(Bucket { prefix: prefix.clone(), ring: RwLock::new(ring), notify: Notify::new() });
+            state.shelves.insert(prefix, Shelf { map, bytes, bucket });
+        }
+        state.keep_within(history, now_ms, &mut gone);
+        state
+    }
+
     fn shelf(&mut self, prefix: &Arc<str>) -> &mut Shelf {
         let horizon = self.compacted;
         self.shelves.entry(prefix.clone()).or_insert_with(|| Shelf {

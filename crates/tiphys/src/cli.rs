@@ -5,6 +5,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(Debug, Parser)]
 #[command(name = "tiphys", about = "Kubernetes, whole, in one binary", version = crate::server::VERSION)]
@@ -86,6 +87,37 @@ pub(crate) enum StoreEngine {
     Etcd,
 }
 
+/// Where objects are kept; upstream's names where upstream has one.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StoreFlags {
+    #[arg(long, value_enum, default_value = "embedded")]
+    pub store: StoreEngine,
+    /// List of etcd servers to connect with (scheme://ip:port), comma separated.
+    #[arg(long, value_delimiter = ',')]
+    pub etcd_servers: Vec<String>,
+    /// SSL Certificate Authority file used to secure etcd communication.
+    #[arg(long)]
+    pub etcd_cafile: Option<PathBuf>,
+    /// SSL certification file used to secure etcd communication.
+    #[arg(long)]
+    pub etcd_certfile: Option<PathBuf>,
+    /// SSL key file used to secure etcd communication.
+    #[arg(long)]
+    pub etcd_keyfile: Option<PathBuf>,
+    /// The prefix to prepend to all resource paths in etcd.
+    #[arg(long, default_value = "/registry")]
+    pub etcd_prefix: String,
+    /// The interval of compaction requests. If 0, the compaction request from apiserver is disabled.
+    #[arg(long, default_value = "5m", value_parser = duration)]
+    pub etcd_compaction_interval: Duration,
+}
+
+/// A duration as upstream's flags take it: `90s`, `5m0s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: apimachinery::time::Duration = text.parse().map_err(|error| format!("{error}"))?;
+    parsed.to_std().ok_or_else(|| format!("{text:?} is negative"))
+}
+
 /// The contract that scripts and checks rely on.
 #[derive(Debug, Args)]
 pub(crate) struct Server {
@@ -123,8 +155,8 @@ pub(crate) struct Server {
     /// Where each node's DNS server listens, behind --cluster-dns.
     #[arg(long, default_value_t = 10053)]
     pub dns_port: u16,
-    #[arg(long, value_enum, default_value = "embedded")]
-    pub store: StoreEngine,
+    #[command(flatten)]
+    pub storage: StoreFlags,
     /// A CRI runtime's socket, unix://…; the embedded runtime when absent.
     #[arg(long)]
     pub container_runtime_endpoint: Option<String>,

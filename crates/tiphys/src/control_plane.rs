@@ -66,13 +66,16 @@ fn health(store: &Arc<dyn Store>, metrics: &component::metrics::Registry) -> (He
     let bootstrapped = Latch::default();
     for checks in [&healthz, &livez, &readyz] {
         checks.add("ping", || Ok(()));
-        let store = store.clone();
-        checks.add("etcd", move || match store.health() {
-            store::Health::Ok => Ok(()),
+        let kept = store.clone();
+        checks.add("etcd", move || match kept.health() {
+            // A full disk takes deletes still: it is no reason to start again.
+            store::Health::Ok | store::Health::NoSpace => Ok(()),
             other => Err(format!("{other:?}")),
         });
         checks.add_latch("poststarthook/rbac/bootstrap-roles", &bootstrapped);
     }
+    let probe = crate::store::Probe::new(store.clone());
+    readyz.add("etcd-readiness", move || probe.check());
     (Health { healthz, livez, readyz }, bootstrapped)
 }
 
@@ -104,11 +107,8 @@ pub(crate) async fn start(
     listener: TcpListener,
     shutdown: &CancellationToken,
 ) -> Result<ControlPlane> {
-    let directory = flags.data_dir.join("store");
-    let opened =
-        tokio::task::spawn_blocking(move || store::embedded::Embedded::open(directory, Default::default()));
-    let store: Arc<dyn Store> = opened.await?.context("opening the store")?;
     let resources = Arc::new(Resources::new(api::table(), &[]));
+    let store = crate::store::open(&flags.storage, &flags.data_dir.join("store"), &resources).await?;
     let metrics = Arc::new(component::metrics::Registry::new());
     component::process::register(&metrics);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());

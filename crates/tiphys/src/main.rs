@@ -9,6 +9,7 @@ mod reset;
 mod server;
 mod services;
 mod simulator;
+mod store;
 
 use clap::Parser as _;
 

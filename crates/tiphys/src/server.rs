@@ -1,6 +1,6 @@
 //! `tiphys server`: control plane and node in one process.
 
-use crate::cli::{Server as Flags, StoreEngine};
+use crate::cli::Server as Flags;
 use crate::control_plane::{self, ControlPlane};
 use crate::node::{self, Identity};
 use crate::places::Places;
@@ -33,9 +33,6 @@ pub(crate) fn run(flags: Flags) -> Result<()> {
 }
 
 async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
-    if flags.store == StoreEngine::Etcd {
-        bail!("--store etcd is not built yet: the embedded store is the only engine of this version");
-    }
     if flags.manifests.is_some() {
         bail!("--manifests has no effect in this version: nothing reads it yet");
     }

@@ -4,6 +4,7 @@
 //! validation, generation, separation of spec and status). A strategy adds the rest. Defaulting and preparing edit the
 //! tree, so that nothing unknown is lost on the way; validation reads structs. All of it is pure.
 
+mod apiextensions_stored;
 mod apps;
 mod batch;
 mod core;
@@ -186,7 +187,7 @@ pub type Conversion = fn(Value) -> Value;
 type ConversionRow = (&'static str, &'static str, &'static str, &'static str, Conversion);
 
 /// The conversions of each group's folder.
-const CONVERSIONS: &[&[ConversionRow]] = &[core::CONVERSIONS];
+const CONVERSIONS: &[&[ConversionRow]] = &[apiextensions_stored::CONVERSIONS, core::CONVERSIONS];
 
 /// Whether objects of a kind can be brought from one version to another.
 pub fn converts(group: &str, kind: &str, from: &str, to: &str) -> bool {

@@ -22,13 +22,17 @@ impl Server {
             list::wait_for(&*self.registry.store, asked).await?;
         }
         let (namespace, name) = (&call.info.namespace, &call.info.name);
+        // Without a revision the newest is meant, whoever wrote it; zero is content with what is here.
+        let entry = match version {
+            "" => self.registry.latest(resource, namespace, name).await?,
+            _ => self.registry.entry(resource, namespace, name)?,
+        };
         if form == Form::Object {
             // Bytes in, bytes out.
-            let entry = self.registry.entry(resource, namespace, name)?;
             let stored = Body::from_stored(entry.value.clone()).map_err(Status::internal_error)?;
             return Ok(body::json(StatusCode::OK, self.bytes(resource, &stored, None, entry.mod_revision.0)));
         }
-        let stored = self.registry.get(resource, namespace, name)?;
+        let stored = registry::decode(resource, &entry)?;
         Ok(self.object(resource, &stored, StatusCode::OK, form))
     }
 

@@ -102,7 +102,7 @@ impl Registry {
                     if revision > 0 {
                         object::set_meta(&mut value, "resourceVersion", revision.to_string());
                     }
-                    return Ok(Stored { value, body, revision });
+                    return Ok(Stored { value, body, revision, stale: false });
                 }
                 Err(Some(status)) => return Err(status),
                 Err(None) => match &generate_name {

@@ -77,7 +77,7 @@ impl Registry {
     ) -> Result<Option<DeleteOutcome>, Status> {
         let resource = context.resource;
         let key = resource.key(context.namespace, name);
-        let Some(current) = self.newest(resource, &key)? else { return Err(resource.not_found(name)) };
+        let Some(current) = self.newest(resource, &key).await? else { return Err(resource.not_found(name)) };
         preconditions(context, name, options, &current)?;
         self.check(context, Operation::Delete, name, None, Some(&current.value)).await?;
 
@@ -140,14 +140,19 @@ impl Registry {
         }
         let body = self.encode(resource, &value);
         if context.dry_run || body.json() == current.body.json() {
-            return Ok(Some(DeleteOutcome::Pending(Stored { value, body, revision: current.revision })));
+            return Ok(Some(DeleteOutcome::Pending(Stored {
+                value,
+                body,
+                revision: current.revision,
+                stale: false,
+            })));
         }
         let write = Write::put(key, body.stored().clone(), Expect::Revision(Revision(current.revision)));
         match self.store.commit(write).await {
             Ok(event) => {
                 let revision = event.revision.0;
                 object::set_meta(&mut value, "resourceVersion", revision.to_string());
-                Ok(Some(DeleteOutcome::Pending(Stored { value, body, revision })))
+                Ok(Some(DeleteOutcome::Pending(Stored { value, body, revision, stale: false })))
             }
             Err(store::Error::Conflict { .. }) => Ok(None),
             Err(error) => Err(store_error(error)),

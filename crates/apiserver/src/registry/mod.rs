@@ -69,6 +69,8 @@ pub struct Stored {
     pub value: Value,
     pub body: Body,
     pub revision: u64,
+    /// Whether a write would change its form at rest, though not the object.
+    pub stale: bool,
 }
 
 impl Registry {
@@ -87,9 +89,16 @@ impl Registry {
         self.store.get(&resource.key(namespace, name)).ok_or_else(|| resource.not_found(name))
     }
 
+    /// The entry of an object, no older than what anyone had committed when this was called.
+    pub async fn latest(&self, resource: &Served, namespace: &str, name: &str) -> Result<Arc<Entry>, Status> {
+        let found = self.store.consistent_get(&resource.key(namespace, name)).await.map_err(store_error)?;
+        found.ok_or_else(|| resource.not_found(name))
+    }
+
     /// The newest logged object, which a write is checked against.
-    fn newest(&self, resource: &Served, key: &Key) -> Result<Option<Stored>, Status> {
-        self.store.pending(key).map(|entry| decode(resource, &entry)).transpose()
+    async fn newest(&self, resource: &Served, key: &Key) -> Result<Option<Stored>, Status> {
+        let newest = self.store.newest(key).await.map_err(store_error)?;
+        newest.map(|entry| decode(resource, &entry)).transpose()
     }
 
     /// The stored form of a tree in the hub version.
@@ -170,7 +179,7 @@ pub fn decode(resource: &Served, entry: &Entry) -> Result<Stored, Status> {
     let value = body
         .value(Some(&TypeMeta::new(&resource.row.kind, &resource.hub_api_version)), revision)
         .map_err(|e| Status::internal_error(format!("the stored object {} is damaged: {e}", entry.name)))?;
-    Ok(Stored { value: resource.read(value), body, revision })
+    Ok(Stored { value: resource.read(value), body, revision, stale: entry.stale })
 }
 
 /// A failed store as an answer.
@@ -181,9 +190,10 @@ pub(crate) fn store_error(error: store::Error) -> Status {
         }
         store::Error::Future { asked, current } => Status::too_large_resource_version(asked.0, current.0, 1),
         store::Error::TooLarge { .. } => Status::request_entity_too_large(error),
-        store::Error::NoSpace | store::Error::ReadOnly { .. } | store::Error::Closed => {
-            Status::service_unavailable(error.to_string())
-        }
+        store::Error::NoSpace
+        | store::Error::ReadOnly { .. }
+        | store::Error::Unavailable { .. }
+        | store::Error::Closed => Status::service_unavailable(error.to_string()),
         other => Status::internal_error(other),
     }
 }

@@ -68,7 +68,7 @@ impl Registry {
         let resource = context.resource;
         let key = resource.key(context.namespace, name);
         loop {
-            let current = self.newest(resource, &key)?.ok_or_else(|| resource.not_found(name))?;
+            let current = self.newest(resource, &key).await?.ok_or_else(|| resource.not_found(name))?;
             let mut value = current.value.clone();
             edit(&mut value)?;
             let value = schema::decode::normalise(
@@ -79,8 +79,8 @@ impl Registry {
             );
             let mut value = value.map_err(Status::internal_error)?.value;
             let body = self.encode(resource, &value);
-            if context.dry_run || body.json() == current.body.json() {
-                return Ok(Stored { value, body, revision: current.revision });
+            if context.dry_run || body.json() == current.body.json() && !current.stale {
+                return Ok(Stored { value, body, revision: current.revision, stale: false });
             }
             let write = Write::put(
                 key.clone(),
@@ -91,7 +91,7 @@ impl Registry {
                 Ok(event) => {
                     let revision = event.revision.0;
                     object::set_meta(&mut value, "resourceVersion", revision.to_string());
-                    return Ok(Stored { value, body, revision });
+                    return Ok(Stored { value, body, revision, stale: false });
                 }
                 Err(store::Error::Conflict { .. }) => {}
                 Err(error) => return Err(store_error(error)),
@@ -108,7 +108,7 @@ impl Registry {
     ) -> Result<Attempt, Status> {
         let resource = context.resource;
         let key = resource.key(context.namespace, name);
-        let Some(current) = self.newest(resource, &key)? else {
+        let Some(current) = self.newest(resource, &key).await? else {
             if !options.create {
                 return Err(resource.not_found(name));
             }
@@ -206,16 +206,17 @@ impl Registry {
                 }
             }
             let body = self.encode(resource, &value);
-            let stored = Stored { value, body, revision: current.revision };
+            let stored = Stored { value, body, revision: current.revision, stale: false };
             return Ok(Attempt::Done(Updated { stored, created: false, warnings }));
         }
         let body = self.encode(resource, &value);
-        if body.json() == current.body.json() {
-            let stored = Stored { value, body: current.body.clone(), revision: current.revision };
+        if body.json() == current.body.json() && !current.stale {
+            let stored =
+                Stored { value, body: current.body.clone(), revision: current.revision, stale: false };
             return Ok(Attempt::Done(Updated { stored, created: false, warnings }));
         }
         if context.dry_run {
-            let stored = Stored { value, body, revision: current.revision };
+            let stored = Stored { value, body, revision: current.revision, stale: false };
             return Ok(Attempt::Done(Updated { stored, created: false, warnings }));
         }
         let mut write =
@@ -228,7 +229,7 @@ impl Registry {
                 let revision = event.revision.0;
                 object::set_meta(&mut value, "resourceVersion", revision.to_string());
                 Ok(Attempt::Done(Updated {
-                    stored: Stored { value, body, revision },
+                    stored: Stored { value, body, revision, stale: false },
                     created: false,
                     warnings,
                 }))

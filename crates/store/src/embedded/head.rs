@@ -346,6 +346,7 @@ pub(super) fn successor(
         version: previous.map_or(1, |previous| previous.version + 1),
         lease: None,
         expires_ms: None,
+        stale: false,
         projection: OnceLock::new(),
     }
 }

@@ -334,8 +334,16 @@ impl Store for Embedded {
         self.core.view.get(&key.prefix, &key.name)
     }
 
+    async fn consistent_get(&self, key: &Key) -> Result<Option<Arc<Entry>>> {
+        Ok(self.get(key))
+    }
+
     fn pending(&self, key: &Key) -> Option<Arc<Entry>> {
         self.core.head.lock().get(key).cloned()
+    }
+
+    async fn newest(&self, key: &Key) -> Result<Option<Arc<Entry>>> {
+        Ok(self.pending(key))
     }
 
     async fn commit(&self, write: Write) -> Result<Arc<Event>> {

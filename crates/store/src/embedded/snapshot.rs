@@ -243,6 +243,7 @@ impl Loader {
                     version,
                     lease,
                     expires_ms,
+                    stale: false,
                     projection: OnceLock::new(),
                 });
                 if live {

@@ -1,0 +1,256 @@
+//! Writes: one transaction that compares and writes, tried until its outcome is known.
+//!
+//! An attempt without an answer may have been carried out, or may still be. It is repeated with the same comparison:
+//! of the two at most one succeeds, and when the comparison fails because our own bytes are there already, the first
+//! has.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tonic::Status;
+
+use super::connect::{self, led};
+use super::core::{Core, PATIENCE, revision};
+use super::error;
+use super::generated::compare::{CompareResult, CompareTarget, TargetUnion};
+use super::generated::{
+    Compare, DeleteRangeRequest, KeyValue, PutRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse,
+    request_op, response_op,
+};
+use super::lease::Leases;
+use crate::contract::{Error, Result};
+use crate::model::{Entry, Event, EventKind, Expect, Key, LeaseId, Life, Op, Revision, Write};
+
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long an acknowledged write waits for the watch to show it, before the watch is begun anew.
+const SHOWN: Duration = Duration::from_secs(1);
+/// What etcd takes by default, and what upstream's API server lets through.
+const LIMIT: usize = 3 << 19;
+
+/// A write with its bytes at rest.
+struct Prepared<'a> {
+    write: &'a Write,
+    key: Bytes,
+    kept: Bytes,
+    lease: Option<LeaseId>,
+}
+
+/// What a transaction came to.
+enum Outcome {
+    At(Revision),
+    /// The comparison failed; what is at the keys instead.
+    Refused(Vec<Option<KeyValue>>),
+}
+
+/// Carries out `writes` at one revision, or none of them.
+pub(super) async fn commit(core: &Core, leases: &Leases, writes: &[Write]) -> Result<Vec<Arc<Event>>> {
+    if core.closed.is_cancelled() {
+        return Err(Error::Closed);
+    }
+    let mut prepared = Vec::with_capacity(writes.len());
+    for write in writes {
+        prepared.push(prepare(core, leases, write).await?);
+    }
+    let txn = transaction(&prepared);
+    let deadline = Instant::now() + PATIENCE;
+    let mut uncertain = false;
+    loop {
+        match attempt(core, txn.clone()).await {
+            Ok(answer) => match outcome(answer) {
+                Outcome::At(revision) => return Ok(shown(core, &prepared, revision).await),
+                Outcome::Refused(current) => {
+                    let known = if uncertain { ours(&prepared, &current) } else { None };
+                    return match known {
+                        Some(revision) => Ok(shown(core, &prepared, revision).await),
+                        None => Err(conflict(core, &prepared, current)),
+                    };
+                }
+            },
+            Err(status) if error::is_members(&status) && !core.closed.is_cancelled() => {
+                uncertain |= !error::is_without_effect(&status);
+                if Instant::now() >= deadline {
+                    return Err(if uncertain {
+                        Error::Uncertain { cause: format!("etcd: {}", status.message()).into() }
+                    } else {
+                        error::general(&status)
+                    });
+                }
+                tracing::debug!(%status, "a write is tried again");
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(status) => return Err(refusal(core, leases, &prepared, &status)),
+        }
+    }
+}
+
+async fn prepare<'a>(core: &Core, leases: &Leases, write: &'a Write) -> Result<Prepared<'a>> {
+    let key = core.keys.key(&write.key);
+    let Op::Put { value, life } = &write.op else {
+        return Ok(Prepared { write, key, kept: Bytes::new(), lease: None });
+    };
+    let lease = match life {
+        Life::Forever => None,
+        Life::Lease(lease) => Some(*lease),
+        Life::Ttl(ttl) => Some(leases.lasting(core, *ttl).await?),
+    };
+    let saved = core.transform.save(&write.key, value);
+    let kept = saved.map_err(|source| Error::Transform { key: write.key.clone(), source })?;
+    Ok(Prepared { write, key, kept, lease })
+}
+
+fn transaction(prepared: &[Prepared<'_>]) -> TxnRequest {
+    let compare = |prepared: &Prepared<'_>| {
+        let (result, target_union, target) = match (prepared.write.expect, &prepared.write.op) {
+            (Expect::Any, Op::Put { .. }) => return None,
+            (Expect::Any, Op::Delete) => {
+                (CompareResult::Greater, TargetUnion::ModRevision(0), CompareTarget::Mod)
+            }
+            (Expect::Absent, _) => (CompareResult::Equal, TargetUnion::ModRevision(0), CompareTarget::Mod),
+            (Expect::Revision(at), _) => {
+                (CompareResult::Equal, TargetUnion::ModRevision(at.0 as i64), CompareTarget::Mod)
+            }
+        };
+        Some(Compare {
+            result: result.into(),
+            target: target.into(),
+            key: prepared.key.clone(),
+            target_union: Some(target_union),
+        })
+    };
+    let operation = |prepared: &Prepared<'_>| {
+        let key = prepared.key.clone();
+        let request = match &prepared.write.op {
+            Op::Put { .. } => request_op::Request::RequestPut(PutRequest {
+                key,
+                value: prepared.kept.clone(),
+                lease: prepared.lease.map_or(0, |lease| lease.0 as i64),
+                prev_kv: false,
+            }),
+            Op::Delete => {
+                request_op::Request::RequestDeleteRange(DeleteRangeRequest { key, ..Default::default() })
+            }
+        };
+        RequestOp { request: Some(request) }
+    };
+    let look = |prepared: &Prepared<'_>| RequestOp {
+        request: Some(request_op::Request::RequestRange(RangeRequest {
+            key: prepared.key.clone(),
+            ..Default::default()
+        })),
+    };
+    TxnRequest {
+        compare: prepared.iter().filter_map(compare).collect(),
+        success: prepared.iter().map(operation).collect(),
+        failure: prepared.iter().map(look).collect(),
+    }
+}
+
+pub(super) async fn attempt(core: &Core, txn: TxnRequest) -> Result<TxnResponse, Status> {
+    core.cluster
+        .attempt(|channel| async move { connect::kv(channel).txn(led(txn)).await })
+        .await
+        .map(tonic::Response::into_inner)
+}
+
+fn outcome(answer: TxnResponse) -> Outcome {
+    if answer.succeeded {
+        return Outcome::At(revision(answer.header.map_or(0, |header| header.revision)));
+    }
+    let current = answer.responses.into_iter().map(|op| match op.response {
+        Some(response_op::Response::ResponseRange(range)) => range.kvs.into_iter().next(),
+        _ => None,
+    });
+    Outcome::Refused(current.collect())
+}
+
+/// The revision at which all keys are as this write leaves them, if they are.
+fn ours(prepared: &[Prepared<'_>], current: &[Option<KeyValue>]) -> Option<Revision> {
+    let mut at = None;
+    for (prepared, kv) in prepared.iter().zip(current) {
+        match (&prepared.write.op, kv) {
+            (Op::Put { .. }, Some(kv)) if kv.value == prepared.kept => {
+                at = at.max(Some(revision(kv.mod_revision)));
+            }
+            // Who deleted a key cannot be told.
+            _ => return None,
+        }
+    }
+    at
+}
+
+fn conflict(core: &Core, prepared: &[Prepared<'_>], current: Vec<Option<KeyValue>>) -> Error {
+    let mut found = prepared.iter().zip(current);
+    let failed = found.find(|(prepared, kv)| {
+        let now = kv.as_ref().map(|kv| revision(kv.mod_revision));
+        match (prepared.write.expect, &prepared.write.op) {
+            (Expect::Any, Op::Put { .. }) => false,
+            (Expect::Any, Op::Delete) => now.is_none(),
+            (Expect::Absent, _) => now.is_some(),
+            (Expect::Revision(at), _) => now != Some(at),
+        }
+    });
+    let Some((prepared, kv)) = failed else {
+        return Error::Uncertain { cause: "etcd refused a comparison that holds".into() };
+    };
+    let key = prepared.write.key.clone();
+    let known = core.view.get(&key.prefix, &key.name);
+    Error::Conflict { current: kv.map(|kv| core.entry(&key, kv, known.as_ref())), key }
+}
+
+fn refusal(core: &Core, leases: &Leases, prepared: &[Prepared<'_>], status: &Status) -> Error {
+    let first = prepared.first().map(|prepared| prepared.write.key.clone());
+    if error::is_lease_not_found(status)
+        && let Some(lease) = prepared.iter().find_map(|prepared| prepared.lease)
+    {
+        leases.forget(lease);
+        return Error::LeaseNotFound(lease);
+    }
+    if error::is_too_large(status)
+        && let Some(key) = first
+    {
+        let size = prepared.iter().map(|prepared| prepared.kept.len()).sum();
+        return Error::TooLarge { key, size, limit: LIMIT };
+    }
+    if error::is_no_space(status) {
+        core.full.store(true, Ordering::Release);
+    }
+    error::general(status)
+}
+
+/// The events as watchers see them. A write is acknowledged also when the watch does not show it in time.
+async fn shown(core: &Core, prepared: &[Prepared<'_>], at: Revision) -> Vec<Arc<Event>> {
+    core.full.store(false, Ordering::Release);
+    for _ in 0..2 {
+        if let Ok(Ok(())) = tokio::time::timeout(SHOWN, core.view.wait_for(at)).await {
+            break;
+        }
+        core.restart.notify_one();
+    }
+    prepared.iter().map(|prepared| event(core, prepared, at)).collect()
+}
+
+fn event(core: &Core, prepared: &Prepared<'_>, at: Revision) -> Arc<Event> {
+    let key: &Key = &prepared.write.key;
+    if let Some(event) = core.view.event_at(&key.prefix, &key.name, at) {
+        return event;
+    }
+    let previous = core.view.get(&key.prefix, &key.name).filter(|entry| entry.mod_revision < at);
+    let (kind, value) = match &prepared.write.op {
+        Op::Put { value, .. } => (EventKind::Put, value.clone()),
+        Op::Delete => (EventKind::Delete, previous.as_ref().map_or_else(Bytes::new, |p| p.value.clone())),
+    };
+    let entry = Arc::new(Entry {
+        name: key.name.clone(),
+        value,
+        create_revision: previous.as_ref().map_or(at, |previous| previous.create_revision),
+        mod_revision: at,
+        version: previous.as_ref().map_or(1, |previous| previous.version + 1),
+        lease: prepared.lease,
+        expires_ms: None,
+        stale: false,
+        projection: Default::default(),
+    });
+    Arc::new(Event { revision: at, kind, prefix: key.prefix.clone(), entry, previous })
+}

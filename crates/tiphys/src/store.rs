@@ -1,0 +1,118 @@
+//! Which store a control plane has, and whether it takes writes.
+
+use crate::cli::{StoreEngine, StoreFlags};
+use anyhow::{Context as _, Result, bail};
+use apiserver::resources::Resources;
+use apiserver::storage::{UpstreamForm, prefixes};
+use parking_lot::Mutex;
+use pki::tls::{Slot, Trust};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use store::etcd::{self, Etcd};
+use store::{Health, Store, Transform};
+
+/// Opens the store that the flags name. `directory` is the embedded engine's.
+pub(crate) async fn open(
+    flags: &StoreFlags,
+    directory: &Path,
+    resources: &Resources,
+) -> Result<Arc<dyn Store>> {
+    match flags.store {
+        StoreEngine::Embedded => {
+            if !flags.etcd_servers.is_empty() {
+                bail!("--etcd-servers goes with --store etcd");
+            }
+            let directory = directory.to_owned();
+            let opened = tokio::task::spawn_blocking(move || {
+                store::embedded::Embedded::open(directory, Default::default())
+            });
+            Ok(opened.await?.context("opening the store")?)
+        }
+        StoreEngine::Etcd => {
+            let options = etcd_options(flags, resources)?;
+            Ok(Etcd::open(options).await.context("opening the store in etcd")?)
+        }
+    }
+}
+
+/// How the etcd of the flags is reached, and what objects look like there.
+fn etcd_options(flags: &StoreFlags, resources: &Resources) -> Result<etcd::Options> {
+    if flags.etcd_servers.is_empty() {
+        bail!("--etcd-servers must be specified");
+    }
+    let transform: Arc<dyn Transform> = Arc::new(UpstreamForm::new(resources));
+    Ok(etcd::Options {
+        servers: flags.etcd_servers.clone(),
+        tls: tls(flags)?,
+        prefix: flags.etcd_prefix.clone(),
+        split: etcd::split_by(prefixes(resources)),
+        transform,
+        compaction: flags.etcd_compaction_interval,
+        ..Default::default()
+    })
+}
+
+fn tls(flags: &StoreFlags) -> Result<Option<Arc<rustls::ClientConfig>>> {
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("reading {}", path.display()));
+    let slot = match (&flags.etcd_certfile, &flags.etcd_keyfile) {
+        (Some(chain), Some(key)) => Some(Slot::of_pem(&read(chain)?, &read(key)?)?),
+        (None, None) => None,
+        _ => bail!("--etcd-certfile and --etcd-keyfile go together"),
+    };
+    let trust = match &flags.etcd_cafile {
+        Some(path) => Trust::pem(&read(path)?)?,
+        None if flags.etcd_servers.iter().any(|url| url.starts_with("https://")) => Trust::system()?,
+        None => return Ok(None),
+    };
+    Ok(Some(Arc::new(pki::tls::client_config(&trust, slot, &[b"h2"])?)))
+}
+
+/// How long a store may take to answer a probe.
+const PROBE: Duration = Duration::from_secs(2);
+/// How long an answer holds.
+const FRESH: Duration = Duration::from_millis(500);
+
+/// Whether the store takes writes, found out by real ones while somebody asks, and only then.
+pub(crate) struct Probe {
+    store: Arc<dyn Store>,
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    /// When the probe under way began.
+    begun: Option<Instant>,
+    ended: Instant,
+    last: Result<(), String>,
+}
+
+impl Probe {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        let state = State { begun: None, ended: Instant::now(), last: Ok(()) };
+        Probe { store, state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// The last answer; one that is overdue is a failure. A new probe begins when the last one is old.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match self.store.health() {
+            Health::Ok => {}
+            other => return Err(format!("{other:?}")),
+        }
+        let mut state = self.state.lock();
+        if let Some(long) = state.begun.map(|begun| begun.elapsed()) {
+            if long > PROBE {
+                return Err(format!("the store has not answered a write for {} s", long.as_secs()));
+            }
+            return state.last.clone();
+        }
+        if state.ended.elapsed() > FRESH || state.last.is_err() {
+            state.begun = Some(Instant::now());
+            let (store, shared) = (self.store.clone(), self.state.clone());
+            tokio::spawn(async move {
+                let last = store.probe().await.map_err(|error| error.to_string());
+                *shared.lock() = State { begun: None, ended: Instant::now(), last };
+            });
+        }
+        state.last.clone()
+    }
+}

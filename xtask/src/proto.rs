@@ -1,0 +1,53 @@
+//! Code from .proto files, without protoc. The output is committed and builds never generate; comments of the
+//! definitions are left out.
+
+use anyhow::{Context, Result};
+use std::path::Path;
+
+/// `codegen-cri <api.proto>`: `crates/cri/src/generated/v1.rs` from the public CRI v1 definition (cri-api v0.36).
+pub(crate) fn cri(proto: &Path) -> Result<()> {
+    generate(proto, "runtime.v1.rs", "crates/cri/src/generated/v1.rs", Sides::Both)
+}
+
+/// `codegen-etcd`: `crates/store/src/etcd/generated.rs` from the definition beside it.
+pub(crate) fn etcd() -> Result<()> {
+    let proto = root().join("crates/store/proto/etcd.proto");
+    generate(&proto, "etcdserverpb.rs", "crates/store/src/etcd/generated.rs", Sides::Client)
+}
+
+/// Which half of each service is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sides {
+    Both,
+    Client,
+}
+
+fn root() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Compiles `proto`, whose package becomes a file called `package`, into the file `into` of the repository.
+fn generate(proto: &Path, package: &str, into: &str, sides: Sides) -> Result<()> {
+    let dir = proto.parent().context("the path of the .proto has no directory")?;
+    let set = protox::compile([proto], [dir]).context("compiling the definition")?;
+    let into = root().join(into);
+    let out = into.parent().context("the output has no directory")?;
+    std::fs::create_dir_all(out)?;
+    tonic_prost_build::configure()
+        .out_dir(out)
+        .build_server(sides == Sides::Both)
+        .bytes(if sides == Sides::Client { "." } else { ".none" })
+        .disable_comments(["."])
+        .emit_rerun_if_changed(false)
+        .compile_fds(set)
+        .context("generating")?;
+    let made = out.join(package);
+    let text = std::fs::read_to_string(&made)?;
+    std::fs::remove_file(&made)?;
+    let text: String = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("///"))
+        .flat_map(|line| [line.trim_end(), "\n"])
+        .collect();
+    std::fs::write(&into, text).with_context(|| format!("writing {}", into.display()))
+}
