@@ -59,7 +59,7 @@ impl Client {
 
     /// Objects of a resource that is known by name only.
     pub fn resource(&self, resource: Resource, namespace: Option<&str>) -> Dynamic {
-        Dynamic { client: self.clone(), resource, namespace: namespace.map(Into::into) }
+        Dynamic { client: self.clone(), resource, namespace: namespace.map(Into::into), accept: JSON }
     }
 
     /// Sends a request and returns the response, whose body may stream; an error status becomes [`Error::Api`].
@@ -92,8 +92,7 @@ impl Client {
         body: Bytes,
     ) -> Result<T> {
         let answer = self.raw(method, path, query, content_type, body).await?;
-        serde_json::from_slice(&answer)
-            .map_err(|source| Error::Decode { what: format!("the answer to {path}"), source })
+        decode(path, &answer)
     }
 
     /// Sends a request and returns the bytes of the answer.
@@ -105,16 +104,32 @@ impl Client {
         content_type: &str,
         body: Bytes,
     ) -> Result<Bytes> {
-        let mut builder = Request::builder()
-            .method(method)
-            .uri(uri(path, query))
-            .header(http::header::ACCEPT, "application/json");
+        self.raw_as(JSON, method, path, query, content_type, body).await
+    }
+
+    /// As [`Client::raw`], with the answer in a form that the caller accepts.
+    pub async fn raw_as(
+        &self,
+        accept: &str,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+        content_type: &str,
+        body: Bytes,
+    ) -> Result<Bytes> {
+        let mut builder =
+            Request::builder().method(method).uri(uri(path, query)).header(http::header::ACCEPT, accept);
         if !body.is_empty() {
             builder = builder.header(http::header::CONTENT_TYPE, content_type);
         }
         let request = builder.body(body).map_err(|e| Error::Request(e.to_string()))?;
         collect(self.send(request).await?.into_body()).await
     }
+}
+
+fn decode<T: DeserializeOwned>(path: &str, answer: &[u8]) -> Result<T> {
+    serde_json::from_slice(answer)
+        .map_err(|source| Error::Decode { what: format!("the answer to {path}"), source })
 }
 
 /// Reads a body to its end.
@@ -152,8 +167,12 @@ pub struct Dynamic {
     client: Client,
     resource: Resource,
     namespace: Option<Arc<str>>,
+    accept: &'static str,
 }
 
+const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+const METADATA_LIST: &str =
+    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 const JSON: &str = "application/json";
 
 impl Dynamic {
@@ -161,12 +180,33 @@ impl Dynamic {
         self.resource.path(self.namespace.as_deref(), name, subresource)
     }
 
+    /// The same objects, answered with no more than their metadata: see [`crate::metadata::Partial`].
+    pub fn metadata(mut self) -> Self {
+        self.accept = METADATA;
+        self
+    }
+
+    async fn request<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+        content_type: &str,
+        body: Bytes,
+    ) -> Result<T> {
+        let answer = self.client.raw_as(self.accept, method, path, query, content_type, body).await?;
+        decode(path, &answer)
+    }
+
     pub async fn get<T: DeserializeOwned>(&self, name: &str, subresource: Option<&str>) -> Result<T> {
-        self.client.request(Method::GET, &self.path(Some(name), subresource), &[], JSON, Bytes::new()).await
+        self.request(Method::GET, &self.path(Some(name), subresource), &[], JSON, Bytes::new()).await
     }
 
     pub async fn list<T: DeserializeOwned>(&self, params: &ListParams) -> Result<T> {
-        self.client.request(Method::GET, &self.path(None, None), &params.query(), JSON, Bytes::new()).await
+        let accept = if self.accept == METADATA { METADATA_LIST } else { self.accept };
+        let (path, query) = (self.path(None, None), params.query());
+        let answer = self.client.raw_as(accept, Method::GET, &path, &query, JSON, Bytes::new()).await?;
+        decode(&path, &answer)
     }
 
     /// Creates an object, or posts to a subresource of an existing one.
@@ -176,7 +216,7 @@ impl Dynamic {
         subresource: Option<&str>,
         body: &B,
     ) -> Result<T> {
-        self.client.request(Method::POST, &self.path(name, subresource), &[], JSON, encode(body)?).await
+        self.request(Method::POST, &self.path(name, subresource), &[], JSON, encode(body)?).await
     }
 
     pub async fn update<B: Serialize, T: DeserializeOwned>(
@@ -185,7 +225,7 @@ impl Dynamic {
         subresource: Option<&str>,
         body: &B,
     ) -> Result<T> {
-        self.client.request(Method::PUT, &self.path(Some(name), subresource), &[], JSON, encode(body)?).await
+        self.request(Method::PUT, &self.path(Some(name), subresource), &[], JSON, encode(body)?).await
     }
 
     pub async fn patch<T: DeserializeOwned>(
@@ -203,18 +243,16 @@ impl Dynamic {
             query.push(("force", "true".to_owned()));
         }
         let path = self.path(Some(name), subresource);
-        self.client.request(Method::PATCH, &path, &query, patch.content_type(), encode(patch.value())?).await
+        self.request(Method::PATCH, &path, &query, patch.content_type(), encode(patch.value())?).await
     }
 
     /// Deletes an object; the answer is the object (still there, being deleted) or a `Status`.
     pub async fn delete(&self, name: &str, options: &DeleteOptions) -> Result<Value> {
-        self.client.request(Method::DELETE, &self.path(Some(name), None), &[], JSON, encode(options)?).await
+        self.request(Method::DELETE, &self.path(Some(name), None), &[], JSON, encode(options)?).await
     }
 
     pub async fn delete_collection(&self, options: &DeleteOptions, params: &ListParams) -> Result<Value> {
-        self.client
-            .request(Method::DELETE, &self.path(None, None), &params.query(), JSON, encode(options)?)
-            .await
+        self.request(Method::DELETE, &self.path(None, None), &params.query(), JSON, encode(options)?).await
     }
 }
 

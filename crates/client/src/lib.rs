@@ -3,17 +3,20 @@
 //! - [`Client`] and [`Api`]: requests, typed by [`api::Kind`] or by resource name.
 //! - [`transport`]: how a request travels; [`https`] is the one over the network, the API server brings the in-process one.
 //! - [`source`]: a feed of one resource's objects, whatever carries it.
+//! - [`discovery`]: which resources there are; [`metadata`]: objects of whatever kind, by their metadata alone.
 //! - [`informer`]: a local view of a resource, holding bytes and a declared projection.
 //! - [`queue`] and [`controller`]: keys that wait to be reconciled, and the loop that reads its own writes.
 //! - [`recorder`]: events, aggregated as upstream does. [`leader`]: leader election by Lease.
 
 pub mod client;
 pub mod controller;
+pub mod discovery;
 pub mod error;
 pub mod https;
 pub mod informer;
 pub mod key;
 pub mod leader;
+pub mod metadata;
 pub mod params;
 pub mod queue;
 pub mod recorder;

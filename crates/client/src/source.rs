@@ -1,11 +1,14 @@
 //! A feed of one resource's objects, whatever carries it: the server's own commit path in one process, or a list and a
 //! watch over the network ([`crate::watch`]).
 
+use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::key::{ObjectKey, Resource};
+use crate::watch::ListWatch;
 use api::Kind;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream, StreamExt as _};
+use std::sync::Arc;
 
 /// Which objects a feed brings.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -79,4 +82,33 @@ pub enum Feed {
 /// Opens feeds. A feed ends with an error only when its caller must not retry (no permission to list).
 pub trait Source: Send + Sync {
     fn open(&self, query: Query) -> BoxStream<'static, Result<Vec<Feed>>>;
+}
+
+/// The feeds that a client can open: those of its own process where there are any, over the network what these do not
+/// carry (a resource that another server answers for) and everything else.
+pub fn of(client: &Client) -> Arc<dyn Source> {
+    let network = ListWatch(client.clone());
+    match client.transport().source() {
+        Some(near) => Arc::new(Nearest { near, network: Arc::new(network) }),
+        None => Arc::new(network),
+    }
+}
+
+struct Nearest {
+    near: Arc<dyn Source>,
+    network: Arc<ListWatch>,
+}
+
+impl Source for Nearest {
+    fn open(&self, query: Query) -> BoxStream<'static, Result<Vec<Feed>>> {
+        let network = self.network.clone();
+        let mut near = self.near.open(query.clone());
+        let first = async move {
+            match near.next().await {
+                Some(Err(Error::Request(_))) | None => network.open(query),
+                Some(item) => stream::once(std::future::ready(item)).chain(near).boxed(),
+            }
+        };
+        stream::once(first).flatten().boxed()
+    }
 }

@@ -8,6 +8,7 @@ mod cluster_dns;
 mod deployment;
 mod endpointslice;
 mod job;
+mod namespace;
 mod node_ipam;
 mod pods;
 mod replicaset;
@@ -55,6 +56,7 @@ pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("endpointslice-controller", |context| Box::pin(cluster_dns::run(context))),
     ("endpointslice-controller", |context| Box::pin(endpointslice::run(context))),
     ("job-controller", |context| Box::pin(job::run(context))),
+    ("namespace-controller", |context| Box::pin(namespace::run(context))),
     ("node-controller", |context| Box::pin(node_ipam::run(context))),
     ("replicaset-controller", |context| Box::pin(replicaset::run(context))),
     ("replication-controller", |context| Box::pin(replicaset::run_replication(context))),
