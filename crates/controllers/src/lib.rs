@@ -7,6 +7,7 @@
 mod cluster_dns;
 mod deployment;
 mod endpointslice;
+mod garbage_collector;
 mod job;
 mod namespace;
 mod node_ipam;
@@ -18,6 +19,7 @@ mod serviceaccount;
 mod support;
 
 use client::{Client, Informers};
+use component::metrics::Registry;
 use futures::future::BoxFuture;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -45,6 +47,8 @@ pub struct Context {
     /// Shared with every other controller; reads only.
     pub informers: Informers,
     pub cluster: Arc<Cluster>,
+    /// Where controllers count what they do.
+    pub metrics: Registry,
     pub shutdown: CancellationToken,
 }
 
@@ -55,6 +59,7 @@ pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("deployment-controller", |context| Box::pin(deployment::run(context))),
     ("endpointslice-controller", |context| Box::pin(cluster_dns::run(context))),
     ("endpointslice-controller", |context| Box::pin(endpointslice::run(context))),
+    ("generic-garbage-collector", |context| Box::pin(garbage_collector::run(context))),
     ("job-controller", |context| Box::pin(job::run(context))),
     ("namespace-controller", |context| Box::pin(namespace::run(context))),
     ("node-controller", |context| Box::pin(node_ipam::run(context))),
@@ -69,6 +74,7 @@ pub async fn run(
     client: impl Fn(&str) -> Client,
     informers: Informers,
     cluster: Cluster,
+    metrics: Registry,
     shutdown: CancellationToken,
 ) {
     let cluster = Arc::new(cluster);
@@ -78,6 +84,7 @@ pub async fn run(
             client: client(name),
             informers: informers.clone(),
             cluster: cluster.clone(),
+            metrics: metrics.clone(),
             shutdown: shutdown.clone(),
         };
         running.spawn(controller(context));

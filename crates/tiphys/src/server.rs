@@ -102,7 +102,9 @@ fn start_components(
     components.spawn(scheduler::run(plane.component("system:kube-scheduler"), shutdown.clone()));
     let informers = Informers::new(&plane.component("system:kube-controller-manager"), shutdown.clone());
     let (plane, shutdown) = (plane.clone(), shutdown.clone());
-    components.spawn(controllers::run(move |name| plane.controller(name), informers, cluster, shutdown));
+    let metrics = (*plane.server.metrics).clone();
+    let client = move |name: &str| plane.controller(name);
+    components.spawn(controllers::run(client, informers, cluster, metrics, shutdown));
 }
 
 /// What controllers know of the cluster. Each node gets the size upstream gives by default.

@@ -135,6 +135,12 @@ impl<M: Clone> Vector<M> {
     }
 }
 
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").field("families", &self.0.families.read().len()).finish_non_exhaustive()
+    }
+}
+
 impl Registry {
     pub fn new() -> Registry {
         Registry::default()
