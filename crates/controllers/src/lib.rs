@@ -6,7 +6,10 @@
 
 mod cluster_dns;
 mod deployment;
+mod endpoint;
+mod endpoint_subsets;
 mod endpointslice;
+mod endpointslicemirroring;
 mod garbage_collector;
 mod job;
 mod namespace;
@@ -57,8 +60,10 @@ type Controller = fn(Context) -> BoxFuture<'static, ()>;
 /// The name of a controller's service account, and how it runs (until the context's `shutdown`).
 pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("deployment-controller", |context| Box::pin(deployment::run(context))),
+    ("endpoint-controller", |context| Box::pin(endpoint::run(context))),
     ("endpointslice-controller", |context| Box::pin(cluster_dns::run(context))),
     ("endpointslice-controller", |context| Box::pin(endpointslice::run(context))),
+    ("endpointslicemirroring-controller", |context| Box::pin(endpointslicemirroring::run(context))),
     ("generic-garbage-collector", |context| Box::pin(garbage_collector::run(context))),
     ("job-controller", |context| Box::pin(job::run(context))),
     ("namespace-controller", |context| Box::pin(namespace::run(context))),

@@ -2,6 +2,7 @@
 
 use api::core::v1::{ContainerPort, Pod, Service, ServicePort};
 use apimachinery::int_or_string::IntOrString;
+use apimachinery::time::Time;
 use client::informer::Index;
 use client::{Cached, Change, Informer, ObjectKey, Projection, Queue};
 use rules::pod_conditions;
@@ -14,6 +15,8 @@ pub(crate) const BY_NAMESPACE: &str = "namespace";
 pub(crate) struct ServiceFacts {
     /// None for what has no pods of its own.
     pub selector: Option<BTreeMap<String, String>>,
+    /// Whether its endpoints are written by somebody else, who may know only `Endpoints`.
+    pub mirrors: bool,
 }
 
 impl Projection for ServiceFacts {
@@ -21,7 +24,10 @@ impl Projection for ServiceFacts {
 
     fn project(service: &Service) -> Self {
         let selects = !service.spec.selector.is_empty() && service.spec.type_ != "ExternalName";
-        ServiceFacts { selector: selects.then(|| service.spec.selector.clone()) }
+        ServiceFacts {
+            selector: selects.then(|| service.spec.selector.clone()),
+            mirrors: service.spec.selector.is_empty(),
+        }
     }
 
     fn indices() -> &'static [Index<Self>] {
@@ -42,6 +48,8 @@ pub(crate) struct PodFacts {
     pub labels: BTreeMap<String, String>,
     pub ips: Vec<String>,
     pub ready: bool,
+    /// When it last became ready, or stopped being so.
+    pub ready_changed: Option<Time>,
     pub deleting: bool,
     pub ended: bool,
     pub node: String,
@@ -65,6 +73,8 @@ impl Projection for PodFacts {
             labels: pod.metadata.labels.clone(),
             ips,
             ready: pod_conditions::is_ready(&pod.status),
+            ready_changed: pod_conditions::find(&pod.status.conditions, pod_conditions::READY)
+                .and_then(|condition| condition.last_transition_time),
             deleting: pod.metadata.deletion_timestamp.is_some(),
             ended: pod_conditions::is_terminal(&pod.status.phase),
             node: pod.spec.node_name.clone(),
