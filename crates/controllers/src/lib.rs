@@ -14,12 +14,17 @@ mod garbage_collector;
 mod job;
 mod namespace;
 mod node_ipam;
+mod pod_end;
+mod pod_gc;
 mod pods;
 mod replicaset;
 mod root_ca;
 mod service_pods;
 mod serviceaccount;
 mod support;
+mod taint_eviction;
+mod ttl;
+mod ttl_after_finished;
 
 use client::{Client, Informers};
 use component::metrics::Registry;
@@ -68,10 +73,14 @@ pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("job-controller", |context| Box::pin(job::run(context))),
     ("namespace-controller", |context| Box::pin(namespace::run(context))),
     ("node-controller", |context| Box::pin(node_ipam::run(context))),
+    ("node-controller", |context| Box::pin(taint_eviction::run(context))),
+    ("pod-garbage-collector", |context| Box::pin(pod_gc::run(context))),
     ("replicaset-controller", |context| Box::pin(replicaset::run(context))),
     ("replication-controller", |context| Box::pin(replicaset::run_replication(context))),
     ("root-ca-cert-publisher", |context| Box::pin(root_ca::run(context))),
     ("service-account-controller", |context| Box::pin(serviceaccount::run(context))),
+    ("ttl-after-finished-controller", |context| Box::pin(ttl_after_finished::run(context))),
+    ("ttl-controller", |context| Box::pin(ttl::run(context))),
 ];
 
 /// Runs every controller until `shutdown`. `client` gives the client of a service account of `kube-system`.

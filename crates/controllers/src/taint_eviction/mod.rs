@@ -1,0 +1,191 @@
+//! Evicts pods from nodes with `NoExecute` taints, when their tolerations end. Upstream: `taint-eviction-controller`.
+
+mod plan;
+
+use crate::Context;
+use crate::pod_end::{Disruption, How, end};
+use crate::support::{now, queue};
+use api::core::v1::{Node, ObjectReference, Pod, Taint, Toleration};
+use client::controller::{Outcome, Writes, run as work};
+use client::informer::Index;
+use client::recorder::EventType;
+use client::{Change, Client, Error, Informer, ObjectKey, Projection, Queue, Recorder};
+use component::metrics::{Counter, Histogram, Opts, Stability};
+use parking_lot::Mutex;
+use plan::{Scheduled, Step};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+const NAME: &str = "taint-eviction-controller";
+const WORKERS: usize = 8;
+const BY_NODE: &str = "node";
+const WHY: Disruption = ("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint");
+const BUCKETS: [f64; 12] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0, 120.0, 180.0, 240.0];
+
+/// What is kept of a pod.
+struct PodFacts {
+    node: String,
+    tolerations: Vec<Toleration>,
+}
+
+impl Projection for PodFacts {
+    type Kind = Pod;
+
+    fn project(pod: &Pod) -> Self {
+        PodFacts { node: pod.spec.node_name.clone(), tolerations: pod.spec.tolerations.clone() }
+    }
+
+    fn indices() -> &'static [Index<Self>] {
+        &[(BY_NODE, |pod| vec![pod.node.clone()])]
+    }
+}
+
+/// What is kept of a node: the taints that evict.
+struct NodeFacts {
+    taints: Vec<Taint>,
+}
+
+impl Projection for NodeFacts {
+    type Kind = Node;
+
+    fn project(node: &Node) -> Self {
+        let evict = |taint: &&Taint| taint.effect == rules::taints::NO_EXECUTE;
+        NodeFacts { taints: node.spec.taints.iter().filter(evict).cloned().collect() }
+    }
+}
+
+/// How far the eviction of a pod is.
+enum Eviction {
+    Scheduled(Scheduled),
+    Done(Arc<str>),
+}
+
+struct Loop {
+    client: Client,
+    recorder: Recorder,
+    pods: Informer<PodFacts>,
+    nodes: Informer<NodeFacts>,
+    evictions: Mutex<HashMap<ObjectKey, Eviction>>,
+    deletions: Counter,
+    latency: Histogram,
+}
+
+/// Runs until shutdown. Keys are pods.
+pub(crate) async fn run(context: Context) {
+    let pods: Informer<PodFacts> = context.informers.get();
+    let nodes: Informer<NodeFacts> = context.informers.get();
+    pods.synced().await;
+    nodes.synced().await;
+    let queue = queue();
+    subscribe(&pods, &nodes, &queue);
+    let opts = |name, help| Opts { name, help, stability: Stability::Alpha };
+    let deletions = opts(
+        "taint_eviction_controller_pod_deletions_total",
+        "Total number of Pods deleted by TaintEvictionController since its start.",
+    );
+    let latency = opts(
+        "taint_eviction_controller_pod_deletion_duration_seconds",
+        "Latency, in seconds, between the time when a taint effect has been activated for the Pod and its deletion via TaintEvictionController.",
+    );
+    let this = Arc::new(Loop {
+        recorder: Recorder::new(context.client.clone(), NAME, ""),
+        client: context.client,
+        pods,
+        nodes,
+        evictions: Mutex::default(),
+        deletions: context.metrics.counter_vec(deletions, &[]).with(&[]),
+        latency: context.metrics.histogram_vec(latency, &[], &BUCKETS).with(&[]),
+    });
+    work(NAME, queue, Writes::default(), WORKERS, context.shutdown, move |key| {
+        let this = this.clone();
+        async move { this.reconcile(&key).await }
+    })
+    .await;
+}
+
+fn subscribe(pods: &Informer<PodFacts>, nodes: &Informer<NodeFacts>, queue: &Queue<ObjectKey>) {
+    let changed = queue.clone();
+    pods.subscribe(move |change| {
+        let same =
+            |old: &PodFacts, new: &PodFacts| old.node == new.node && old.tolerations == new.tolerations;
+        match change {
+            Change::Updated { old, new } if same(old, new) => {}
+            _ => changed.add(change.object().key().clone()),
+        }
+    });
+    let (placed, changed) = (pods.clone(), queue.clone());
+    nodes.subscribe(move |change| match change {
+        Change::Updated { old, new } if old.taints == new.taints => {}
+        // What was decided on goes on: the node is gone, and its pods are the pod collector's.
+        Change::Deleted(_) => {}
+        _ => {
+            let here = placed.by_index(BY_NODE, change.object().name());
+            here.iter().for_each(|pod| changed.add(pod.key().clone()));
+        }
+    });
+}
+
+impl Loop {
+    fn tell(&self, key: &ObjectKey, what: &str) {
+        let pod = ObjectReference {
+            kind: "Pod".into(),
+            api_version: "v1".into(),
+            namespace: key.namespace.to_string(),
+            name: key.name.to_string(),
+            ..Default::default()
+        };
+        self.recorder.event(&pod, EventType::Normal, "TaintManagerEviction", format!("{what} Pod {key}"));
+    }
+
+    fn cancel(&self, key: &ObjectKey) {
+        if let Some(Eviction::Scheduled(_)) = self.evictions.lock().remove(key) {
+            self.tell(key, "Cancelling deletion of");
+        }
+    }
+
+    async fn reconcile(&self, key: &ObjectKey) -> Result<Outcome, Error> {
+        let Some(pod) = self.pods.get(key) else {
+            self.cancel(key);
+            return Ok(Outcome::Done);
+        };
+        let scheduled = match self.evictions.lock().get(key) {
+            Some(Eviction::Done(uid)) if *uid == pod.uid => return Ok(Outcome::Done),
+            Some(Eviction::Scheduled(scheduled)) => Some(*scheduled),
+            _ => None,
+        };
+        let now = now();
+        let step = match self.nodes.named("", &pod.node) {
+            Some(node) => plan::decide(&node.taints, &pod.tolerations, scheduled, now),
+            None => match scheduled {
+                Some(scheduled) if scheduled.due <= now => Step::Leave,
+                Some(scheduled) => Step::LeaveAt(scheduled.due),
+                None => Step::Stay,
+            },
+        };
+        match step {
+            Step::Stay => {
+                self.cancel(key);
+                Ok(Outcome::Done)
+            }
+            Step::LeaveAt(due) => {
+                self.evictions.lock().insert(key.clone(), Eviction::Scheduled(Scheduled { due }));
+                let seconds = (due.unix() - now.unix()).max(0).unsigned_abs();
+                Ok(Outcome::After(Duration::from_secs(seconds)))
+            }
+            Step::Leave => {
+                if scheduled.is_some_and(|scheduled| scheduled.due > now) {
+                    self.cancel(key);
+                }
+                self.tell(key, "Marking for deletion");
+                let same = |live: &Pod| live.metadata.uid == *pod.uid;
+                end(&self.client, key, How::Gracefully, Some(WHY), same).await?;
+                self.evictions.lock().insert(key.clone(), Eviction::Done(pod.uid.clone()));
+                self.deletions.inc();
+                let due = scheduled.map_or(now, |scheduled| scheduled.due);
+                self.latency.observe(now.since(due).seconds_f64());
+                Ok(Outcome::Done)
+            }
+        }
+    }
+}
