@@ -4,7 +4,9 @@
 //! observed and `now` in, actions out), `act.rs` (the only writes), `status.rs` (pure). Each runs as its own service
 //! account, `system:serviceaccount:kube-system:<name>`; they share one set of informers.
 
+mod certificates;
 mod cluster_dns;
+mod clusterrole_aggregation;
 mod deployment;
 mod endpoint;
 mod endpoint_subsets;
@@ -14,11 +16,14 @@ mod garbage_collector;
 mod job;
 mod namespace;
 mod node_ipam;
+mod node_lifecycle;
 mod pod_end;
 mod pod_gc;
 mod pods;
+mod protection;
 mod replicaset;
 mod root_ca;
+mod service_account_tokens;
 mod service_pods;
 mod serviceaccount;
 mod support;
@@ -45,6 +50,17 @@ pub struct Cluster {
     pub domain: String,
     /// Where each node's DNS server listens.
     pub dns_port: u16,
+    /// What the cluster signs with; without it, nothing is signed.
+    pub signing: Option<Signing>,
+}
+
+/// The keys of a cluster.
+#[derive(Debug, Clone)]
+pub struct Signing {
+    /// Signs the certificates of clients and kubelets.
+    pub authority: Arc<pki::Authority>,
+    /// Signs tokens of service accounts.
+    pub tokens: Arc<pki::jwt::Signer>,
 }
 
 /// What one controller is given.
@@ -62,8 +78,13 @@ pub struct Context {
 
 type Controller = fn(Context) -> BoxFuture<'static, ()>;
 
+/// In place of an account: the controller manager's own user.
+pub const MANAGER: &str = "";
+
 /// The name of a controller's service account, and how it runs (until the context's `shutdown`).
 pub const CONTROLLERS: &[(&str, Controller)] = &[
+    ("certificate-controller", |context| Box::pin(certificates::run(context))),
+    ("clusterrole-aggregation-controller", |context| Box::pin(clusterrole_aggregation::run(context))),
     ("deployment-controller", |context| Box::pin(deployment::run(context))),
     ("endpoint-controller", |context| Box::pin(endpoint::run(context))),
     ("endpointslice-controller", |context| Box::pin(cluster_dns::run(context))),
@@ -73,17 +94,22 @@ pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("job-controller", |context| Box::pin(job::run(context))),
     ("namespace-controller", |context| Box::pin(namespace::run(context))),
     ("node-controller", |context| Box::pin(node_ipam::run(context))),
+    ("node-controller", |context| Box::pin(node_lifecycle::run(context))),
     ("node-controller", |context| Box::pin(taint_eviction::run(context))),
     ("pod-garbage-collector", |context| Box::pin(pod_gc::run(context))),
+    ("pv-protection-controller", |context| Box::pin(protection::run_volumes(context))),
+    ("pvc-protection-controller", |context| Box::pin(protection::run_claims(context))),
     ("replicaset-controller", |context| Box::pin(replicaset::run(context))),
     ("replication-controller", |context| Box::pin(replicaset::run_replication(context))),
     ("root-ca-cert-publisher", |context| Box::pin(root_ca::run(context))),
     ("service-account-controller", |context| Box::pin(serviceaccount::run(context))),
+    // It holds the key of all accounts: no account may be it.
+    (MANAGER, |context| Box::pin(service_account_tokens::run(context))),
     ("ttl-after-finished-controller", |context| Box::pin(ttl_after_finished::run(context))),
     ("ttl-controller", |context| Box::pin(ttl::run(context))),
 ];
 
-/// Runs every controller until `shutdown`. `client` gives the client of a service account of `kube-system`.
+/// Runs every controller until `shutdown`. `client` gives the client of a service account of `kube-system`, or that of [`MANAGER`].
 pub async fn run(
     client: impl Fn(&str) -> Client,
     informers: Informers,

@@ -1,4 +1,4 @@
-//! Pure knowledge that two rooms need: pod requests and QoS, taints, affinity, template hash, ready conditions.
+//! Pure knowledge that two rooms need: pod requests and QoS, quota usage, taints, affinity, template hash, ready conditions.
 
 /// What a pod asks of its node, and what it may use at most.
 pub mod pod_requests;
@@ -20,3 +20,6 @@ pub mod container_status;
 
 /// The `pod-template-hash` and other names derived from content.
 pub mod template_hash;
+
+/// What objects use of a quota, and which of its scopes they are in.
+pub mod quota;

@@ -103,7 +103,10 @@ fn start_components(
     let informers = Informers::new(&plane.component("system:kube-controller-manager"), shutdown.clone());
     let (plane, shutdown) = (plane.clone(), shutdown.clone());
     let metrics = (*plane.server.metrics).clone();
-    let client = move |name: &str| plane.controller(name);
+    let client = move |name: &str| match name {
+        controllers::MANAGER => plane.component("system:kube-controller-manager"),
+        name => plane.controller(name),
+    };
     components.spawn(controllers::run(client, informers, cluster, metrics, shutdown));
 }
 
@@ -118,7 +121,16 @@ fn cluster(flags: &Flags, bundle: &pki::Bundle) -> Result<controllers::Cluster> 
         node_mask: if network.is_ipv4() { 24 } else { 64 },
         domain: flags.cluster_domain.clone(),
         dns_port: flags.dns_port,
+        signing: Some(signing(bundle).context("reading the keys that controllers sign with")?),
     })
+}
+
+/// The keys that controllers sign with.
+fn signing(bundle: &pki::Bundle) -> Result<controllers::Signing> {
+    let ca = &bundle.cluster_ca;
+    let authority = pki::Authority::from_pem(ca.certificate.to_pem().as_bytes(), ca.key.to_pem().as_bytes())?;
+    let key = pki::PrivateKey::from_pem(bundle.service_account.to_pem().as_bytes())?;
+    Ok(controllers::Signing { authority: Arc::new(authority), tokens: Arc::new(pki::jwt::Signer::new(key)) })
 }
 
 /// The address from which this machine would reach others. Nothing is sent.
