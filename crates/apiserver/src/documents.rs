@@ -1,32 +1,49 @@
 //! What is no resource: health, version, discovery, OpenAPI, metrics, keys.
 
 use crate::body::{self, Answer};
+use crate::resources::Served;
 use crate::server::{Call, Server};
 use apimachinery::status::Status;
 use bytes::Bytes;
 use component::health::Checks;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use parking_lot::RwLock;
+use schema::ResourceRow;
 use schema::discovery::{self, AggregatedVersion, Group};
 use schema::openapi;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-/// The documents of a set of served groups, built once.
+/// The documents of what is served. They are built when they are first asked for, anew after every change of what came at
+/// run time; the OpenAPI of the built-in groups is built once.
 pub struct Documents {
-    groups: Vec<Group<'static>>,
-    /// Classic documents by path, and the aggregated ones by path and version.
-    classic: HashMap<String, Bytes>,
-    aggregated: HashMap<(&'static str, &'static str), Bytes>,
-    openapi: openapi::Documents,
+    rows: Vec<&'static ResourceRow>,
+    address: String,
+    builtin: openapi::Documents,
+    current: RwLock<Arc<Current>>,
     pub version: VersionInfo,
     /// The service-account issuer's JWKS and its discovery document.
     pub jwks: Bytes,
     pub openid: Bytes,
 }
 
+/// The documents of one state.
+#[derive(Default)]
+struct Current {
+    installed: Vec<Arc<Served>>,
+    discovery: OnceLock<Discovery>,
+    openapi: OnceLock<openapi::Documents>,
+}
+
+/// Classic documents by path, and the aggregated ones by path and version with their ETags.
+struct Discovery {
+    classic: HashMap<String, Bytes>,
+    aggregated: HashMap<(&'static str, &'static str), (Bytes, String)>,
+}
+
 impl std::fmt::Debug for Documents {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Documents").field("groups", &self.groups.len()).finish_non_exhaustive()
+        f.debug_struct("Documents").field("rows", &self.rows.len()).finish_non_exhaustive()
     }
 }
 
@@ -57,19 +74,37 @@ impl Documents {
     /// Documents of the groups that `served` names by group and version.
     pub fn new(
         table: &'static schema::Table,
-        served: &dyn Fn(&schema::ResourceRow) -> bool,
+        served: &dyn Fn(&ResourceRow) -> bool,
         server_address: &str,
         version: VersionInfo,
         jwks: Bytes,
         openid: Bytes,
     ) -> Self {
-        let groups = discovery::groups(table, served);
+        let rows: Vec<&'static ResourceRow> = table.resources().iter().filter(|r| served(r)).collect();
+        let builtin = openapi::Documents::new(table, &discovery::groups_of(rows.iter().copied()));
+        let address = server_address.to_owned();
+        Documents { rows, address, builtin, current: RwLock::default(), version, jwks, openid }
+    }
+
+    /// From now on the documents tell of these resources beside the built-in ones.
+    pub fn publish(&self, installed: Vec<Arc<Served>>) {
+        *self.current.write() = Arc::new(Current { installed, ..Current::default() });
+    }
+
+    fn current(&self) -> Arc<Current> {
+        self.current.read().clone()
+    }
+
+    fn build_discovery(&self, current: &Current) -> Discovery {
+        let customs = current.installed.iter().filter_map(|s| s.custom.as_ref()).flat_map(|c| &c.listed);
+        let groups = discovery::groups_of(self.rows.iter().copied().chain(customs));
         let mut classic = HashMap::new();
-        let named: Vec<Group<'static>> = groups.iter().filter(|g| !g.name.is_empty()).cloned().collect();
+        let (core, named): (Vec<Group<'_>>, Vec<Group<'_>>) =
+            groups.into_iter().partition(|g| g.name.is_empty());
         classic.insert("/apis".to_owned(), discovery::group_list(&named).into());
-        for group in &groups {
+        for group in core.iter().chain(&named) {
             let base = if group.name.is_empty() {
-                classic.insert("/api".to_owned(), discovery::api_versions(group, server_address).into());
+                classic.insert("/api".to_owned(), discovery::api_versions(group, &self.address).into());
                 "/api".to_owned()
             } else {
                 classic.insert(format!("/apis/{}", group.name), discovery::group(group).into());
@@ -81,18 +116,41 @@ impl Documents {
                 }
             }
         }
-        let core: Vec<Group<'static>> = groups.iter().filter(|g| g.name.is_empty()).cloned().collect();
         let mut aggregated = HashMap::new();
         for (name, version) in [("v2", AggregatedVersion::V2), ("v2beta1", AggregatedVersion::V2Beta1)] {
-            aggregated.insert(("/api", name), discovery::aggregated(&core, version).into());
-            aggregated.insert(("/apis", name), discovery::aggregated(&named, version).into());
+            for (path, groups) in [("/api", &core), ("/apis", &named)] {
+                let bytes = discovery::aggregated(groups, version);
+                let etag = discovery::etag(&bytes);
+                aggregated.insert((path, name), (bytes.into(), etag));
+            }
         }
-        let openapi = openapi::Documents::new(table, &groups);
-        Documents { groups, classic, aggregated, openapi, version, jwks, openid }
+        Discovery { classic, aggregated }
+    }
+
+    fn build_openapi(&self, current: &Current) -> openapi::Documents {
+        let customs = || current.installed.iter().filter_map(|s| s.custom.as_ref());
+        let groups = discovery::groups_of(customs().flat_map(|c| &c.listed));
+        let kind = |c: &crate::resources::Custom| {
+            let source = c.source.clone();
+            openapi::CustomKind {
+                group: source.group.clone(),
+                version: source.version.clone(),
+                kind: source.kind.clone(),
+                list_kind: source.list_kind.clone(),
+                stamp: source.stamp().to_vec(),
+                schema: Arc::new(move || source.schema()),
+            }
+        };
+        self.builtin.with(&groups, customs().map(kind).collect())
     }
 
     fn discovery(&self, path: &str, headers: &HeaderMap) -> Option<Answer> {
         let path = path.trim_end_matches('/');
+        if path != "/api" && path != "/apis" && !path.starts_with("/api/") && !path.starts_with("/apis/") {
+            return None;
+        }
+        let current = self.current();
+        let documents = current.discovery.get_or_init(|| self.build_discovery(&current));
         let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
         for alternative in accept.split(',') {
             let wanted = ["v2", "v2beta1"].into_iter().find(|v| {
@@ -101,31 +159,32 @@ impl Documents {
             });
             if let Some(version) = wanted {
                 let known = ["/api", "/apis"].into_iter().find(|p| *p == path)?;
-                let bytes = self.aggregated.get(&(known, version))?;
+                let (bytes, etag) = documents.aggregated.get(&(known, version))?;
                 let media = if version == "v2" { AggregatedVersion::V2 } else { AggregatedVersion::V2Beta1 }
                     .content_type();
-                let etag = discovery::etag(bytes);
-                return Some(cached(bytes.clone(), media, &etag, headers));
+                return Some(cached(bytes.clone(), media, etag, headers));
             }
         }
-        self.classic.get(path).map(|bytes| body::json(StatusCode::OK, bytes.clone()))
+        documents.classic.get(path).map(|bytes| body::json(StatusCode::OK, bytes.clone()))
     }
 
     fn openapi(&self, path: &str, headers: &HeaderMap) -> Option<Answer> {
+        let current = self.current();
+        let documents = current.openapi.get_or_init(|| self.build_openapi(&current));
         let quoted = |hash: &str| format!("\"{hash}\"");
         if path == "/openapi/v3" || path == "/openapi/v3/" {
-            return Some(body::json(StatusCode::OK, self.openapi.index(&[])));
+            return Some(body::json(StatusCode::OK, documents.index(&[])));
         }
         if let Some(key) = path.strip_prefix("/openapi/v3/") {
-            let (bytes, hash) = self.openapi.v3(key)?;
+            let (bytes, hash) = documents.v3(key)?;
             return Some(cached(bytes, body::JSON, &quoted(hash), headers));
         }
         let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
         if accept.contains(openapi::V2_PROTOBUF) {
-            let (bytes, hash) = self.openapi.v2_protobuf();
+            let (bytes, hash) = documents.v2_protobuf();
             return Some(cached(bytes, openapi::V2_PROTOBUF, &quoted(hash), headers));
         }
-        let (bytes, hash) = self.openapi.v2();
+        let (bytes, hash) = documents.v2();
         Some(cached(bytes, body::JSON, &quoted(hash), headers))
     }
 }
@@ -171,7 +230,10 @@ impl Server {
     }
 
     fn paths(&self) -> Vec<String> {
-        let mut paths: Vec<String> = self.documents.classic.keys().cloned().collect();
+        let documents = &self.documents;
+        let current = documents.current();
+        let discovery = current.discovery.get_or_init(|| documents.build_discovery(&current));
+        let mut paths: Vec<String> = discovery.classic.keys().cloned().collect();
         paths.extend(
             ["/healthz", "/livez", "/readyz", "/metrics", "/openapi/v2", "/openapi/v3", "/version"]
                 .map(Into::into),

@@ -3,7 +3,8 @@
 //! The way of a request is in [`server`]. Where to look:
 //! - who: [`authn`]; may they: [`authz`]; what the cluster adds or refuses: [`admission`];
 //! - verbs: [`handlers`]; the exceptions of some resources: [`rooms`]; what is no resource: [`documents`];
-//! - writes: [`registry`]; lists, watches and feeds: [`cache`]; objects at rest: [`storage`];
+//! - writes: [`registry`]; lists, watches and feeds: [`cache`]; objects at rest: [`storage`]; definitions of custom
+//!   resources: [`custom`];
 //! - connections: [`serve`]; clients of the same process: [`inprocess`]; what a new cluster has: [`bootstrap`].
 
 pub mod admission;
@@ -12,6 +13,7 @@ pub mod authz;
 pub mod body;
 pub mod bootstrap;
 pub mod cache;
+pub mod custom;
 pub mod documents;
 pub mod handlers;
 pub mod inprocess;

@@ -85,6 +85,10 @@ pub struct Custom {
     pub stale_storage: bool,
     /// For the `Warning` header of every answer.
     pub warning: Option<String>,
+    /// What discovery lists: the resource and its subresources.
+    pub listed: Vec<ResourceRow>,
+    /// Where its schema is.
+    pub source: Arc<crate::custom::Source>,
 }
 
 impl std::fmt::Debug for Served {
@@ -104,6 +108,14 @@ impl Served {
 
     pub fn group_kind(&self) -> GroupKind {
         GroupKind::new(self.row.group.clone(), self.row.kind.clone())
+    }
+
+    /// The kind of a list of these.
+    pub fn list_kind(&self) -> String {
+        match &self.custom {
+            Some(custom) => custom.source.list_kind.clone(),
+            None => format!("{}List", self.row.kind),
+        }
     }
 
     pub fn has_status(&self) -> bool {

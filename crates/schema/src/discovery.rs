@@ -70,8 +70,13 @@ const PRIORITY: [&str; 23] = [
 
 /// The groups of a table, those without an enabled resource left out. The first is the core group, if it is there.
 pub fn groups<'a>(table: &'a Table, enabled: &dyn Fn(&ResourceRow) -> bool) -> Vec<Group<'a>> {
+    groups_of(table.resources().iter().filter(|r| enabled(r)))
+}
+
+/// The groups of some rows.
+pub fn groups_of<'a>(rows: impl IntoIterator<Item = &'a ResourceRow>) -> Vec<Group<'a>> {
     let mut found: BTreeMap<(usize, &str), BTreeMap<&str, Vec<&ResourceRow>>> = BTreeMap::new();
-    for row in table.resources().iter().filter(|r| enabled(r)) {
+    for row in rows {
         let priority = PRIORITY.iter().position(|g| *g == row.group).unwrap_or(PRIORITY.len());
         found.entry((priority, &*row.group)).or_default().entry(&*row.version).or_default().push(row);
     }

@@ -1,20 +1,24 @@
 //! OpenAPI v2 and v3 documents from rows: schemas, paths, and the index of `/openapi/v3` with its hashes.
 //!
-//! A [`Documents`] is made when the set of served groups changes; its documents are built when first asked for.
-//! Schemas of custom resources come from the caller as they stand in their definitions.
+//! A [`Documents`] is made when the set of served groups changes; its documents are built when first asked for. What
+//! custom kinds add comes from the caller ([`Documents::with`]), as schemas that are read when they are needed; the
+//! built-in part is shared by all.
 
 use crate::discovery::{Group, Resources, sha512_hex};
 use crate::row::ResourceRow;
 use crate::table::Table;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha512};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+mod custom;
 mod gnostic;
 mod paths;
 mod schemas;
 
+pub use custom::CustomKind;
 pub use gnostic::CONTENT_TYPE as V2_PROTOBUF;
 pub use schemas::Dialect;
 pub(crate) use schemas::{published_default, scalar_name};
@@ -25,6 +29,8 @@ struct Part {
     group: String,
     version: String,
     rows: Vec<ResourceRow>,
+    /// Tells the documents of custom kinds apart without building them; none for built-in ones.
+    stamp: Option<String>,
     document: OnceLock<(Bytes, String)>,
 }
 
@@ -32,62 +38,50 @@ struct Part {
 #[derive(Debug)]
 pub struct Documents {
     table: &'static Table,
-    /// Schemas of custom resources by definition name, and the definition name of each kind.
-    custom: BTreeMap<String, Value>,
+    /// Custom kinds by definition name, and the definition name of each kind and list kind.
+    custom: BTreeMap<String, CustomKind>,
     custom_kinds: BTreeMap<(String, String, String), String>,
-    parts: BTreeMap<String, Part>,
+    parts: BTreeMap<String, Arc<Part>>,
     v2: OnceLock<(Bytes, String)>,
     v2_protobuf: OnceLock<(Bytes, String)>,
     index: OnceLock<Bytes>,
 }
 
 impl Documents {
-    /// Over built-in and custom groups; foreign ones have documents of their own.
+    /// Over built-in groups; foreign ones have documents of their own.
     pub fn new(table: &'static Table, groups: &[Group<'_>]) -> Self {
-        let mut parts = BTreeMap::new();
-        for group in groups {
-            for version in &group.versions {
-                let Resources::Rows(rows) = &version.resources else { continue };
-                let key = if group.name.is_empty() {
-                    format!("api/{}", version.version)
-                } else {
-                    format!("apis/{}/{}", group.name, version.version)
-                };
-                let part = Part {
-                    group: group.name.to_owned(),
-                    version: version.version.to_owned(),
-                    rows: rows.iter().map(|r| (*r).clone()).collect(),
-                    document: OnceLock::new(),
-                };
-                parts.insert(key, part);
-            }
-        }
         Documents {
             table,
             custom: BTreeMap::new(),
             custom_kinds: BTreeMap::new(),
-            parts,
+            parts: parts(groups, None),
             v2: OnceLock::new(),
             v2_protobuf: OnceLock::new(),
             index: OnceLock::new(),
         }
     }
 
-    /// Adds the schema of a custom kind: an OpenAPI v3 schema with its metadata, `kind` and `apiVersion` included.
-    pub fn add_custom(&mut self, group: &str, version: &str, kind: &str, mut schema: Value) {
-        let name = definition_name(group, version, kind);
-        if let Value::Object(map) = &mut schema {
-            map.insert(
-                "x-kubernetes-group-version-kind".into(),
-                json!([{"group": group, "kind": kind, "version": version}]),
-            );
+    /// These documents and those of custom kinds.
+    pub fn with(&self, groups: &[Group<'_>], kinds: Vec<CustomKind>) -> Self {
+        let mut out = Documents { parts: self.parts.clone(), ..Documents::new(self.table, &[]) };
+        let mut stamps: BTreeMap<String, Sha512> = BTreeMap::new();
+        for kind in kinds {
+            let name = definition_name(&kind.group, &kind.version, &kind.kind);
+            let list = definition_name(&kind.group, &kind.version, &kind.list_kind);
+            let stamp = stamps.entry(format!("apis/{}/{}", kind.group, kind.version)).or_default();
+            stamp.update(&kind.stamp);
+            for (kind_name, definition) in [(&kind.kind, &name), (&kind.list_kind, &list)] {
+                let key = (kind.group.clone(), kind.version.clone(), kind_name.clone());
+                out.custom_kinds.insert(key, definition.clone());
+            }
+            out.custom.insert(name, kind);
         }
-        let list_kind = format!("{kind}List");
-        let list = definition_name(group, version, &list_kind);
-        self.custom.insert(list.clone(), custom_list(group, version, kind, &name));
-        self.custom.insert(name.clone(), schema);
-        self.custom_kinds.insert((group.into(), version.into(), kind.into()), name);
-        self.custom_kinds.insert((group.into(), version.into(), list_kind), list);
+        let stamps = stamps
+            .into_iter()
+            .map(|(key, stamp)| (key, stamp.finalize().iter().map(|b| format!("{b:02X}")).collect()))
+            .collect();
+        out.parts.extend(parts(groups, Some(&stamps)));
+        out
     }
 
     /// The definition name of a kind.
@@ -107,7 +101,7 @@ impl Documents {
 
     fn write_index(&self, foreign: &[(String, String)]) -> Bytes {
         let own = self.parts.keys().filter_map(|key| {
-            let (_, hash) = self.document(key)?;
+            let hash = self.hash(key)?;
             Some((key.clone(), format!("/openapi/v3/{key}?hash={hash}")))
         });
         let paths: BTreeMap<String, Value> = own
@@ -119,8 +113,16 @@ impl Documents {
 
     /// `/openapi/v3/<key>` (`api/v1`, `apis/apps/v1`): the document and its hash, which is its ETag too.
     pub fn v3(&self, key: &str) -> Option<(Bytes, &str)> {
-        let (bytes, hash) = self.document(key)?;
-        Some((bytes.clone(), hash))
+        let (bytes, _) = self.document(key)?;
+        Some((bytes.clone(), self.hash(key)?))
+    }
+
+    /// The hash of a document; that of custom kinds is known before the document is built.
+    pub fn hash(&self, key: &str) -> Option<&str> {
+        match &self.parts.get(key)?.stamp {
+            Some(stamp) => Some(stamp),
+            None => self.document(key).map(|(_, hash)| hash.as_str()),
+        }
     }
 
     fn document(&self, key: &str) -> Option<&(Bytes, String)> {
@@ -188,15 +190,41 @@ impl Documents {
             if out.contains_key(&name) {
                 continue;
             }
-            let schema = match (self.table.type_named(&name), self.custom.get(&name)) {
-                (Some(id), _) => schemas::of_type(self.table, id, dialect, &mut queue),
-                (None, Some(schema)) => schemas::adapt(schema, dialect, &mut queue),
-                (None, None) => continue,
+            let schema = match self.table.type_named(&name) {
+                Some(id) => schemas::of_type(self.table, id, dialect, &mut queue),
+                None => match self.custom_schema(&name) {
+                    Some(schema) => schemas::adapt(&schema, dialect, &mut queue),
+                    None => continue,
+                },
             };
             out.insert(name, schema);
         }
         out
     }
+}
+
+/// The parts of some groups; `stamps` by key for custom ones.
+fn parts(groups: &[Group<'_>], stamps: Option<&BTreeMap<String, String>>) -> BTreeMap<String, Arc<Part>> {
+    let mut parts = BTreeMap::new();
+    for group in groups {
+        for version in &group.versions {
+            let Resources::Rows(rows) = &version.resources else { continue };
+            let key = if group.name.is_empty() {
+                format!("api/{}", version.version)
+            } else {
+                format!("apis/{}/{}", group.name, version.version)
+            };
+            let part = Part {
+                group: group.name.to_owned(),
+                version: version.version.to_owned(),
+                rows: rows.iter().map(|r| (*r).clone()).collect(),
+                stamp: stamps.and_then(|s| s.get(&key).cloned()),
+                document: OnceLock::new(),
+            };
+            parts.insert(key, Arc::new(part));
+        }
+    }
+    parts
 }
 
 fn finish(document: Value) -> (Bytes, String) {
@@ -218,20 +246,4 @@ fn bearer() -> Value {
 pub fn definition_name(group: &str, version: &str, kind: &str) -> String {
     let reversed: Vec<&str> = group.split('.').rev().collect();
     format!("{}.{version}.{kind}", reversed.join("."))
-}
-
-fn custom_list(group: &str, version: &str, kind: &str, item: &str) -> Value {
-    let meta = format!("#/components/schemas/{}ListMeta", schemas::META);
-    json!({
-        "description": format!("{kind}List is a list of {kind}"),
-        "type": "object",
-        "required": ["items"],
-        "properties": {
-            "apiVersion": {"type": "string"},
-            "kind": {"type": "string"},
-            "metadata": {"allOf": [{"$ref": meta}]},
-            "items": {"type": "array", "items": {"$ref": format!("#/components/schemas/{item}")}},
-        },
-        "x-kubernetes-group-version-kind": [{"group": group, "kind": format!("{kind}List"), "version": version}],
-    })
 }

@@ -11,6 +11,7 @@ use apiserver::authn::x509::X509;
 use apiserver::authz::{Authorizer, masters::Masters, node::NodeAuthorizer, rbac::Rbac};
 use apiserver::bootstrap;
 use apiserver::cache::StoreSource;
+use apiserver::custom::controller::Definitions;
 use apiserver::documents::{Documents, Health, VersionInfo};
 use apiserver::inprocess::InProcess;
 use apiserver::registry::Registry;
@@ -202,6 +203,9 @@ pub(crate) async fn start(
     )
     .await
     .map_err(|status| anyhow::anyhow!("writing what every cluster has: {status}"))?;
+    Definitions::start(server.clone())
+        .await
+        .map_err(|status| anyhow::anyhow!("reading the custom resource definitions: {status}"))?;
     rbac.synced(&written).await;
     node.synced().await;
     bootstrapped.done();

@@ -4,6 +4,7 @@
 //! validation, generation, separation of spec and status). A strategy adds the rest. Defaulting and preparing edit the
 //! tree, so that nothing unknown is lost on the way; validation reads structs. All of it is pure.
 
+pub mod apiextensions;
 mod apiextensions_stored;
 mod apps;
 mod batch;
@@ -13,6 +14,7 @@ mod plain;
 mod small_groups;
 mod templates;
 mod tree;
+mod webhook_client;
 
 use apimachinery::field::ErrorList;
 use apimachinery::time::Time;
@@ -163,8 +165,14 @@ impl Strategy for SchemaOnly {}
 type Row = (&'static str, &'static str, &'static dyn Strategy);
 
 /// The strategies of each group's folder.
-const STRATEGIES: &[&[Row]] =
-    &[apps::STRATEGIES, batch::STRATEGIES, core::STRATEGIES, discovery::STRATEGIES, small_groups::STRATEGIES];
+const STRATEGIES: &[&[Row]] = &[
+    apiextensions::STRATEGIES,
+    apps::STRATEGIES,
+    batch::STRATEGIES,
+    core::STRATEGIES,
+    discovery::STRATEGIES,
+    small_groups::STRATEGIES,
+];
 
 fn row(group: &str, kind: &str) -> Option<&'static Row> {
     STRATEGIES.iter().copied().flatten().find(|(g, k, _)| *g == group && *k == kind)

@@ -106,7 +106,7 @@ impl Server {
         Ok(body::document(
             StatusCode::OK,
             &serde_json::json!({
-                "kind": format!("{}List", resource.row.kind),
+                "kind": resource.list_kind(),
                 "apiVersion": resource.api_version,
                 "metadata": {"resourceVersion": listed.revision.to_string()},
                 "items": items,

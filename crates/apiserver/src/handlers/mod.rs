@@ -57,7 +57,7 @@ impl Server {
                 verb,
             ));
         }
-        match verb {
+        let served = match verb {
             "get" => self.get(&resource, call).await,
             "list" => self.list(&resource, call).await,
             "watch" => self.watch(&resource, call).await,
@@ -67,7 +67,12 @@ impl Server {
             "delete" => self.delete(&resource, call).await,
             "deletecollection" => self.delete_collection(&resource, call).await,
             _ => Err(Status::method_not_supported(&resource.group_resource(), verb)),
-        }
+        };
+        let warning = resource.custom.as_ref().and_then(|c| c.warning.clone());
+        served.map(|mut answer| {
+            crate::body::warn(&mut answer, warning.as_slice());
+            answer
+        })
     }
 }
 

@@ -54,7 +54,7 @@ impl Server {
             continue_token: parameter("continue"),
         };
         let listed = list::list(&*self.registry.store, resource, &selection, &page).await?;
-        let kind = format!("{}List", resource.row.kind);
+        let kind = resource.list_kind();
         let head = ListHead {
             kind: &kind,
             api_version: &resource.api_version,

@@ -153,9 +153,17 @@ impl Watcher {
             }
             let server = self.server.clone();
             let wake = if self.bookmarks { self.ends.min(self.next_bookmark) } else { self.ends };
+            let resource = self.resource.clone();
+            let gone = async {
+                match &resource.custom {
+                    Some(custom) => custom.gone.cancelled().await,
+                    None => std::future::pending().await,
+                }
+            };
             let events = tokio::select! {
                 biased;
                 () = server.shutdown.cancelled() => return None,
+                () = gone => return None,
                 events = self.watch.next_batch() => events,
                 () = tokio::time::sleep_until(wake) => {
                     if Instant::now() >= self.ends {

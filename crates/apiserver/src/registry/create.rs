@@ -29,6 +29,9 @@ impl Registry {
         if !object::meta_str(&value, "resourceVersion").is_empty() {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
+        if let Some(why) = resource.strategy.forbids_create() {
+            return Err(Status::forbidden(&resource.group_resource(), object::name(&value), why));
+        }
         ensure_namespace(context, &mut value)?;
         for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
             object::remove_meta(&mut value, key);

@@ -83,6 +83,9 @@ impl Registry {
 
         let mut value = current.value.clone();
         let deleting = object::is_being_deleted(&value);
+        if !deleting {
+            resource.strategy.begin_deletion(&mut value, &context.hook_context(self.now()));
+        }
         let wanted = finalizers(context, &value, options);
         object::set_finalizers(&mut value, wanted);
         let asked = options.grace_period_seconds;

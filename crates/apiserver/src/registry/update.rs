@@ -147,7 +147,8 @@ impl Registry {
                 name,
                 &apimachinery::field::Error::invalid(
                     &apimachinery::field::Path::new("metadata").child("resourceVersion"),
-                    "",
+                    // Upstream prints the parsed number as Go source.
+                    apimachinery::field::BadValue::verbatim("0x0"),
                     "must be specified for an update",
                 )
                 .into(),

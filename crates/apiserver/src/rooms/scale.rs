@@ -12,13 +12,28 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
+fn at<'v>(object: &'v Value, path: &[String]) -> &'v Value {
+    path.iter().fold(object, |value, name| &value[name.as_str()])
+}
+
 /// The Scale of an object.
-fn scale_of(object: &Value) -> Value {
+fn scale_of(resource: &Served, object: &Value) -> Value {
     let mut metadata = Map::new();
     for key in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object["metadata"].get(key) {
             metadata.insert(key.into(), value.clone());
         }
+    }
+    if let Some(paths) = resource.strategy.scale_paths() {
+        let mut status = json!({"replicas": at(object, &paths.status_replicas).as_i64().unwrap_or(0)});
+        if let Some(selector) = paths.selector.as_ref().and_then(|p| at(object, p).as_str()) {
+            status["selector"] = selector.into();
+        }
+        return json!({
+            "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
+            "spec": {"replicas": at(object, &paths.spec_replicas).as_i64().unwrap_or(0)},
+            "status": status,
+        });
     }
     let selector = &object["spec"]["selector"];
     let labels = selector
@@ -47,7 +62,7 @@ pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -
     let name = call.info.name.clone();
     if call.info.verb == "get" {
         let stored = server.registry.get(resource, &call.info.namespace, &name)?;
-        return Ok(body::document(StatusCode::OK, &scale_of(&stored.value)));
+        return Ok(body::document(StatusCode::OK, &scale_of(resource, &stored.value)));
     }
     let (patch, put) = match call.info.verb.as_str() {
         "patch" => {
@@ -62,8 +77,8 @@ pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -
             let current = current.ok_or_else(|| resource.not_found(&name))?;
             let scale = match (&put, &patch) {
                 (Some(scale), _) => scale.clone(),
-                (None, Some(patch)) => patch.apply_free(resource, scale_of(current))?,
-                (None, None) => scale_of(current),
+                (None, Some(patch)) => patch.apply_free(resource, scale_of(resource, current))?,
+                (None, None) => scale_of(resource, current),
             };
             if object::name(&scale) != name {
                 return Err(Status::bad_request(format!(
@@ -86,7 +101,13 @@ pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -
                 ));
             }
             let mut value = current.clone();
-            value["spec"]["replicas"] = wanted.into();
+            match resource.strategy.scale_paths() {
+                Some(paths) => {
+                    *paths.spec_replicas.iter().fold(&mut value, |v, name| &mut v[name.as_str()]) =
+                        wanted.into();
+                }
+                None => value["spec"]["replicas"] = wanted.into(),
+            }
             match object::meta_str(&scale, "resourceVersion") {
                 "" => object::remove_meta(&mut value, "resourceVersion"),
                 asked => object::set_meta(&mut value, "resourceVersion", asked),
@@ -97,5 +118,5 @@ pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -
     };
     let options = UpdateOptions { create: false, replace: put.is_some() };
     let updated = server.registry.update(&context, &name, options, &change).await?;
-    Ok(body::document(StatusCode::OK, &scale_of(&updated.stored.value)))
+    Ok(body::document(StatusCode::OK, &scale_of(resource, &updated.stored.value)))
 }

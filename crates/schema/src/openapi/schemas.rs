@@ -202,12 +202,31 @@ pub(super) fn adapt(schema: &Value, dialect: Dialect, queue: &mut Vec<String>) -
     match schema {
         Value::Object(map) => {
             let mut out = Map::new();
+            let set = |key: &str| map.get(key) == Some(&Value::Bool(true));
             for (key, value) in map {
+                // Clients of v2 take what it says for all there may be.
+                let loose = match key.as_str() {
+                    "type" => set("nullable") || set("x-kubernetes-int-or-string"),
+                    "items" | "properties" => set("nullable") || set("x-kubernetes-preserve-unknown-fields"),
+                    "additionalProperties" => set("nullable"),
+                    _ => false,
+                };
+                if dialect == Dialect::V2 && loose {
+                    continue;
+                }
                 match (key.as_str(), value) {
                     ("$ref", Value::String(target)) => {
                         let name = target.rsplit('/').next().unwrap_or_default();
                         queue.push(name.to_owned());
                         out.insert(key.clone(), format!("{}{name}", dialect.prefix()).into());
+                    }
+                    // Names here are names of fields, whatever they are.
+                    ("properties", Value::Object(fields)) => {
+                        let fields: Map<String, Value> = fields
+                            .iter()
+                            .map(|(name, schema)| (name.clone(), adapt(schema, dialect, queue)))
+                            .collect();
+                        out.insert(key.clone(), fields.into());
                     }
                     // v2 knows neither of these, and has one reference where v3 wraps it.
                     ("default" | "nullable" | "oneOf" | "anyOf" | "not", _) if dialect == Dialect::V2 => {}

@@ -1,0 +1,16 @@
+//! Custom resources: definitions become resources that are served like any other.
+//!
+//! [`controller`] follows the definitions: it decides on names and conditions ([`status`], pure), installs what a
+//! definition brings ([`definition`]) before anybody can see it established, and clears its instances away when it goes
+//! ([`cleanup`]). What a custom kind does beyond its schema is its [`strategy`].
+
+mod cleanup;
+pub mod controller;
+mod definition;
+mod source;
+mod status;
+mod strategy;
+
+pub use definition::served;
+pub use source::Source;
+pub use status::plan;

@@ -1,0 +1,68 @@
+//! The schema of one version of a definition: kept as the stored bytes, which are there anyway, and compiled to a table
+//! when it is first needed.
+
+use bytes::Bytes;
+use schema::Table;
+use schema::custom::compile;
+use serde_json::{Value, json};
+use std::ops::Deref;
+use std::sync::OnceLock;
+
+/// A definition's bytes and which of its versions is meant.
+pub struct Source {
+    definition: Bytes,
+    pub group: String,
+    pub version: String,
+    pub kind: String,
+    pub list_kind: String,
+    table: OnceLock<Table>,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Source({}/{} {})", self.group, self.version, self.kind)
+    }
+}
+
+impl Source {
+    pub fn new(definition: Bytes, group: &str, version: &str, kind: &str, list_kind: &str) -> Self {
+        Source {
+            definition,
+            group: group.into(),
+            version: version.into(),
+            kind: kind.into(),
+            list_kind: list_kind.into(),
+            table: OnceLock::new(),
+        }
+    }
+
+    /// The version's OpenAPI v3 schema as the definition has it.
+    pub fn schema(&self) -> Value {
+        let definition: Value = serde_json::from_slice(&self.definition).unwrap_or_default();
+        let preserve = definition["spec"]["preserveUnknownFields"] == true;
+        let versions = definition["spec"]["versions"].as_array();
+        let version = versions.into_iter().flatten().find(|v| v["name"] == *self.version);
+        let mut schema = version.map(|v| v["schema"]["openAPIV3Schema"].clone()).unwrap_or_default();
+        if preserve || !schema.is_object() {
+            if !schema.is_object() {
+                schema = json!({"type": "object"});
+            }
+            schema["x-kubernetes-preserve-unknown-fields"] = true.into();
+        }
+        schema
+    }
+
+    /// What tells this schema from another one.
+    pub fn stamp(&self) -> &[u8] {
+        &self.definition
+    }
+}
+
+impl Deref for Source {
+    type Target = Table;
+    fn deref(&self) -> &Table {
+        self.table.get_or_init(|| {
+            compile(api::table(), &self.schema(), (&self.group, &self.version, &self.kind), Vec::new())
+        })
+    }
+}

@@ -1,0 +1,113 @@
+//! Schemas of custom kinds, as they are published: what the definition says, with the metadata that every object has.
+
+use super::schemas::META;
+use super::{Documents, definition_name};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// A custom kind, whose schema is read when a document needs it.
+#[derive(Clone)]
+pub struct CustomKind {
+    pub group: String,
+    pub version: String,
+    pub kind: String,
+    pub list_kind: String,
+    /// Differs when anything about the schema does.
+    pub stamp: Vec<u8>,
+    pub schema: Arc<dyn Fn() -> Value + Send + Sync>,
+}
+
+impl std::fmt::Debug for CustomKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CustomKind({}/{} {})", self.group, self.version, self.kind)
+    }
+}
+
+const API_VERSION: &str = "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources";
+const KIND: &str = "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
+const METADATA: &str = "Standard object's metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
+const LIST_METADATA: &str = "Standard list metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
+
+impl Documents {
+    /// The schema of a custom kind or of its list, written for v3.
+    pub(super) fn custom_schema(&self, name: &str) -> Option<Value> {
+        if let Some(kind) = self.custom.get(name) {
+            return Some(of_kind(kind));
+        }
+        let kind =
+            self.custom.values().find(|k| definition_name(&k.group, &k.version, &k.list_kind) == name)?;
+        Some(of_list(kind))
+    }
+}
+
+fn reference(name: &str) -> Value {
+    json!([{"$ref": format!("#/components/schemas/{META}{name}")}])
+}
+
+fn gvk(kind: &CustomKind, name: &str) -> Value {
+    json!([{"group": kind.group, "kind": name, "version": kind.version}])
+}
+
+fn of_kind(kind: &CustomKind) -> Value {
+    let mut schema = (kind.schema)();
+    if !schema.is_object() {
+        schema = json!({"type": "object"});
+    }
+    if let Some(map) = schema.as_object_mut() {
+        complete(map);
+        map.insert("x-kubernetes-group-version-kind".into(), gvk(kind, &kind.kind));
+    }
+    schema
+}
+
+/// Gives an object its type and metadata, and so every embedded one.
+fn complete(map: &mut Map<String, Value>) {
+    let properties = map.entry("properties").or_insert_with(|| json!({}));
+    if let Some(properties) = properties.as_object_mut() {
+        properties.insert("apiVersion".into(), json!({"type": "string", "description": API_VERSION}));
+        properties.insert("kind".into(), json!({"type": "string", "description": KIND}));
+        let metadata = json!({"description": METADATA, "allOf": reference("ObjectMeta"), "default": {}});
+        properties.insert("metadata".into(), metadata);
+    }
+    embedded(map);
+}
+
+fn embedded(map: &mut Map<String, Value>) {
+    let mut each = |schema: &mut Value| {
+        let Value::Object(inner) = schema else { return };
+        if inner.get("x-kubernetes-embedded-resource") == Some(&Value::Bool(true)) {
+            complete(inner);
+        } else {
+            embedded(inner);
+        }
+    };
+    if let Some(Value::Object(properties)) = map.get_mut("properties") {
+        properties.values_mut().for_each(&mut each);
+    }
+    for key in ["items", "additionalProperties"] {
+        if let Some(inner) = map.get_mut(key) {
+            each(inner);
+        }
+    }
+}
+
+fn of_list(kind: &CustomKind) -> Value {
+    let item = format!("#/components/schemas/{}", definition_name(&kind.group, &kind.version, &kind.kind));
+    let plural = kind.kind.to_lowercase();
+    json!({
+        "description": format!("{} is a list of {}", kind.list_kind, kind.kind),
+        "type": "object",
+        "required": ["items"],
+        "properties": {
+            "apiVersion": {"type": "string", "description": API_VERSION},
+            "kind": {"type": "string", "description": KIND},
+            "metadata": {"description": LIST_METADATA, "allOf": reference("ListMeta"), "default": {}},
+            "items": {
+                "type": "array",
+                "items": {"allOf": [{"$ref": item}], "default": {}},
+                "description": format!("List of {plural}s. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md"),
+            },
+        },
+        "x-kubernetes-group-version-kind": gvk(kind, &kind.list_kind),
+    })
+}
