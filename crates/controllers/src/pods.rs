@@ -1,22 +1,27 @@
 //! Pods as their controllers see them: what is kept of each, how one is made from a template, claimed and ranked.
 
+use crate::pod_control::{PodControl, Result};
 use api::Kind;
 use api::core::v1::{Pod, PodTemplateSpec};
 use apimachinery::labels::Selector;
 use apimachinery::meta::OwnerReference;
-use apimachinery::time::Time;
+use apimachinery::time::{Duration, Time};
 use apimachinery::validation::{NameUse, name_is_dns_subdomain};
 use client::informer::Index;
-use client::{Cached, Client, ObjectKey, Patch, PatchParams, Projection};
+use client::{Cached, ObjectKey, Patch, Projection};
 use rules::pod_conditions;
 use serde_json::json;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Pods by the uid of their controller.
 pub(crate) const BY_CONTROLLER: &str = "controller";
 /// Pods without a controller, by namespace.
 pub(crate) const ORPHANS: &str = "orphans";
+
+/// Objects by namespace.
+pub(crate) const BY_NAMESPACE: &str = "namespace";
 
 /// How many creations a first batch has; each that succeeds doubles it.
 const FIRST_BATCH: usize = 1;
@@ -53,10 +58,15 @@ pub(crate) struct PodFacts {
     pub phase: Phase,
     pub deleting: bool,
     pub node: String,
+    /// The node that a pod without one may go to only.
+    pub bound_for: Option<Box<str>>,
     pub ready: bool,
     pub ready_since: Option<Time>,
     pub created: Time,
-    pub restarts: i64,
+    /// Since when it says that it goes (`DisruptionTarget`), unless the kubelet ended it.
+    pub disrupted: Option<Time>,
+    /// Of the container that restarted most often, and the same of its sidecars.
+    pub restarts: (i32, i32),
     /// `controller.kubernetes.io/pod-deletion-cost`.
     pub deletion_cost: i32,
 }
@@ -68,6 +78,10 @@ impl Projection for PodFacts {
         let ready = pod_conditions::find(&pod.status.conditions, pod_conditions::READY);
         let ready = ready.filter(|condition| condition.status == "True");
         let statuses = pod.status.container_statuses.iter();
+        let sidecars = pod.status.init_container_statuses.iter().filter(|status| {
+            let mut containers = pod.spec.init_containers.iter();
+            containers.any(|c| c.name == status.name && c.restart_policy.as_deref() == Some("Always"))
+        });
         let cost = pod.metadata.annotations.get("controller.kubernetes.io/pod-deletion-cost");
         PodFacts {
             controller: Controller::of(&pod.metadata.owner_references),
@@ -81,10 +95,17 @@ impl Projection for PodFacts {
             },
             deleting: pod.metadata.deletion_timestamp.is_some(),
             node: pod.spec.node_name.clone(),
+            bound_for: if pod.spec.node_name.is_empty() { bound_for(pod) } else { None },
             ready: ready.is_some(),
             ready_since: ready.and_then(|condition| condition.last_transition_time),
             created: pod.metadata.creation_timestamp,
-            restarts: statuses.map(|status| i64::from(status.restart_count)).max().unwrap_or(0),
+            disrupted: pod_conditions::find(&pod.status.conditions, pod_conditions::DISRUPTION_TARGET)
+                .filter(|condition| condition.status == "True" && condition.reason != "TerminationByKubelet")
+                .and_then(|condition| condition.last_transition_time),
+            restarts: (
+                statuses.map(|status| status.restart_count).max().unwrap_or(0),
+                sidecars.map(|status| status.restart_count).max().unwrap_or(0),
+            ),
             deletion_cost: cost.and_then(|cost| cost.parse().ok()).unwrap_or(0),
         }
     }
@@ -92,6 +113,7 @@ impl Projection for PodFacts {
     fn indices() -> &'static [Index<Self>] {
         &[
             (BY_CONTROLLER, |pod| pod.controller.iter().map(|c| c.uid.clone()).collect()),
+            (BY_NAMESPACE, |pod| vec![pod.namespace().to_owned()]),
             (ORPHANS, |pod| match pod.controller {
                 None => vec![pod.namespace().to_owned()],
                 Some(_) => Vec::new(),
@@ -100,7 +122,24 @@ impl Projection for PodFacts {
     }
 }
 
+/// The node that a pod's affinity names, as pods of DaemonSets do. Upstream: `GetTargetNodeName`.
+fn bound_for(pod: &Pod) -> Option<Box<str>> {
+    let affinity = pod.spec.affinity.as_ref()?.node_affinity.as_ref()?;
+    let terms = &affinity.required_during_scheduling_ignored_during_execution.as_ref()?.node_selector_terms;
+    let mut fields = terms.iter().flat_map(|term| &term.match_fields);
+    let field = fields.find(|field| field.key == "metadata.name" && field.operator == "In")?;
+    match field.values.as_slice() {
+        [node] => Some(node.as_str().into()),
+        _ => None,
+    }
+}
+
 impl PodFacts {
+    /// The node that a pod is on or meant for.
+    pub(crate) fn target_node(&self) -> Option<&str> {
+        if self.node.is_empty() { self.bound_for.as_deref() } else { Some(&self.node) }
+    }
+
     pub(crate) fn terminal(&self) -> bool {
         self.phase >= Phase::Succeeded
     }
@@ -112,19 +151,15 @@ impl PodFacts {
 
     /// Whether it has been ready for so long.
     pub(crate) fn available(&self, min_ready_seconds: i32, now: Time) -> bool {
-        self.ready && self.available_in(min_ready_seconds, now) == Some(0)
+        self.ready
+            && (min_ready_seconds == 0
+                || self.available_from(min_ready_seconds).is_some_and(|then| then <= now))
     }
 
-    /// In how many seconds it will be available if it stays ready.
-    pub(crate) fn available_in(&self, min_ready_seconds: i32, now: Time) -> Option<i64> {
-        if !self.ready {
-            return None;
-        }
-        if min_ready_seconds == 0 {
-            return Some(0);
-        }
-        let since = self.ready_since?;
-        Some((since.unix() + i64::from(min_ready_seconds) - now.unix()).max(0))
+    /// When it will be available if it stays ready.
+    pub(crate) fn available_from(&self, min_ready_seconds: i32) -> Option<Time> {
+        let since = self.ready_since.filter(|_| self.ready)?;
+        Some(since.plus(Duration::from_seconds(i64::from(min_ready_seconds))))
     }
 }
 
@@ -192,7 +227,7 @@ pub(crate) fn from_template<K: Kind>(owner: &K, template: &PodTemplateSpec) -> P
     pod
 }
 
-/// Which of two pods goes first when there are too many; `crowd` tells how many ready siblings share the pod's node.
+/// Which of two pods goes first when there are too many; `crowd` tells how many active siblings share the pod's node.
 /// Upstream: `ActivePodsWithRanks`.
 pub(crate) fn deletion_order(
     a: &Cached<PodFacts>,
@@ -222,9 +257,12 @@ pub(crate) fn deletion_order(
 
 /// Runs `count` creations in batches that double as long as all of a batch succeed. Returns how many succeeded, and the
 /// first error. Upstream: `slowStartBatch`.
-pub(crate) async fn slow_start<F, E>(count: usize, create: impl Fn() -> F) -> (usize, Result<(), E>)
+pub(crate) async fn slow_start<F, E>(
+    count: usize,
+    create: impl Fn() -> F,
+) -> (usize, std::result::Result<(), E>)
 where
-    F: Future<Output = Result<(), E>>,
+    F: Future<Output = std::result::Result<(), E>>,
 {
     let (mut done, mut batch) = (0, FIRST_BATCH);
     while done < count {
@@ -246,16 +284,56 @@ where
     (done, Ok(()))
 }
 
-/// Patches a pod; an absent one is no error, as it needs nothing any more.
-pub(crate) async fn patch_pod(
-    client: &Client,
-    key: &ObjectKey,
-    patch: &Patch,
-) -> client::Result<Option<Pod>> {
-    match client.namespaced::<Pod>(&key.namespace).patch(&key.name, patch, &PatchParams::default()).await {
-        Ok(pod) => Ok(Some(pod)),
-        // 422: the name belongs to another pod by now.
-        Err(error) if error.is_not_found() || error.is_invalid() => Ok(None),
-        Err(error) => Err(error),
+/// Pods by what an owner does about whose they are.
+#[derive(Debug, Default)]
+pub(crate) struct Claims {
+    pub ours: Vec<Arc<Cached<PodFacts>>>,
+    pub adopt: Vec<Arc<Cached<PodFacts>>>,
+    pub release: Vec<Arc<Cached<PodFacts>>>,
+}
+
+/// Sorts pods by whose they are.
+pub(crate) fn claims(
+    seen: Vec<Arc<Cached<PodFacts>>>,
+    uid: &str,
+    owner_deleting: bool,
+    selector: &Selector,
+) -> Claims {
+    let mut claims = Claims::default();
+    for pod in seen {
+        match claim(&pod, uid, owner_deleting, selector) {
+            Claim::Ours => claims.ours.push(pod),
+            Claim::Adopt => claims.adopt.push(pod),
+            Claim::Release => claims.release.push(pod),
+            Claim::Others => {}
+        }
     }
+    claims
+}
+
+/// Releases and adopts; returns the owner's pods.
+pub(crate) async fn settle<K: Kind>(
+    control: &PodControl<PodFacts>,
+    key: &ObjectKey,
+    owner: &K,
+    claims: Claims,
+) -> Result<Vec<Arc<Cached<PodFacts>>>> {
+    let Claims { mut ours, adopt, release: released } = claims;
+    for pod in released {
+        control.patch(key, pod.key(), &release(owner, &pod.uid)).await?;
+    }
+    if adopt.is_empty() {
+        return Ok(ours);
+    }
+    // An owner that is being deleted adopts nothing: ask the server, for the cache may not know yet.
+    let fresh = control.client.namespaced::<K>(&key.namespace).get(&key.name).await?;
+    if fresh.metadata().uid != owner.metadata().uid || fresh.metadata().deletion_timestamp.is_some() {
+        return Ok(ours);
+    }
+    for pod in adopt {
+        if control.patch(key, pod.key(), &adoption(owner, &pod.uid)).await?.is_some() {
+            ours.push(pod);
+        }
+    }
+    Ok(ours)
 }

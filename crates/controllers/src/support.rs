@@ -2,11 +2,14 @@
 
 use api::Kind;
 use api::core::v1::Namespace;
-use apimachinery::clock::{Clock as _, SystemClock};
+use apimachinery::clock::{Clock, SystemClock};
 use apimachinery::meta::options::DeleteOptions;
-use apimachinery::time::Time;
+use apimachinery::time::{Time, Timestamp};
+use client::controller::Outcome;
 use client::queue::Backoff;
 use client::{Cached, Change, Client, Informer, ObjectKey, Projection, Queue};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// A queue with upstream's default back-off.
 pub(crate) fn queue() -> Queue<ObjectKey> {
@@ -44,9 +47,51 @@ impl Projection for NamespaceState {
     }
 }
 
-/// The time of day.
-pub(crate) fn now() -> Time {
-    SystemClock::default().now().into()
+/// The time of day, as one process or one test sees it. Cheap to clone.
+#[derive(Clone)]
+pub struct WallClock(Arc<dyn Clock>);
+
+impl WallClock {
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        WallClock(clock)
+    }
+
+    /// The second that it is.
+    pub(crate) fn now(&self) -> Time {
+        self.0.now().into()
+    }
+
+    /// The time that it is.
+    pub(crate) fn instant(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    /// How long it is until then, exactly: a timer of this length ends when the second has come, not one later.
+    pub(crate) fn until(&self, then: Time) -> Duration {
+        self.until_instant(then.timestamp().unwrap_or(Timestamp::MAX))
+    }
+
+    pub(crate) fn until_instant(&self, then: Timestamp) -> Duration {
+        let left = then.as_nanosecond() - self.0.now().as_nanosecond();
+        Duration::from_nanos(u64::try_from(left.max(0)).unwrap_or(u64::MAX))
+    }
+
+    /// A reconcile that is done until then, if it ever is to be looked at again.
+    pub(crate) fn outcome(&self, again: Option<Time>) -> Outcome {
+        again.map_or(Outcome::Done, |then| Outcome::After(self.until(then)))
+    }
+}
+
+impl Default for WallClock {
+    fn default() -> Self {
+        WallClock(Arc::new(SystemClock::default()))
+    }
+}
+
+impl std::fmt::Debug for WallClock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("WallClock").field(&self.0.now()).finish()
+    }
 }
 
 /// Deletes an object in the background. Returns the resource version at which it is being deleted, if it lives on.

@@ -1,12 +1,14 @@
 //! The writes: sets, their adoption, the Deployment's status and revision.
 
 use super::plan::Plan;
+use super::rollback::Rollback;
 use super::sets::{REVISION, same_template, size};
 use super::{DeploymentFacts, SetFacts, status};
 use crate::pods::{adoption, release};
-use crate::support::{delete_by_name, now};
+use crate::support::{WallClock, delete_by_name};
 use api::apps::v1::{Deployment, ReplicaSet};
 use client::controller::{Outcome, Writes};
+use client::recorder::{EventType, reference};
 use client::{Cached, Client, Informer, ObjectKey, PatchParams, Recorder, Result};
 
 pub(super) struct Act {
@@ -15,6 +17,7 @@ pub(super) struct Act {
     pub writes: Writes<ObjectKey>,
     pub deployments: Informer<DeploymentFacts>,
     pub sets: Informer<SetFacts>,
+    pub clock: WallClock,
 }
 
 impl Act {
@@ -39,13 +42,20 @@ impl Act {
                 _ => {}
             }
         }
+        if let Some(Rollback { deployment, tell: (normal, reason, text) }) = plan.rollback {
+            let kind = if normal { EventType::Normal } else { EventType::Warning };
+            let written = self.client.namespaced::<Deployment>(&key.namespace).update(&deployment).await?;
+            self.writes.note(key, &self.deployments, &written.metadata.resource_version);
+            self.recorder.event(&reference(&deployment), kind, reason, text);
+            return Ok(Outcome::Done);
+        }
         let mut changed = deployment.clone();
         changed.status = plan.status;
         if let Some(revision) = plan.revision {
             changed.metadata.annotations.insert(REVISION.into(), revision.to_string());
         }
         self.write(key, deployment, changed).await?;
-        Ok(plan.again.map_or(Outcome::Done, Outcome::After))
+        Ok(self.clock.outcome(plan.again))
     }
 
     /// Writes status and annotations if they say something new.
@@ -97,7 +107,7 @@ impl Act {
             Err(error) => {
                 let text = format!("Failed to create new replica set {name:?}: {error}");
                 self.recorder.warning(deployment, "ReplicaSetCreateError", text.clone());
-                if let Some(status) = status::creation_failed(deployment, text, now()) {
+                if let Some(status) = status::creation_failed(deployment, text, self.clock.now()) {
                     let mut changed = deployment.clone();
                     changed.status = status;
                     self.write(key, deployment, changed).await?;

@@ -2,12 +2,13 @@
 
 mod act;
 mod plan;
+mod rollback;
 mod sets;
 mod status;
 
 use crate::Context;
 use crate::pods::{BY_CONTROLLER, Claim, Controller, ORPHANS, PodFacts};
-use crate::support::{feed, now, queue};
+use crate::support::{WallClock, feed, queue};
 use act::Act;
 use api::apps::v1::{Deployment, ReplicaSet};
 use apimachinery::labels::Selector;
@@ -86,6 +87,7 @@ struct Loop {
     deployments: Informer<DeploymentFacts>,
     sets: Informer<SetFacts>,
     pods: Informer<PodFacts>,
+    clock: WallClock,
     act: Act,
 }
 
@@ -119,8 +121,9 @@ pub(crate) async fn run(context: Context) {
         writes: writes.clone(),
         deployments: deployments.clone(),
         sets: sets.clone(),
+        clock: context.clock.clone(),
     };
-    let this = Arc::new(Loop { deployments, sets, pods, act });
+    let this = Arc::new(Loop { deployments, sets, pods, clock: context.clock, act });
     work("deployment", queue, writes, WORKERS, context.shutdown, move |key| {
         let this = this.clone();
         async move { this.reconcile(&key).await }
@@ -159,7 +162,7 @@ impl Loop {
                 let mut pods = others.flat_map(|set| self.pods.by_index(BY_CONTROLLER, &set.metadata.uid));
                 pods.any(|pod| !pod.terminal())
             },
-            now: now(),
+            now: self.clock.now(),
         });
         self.act.take(key, &deployment, &sets, plan).await
     }
@@ -184,5 +187,17 @@ impl Loop {
             }
         }
         Ok(ours)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::play;
+
+    #[test]
+    fn stories() {
+        for story in ["deployment", "deployment_recreate"] {
+            play(story, &[|c| Box::pin(super::run(c)), |c| Box::pin(crate::replicaset::run(c))]);
+        }
     }
 }

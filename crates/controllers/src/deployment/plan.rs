@@ -2,13 +2,13 @@
 //!
 //! One look makes one kind of move, as upstream: annotate the newest set, scale, grow the newest or shrink the old.
 
+use super::rollback::{self, Rollback};
 use super::sets::*;
 use super::status::{self, Progress};
 use api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use apimachinery::time::Time;
 use rules::template_hash::template_hash;
 use std::cmp::Reverse;
-use std::time::Duration;
 
 /// What a look sees.
 pub(super) struct Observed<'a> {
@@ -29,11 +29,13 @@ pub(super) struct Plan {
     pub update: Vec<ReplicaSet>,
     /// Names of sets that fell out of the history.
     pub delete: Vec<String>,
+    /// A rollback, instead of all else.
+    pub rollback: Option<Rollback>,
     pub status: DeploymentStatus,
     /// The revision that the Deployment should show.
     pub revision: Option<i64>,
     /// When to look again though nothing changed.
-    pub again: Option<Duration>,
+    pub again: Option<Time>,
 }
 
 /// The sets by their roles.
@@ -87,6 +89,14 @@ pub(super) fn plan(observed: &Observed) -> Plan {
         }
         plan.revision = Some(revision(newest));
         progress.found(newest);
+    }
+    if let Some(asked) = rollback::asked(deployment).filter(|_| !deployment.spec.paused) {
+        match roles.newest {
+            Some(_) => plan.rollback = Some(rollback::rollback(deployment, sets, asked)),
+            None => plan.create = Some(new_set(deployment, sets, next_revision)),
+        }
+        plan.status = progress.keep(sets, roles.newest);
+        return plan;
     }
     let rescaled =
         sets.iter().any(|set| size(set) > 0 && desired(set).is_some_and(|d| d != wanted(deployment)));

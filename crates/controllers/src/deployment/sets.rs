@@ -5,19 +5,14 @@ use api::core::v1::PodTemplateSpec;
 use apimachinery::int_or_string::{IntOrString, Rounding};
 
 pub(super) const REVISION: &str = "deployment.kubernetes.io/revision";
+pub(super) const ROLLBACK: &str = "deprecated.deployment.rollback.to";
 const HISTORY: &str = "deployment.kubernetes.io/revision-history";
 const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
 const MAX: &str = "deployment.kubernetes.io/max-replicas";
 pub(super) const HASH: &str = "pod-template-hash";
 /// Annotations that are about the Deployment itself.
-const NOT_COPIED: [&str; 6] = [
-    "kubectl.kubernetes.io/last-applied-configuration",
-    REVISION,
-    HISTORY,
-    DESIRED,
-    MAX,
-    "deprecated.deployment.rollback.to",
-];
+pub(super) const NOT_COPIED: [&str; 6] =
+    ["kubectl.kubernetes.io/last-applied-configuration", REVISION, HISTORY, DESIRED, MAX, ROLLBACK];
 /// How long the list of a set's former revisions may get, in bytes.
 const MAX_HISTORY: usize = 2000;
 

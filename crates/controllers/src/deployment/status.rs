@@ -3,7 +3,6 @@
 use super::sets::{max_unavailable, wanted};
 use api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet};
 use apimachinery::time::Time;
-use std::time::Duration;
 
 const PROGRESSING: &str = "Progressing";
 const AVAILABLE: &str = "Available";
@@ -154,7 +153,7 @@ impl<'a> Progress<'a> {
         self,
         sets: &[ReplicaSet],
         newest: Option<&ReplicaSet>,
-    ) -> (DeploymentStatus, Option<Duration>) {
+    ) -> (DeploymentStatus, Option<Time>) {
         let (deployment, now) = (self.deployment, self.now);
         let mut status = calculate(deployment, sets, newest, now);
         let deadline = self.deadline();
@@ -178,7 +177,7 @@ impl<'a> Progress<'a> {
             Some(failure) => set(&mut status, failure),
             None => remove(&mut status, FAILURE),
         }
-        let again = deadline.and_then(|deadline| next_judgement(deployment, &status, deadline, now));
+        let again = deadline.and_then(|deadline| next_judgement(deployment, &status, deadline));
         (status, again)
     }
 }
@@ -222,23 +221,16 @@ fn timed_out(known: &DeploymentCondition, deadline: i64, now: Time) -> bool {
     match known.reason.as_str() {
         COMPLETE => false,
         TIMED_OUT => true,
-        _ => known.last_update_time.is_some_and(|since| since.unix() + deadline < now.unix()),
+        _ => known.last_update_time.is_some_and(|since| since.unix() + deadline <= now.unix()),
     }
 }
 
-fn next_judgement(
-    deployment: &Deployment,
-    status: &DeploymentStatus,
-    deadline: i64,
-    now: Time,
-) -> Option<Duration> {
+fn next_judgement(deployment: &Deployment, status: &DeploymentStatus, deadline: i64) -> Option<Time> {
     let known = find(status, PROGRESSING)?;
     if is_complete(deployment, status) || known.reason == TIMED_OUT || known.reason == COMPLETE {
         return None;
     }
-    let left = known.last_update_time?.unix() + deadline - now.unix();
-    // A second more: times have no fractions.
-    Some(Duration::from_secs(left.max(0).unsigned_abs() + 1))
+    Some(Time::from_unix(known.last_update_time?.unix() + deadline))
 }
 
 fn failure(owner: &ReplicaSet) -> Option<DeploymentCondition> {

@@ -3,39 +3,37 @@
 use super::JobFacts;
 use super::facts::{FAILURES, FINALIZER, IGNORED_FAILURES, INDEX, PodFacts};
 use super::plan::{NewPod, Plan, Pod as Seen};
-use crate::pods::{adoption, from_template, patch_pod, release, slow_start};
-use crate::support::delete_by_name;
+use crate::pod_control::{PodControl, Result};
+use crate::pods::{adoption, from_template, release, slow_start};
+use crate::support::WallClock;
 use api::batch::v1::Job;
 use api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, Pod};
 use apimachinery::labels::Selector;
-use client::controller::{Outcome, Writes};
+use client::controller::Outcome;
 use client::recorder::{EventType, reference};
-use client::{Client, Informer, ObjectKey, Patch, Recorder, Result};
+use client::{Informer, ObjectKey, Patch};
 use serde_json::json;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const INDEX_ENV: &str = "JOB_COMPLETION_INDEX";
 
 pub(super) struct Act {
-    pub client: Client,
-    pub recorder: Recorder,
-    pub writes: Writes<ObjectKey>,
+    pub control: PodControl<PodFacts>,
     pub jobs: Informer<JobFacts>,
-    pub pods: Informer<PodFacts>,
+    pub clock: WallClock,
+}
+
+/// Takes the finalizer from a pod.
+fn letting_go() -> Patch {
+    Patch::Strategic(json!({"metadata": {"$deleteFromPrimitiveList/finalizers": [FINALIZER]}}))
 }
 
 impl Act {
     /// Takes the finalizer from pods.
     pub(super) async fn let_go(&self, key: &ObjectKey, pods: impl Iterator<Item = &Seen>) -> Result<()> {
-        let patch =
-            Patch::Strategic(json!({"metadata": {"$deleteFromPrimitiveList/finalizers": [FINALIZER]}}));
-        let patches = pods.map(|pod| patch_pod(&self.client, pod.key(), &patch));
-        for pod in futures::future::join_all(patches).await {
-            if let Some(pod) = pod? {
-                self.writes.note(key, &self.pods, &pod.metadata.resource_version);
-            }
-        }
-        Ok(())
+        let patch = letting_go();
+        let patches = pods.map(|pod| self.control.patch(key, pod.key(), &patch));
+        futures::future::join_all(patches).await.into_iter().try_for_each(|patched| patched.map(drop))
     }
 
     /// The pods that are the job's; those that match and have no controller become so.
@@ -52,8 +50,9 @@ impl Act {
         for pod in owned {
             if selector.matches(&pod.labels) || deleting {
                 ours.push(pod);
-            } else if let Some(pod) = patch_pod(&self.client, pod.key(), &release(job, &pod.uid)).await? {
-                self.writes.note(key, &self.pods, &pod.metadata.resource_version);
+            } else if let Patch::Strategic(mut patch) = release(job, &pod.uid) {
+                patch["metadata"]["$deleteFromPrimitiveList/finalizers"] = json!([FINALIZER]);
+                self.control.patch(key, pod.key(), &Patch::Strategic(patch)).await?;
             }
         }
         let wanted: Vec<Seen> = strays
@@ -63,15 +62,14 @@ impl Act {
         if wanted.is_empty() {
             return Ok(ours);
         }
-        let fresh = self.client.namespaced::<Job>(&key.namespace).get(&key.name).await?;
+        let fresh = self.control.client.namespaced::<Job>(&key.namespace).get(&key.name).await?;
         if fresh.metadata.uid != job.metadata.uid || fresh.metadata.deletion_timestamp.is_some() {
             return Ok(ours);
         }
         for pod in wanted {
             let Patch::Strategic(mut patch) = adoption(job, &pod.uid) else { continue };
             patch["metadata"]["finalizers"] = json!([FINALIZER]);
-            if let Some(new) = patch_pod(&self.client, pod.key(), &Patch::Strategic(patch)).await? {
-                self.writes.note(key, &self.pods, &new.metadata.resource_version);
+            if self.control.patch(key, pod.key(), &Patch::Strategic(patch)).await?.is_some() {
                 ours.push(pod);
             }
         }
@@ -80,67 +78,47 @@ impl Act {
 
     /// Makes a plan true.
     pub(super) async fn take(&self, key: &ObjectKey, job: &Job, plan: Plan) -> Result<Outcome> {
-        let deletions = plan.delete.iter().map(|pod| self.delete(key, job, pod));
-        let deleted: Result<()> = futures::future::join_all(deletions).await.into_iter().collect();
+        let about = reference(job);
+        // The finalizer holds a pod until its end is counted; the end of a surplus pod does not count.
+        let deletions = plan.delete.iter().map(|pod| self.control.delete(key, &about, pod.name()));
+        let deletions = futures::future::join_all(deletions);
+        let surplus = futures::future::join_all(plan.discard.iter().map(|pod| async {
+            self.control.patch(key, pod.key(), &letting_go()).await?;
+            self.control.delete(key, &about, pod.name()).await
+        }));
+        let mut deleted = deletions.await;
+        deleted.extend(surplus.await);
+        let kept = deleted.iter().filter(|deleted| deleted.is_err()).count();
+        let deleted: Result<()> = deleted.into_iter().collect();
         let next = AtomicUsize::new(0);
         let (made, created) = slow_start(plan.create.len(), || {
             // Every call takes the next of the pods to make.
             let at = next.fetch_add(1, Ordering::Relaxed);
-            self.create(key, job, plan.create[at].clone())
+            let pod = pod(job, &plan.create[at]);
+            let about = &about;
+            async move { self.control.create(key, about, &pod).await }
         })
         .await;
         let mut status = plan.status;
-        status.active -= i32::try_from(plan.create.len() - made).unwrap_or(0);
+        let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+        status.active = status.active - count(plan.create.len() - made) + count(kept);
         if status != job.status {
             let mut changed = job.clone();
             changed.status = status;
-            match self.client.namespaced::<Job>(&key.namespace).update_status(&changed).await {
-                Ok(written) => self.writes.note(key, &self.jobs, &written.metadata.resource_version),
+            match self.control.client.namespaced::<Job>(&key.namespace).update_status(&changed).await {
+                Ok(written) => self.control.writes.note(key, &self.jobs, &written.metadata.resource_version),
                 Err(error) if error.is_not_found() => return Ok(Outcome::Done),
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
             for (normal, reason, message) in plan.tell {
                 let kind = if normal { EventType::Normal } else { EventType::Warning };
-                self.recorder.event(&reference(job), kind, &reason, message);
+                self.control.recorder.event(&about, kind, &reason, message);
             }
         }
         self.let_go(key, plan.let_go.iter()).await?;
         deleted?;
         created?;
-        Ok(plan.again.map_or(Outcome::Done, Outcome::After))
-    }
-
-    async fn create(&self, key: &ObjectKey, job: &Job, new: NewPod) -> Result<()> {
-        let pod = pod(job, &new);
-        match self.client.namespaced::<Pod>(&key.namespace).create(&pod).await {
-            Ok(made) => {
-                self.writes.note(key, &self.pods, &made.metadata.resource_version);
-                let text = format!("Created pod: {}", made.metadata.name);
-                self.recorder.normal(job, "SuccessfulCreate", text);
-                Ok(())
-            }
-            Err(error) if error.is_namespace_terminating() => Ok(()),
-            Err(error) => {
-                self.recorder.warning(job, "FailedCreate", format!("Error creating: {error}"));
-                Err(error)
-            }
-        }
-    }
-
-    async fn delete(&self, key: &ObjectKey, job: &Job, pod: &Seen) -> Result<()> {
-        // The finalizer holds the pod until its end is counted.
-        match delete_by_name::<Pod>(&self.client, &key.namespace, pod.name()).await {
-            Ok(revision) => {
-                self.writes.note(key, &self.pods, &revision);
-                self.recorder.normal(job, "SuccessfulDelete", format!("Deleted pod: {}", pod.name()));
-                Ok(())
-            }
-            Err(error) if error.is_not_found() => Ok(()),
-            Err(error) => {
-                self.recorder.warning(job, "FailedDelete", format!("Error deleting: {error}"));
-                Err(error)
-            }
-        }
+        Ok(self.clock.outcome(plan.again))
     }
 }
 

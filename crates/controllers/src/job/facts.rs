@@ -2,7 +2,7 @@
 
 use crate::pods::{Controller, Phase};
 use api::core::v1::{ContainerStatus, Pod};
-use apimachinery::time::Time;
+use apimachinery::time::{Duration, Time};
 use client::Projection;
 use client::informer::Index;
 use rules::pod_conditions;
@@ -47,12 +47,13 @@ impl Projection for PodFacts {
         let meta = &pod.metadata;
         let number = |key: &str| meta.annotations.get(key).and_then(|text| text.parse().ok());
         let statuses = || pod.status.init_container_statuses.iter().chain(&pod.status.container_statuses);
-        let ended = |status: &ContainerStatus| status.state.terminated.as_ref().and_then(|t| t.finished_at);
         let bad = |status: &ContainerStatus| {
             let code = status.state.terminated.as_ref()?.exit_code;
             (code != 0).then(|| (status.name.clone(), code))
         };
-        let ready = pod_conditions::find(&pod.status.conditions, pod_conditions::READY);
+        // The main containers' codes are judged first.
+        let codes = pod.status.container_statuses.iter().chain(&pod.status.init_container_statuses);
+        let codes = codes.filter_map(bad);
         PodFacts {
             controller: Controller::of(&meta.owner_references),
             labels: meta.labels.clone(),
@@ -71,11 +72,8 @@ impl Projection for PodFacts {
             failures: number(FAILURES).unwrap_or(0),
             ignored_failures: number(IGNORED_FAILURES).unwrap_or(0),
             restarts: statuses().map(|status| i64::from(status.restart_count)).sum(),
-            ended: statuses()
-                .filter_map(ended)
-                .max()
-                .or_else(|| ready.filter(|c| c.status == "False").and_then(|c| c.last_transition_time)),
-            exit_codes: statuses().filter_map(bad).collect(),
+            ended: ended(pod),
+            exit_codes: codes.collect(),
             conditions: pod.status.conditions.iter().map(|c| (c.type_.clone(), c.status.clone())).collect(),
         }
     }
@@ -92,6 +90,23 @@ impl Projection for PodFacts {
             }),
         ]
     }
+}
+
+/// When the pod ended: when its last container did, or when it ceased to be ready, or when it was asked to end.
+fn ended(pod: &Pod) -> Option<Time> {
+    let sidecar = |status: &&ContainerStatus| {
+        let mut containers = pod.spec.init_containers.iter();
+        containers.any(|c| c.name == status.name && c.restart_policy.as_deref() == Some("Always"))
+    };
+    let sidecars = pod.status.init_container_statuses.iter().filter(sidecar);
+    let ends = pod.status.container_statuses.iter().chain(sidecars);
+    let ends: Option<Vec<Time>> =
+        ends.map(|status| status.state.terminated.as_ref().and_then(|t| t.finished_at)).collect();
+    let ready = pod_conditions::find(&pod.status.conditions, pod_conditions::READY);
+    let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
+    ends.and_then(|ends| ends.into_iter().max())
+        .or_else(|| ready.filter(|c| c.status == "False").and_then(|c| c.last_transition_time))
+        .or_else(|| Some(pod.metadata.deletion_timestamp?.plus(Duration::from_seconds(-grace))))
 }
 
 impl PodFacts {

@@ -11,16 +11,19 @@ mod policy;
 mod status;
 
 use crate::Context;
+use crate::pod_control::{PodControl, Result};
 use crate::pods::Controller;
-use crate::support::{feed, now, queue};
+use crate::support::{WallClock, feed};
 use act::Act;
 use api::batch::v1::Job;
 use apimachinery::labels::Selector;
 use client::controller::{Outcome, Writes, run as work};
 use client::informer::Index;
-use client::{Cached, Informer, ObjectKey, Projection, Recorder};
+use client::queue::Backoff;
+use client::{Cached, Informer, ObjectKey, Projection, Queue, Recorder};
 use facts::{BY_JOB, ORPHANS, PodFacts};
 use std::sync::Arc;
+use std::time::Duration;
 
 const WORKERS: usize = 5;
 /// Jobs that name another manager are not ours.
@@ -47,6 +50,7 @@ impl Projection for JobFacts {
 struct Loop {
     jobs: Informer<JobFacts>,
     pods: Informer<PodFacts>,
+    clock: WallClock,
     act: Act,
 }
 
@@ -55,25 +59,33 @@ pub(crate) async fn run(context: Context) {
     let jobs: Informer<JobFacts> = context.informers.get();
     let pods: Informer<PodFacts> = context.informers.get();
     jobs.synced().await;
-    let queue = queue();
+    let backoff = Backoff { base: Duration::from_secs(1), max: Duration::from_secs(60) };
+    let (queue, orphans) = (Queue::new(backoff), Queue::new(backoff));
     feed(&jobs, &queue, |job| [job.key().clone()]);
     let near = jobs.clone();
     feed(&pods, &queue, move |pod| keys_of_pod(&near, pod));
+    // Pods that lost their job (the garbage collector took the reference) have nobody to be counted by.
+    feed(&pods, &orphans, |pod| (pod.tracked && pod.controller.is_none()).then(|| pod.key().clone()));
     pods.synced().await;
     let writes = Writes::default();
-    let act = Act {
+    let control = PodControl {
         recorder: Recorder::new(context.client.clone(), "job-controller", ""),
         client: context.client,
         writes: writes.clone(),
-        jobs: jobs.clone(),
         pods: pods.clone(),
     };
-    let this = Arc::new(Loop { jobs, pods, act });
-    work("job", queue, writes, WORKERS, context.shutdown, move |key| {
-        let this = this.clone();
+    let act = Act { control, jobs: jobs.clone(), clock: context.clock.clone() };
+    let this = Arc::new(Loop { jobs, pods, clock: context.clock, act });
+    let jobs = this.clone();
+    let jobs = work("job", queue, writes.clone(), WORKERS, context.shutdown.clone(), move |key| {
+        let this = jobs.clone();
         async move { this.reconcile(&key).await }
-    })
-    .await;
+    });
+    let orphans = work("job_orphan_pod", orphans, Writes::default(), WORKERS, context.shutdown, move |key| {
+        let this = this.clone();
+        async move { this.orphan(&key).await }
+    });
+    tokio::join!(jobs, orphans);
 }
 
 fn keys_of_pod(jobs: &Informer<JobFacts>, pod: &Cached<PodFacts>) -> Vec<ObjectKey> {
@@ -88,7 +100,7 @@ fn keys_of_pod(jobs: &Informer<JobFacts>, pod: &Cached<PodFacts>) -> Vec<ObjectK
 }
 
 impl Loop {
-    async fn reconcile(&self, key: &ObjectKey) -> client::Result<Outcome> {
+    async fn reconcile(&self, key: &ObjectKey) -> Result<Outcome> {
         let owned = self.pods.by_index(BY_JOB, &format!("{}/{}", key.namespace, key.name));
         let cached = self.jobs.get(key);
         let job = cached.as_ref().map(|cached| cached.decode()).transpose()?;
@@ -101,13 +113,37 @@ impl Loop {
         if job.spec.managed_by.as_deref().is_some_and(|manager| manager != MANAGER) {
             return Ok(Outcome::Done);
         }
+        if !matches!(job.spec.completion_mode.as_deref(), None | Some("NonIndexed" | "Indexed")) {
+            let text = "Skipped Job sync because completion mode is unknown";
+            self.act.control.recorder.warning(&job, "UnknownCompletionMode", text);
+            return Ok(Outcome::Done);
+        }
         if status::is_finished(&job.status) {
             self.act.let_go(key, ours.iter().filter(|pod| pod.tracked)).await?;
             return Ok(Outcome::Done);
         }
         let strays = self.pods.by_index(ORPHANS, &key.namespace);
         let pods = self.act.claim(key, &job, &cached.selector, ours, strays).await?;
-        let plan = plan::plan(&job, &pods, now());
+        let plan = plan::plan(&job, &pods, self.clock.now());
         self.act.take(key, &job, plan).await
+    }
+
+    /// Lets a pod go that no job counts.
+    async fn orphan(&self, key: &ObjectKey) -> Result<Outcome> {
+        let pod = self.pods.get(key).filter(|pod| pod.tracked && pod.controller.is_none());
+        self.act.let_go(key, pod.iter()).await?;
+        Ok(Outcome::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::play;
+
+    #[test]
+    fn stories() {
+        for story in ["job", "job_end", "job_indexed"] {
+            play(story, &[|c| Box::pin(super::run(c))]);
+        }
     }
 }

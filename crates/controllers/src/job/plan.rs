@@ -6,11 +6,10 @@ use super::policy::{Action, action, succeeded};
 use super::status::*;
 use crate::pods::Phase;
 use api::batch::v1::{Job, JobCondition, JobStatus};
-use apimachinery::time::Time;
+use apimachinery::time::{Duration, Time};
 use client::Cached;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Ends that one look records at most, so that the status stays small.
 const MAX_UNCOUNTED: usize = 500;
@@ -34,12 +33,14 @@ pub(super) struct NewPod {
 pub(super) struct Plan {
     pub create: Vec<NewPod>,
     pub delete: Vec<Pod>,
+    /// Pods that are too many: removed without being counted.
+    pub discard: Vec<Pod>,
     pub status: JobStatus,
     /// Pods whose end stands in the status.
     pub let_go: Vec<Pod>,
     /// Event types, reasons and messages to tell once the status is written.
     pub tell: Vec<(bool, String, String)>,
-    pub again: Option<Duration>,
+    pub again: Option<Time>,
 }
 
 struct View<'a> {
@@ -111,7 +112,7 @@ impl View<'_> {
         let deadline = self.deadline_left(&plan.status);
         let mut end = self.end(failed, &done, &lost, deadline);
         if let Some(left) = deadline.filter(|_| end.is_none() && !self.suspended()) {
-            plan.again = Some(Duration::from_secs(left.max(0).unsigned_abs() + 1));
+            plan.again = Some(now.plus(Duration::from_seconds(left)));
         }
         let mut active_after = active.len();
         if end.is_some() {
@@ -120,7 +121,7 @@ impl View<'_> {
             if job.metadata.deletion_timestamp.is_none() {
                 self.manage(&mut plan, &active, succeeded, &done, &lost);
             }
-            active_after = active.len() + plan.create.len() - plan.delete.len();
+            active_after = active.len() + plan.create.len() - plan.discard.len();
             let complete = match self.completions {
                 None => succeeded > 0 && active_after == 0,
                 Some(all) => succeeded >= all && active_after == 0,
@@ -139,9 +140,9 @@ impl View<'_> {
         }
         self.record_ends(&mut plan, end.as_ref(), &done, &lost);
         let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
-        let removed: HashSet<&str> = plan.delete.iter().map(|pod| &*pod.uid).collect();
+        let removed: HashSet<&str> = plan.delete.iter().chain(&plan.discard).map(|pod| &*pod.uid).collect();
         let ready = active.iter().filter(|pod| pod.ready && !removed.contains(&*pod.uid)).count();
-        let terminating = self.pods.iter().filter(|pod| pod.terminating()).count() + plan.delete.len();
+        let terminating = self.pods.iter().filter(|pod| pod.terminating()).count() + removed.len();
         plan.status.active = count(if end.is_some() { 0 } else { active_after });
         plan.status.ready = Some(count(ready));
         plan.status.terminating = Some(count(terminating));
@@ -268,7 +269,7 @@ impl View<'_> {
         lost: &Option<Indexes>,
     ) {
         if self.suspended() {
-            plan.delete = active.to_vec();
+            plan.discard = active.to_vec();
             return;
         }
         let size = |number: i32| usize::try_from(number).unwrap_or(0);
@@ -278,9 +279,9 @@ impl View<'_> {
             None => parallelism,
             Some(all) => size(all - succeeded).min(parallelism),
         };
-        plan.delete = self.surplus(active, active.len().saturating_sub(wanted));
-        plan.delete.truncate(BURST);
-        if !plan.delete.is_empty() {
+        plan.discard = self.surplus(active, active.len().saturating_sub(wanted));
+        plan.discard.truncate(BURST);
+        if !plan.discard.is_empty() {
             return;
         }
         let terminating = match self.replace_failed_only {
@@ -316,7 +317,10 @@ impl View<'_> {
                 plan.create.push(NewPod { index: Some(index), failures });
                 continue;
             };
-            if let Some(left) = self.backoff_of(last.failures + last.ignored_failures + 1, last.ended) {
+            if let Some(left) = self.backoff_of(
+                last.failures + last.ignored_failures + 1,
+                Some(last.ended.unwrap_or(last.created)),
+            ) {
                 plan.again = Some(sooner(plan.again, left));
                 continue;
             }
@@ -343,7 +347,7 @@ impl View<'_> {
         last
     }
 
-    fn backoff_left<'a>(&self, failed: impl Iterator<Item = &'a Pod>) -> Option<Duration> {
+    fn backoff_left<'a>(&self, failed: impl Iterator<Item = &'a Pod>) -> Option<Time> {
         let succeeded = self.pods.iter().filter(|pod| pod.phase == Phase::Succeeded);
         let last_success = succeeded.filter_map(|pod| pod.ended).max();
         let ends: Vec<Time> = failed
@@ -353,14 +357,13 @@ impl View<'_> {
         self.backoff_of(i32::try_from(ends.len()).unwrap_or(i32::MAX), ends.into_iter().max())
     }
 
-    /// How long to wait after so many failures, the last of them at `end`.
-    fn backoff_of(&self, failures: i32, end: Option<Time>) -> Option<Duration> {
+    /// Until when to wait after so many failures, the last of them at `end`.
+    fn backoff_of(&self, failures: i32, end: Option<Time>) -> Option<Time> {
         if failures == 0 {
             return None;
         }
         let delay = BACKOFF.saturating_mul(1 << (failures - 1).min(10)).min(MAX_BACKOFF);
-        let left = end?.unix() + delay - self.now.unix();
-        (left > 0).then(|| Duration::from_secs(left.unsigned_abs()))
+        Some(end?.plus(Duration::from_seconds(delay))).filter(|then| *then > self.now)
     }
 
     /// Active pods to remove: those without a completion of their own first, then the least far.
@@ -457,6 +460,10 @@ impl View<'_> {
         plan.status.conditions.push(condition(last, &end.reason, &end.message, self.now));
         if end.success {
             plan.status.completion_time = Some(self.now);
+            if self.completions.is_some_and(|all| plan.status.succeeded > all) {
+                let text = "Too many succeeded pods running after completion count reached";
+                plan.tell.push((false, "TooManySucceededPods".into(), text.into()));
+            }
             plan.tell.push((true, "Completed".into(), "Job completed".into()));
         } else {
             plan.tell.push((false, end.reason.clone(), end.message.clone()));
@@ -464,6 +471,6 @@ impl View<'_> {
     }
 }
 
-fn sooner(known: Option<Duration>, other: Duration) -> Duration {
+fn sooner(known: Option<Time>, other: Time) -> Time {
     known.map_or(other, |known| known.min(other))
 }

@@ -20,8 +20,9 @@ pub(super) fn action(job: &Job, pod: &Cached<PodFacts>) -> Action {
     let rules = job.spec.pod_failure_policy.iter().flat_map(|policy| &policy.rules);
     for (i, rule) in rules.enumerate() {
         let by_code = rule.on_exit_codes.as_ref().and_then(|codes| matching_exit(codes, pod));
-        let by_condition = rule.on_pod_conditions.iter().find(|pattern| {
-            pod.conditions.iter().any(|(kind, status)| *kind == pattern.type_ && *status == pattern.status)
+        let patterns = &rule.on_pod_conditions;
+        let by_condition = pod.conditions.iter().find(|(kind, status)| {
+            patterns.iter().any(|pattern| *kind == pattern.type_ && *status == pattern.status)
         });
         let who = format!("{}/{}", pod.namespace(), pod.name());
         let message = if let Some((container, code)) = by_code {
@@ -29,8 +30,8 @@ pub(super) fn action(job: &Job, pod: &Cached<PodFacts>) -> Action {
                 "Container {container} for pod {who} failed with exit code {code} matching {} rule at index {i}",
                 rule.action
             )
-        } else if let Some(pattern) = by_condition {
-            format!("Pod {who} has condition {} matching {} rule at index {i}", pattern.type_, rule.action)
+        } else if let Some((kind, _)) = by_condition {
+            format!("Pod {who} has condition {kind} matching {} rule at index {i}", rule.action)
         } else {
             continue;
         };
@@ -60,6 +61,10 @@ pub(super) fn succeeded(job: &Job, succeeded: &Indexes) -> Option<String> {
             None => (succeeded.len(), None),
             Some(text) => {
                 let wanted = Indexes::parse(text, completions);
+                // Only indexes beyond the completions: such a rule is never met.
+                if wanted.len() == 0 {
+                    continue;
+                }
                 let have = wanted.0.iter().filter(|index| succeeded.has(**index)).count();
                 (i32::try_from(have).unwrap_or(i32::MAX), Some(wanted.len()))
             }

@@ -7,8 +7,9 @@ mod plan;
 mod status;
 
 use crate::Context;
-use crate::pods::{BY_CONTROLLER, Controller, ORPHANS, PodFacts};
-use crate::support::{feed, now, queue};
+use crate::pod_control::{PodControl, Result};
+use crate::pods::{BY_CONTROLLER, BY_NAMESPACE, Controller, ORPHANS, PodFacts, claims, settle};
+use crate::support::{WallClock, feed, queue};
 use act::Act;
 use api::apps::v1::ReplicaSet;
 use api::core::v1::ReplicationController;
@@ -20,10 +21,8 @@ use owner::Owner;
 use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
 
 const WORKERS: usize = 5;
-const BY_NAMESPACE: &str = "namespace";
 
 /// What is kept of an owner.
 pub(crate) struct Facts<K> {
@@ -64,6 +63,7 @@ pub(crate) async fn run_replication(context: Context) {
 struct Loop<K: Owner> {
     owners: Informer<Facts<K>>,
     pods: Informer<PodFacts>,
+    clock: WallClock,
     act: Act<K>,
 }
 
@@ -77,14 +77,14 @@ async fn serve<K: Owner>(context: Context, name: &'static str) {
     owners.synced().await;
     pods.synced().await;
     let writes = Writes::default();
-    let act = Act {
+    let control = PodControl {
         recorder: Recorder::new(context.client.clone(), K::COMPONENT, ""),
         client: context.client,
         writes: writes.clone(),
         pods: pods.clone(),
-        owners: owners.clone(),
     };
-    let this = Arc::new(Loop { owners, pods, act });
+    let act = Act { control, owners: owners.clone() };
+    let this = Arc::new(Loop { owners, pods, clock: context.clock, act });
     work(name, queue, writes, WORKERS, context.shutdown, move |key| {
         let this = this.clone();
         async move { this.reconcile(&key).await }
@@ -108,16 +108,18 @@ fn keys_of_pod<K: Owner>(owners: &Informer<Facts<K>>, pod: &Cached<PodFacts>) ->
 }
 
 impl<K: Owner> Loop<K> {
-    async fn reconcile(&self, key: &ObjectKey) -> Result<Outcome, client::Error> {
+    async fn reconcile(&self, key: &ObjectKey) -> Result<Outcome> {
         let Some(cached) = self.owners.get(key) else { return Ok(Outcome::Done) };
         let owner = cached.decode()?;
         let mut seen = self.pods.by_index(BY_CONTROLLER, &cached.uid);
         seen.extend(self.pods.by_index(ORPHANS, &key.namespace));
         let deleting = owner.metadata().deletion_timestamp.is_some();
-        let claims = plan::claims(seen, &cached.uid, deleting, &cached.selector);
-        let mut ours = claims.ours;
-        ours.extend(self.act.claim(key, &owner, claims.adopt, claims.release).await?);
-        let now = now();
+        let mut claims = claims(seen, &cached.uid, deleting, &cached.selector);
+        // Pods that ended or are ending are neither taken nor let go.
+        claims.adopt.retain(|pod| pod.active());
+        claims.release.retain(|pod| pod.active());
+        let ours = settle(&self.act.control, key, &owner, claims).await?;
+        let now = self.clock.now();
         let active: Vec<_> = ours.iter().filter(|pod| pod.active()).cloned().collect();
         let terminating = ours.iter().filter(|pod| pod.deleting && !pod.terminal()).count();
         let managed = if deleting {
@@ -129,14 +131,11 @@ impl<K: Owner> Loop<K> {
         let status = status::calculate(&owner, &active, terminating, managed.as_ref().err(), now);
         self.act.write_status(key, &owner, status).await?;
         managed?;
-        let soon = active.iter().filter_map(|pod| pod.available_in(owner.min_ready_seconds(), now));
-        Ok(match soon.filter(|seconds| *seconds > 0).min() {
-            Some(seconds) => Outcome::After(Duration::from_secs(seconds.unsigned_abs())),
-            None => Outcome::Done,
-        })
+        let soon = active.iter().filter_map(|pod| pod.available_from(owner.min_ready_seconds()));
+        Ok(self.clock.outcome(soon.filter(|then| *then > now).min()))
     }
 
-    /// Ready pods per node, of this owner and of those that share its controller.
+    /// Active pods per node, of this owner and of those that share its controller.
     fn crowds(&self, owner: &Cached<Facts<K>>) -> HashMap<String, usize> {
         let siblings = match &owner.controller {
             Some(controller) => self.owners.by_index(BY_CONTROLLER, &controller.uid),
@@ -149,11 +148,21 @@ impl<K: Owner> Loop<K> {
         let mut crowds = HashMap::new();
         for uid in uids {
             for pod in self.pods.by_index(BY_CONTROLLER, uid) {
-                if pod.active() && pod.ready {
+                if pod.active() {
                     *crowds.entry(pod.node.clone()).or_default() += 1;
                 }
             }
         }
         crowds
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::play;
+
+    #[test]
+    fn stories() {
+        play("replicaset", &[|c| Box::pin(super::run(c))]);
     }
 }

@@ -1,7 +1,6 @@
 //! What to do about the pods of an owner. Pure.
 
-use crate::pods::{Claim, PodFacts, claim, deletion_order};
-use apimachinery::labels::Selector;
+use crate::pods::{PodFacts, deletion_order};
 use apimachinery::time::Time;
 use client::Cached;
 use std::collections::HashMap;
@@ -12,27 +11,6 @@ const BURST: usize = 500;
 
 type Pod = Arc<Cached<PodFacts>>;
 
-/// Pods by what the owner does about whose they are.
-#[derive(Debug, Default)]
-pub(super) struct Claims {
-    pub ours: Vec<Pod>,
-    pub adopt: Vec<Pod>,
-    pub release: Vec<Pod>,
-}
-
-pub(super) fn claims(seen: Vec<Pod>, uid: &str, owner_deleting: bool, selector: &Selector) -> Claims {
-    let mut claims = Claims::default();
-    for pod in seen {
-        match claim(&pod, uid, owner_deleting, selector) {
-            Claim::Ours => claims.ours.push(pod),
-            Claim::Adopt if pod.active() => claims.adopt.push(pod),
-            Claim::Release if pod.active() => claims.release.push(pod),
-            _ => {}
-        }
-    }
-    claims
-}
-
 /// The next step towards the wanted number.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Step {
@@ -41,7 +19,7 @@ pub(super) struct Step {
     pub delete: Vec<String>,
 }
 
-/// `crowds` are ready pods per node, siblings' included.
+/// `crowds` are active pods per node, siblings' included.
 pub(super) fn step(active: &[Pod], wanted: usize, crowds: &HashMap<String, usize>, now: Time) -> Step {
     if active.len() <= wanted {
         return Step { create: (wanted - active.len()).min(BURST), delete: Vec::new() };
