@@ -2,6 +2,8 @@
 
 /// The clock that programs read, and one that tests move.
 pub mod clock;
+/// When cron says that something is due.
+pub mod cron;
 /// How typed structs read and write JSON as upstream does.
 pub mod de;
 /// The named constructors of `Status`.
