@@ -7,16 +7,21 @@
 mod certificates;
 mod cluster_dns;
 mod clusterrole_aggregation;
+mod cronjob;
+mod daemonset;
 mod deployment;
+mod disruption;
 mod endpoint;
 mod endpoint_subsets;
 mod endpointslice;
 mod endpointslicemirroring;
 mod garbage_collector;
+mod history;
 mod job;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
+mod pod_control;
 mod pod_end;
 mod pod_gc;
 mod pods;
@@ -26,16 +31,21 @@ mod root_ca;
 mod service_account_tokens;
 mod service_pods;
 mod serviceaccount;
+mod statefulset;
 mod support;
 mod taint_eviction;
+#[cfg(test)]
+mod testing;
 mod ttl;
 mod ttl_after_finished;
 
 use client::{Client, Informers};
+use component::gates::{FeatureGates, Gate, Stage};
 use component::metrics::Registry;
 use futures::future::BoxFuture;
 use std::net::IpAddr;
 use std::sync::Arc;
+pub use support::WallClock;
 use tokio_util::sync::CancellationToken;
 
 /// What every controller knows of its cluster.
@@ -73,8 +83,14 @@ pub struct Context {
     pub cluster: Arc<Cluster>,
     /// Where controllers count what they do.
     pub metrics: Registry,
+    pub clock: WallClock,
+    pub gates: Arc<FeatureGates>,
     pub shutdown: CancellationToken,
 }
+
+/// The feature gates that controllers ask, with the defaults of v1.36.
+pub const GATES: &[Gate] =
+    &[Gate { name: "MaxUnavailableStatefulSet", default: false, stage: Stage::Beta, locked: false }];
 
 type Controller = fn(Context) -> BoxFuture<'static, ()>;
 
@@ -85,7 +101,10 @@ pub const MANAGER: &str = "";
 pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("certificate-controller", |context| Box::pin(certificates::run(context))),
     ("clusterrole-aggregation-controller", |context| Box::pin(clusterrole_aggregation::run(context))),
+    ("cronjob-controller", |context| Box::pin(cronjob::run(context))),
+    ("daemon-set-controller", |context| Box::pin(daemonset::run(context))),
     ("deployment-controller", |context| Box::pin(deployment::run(context))),
+    ("disruption-controller", |context| Box::pin(disruption::run(context))),
     ("endpoint-controller", |context| Box::pin(endpoint::run(context))),
     ("endpointslice-controller", |context| Box::pin(cluster_dns::run(context))),
     ("endpointslice-controller", |context| Box::pin(endpointslice::run(context))),
@@ -103,6 +122,7 @@ pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("replication-controller", |context| Box::pin(replicaset::run_replication(context))),
     ("root-ca-cert-publisher", |context| Box::pin(root_ca::run(context))),
     ("service-account-controller", |context| Box::pin(serviceaccount::run(context))),
+    ("statefulset-controller", |context| Box::pin(statefulset::run(context))),
     // It holds the key of all accounts: no account may be it.
     (MANAGER, |context| Box::pin(service_account_tokens::run(context))),
     ("ttl-after-finished-controller", |context| Box::pin(ttl_after_finished::run(context))),
@@ -118,6 +138,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let cluster = Arc::new(cluster);
+    let gates = Arc::new(FeatureGates::new(GATES));
     let mut running = tokio::task::JoinSet::new();
     for (name, controller) in CONTROLLERS {
         let context = Context {
@@ -125,6 +146,8 @@ pub async fn run(
             informers: informers.clone(),
             cluster: cluster.clone(),
             metrics: metrics.clone(),
+            clock: WallClock::default(),
+            gates: gates.clone(),
             shutdown: shutdown.clone(),
         };
         running.spawn(controller(context));

@@ -82,6 +82,11 @@ impl WallClock {
     }
 }
 
+/// The time of day, for those whose stories nobody tells.
+pub(crate) fn now() -> Time {
+    WallClock::default().now()
+}
+
 impl Default for WallClock {
     fn default() -> Self {
         WallClock(Arc::new(SystemClock::default()))

@@ -4,16 +4,21 @@ use crate::body::{self, Answer};
 use crate::cache::{Selection, list};
 use crate::handlers;
 use crate::object;
+use crate::registry::WriteContext;
 use crate::resources::Served;
 use crate::server::{Call, Server};
+use apimachinery::gvk::GroupResource;
 use apimachinery::labels::Selector;
 use apimachinery::meta::LabelSelector;
 use apimachinery::meta::options::DeleteOptions;
 use apimachinery::status::{Status, StatusCause};
+use apimachinery::time::Time;
 use http::StatusCode;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+/// Evictions that the controller has not confirmed yet; with more of them no budget is spent.
+const MAX_DISRUPTED: usize = 2000;
 const VIOLATION: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
 
 pub(crate) async fn create(server: &Server, pods: &Arc<Served>, call: Call) -> Result<Answer, Status> {
@@ -22,7 +27,7 @@ pub(crate) async fn create(server: &Server, pods: &Arc<Served>, call: Call) -> R
     if object::name(&eviction) != name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
-    let options: DeleteOptions = match eviction.get("deleteOptions") {
+    let mut options: DeleteOptions = match eviction.get("deleteOptions") {
         Some(options) => {
             serde_json::from_value(options.clone()).map_err(|e| Status::bad_request(e.to_string()))?
         }
@@ -33,18 +38,108 @@ pub(crate) async fn create(server: &Server, pods: &Arc<Served>, call: Call) -> R
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
     let counts = !matches!(phase, "Succeeded" | "Failed" | "Pending") && !object::is_being_deleted(&pod);
     if counts {
-        spend_budget(server, &call, &pod).await?;
+        match spend_budget(server, &call, &pod).await? {
+            Spent::Nothing => {}
+            // The budget was not asked because of the state that the pod is in: only in that state may it go.
+            Spent::Unhealthy(budget) => {
+                if options.preconditions.as_ref().is_none_or(|p| p.resource_version.is_none()) {
+                    let preconditions = options.preconditions.get_or_insert_default();
+                    preconditions.resource_version = Some(object::meta_str(&pod, "resourceVersion").into());
+                    let gone = evict(server, &context, &name, &mut options).await;
+                    return match gone {
+                        Err(status) if status.code == 409 => Err(being_processed(&budget)),
+                        gone => gone,
+                    };
+                }
+            }
+        }
     }
-    server.registry.delete(&context, &name, &options).await?;
+    evict(server, &context, &name, &mut options).await
+}
+
+/// Says on the pod that it goes, and deletes it.
+async fn evict(
+    server: &Server,
+    context: &WriteContext<'_>,
+    name: &str,
+    options: &mut DeleteOptions,
+) -> Result<Answer, Status> {
+    if !context.dry_run {
+        let wanted = options.preconditions.clone().unwrap_or_default();
+        let now = server.registry.now();
+        let marked = server.registry.edit(context, name, &|pod| {
+            let resource = context.resource.group_resource();
+            for (what, wanted, have) in [
+                ("UID", &wanted.uid, object::uid(pod)),
+                ("ResourceVersion", &wanted.resource_version, object::meta_str(pod, "resourceVersion")),
+            ] {
+                if let Some(wanted) = wanted.as_deref().filter(|wanted| !wanted.is_empty() && *wanted != have) {
+                    let why = format!("the {what} in the precondition ({wanted}) does not match the {what} in record ({have}).");
+                    let end = if what == "UID" { "deleted and then recreated" } else { "modified" };
+                    return Err(Status::conflict(&resource, name, format!("{why} The object might have been {end}")));
+                }
+            }
+            mark_disrupted(pod, now);
+            Ok(())
+        });
+        let marked = marked.await?;
+        if let Some(version) = options.preconditions.as_mut().and_then(|p| p.resource_version.as_mut()) {
+            *version = marked.revision.to_string();
+        }
+    }
+    server.registry.delete(context, name, options).await?;
     let mut status = Status::success();
     status.code = 201;
     Ok(body::document(StatusCode::CREATED, &status))
 }
 
+/// Sets the condition that says why the pod goes.
+fn mark_disrupted(pod: &mut Value, now: Time) {
+    let new = json!({
+        "type": "DisruptionTarget",
+        "status": "True",
+        "lastProbeTime": null,
+        "lastTransitionTime": now.to_string(),
+        "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting",
+    });
+    let status = &mut pod["status"];
+    if !status["conditions"].is_array() {
+        status["conditions"] = json!([]);
+    }
+    let Some(conditions) = status["conditions"].as_array_mut() else { return };
+    match conditions.iter_mut().find(|condition| condition["type"] == new["type"]) {
+        Some(old) => {
+            let since = (old["status"] == "True").then(|| old["lastTransitionTime"].clone());
+            *old = new;
+            if let Some(since) = since {
+                old["lastTransitionTime"] = since;
+            }
+        }
+        None => conditions.push(new),
+    }
+}
+
+/// What a pod's eviction cost.
+enum Spent {
+    Nothing,
+    /// A pod that is not ready is no loss to this budget.
+    Unhealthy(String),
+}
+
+fn cause(message: String) -> StatusCause {
+    StatusCause { reason: "DisruptionBudget".into(), message, field: String::new() }
+}
+
+fn being_processed(budget: &str) -> Status {
+    let message = format!("The disruption budget {budget} is still being processed by the server.");
+    Status::too_many_requests(VIOLATION, 10).with_cause(cause(message))
+}
+
 /// Takes one disruption from the pod's budget, or refuses.
-async fn spend_budget(server: &Server, call: &Call, pod: &Value) -> Result<(), Status> {
+async fn spend_budget(server: &Server, call: &Call, pod: &Value) -> Result<Spent, Status> {
     let Some(budgets) = server.registry.resources.get("policy", "v1", "poddisruptionbudgets") else {
-        return Ok(());
+        return Ok(Spent::Nothing);
     };
     let selection = Selection::parse(&budgets, &call.info.namespace, "", "")?;
     let listed = list::list(&*server.registry.store, &budgets, &selection, &list::Page::default()).await?;
@@ -63,13 +158,15 @@ async fn spend_budget(server: &Server, call: &Call, pod: &Value) -> Result<(), S
             "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
         ));
     }
-    let Some(budget) = matching.pop() else { return Ok(()) };
+    let Some(budget) = matching.pop() else { return Ok(Spent::Nothing) };
     let ready = pod["status"]["conditions"].as_array().into_iter().flatten();
     let is_ready = ready.into_iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
-    if !is_ready && budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow" {
-        return Ok(());
-    }
     let name = object::name(&budget).to_owned();
+    let number = |key: &str| budget["status"][key].as_i64().unwrap_or(0);
+    let spare = number("currentHealthy") >= number("desiredHealthy") && number("desiredHealthy") > 0;
+    if !is_ready && (budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow" || spare) {
+        return Ok(Spent::Unhealthy(name));
+    }
     let pod_name = object::name(pod).to_owned();
     let now = server.registry.now();
     let mut context = handlers::context(call, &budgets)?;
@@ -79,28 +176,29 @@ async fn spend_budget(server: &Server, call: &Call, pod: &Value) -> Result<(), S
         .edit(&context, &name, &|budget| {
             let number = |key: &str| budget["status"][key].as_i64().unwrap_or(0);
             if number("observedGeneration") < object::generation(budget) {
-                let mut status = Status::too_many_requests(VIOLATION, 10);
-                status = status.with_cause(StatusCause {
-                    reason: "DisruptionBudget".into(),
-                    message: format!("The disruption budget {name} is still being processed by the server."),
-                    field: String::new(),
-                });
-                return Err(status);
+                return Err(being_processed(&name));
             }
-            if number("disruptionsAllowed") <= 0 {
-                let message = format!(
-                    "The disruption budget {name} needs {} healthy pods and has {} currently",
-                    number("desiredHealthy"),
-                    number("currentHealthy")
+            let allowed = number("disruptionsAllowed");
+            let forbidden = |why: &str| {
+                let resource = GroupResource::new("policy", "poddisruptionbudget");
+                Err(Status::forbidden(&resource, &name, why))
+            };
+            if allowed < 0 {
+                return forbidden("pdb disruptions allowed is negative");
+            }
+            if budget["status"]["disruptedPods"].as_object().is_some_and(|pods| pods.len() > MAX_DISRUPTED) {
+                return forbidden(
+                    "DisruptedPods map too big - too many evictions not confirmed by PDB controller",
                 );
-                return Err(Status::too_many_requests(VIOLATION, 0).with_cause(StatusCause {
-                    reason: "DisruptionBudget".into(),
-                    message,
-                    field: String::new(),
-                }));
+            }
+            if allowed == 0 {
+                return Err(Status::too_many_requests(VIOLATION, 0).with_cause(cause(why_not(budget))));
             }
             let left = number("disruptionsAllowed") - 1;
             budget["status"]["disruptionsAllowed"] = left.into();
+            if left == 0 {
+                nothing_left(budget, now);
+            }
             if !budget["status"]["disruptedPods"].is_object() {
                 budget["status"]["disruptedPods"] = json!({});
             }
@@ -108,5 +206,42 @@ async fn spend_budget(server: &Server, call: &Call, pod: &Value) -> Result<(), S
             Ok(())
         })
         .await
-        .map(|_| ())
+        .map(|_| Spent::Nothing)
+}
+
+/// Why a budget allows no disruption.
+fn why_not(budget: &Value) -> String {
+    let name = object::name(budget);
+    let number = |key: &str| budget["status"][key].as_i64().unwrap_or(0);
+    let (healthy, desired) = (number("currentHealthy"), number("desiredHealthy"));
+    let mut conditions = budget["status"]["conditions"].as_array().into_iter().flatten();
+    let condition = conditions.find(|c| c["type"] == "DisruptionAllowed" && c["status"] == "False");
+    let text = |key: &str| condition.and_then(|c| c[key].as_str()).unwrap_or_default();
+    let (reason, message) = (text("reason"), text("message"));
+    if !message.is_empty() && reason == "SyncFailed" {
+        format!(
+            "The disruption budget {name} does not allow evicting pods currently because it failed sync: {message}"
+        )
+    } else if healthy <= desired {
+        format!("The disruption budget {name} needs {desired} healthy pods and has {healthy} currently")
+    } else if !message.is_empty() {
+        format!("The disruption budget {name} does not allow evicting pods currently ({reason}): {message}")
+    } else {
+        format!("The disruption budget {name} does not allow evicting pods currently")
+    }
+}
+
+/// Says that the last disruption is spent.
+fn nothing_left(budget: &mut Value, now: Time) {
+    let generation = budget["status"]["observedGeneration"].clone();
+    let Some(conditions) = budget["status"]["conditions"].as_array_mut() else { return };
+    for condition in conditions.iter_mut().filter(|condition| condition["type"] == "DisruptionAllowed") {
+        if condition["status"] != "False" {
+            condition["lastTransitionTime"] = now.to_string().into();
+        }
+        condition["status"] = "False".into();
+        condition["reason"] = "InsufficientPods".into();
+        condition["message"] = "".into();
+        condition["observedGeneration"] = generation.clone();
+    }
 }
