@@ -24,6 +24,7 @@ mod node_lifecycle;
 mod pod_control;
 mod pod_end;
 mod pod_gc;
+mod podautoscaler;
 mod pods;
 mod protection;
 mod replicaset;
@@ -110,6 +111,7 @@ pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("endpointslice-controller", |context| Box::pin(endpointslice::run(context))),
     ("endpointslicemirroring-controller", |context| Box::pin(endpointslicemirroring::run(context))),
     ("generic-garbage-collector", |context| Box::pin(garbage_collector::run(context))),
+    ("horizontal-pod-autoscaler", |context| Box::pin(podautoscaler::run(context))),
     ("job-controller", |context| Box::pin(job::run(context))),
     ("namespace-controller", |context| Box::pin(namespace::run(context))),
     ("node-controller", |context| Box::pin(node_ipam::run(context))),

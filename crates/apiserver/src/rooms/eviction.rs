@@ -67,22 +67,29 @@ async fn evict(
     if !context.dry_run {
         let wanted = options.preconditions.clone().unwrap_or_default();
         let now = server.registry.now();
-        let marked = server.registry.edit(context, name, &|pod| {
+        let mark = |pod: &mut Value| {
             let resource = context.resource.group_resource();
             for (what, wanted, have) in [
                 ("UID", &wanted.uid, object::uid(pod)),
                 ("ResourceVersion", &wanted.resource_version, object::meta_str(pod, "resourceVersion")),
             ] {
-                if let Some(wanted) = wanted.as_deref().filter(|wanted| !wanted.is_empty() && *wanted != have) {
-                    let why = format!("the {what} in the precondition ({wanted}) does not match the {what} in record ({have}).");
+                if let Some(wanted) = wanted.as_deref().filter(|wanted| !wanted.is_empty() && *wanted != have)
+                {
+                    let why = format!(
+                        "the {what} in the precondition ({wanted}) does not match the {what} in record ({have})."
+                    );
                     let end = if what == "UID" { "deleted and then recreated" } else { "modified" };
-                    return Err(Status::conflict(&resource, name, format!("{why} The object might have been {end}")));
+                    return Err(Status::conflict(
+                        &resource,
+                        name,
+                        format!("{why} The object might have been {end}"),
+                    ));
                 }
             }
             mark_disrupted(pod, now);
             Ok(())
-        });
-        let marked = marked.await?;
+        };
+        let marked = server.registry.edit(context, name, &mark).await?;
         if let Some(version) = options.preconditions.as_mut().and_then(|p| p.resource_version.as_mut()) {
             *version = marked.revision.to_string();
         }

@@ -14,6 +14,7 @@ use client::controller::{Outcome, Writes, run as work};
 use client::informer::Index;
 use client::{Cached, Client, Informer, ObjectKey, Projection, Recorder, Result};
 use plan::PodRef;
+pub(crate) use plan::printed as printed_selector;
 use std::sync::Arc;
 
 const WORKERS: usize = 1;

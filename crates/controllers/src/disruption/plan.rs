@@ -114,7 +114,7 @@ fn set(status: &mut PodDisruptionBudgetStatus, value: &str, reason: &str, messag
 }
 
 /// A selector as Go prints it, for the event about pods that nobody manages.
-pub(super) fn printed(selector: Option<&LabelSelector>) -> String {
+pub(crate) fn printed(selector: Option<&LabelSelector>) -> String {
     let Some(selector) = selector else { return "nil".into() };
     let mut out = "&LabelSelector{MatchLabels:map[string]string{".to_owned();
     for (key, value) in &selector.match_labels {

@@ -36,6 +36,8 @@ struct State {
     events: Vec<String>,
     /// Method and resource that are refused, and the words.
     refused: Vec<(String, String, String)>,
+    /// What other servers answer: path and document.
+    answers: BTreeMap<String, Value>,
 }
 
 /// The server. Cheap to clone.
@@ -45,6 +47,7 @@ pub(crate) struct Api {
     clock: Arc<dyn Clock>,
 }
 
+#[derive(Clone)]
 struct Address {
     resource: Resource,
     namespace: String,
@@ -115,6 +118,11 @@ impl Api {
         std::mem::take(&mut self.state.lock().events)
     }
 
+    /// Lets a path be answered with a document, as an aggregated API would.
+    pub(crate) fn answer(&self, path: &str, document: Value) {
+        self.state.lock().answers.insert(path.into(), document);
+    }
+
     /// Changes an object past all rules, as other components would.
     pub(crate) fn edit(&self, resource: &str, name: &str, edit: impl FnOnce(&mut Value)) {
         let mut state = self.state.lock();
@@ -134,7 +142,16 @@ impl Api {
     }
 
     pub(crate) fn call(&self, method: &Method, path: &str, kind: &str, body: &[u8]) -> Result<Value, Status> {
+        if let Some(document) = self.state.lock().answers.get(path) {
+            return Ok(document.clone());
+        }
         let at = address(path).ok_or_else(|| Status::bad_request(path))?;
+        if at.resource.resource.is_empty() {
+            return Ok(discovery(&at.resource));
+        }
+        if at.subresource == "scale" {
+            return self.scale(&at, body);
+        }
         let refused = self.state.lock().refused.clone();
         if let Some((.., words)) =
             refused.iter().find(|(m, r, _)| m == method.as_str() && *r == at.resource.resource)
@@ -163,13 +180,40 @@ impl Api {
                 Ok(json!({"items": items, "metadata": {"resourceVersion": state.revision.to_string()}}))
             }
             Method::GET => self.find(&at).map(|(_, value, revision)| shown(&value, revision)),
-            Method::POST if at.subresource == "scale" => Err(Status::bad_request("scale")),
             Method::POST => self.create(&at, body),
             Method::PUT => self.update(&at, |_| Ok(body.clone()), true),
             Method::PATCH => self.update(&at, |old| patched(&at, kind, old, &body), false),
             Method::DELETE => self.delete(&at, &body),
             _ => Err(Status::bad_request("method")),
         }
+    }
+
+    /// The size of an object, read or written.
+    fn scale(&self, at: &Address, body: &[u8]) -> Result<Value, Status> {
+        let wanted: Option<Value> = serde_json::from_slice(body).ok();
+        if let Some(wanted) = wanted {
+            let size = &wanted["spec"]["replicas"];
+            self.update(
+                &Address { subresource: String::new(), ..at.clone() },
+                |old| {
+                    let mut new = old.clone();
+                    new["spec"]["replicas"] = size.clone();
+                    Ok(new)
+                },
+                true,
+            )?;
+        }
+        let (_, value, revision) = self.find(at)?;
+        let selector: Option<apimachinery::meta::LabelSelector> =
+            serde_json::from_value(value["spec"]["selector"].clone()).ok();
+        let meta = &value["metadata"];
+        Ok(json!({
+            "metadata": {"name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"],
+                "resourceVersion": revision.to_string()},
+            "spec": {"replicas": value["spec"]["replicas"]},
+            "status": {"replicas": value["status"]["replicas"].as_i64().unwrap_or(0),
+                "selector": apimachinery::labels::format_label_selector(selector.as_ref())},
+        }))
     }
 
     fn find(&self, at: &Address) -> Result<(Key, Value, u64), Status> {
@@ -307,6 +351,14 @@ impl Api {
         }
         Ok(shown(&value, revision))
     }
+}
+
+/// The resources of a group and version.
+fn discovery(of: &Resource) -> Value {
+    let rows =
+        api::table().resources().iter().filter(|row| row.group == of.group && row.version == of.version);
+    let resources: Vec<Value> = rows.map(|row| json!({"name": row.resource, "kind": row.kind})).collect();
+    json!({"resources": resources})
 }
 
 fn held(value: &Value) -> Vec<Value> {

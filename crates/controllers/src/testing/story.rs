@@ -239,6 +239,11 @@ impl Stage {
                 self.api.refuse(method, resource, words);
                 String::new()
             }
+            ["answer", path, ..] => {
+                let document = command.splitn(3, ' ').nth(2).expect("a document");
+                self.api.answer(path, yaml(&document.replace("NOW", &self.now().to_string())));
+                String::new()
+            }
             ["allow"] => {
                 self.api.allow();
                 String::new()
