@@ -269,9 +269,10 @@ mod tests {
         // The period's growth is spent.
         assert_eq!(look(30, 20), "6 ReadyForNewScale ScaleUpLimit");
         assert_eq!(look(61, 20), "9 ReadyForNewScale ScaleUpLimit");
-        assert_eq!(look(70, 2), "9 ReadyForNewScale ScaleDownLimit");
-        assert_eq!(look(125, 2), "8 ReadyForNewScale ScaleDownLimit");
+        // What grew within the period is not there to shrink: three of nine.
+        assert_eq!(look(70, 2), "5 ReadyForNewScale ScaleDownLimit");
+        assert_eq!(look(125, 2), "4 ReadyForNewScale ScaleDownLimit");
         // One low recommendation holds a growth up for a minute.
-        assert_eq!(look(150, 20), "8 ScaleUpStabilized DesiredWithinRange");
+        assert_eq!(look(150, 20), "4 ScaleUpStabilized DesiredWithinRange");
     }
 }
