@@ -6,6 +6,7 @@ use crate::batch::v1::CronJob;
 use crate::hooks::templates::*;
 use crate::hooks::tree::{absent_or, age, at, column, list, name, object_age, or, text, typed, with};
 use crate::hooks::{Column, Context, Strategy};
+use apimachinery::cron::{Schedule, load_zone};
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::labels::format_label_selector;
 use apimachinery::meta::LabelSelector;
@@ -24,6 +25,8 @@ fn validate(cron_job: &CronJob, old_schedule: Option<&str>) -> ErrorList {
     let at = path.child("schedule");
     if spec.schedule.is_empty() {
         errors.push(Error::required(&at, ""));
+    } else if let Err(error) = Schedule::parse(&spec.schedule) {
+        errors.push(Error::invalid(&at, spec.schedule.as_str(), error));
     }
     let zone_in_schedule = spec.schedule.contains("TZ");
     let allowed = old_schedule.is_some_and(|s| s.contains("TZ"));
@@ -45,6 +48,8 @@ fn validate(cron_job: &CronJob, old_schedule: Option<&str>) -> ErrorList {
                 zone,
                 "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
             ));
+        } else if let Err(error) = load_zone(zone) {
+            errors.push(Error::invalid(&at, zone, error));
         }
     }
     match spec.concurrency_policy.as_str() {
