@@ -57,7 +57,7 @@ impl Elector {
     {
         let mut observed = Observed { record: None, at: Instant::now() };
         while !shutdown.is_cancelled() {
-            match self.try_hold(&mut observed).await {
+            match self.hold(&mut observed).await {
                 Ok(true) => {
                     tracing::info!(lease = self.name, identity = self.identity, "became the leader");
                     let term = shutdown.child_token();
@@ -85,7 +85,8 @@ impl Elector {
                 () = term.cancelled() => return,
                 () = tokio::time::sleep(self.timing.retry) => {}
             }
-            match tokio::time::timeout(self.timing.renew_deadline, self.try_hold(observed)).await {
+            let left = self.timing.renew_deadline.saturating_sub(renewed.elapsed());
+            match tokio::time::timeout(left, self.hold(observed)).await {
                 Ok(Ok(true)) => renewed = Instant::now(),
                 Ok(Ok(false)) => return term.cancel(),
                 Ok(Err(_)) | Err(_) => {}
@@ -93,6 +94,15 @@ impl Elector {
             if renewed.elapsed() > self.timing.renew_deadline {
                 return term.cancel();
             }
+        }
+    }
+
+    /// [`Self::try_hold`], and once more when somebody got ahead: a leader must not go on for a period in which another
+    /// has its lease.
+    async fn hold(&self, observed: &mut Observed) -> Result<bool> {
+        match self.try_hold(observed).await {
+            Err(error) if error.is_conflict() => self.try_hold(observed).await,
+            other => other,
         }
     }
 
@@ -138,7 +148,7 @@ impl Elector {
         lease.spec.renew_time = Some(now);
         match api.update(&lease).await {
             Ok(_) => Ok(true),
-            Err(e) if e.is_conflict() => Ok(mine),
+            // Somebody wrote in between: whether it was to take the lease is seen by looking again.
             Err(e) => Err(e),
         }
     }

@@ -28,6 +28,14 @@ pub trait Transform: Send + Sync + 'static {
     fn load(&self, key: &Key, kept: Bytes) -> Result<Loaded, TransformError>;
 }
 
+/// Loads a value; one that cannot be read is kept as it stands, so that it spoils no other. Its readers are told.
+pub(crate) fn load(transform: &dyn Transform, key: &Key, kept: Bytes) -> Loaded {
+    transform.load(key, kept.clone()).unwrap_or_else(|error| {
+        tracing::error!(%key, %error, "a stored value cannot be read");
+        Loaded { value: kept, stale: false }
+    })
+}
+
 /// Keeps values as they are.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Identity;

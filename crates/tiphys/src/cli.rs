@@ -21,6 +21,8 @@ pub(crate) struct Cli {
 enum Command {
     /// Control plane and node in one process: a cluster of one.
     Server(Box<Server>),
+    /// The API server alone, with upstream's flags.
+    Apiserver(Box<crate::apiserver::ApiServer>),
     /// Print the administrator's kubeconfig.
     Kubeconfig {
         #[command(flatten)]
@@ -32,6 +34,16 @@ enum Command {
         find: Find,
         #[command(subcommand)]
         command: ImageCommand,
+    },
+    /// The store's snapshots: the whole cluster in one file.
+    Snapshot {
+        #[command(subcommand)]
+        command: SnapshotCommand,
+    },
+    /// The store itself.
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
     },
     /// End every pod that a stopped server left running, and remove what it made on this machine but for its data.
     Reset {
@@ -74,6 +86,46 @@ pub(crate) enum ImageCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// Save the cluster's state, whether its server runs or not.
+    Save {
+        file: PathBuf,
+        #[command(flatten)]
+        find: Find,
+        #[command(flatten)]
+        storage: Box<StoreFlags>,
+    },
+    /// Begin a new data directory, or fill an empty etcd, with a saved state.
+    Restore {
+        file: PathBuf,
+        #[command(flatten)]
+        find: Find,
+        #[command(flatten)]
+        storage: Box<StoreFlags>,
+    },
+    /// Verify a snapshot and say what it holds.
+    Inspect { file: PathBuf },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Walk log and snapshots of an embedded store, and say what is damaged and what can be saved.
+    Verify {
+        #[command(flatten)]
+        find: Find,
+    },
+    /// Carry a stopped cluster from the embedded store to an empty etcd, or back into a new data directory.
+    Move {
+        #[arg(long, value_enum)]
+        to: StoreEngine,
+        #[command(flatten)]
+        find: Find,
+        #[command(flatten)]
+        storage: Box<StoreFlags>,
+    },
+}
+
 /// How a subcommand finds its server.
 #[derive(Debug, Args)]
 pub(crate) struct Find {
@@ -110,10 +162,13 @@ pub(crate) struct StoreFlags {
     /// The interval of compaction requests. If 0, the compaction request from apiserver is disabled.
     #[arg(long, default_value = "5m", value_parser = duration)]
     pub etcd_compaction_interval: Duration,
+    /// The file containing configuration for encryption providers to be used for storing secrets in etcd.
+    #[arg(long)]
+    pub encryption_provider_config: Option<PathBuf>,
 }
 
 /// A duration as upstream's flags take it: `90s`, `5m0s`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let parsed: apimachinery::time::Duration = text.parse().map_err(|error| format!("{error}"))?;
     parsed.to_std().ok_or_else(|| format!("{text:?} is negative"))
 }
@@ -176,6 +231,14 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
             .map_err(anyhow::Error::msg)?;
             crate::server::run(*flags)
         }
+        Command::Apiserver(flags) => {
+            component::logs::init(&component::logs::Options {
+                verbosity: cli.verbosity,
+                ..Default::default()
+            })
+            .map_err(anyhow::Error::msg)?;
+            crate::apiserver::run(*flags)
+        }
         Command::Kubeconfig { find } => crate::server::print_kubeconfig(&find.data_dir),
         Command::Image { find, command } => {
             crate::images::command::run(&Places::of(&find.data_dir, None)?, command)
@@ -193,6 +256,8 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
             .map_err(anyhow::Error::msg)?;
             crate::simulator::run(*flags)
         }
+        Command::Snapshot { command } => crate::snapshot::run(command),
+        Command::Store { command } => crate::snapshot::run_store(command),
         Command::Version => {
             println!("tiphys {}", crate::server::VERSION);
             Ok(())

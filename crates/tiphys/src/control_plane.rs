@@ -1,10 +1,12 @@
 //! Wires the API server: store, table, authenticators, authorizers, admission, documents.
 
-use crate::cli::Server as Flags;
+use crate::cli::StoreEngine;
+use crate::settings::{Settings, bundle_pem};
 use anyhow::{Context as _, Result};
 use apimachinery::clock::{Clock, SystemClock};
 use apimachinery::validation::parse_cidr_sloppy;
 use apiserver::admission::{self, Chain, Plugin};
+use apiserver::authn::Authenticator;
 use apiserver::authn::request_header::RequestHeader;
 use apiserver::authn::service_account::ServiceAccountTokens;
 use apiserver::authn::x509::X509;
@@ -23,20 +25,24 @@ use apiserver::user::{ALL_AUTHENTICATED, User};
 use client::source::Source;
 use client::{Client, Informers};
 use component::health::{Checks, Latch};
-use pki::tls::{ClientRoots, Slot};
+use pki::tls::ClientRoots;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use store::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-
-const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+use tokio_util::task::TaskTracker;
 
 /// A running API server.
 pub(crate) struct ControlPlane {
     pub server: Arc<Server>,
     pub store: Arc<dyn Store>,
+    /// What says goodbye once the server is told to stop.
+    background: TaskTracker,
 }
+
+/// How long that may take.
+const GOODBYE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The first address of the service range: that of the `kubernetes` Service.
 pub(crate) fn first_service_ip(range: &str) -> Result<IpAddr> {
@@ -80,15 +86,15 @@ fn health(store: &Arc<dyn Store>, metrics: &component::metrics::Registry) -> (He
     (Health { healthz, livez, readyz }, bootstrapped)
 }
 
-fn documents(resources: &Arc<Resources>, bundle: &pki::Bundle, address: &str) -> Result<Documents> {
+fn documents(resources: &Arc<Resources>, settings: &Settings, address: &str) -> Result<Documents> {
     let served = resources.clone();
-    let keys = pki::public_key::jwks(std::slice::from_ref(bundle.service_account.public()))?;
+    let keys = pki::public_key::jwks(&settings.token_keys)?;
     let openid = serde_json::json!({
-        "issuer": ISSUER,
+        "issuer": settings.issuer,
         "jwks_uri": format!("https://{address}/openid/v1/jwks"),
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": [bundle.service_account.jws_algorithm()],
+        "id_token_signing_alg_values_supported": [settings.token_signer.jws_algorithm()],
     });
     Ok(Documents::new(
         api::table(),
@@ -102,14 +108,12 @@ fn documents(resources: &Arc<Resources>, bundle: &pki::Bundle, address: &str) ->
 
 /// Builds the server, brings up its caches, writes what every cluster has, and begins to serve.
 pub(crate) async fn start(
-    flags: &Flags,
-    bundle: &pki::Bundle,
-    node_ip: IpAddr,
+    settings: Settings,
     listener: TcpListener,
     shutdown: &CancellationToken,
 ) -> Result<ControlPlane> {
     let resources = Arc::new(Resources::new(api::table(), &[]));
-    let store = crate::store::open(&flags.storage, &flags.data_dir.join("store"), &resources).await?;
+    let store = crate::store::open(&settings.storage, &settings.directory, &resources).await?;
     let metrics = Arc::new(component::metrics::Registry::new());
     component::process::register(&metrics);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
@@ -126,37 +130,37 @@ pub(crate) async fn start(
         rbac: rbac.clone(),
         authorizers: authorizers.clone(),
     });
-    let allocator = ServiceAllocator::new(store.clone(), &flags.service_cidr).map_err(anyhow::Error::msg)?;
+    let allocator =
+        ServiceAllocator::new(store.clone(), &settings.service_cidr).map_err(anyhow::Error::msg)?;
     plugins.push(Arc::new(allocator));
     let registry = Arc::new(Registry {
         store: store.clone(),
         resources: resources.clone(),
         admission: Chain::new(plugins),
         clock: clock.clone(),
-        event_ttl: std::time::Duration::from_secs(3600),
+        event_ttl: settings.event_ttl,
         gates: Arc::new(|_| true),
     });
     let tokens = Arc::new(ServiceAccountTokens::new(
         registry.clone(),
-        pki::jwt::Verifier::new(vec![bundle.service_account.public().clone()]),
-        ISSUER,
-        vec![ISSUER.into()],
+        pki::jwt::Verifier::new(settings.token_keys.clone()),
+        &settings.issuer,
+        settings.audiences.clone(),
     ));
-    let ca = bundle.cluster_ca.certificate.to_pem();
-    let identity = Slot::of(&bundle.apiserver_kubelet_client)?;
+    let (health, bootstrapped) = health(&store, &metrics);
+    let address = format!("{}:{}", settings.advertise_address, settings.secure_port);
+    let documents = documents(&resources, &settings, &address)?;
     let rooms = Rooms {
         issuer: Some(Arc::new(Issuer {
-            name: ISSUER.into(),
-            audiences: vec![ISSUER.into()],
-            signer: pki::jwt::Signer::new(pki::PrivateKey::from_pem(
-                bundle.service_account.to_pem().as_bytes(),
-            )?),
+            name: settings.issuer.clone(),
+            audiences: settings.audiences.clone(),
+            signer: pki::jwt::Signer::new(settings.token_signer),
         })),
         tokens: Some(tokens.clone()),
         rbac: Some(rbac.clone()),
         kubelet_tls: Some(Arc::new(pki::tls::client_config(
-            &pki::tls::Trust::pem(ca.as_bytes())?,
-            Some(identity),
+            &settings.kubelet_trust,
+            settings.kubelet_client,
             &[b"http/1.1"],
         )?)),
         insecure_tls: Some(Arc::new(pki::tls::client_config(
@@ -165,61 +169,73 @@ pub(crate) async fn start(
             &[b"http/1.1"],
         )?)),
     };
-    let (health, bootstrapped) = health(&store, &metrics);
-    let address = format!("{node_ip}:{}", flags.secure_port);
+    let front_names: Vec<&str> = settings.front_names.iter().map(String::as_str).collect();
+    let mut authenticators: Vec<Arc<dyn Authenticator>> = Vec::new();
+    if !settings.front_authorities.is_empty() {
+        let roots = ClientRoots::new(&settings.front_authorities)?;
+        authenticators.push(Arc::new(RequestHeader::new(roots, clock.clone(), &front_names)));
+    }
+    authenticators.push(Arc::new(X509::new(ClientRoots::new(&settings.client_authorities)?, clock)));
+    authenticators.push(tokens);
     let server = Arc::new(Server {
         registry: registry.clone(),
-        authenticators: vec![
-            Arc::new(RequestHeader::new(
-                ClientRoots::new(std::slice::from_ref(&bundle.front_proxy_ca.certificate))?,
-                clock.clone(),
-                &["front-proxy-client"],
-            )),
-            Arc::new(X509::new(
-                ClientRoots::new(std::slice::from_ref(&bundle.cluster_ca.certificate))?,
-                clock,
-            )),
-            tokens,
-        ],
+        authenticators,
         authorizers,
         rooms,
         events: Default::default(),
-        documents: documents(&resources, bundle, &address)?,
+        documents,
         health,
         metrics,
         shutdown: shutdown.clone(),
     });
-    let written = bootstrap::run(
-        &registry,
-        &bootstrap::Config {
-            service_ip: first_service_ip(&flags.service_cidr)?,
-            service_cidr: flags.service_cidr.clone(),
-            advertise_address: node_ip,
-            secure_port: flags.secure_port,
-            client_ca: ca,
-            request_header_ca: bundle.front_proxy_ca.certificate.to_pem(),
-            dns: Some(bootstrap::Dns { service_ip: flags.cluster_dns, port: flags.dns_port }),
-        },
-    )
-    .await
-    .map_err(|status| anyhow::anyhow!("writing what every cluster has: {status}"))?;
+    // With etcd this server may be one of several.
+    let shared = settings.storage.store == StoreEngine::Etcd;
+    let node_ip = settings.advertise_address;
+    let addresses = match shared {
+        true => bootstrap::living::announce(&*store, node_ip)
+            .await
+            .map_err(|status| anyhow::anyhow!("telling the other servers of this one: {status}"))?,
+        false => vec![node_ip],
+    };
+    let config = bootstrap::Config {
+        service_ip: first_service_ip(&settings.service_cidr)?,
+        service_cidr: settings.service_cidr.clone(),
+        advertise_address: node_ip,
+        addresses,
+        secure_port: settings.secure_port,
+        client_ca: bundle_pem(&settings.client_authorities),
+        request_header_ca: bundle_pem(&settings.front_authorities),
+        dns: settings.dns,
+    };
+    let written = bootstrap::run(&registry, &config)
+        .await
+        .map_err(|status| anyhow::anyhow!("writing what every cluster has: {status}"))?;
     Definitions::start(server.clone())
         .await
         .map_err(|status| anyhow::anyhow!("reading the custom resource definitions: {status}"))?;
+    let background = TaskTracker::new();
+    if shared {
+        background.spawn(bootstrap::living::run(registry.clone(), config, shutdown.clone()));
+    }
     rbac.synced(&written).await;
     node.synced().await;
     bootstrapped.done();
 
-    let tls = pki::tls::server_config(
-        Slot::of(&bundle.apiserver)?,
-        std::slice::from_ref(&bundle.cluster_ca.certificate),
-        pki::tls::ALPN_ALL,
-    )?;
+    let tls = pki::tls::server_config(settings.serving, &settings.client_authorities, pki::tls::ALPN_ALL)?;
     tokio::spawn(apiserver::serve::serve(server.clone(), listener, Arc::new(tls)));
-    Ok(ControlPlane { server, store })
+    Ok(ControlPlane { server, store, background })
 }
 
 impl ControlPlane {
+    /// Waits for the goodbyes of a server that was told to stop, and closes its store.
+    pub(crate) async fn stopped(&self) {
+        self.background.close();
+        if tokio::time::timeout(GOODBYE, self.background.wait()).await.is_err() {
+            tracing::debug!("the other servers will miss this one by themselves");
+        }
+        self.store.close().await;
+    }
+
     /// An in-process client of a user, who has the rights that the cluster gives that user and no more.
     fn client(&self, name: &str, groups: &[&str]) -> Client {
         let mut user = User::new(name, groups);

@@ -1,5 +1,6 @@
 //! The one binary: every component is a subcommand. Flags and wiring stand here, logic does not.
 
+mod apiserver;
 mod cli;
 mod control_plane;
 mod images;
@@ -8,7 +9,9 @@ mod places;
 mod reset;
 mod server;
 mod services;
+mod settings;
 mod simulator;
+mod snapshot;
 mod store;
 
 use clap::Parser as _;

@@ -1,13 +1,15 @@
 //! `tiphys server`: control plane and node in one process.
 
-use crate::cli::Server as Flags;
+use crate::cli::{Server as Flags, StoreEngine};
 use crate::control_plane::{self, ControlPlane};
 use crate::node::{self, Identity};
 use crate::places::Places;
 use crate::services;
+use crate::settings::Settings;
 use anyhow::{Context as _, Result, bail};
 use apimachinery::validation::parse_cidr_sloppy;
 use client::Informers;
+use client::leader::{Elector, Timing};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
@@ -69,11 +71,17 @@ async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
 
     // The API server outlives the components, so that they can say goodbye.
     let server_shutdown = CancellationToken::new();
-    let plane = control_plane::start(&flags, &bundle, node_ip, listener, &server_shutdown).await?;
+    let settings = Settings::of_server(&flags, &bundle, node_ip)?;
+    let plane = control_plane::start(settings, listener, &server_shutdown).await?;
     let plane = Arc::new(plane);
     tracing::info!(%url, "the API server is ready");
     let components = TaskTracker::new();
-    start_components(&plane, cluster(&flags, &bundle)?, &components, &shutdown);
+    // Several servers may share an etcd; a directory has one server.
+    let candidate = match flags.storage.store {
+        StoreEngine::Embedded => None,
+        StoreEngine::Etcd => Some(format!("{node_name}_{}", uuid::Uuid::new_v4())),
+    };
+    start_components(&plane, cluster(&flags, &bundle)?, candidate, &components, &shutdown);
     if !flags.no_node {
         let identity = Identity { name: node_name, ip: node_ip };
         let client = plane.node(&identity.name);
@@ -88,26 +96,49 @@ async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
         tracing::warn!("some components did not stop in time");
     }
     server_shutdown.cancel();
-    plane.store.close().await;
+    plane.stopped().await;
     Ok(())
 }
 
-/// Starts scheduler and controllers.
+/// Starts scheduler and controllers: at once, or as `candidate` whenever it leads.
 fn start_components(
     plane: &Arc<ControlPlane>,
     cluster: controllers::Cluster,
+    candidate: Option<String>,
     components: &TaskTracker,
     shutdown: &CancellationToken,
 ) {
-    components.spawn(scheduler::run(plane.component("system:kube-scheduler"), shutdown.clone()));
-    let informers = Informers::new(&plane.component("system:kube-controller-manager"), shutdown.clone());
-    let (plane, shutdown) = (plane.clone(), shutdown.clone());
-    let metrics = (*plane.server.metrics).clone();
-    let client = move |name: &str| match name {
-        controllers::MANAGER => plane.component("system:kube-controller-manager"),
-        name => plane.controller(name),
+    let schedule = {
+        let plane = plane.clone();
+        move |term| scheduler::run(plane.component("system:kube-scheduler"), term)
     };
-    components.spawn(controllers::run(client, informers, cluster, metrics, shutdown));
+    let control = {
+        let plane = plane.clone();
+        move |term: CancellationToken| {
+            let informers = Informers::new(&plane.component("system:kube-controller-manager"), term.clone());
+            let metrics = (*plane.server.metrics).clone();
+            let plane = plane.clone();
+            let client = move |name: &str| match name {
+                controllers::MANAGER => plane.component("system:kube-controller-manager"),
+                name => plane.controller(name),
+            };
+            controllers::run(client, informers, cluster.clone(), metrics, term)
+        }
+    };
+    let Some(identity) = candidate else {
+        components.spawn(schedule(shutdown.clone()));
+        components.spawn(control(shutdown.clone()));
+        return;
+    };
+    let elector = |name: &str| Elector {
+        client: plane.component(&format!("system:{name}")),
+        namespace: "kube-system".into(),
+        name: name.into(),
+        identity: identity.clone(),
+        timing: Timing::default(),
+    };
+    components.spawn(elector("kube-scheduler").run(shutdown.clone(), schedule));
+    components.spawn(elector("kube-controller-manager").run(shutdown.clone(), control));
 }
 
 /// What controllers know of the cluster. Each node gets the size upstream gives by default.
@@ -134,7 +165,7 @@ fn signing(bundle: &pki::Bundle) -> Result<controllers::Signing> {
 }
 
 /// The address from which this machine would reach others. Nothing is sent.
-fn default_address() -> Result<IpAddr> {
+pub(crate) fn default_address() -> Result<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.connect("192.0.2.1:9")?;
     Ok(socket.local_addr()?.ip())

@@ -3,14 +3,15 @@
 use crate::cli::{StoreEngine, StoreFlags};
 use anyhow::{Context as _, Result, bail};
 use apiserver::resources::Resources;
-use apiserver::storage::{UpstreamForm, prefixes};
+use apiserver::storage::{Configuration, Encryption, UpstreamForm, prefixes, resources_by_prefix};
 use parking_lot::Mutex;
 use pki::tls::{Slot, Trust};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use store::embedded::{Embedded, Options};
 use store::etcd::{self, Etcd};
-use store::{Health, Store, Transform};
+use store::{Health, Identity, Store, Transform};
 
 /// Opens the store that the flags name. `directory` is the embedded engine's.
 pub(crate) async fn open(
@@ -24,33 +25,50 @@ pub(crate) async fn open(
                 bail!("--etcd-servers goes with --store etcd");
             }
             let directory = directory.to_owned();
-            let opened = tokio::task::spawn_blocking(move || {
-                store::embedded::Embedded::open(directory, Default::default())
-            });
+            let transform = embedded_transform(flags, resources)?;
+            let options = Options { transform, ..Options::default() };
+            let opened = tokio::task::spawn_blocking(move || Embedded::open(directory, options));
             Ok(opened.await?.context("opening the store")?)
         }
-        StoreEngine::Etcd => {
-            let options = etcd_options(flags, resources)?;
-            Ok(Etcd::open(options).await.context("opening the store in etcd")?)
-        }
+        StoreEngine::Etcd => Ok(open_etcd(flags, resources).await?),
     }
 }
 
-/// How the etcd of the flags is reached, and what objects look like there.
-fn etcd_options(flags: &StoreFlags, resources: &Resources) -> Result<etcd::Options> {
+/// Opens the etcd of the flags, with what objects look like there.
+pub(crate) async fn open_etcd(flags: &StoreFlags, resources: &Resources) -> Result<Arc<Etcd>> {
     if flags.etcd_servers.is_empty() {
         bail!("--etcd-servers must be specified");
     }
-    let transform: Arc<dyn Transform> = Arc::new(UpstreamForm::new(resources));
-    Ok(etcd::Options {
+    let form: Arc<dyn Transform> = Arc::new(UpstreamForm::new(resources));
+    let options = etcd::Options {
         servers: flags.etcd_servers.clone(),
         tls: tls(flags)?,
         prefix: flags.etcd_prefix.clone(),
         split: etcd::split_by(prefixes(resources)),
-        transform,
+        transform: encrypted(flags, resources, &flags.etcd_prefix, form)?,
         compaction: flags.etcd_compaction_interval,
         ..Default::default()
-    })
+    };
+    Etcd::open(options).await.context("opening the store in etcd")
+}
+
+/// What values look like in the embedded engine's files, and in snapshots.
+pub(crate) fn embedded_transform(flags: &StoreFlags, resources: &Resources) -> Result<Arc<dyn Transform>> {
+    encrypted(flags, resources, "/registry", Arc::new(Identity))
+}
+
+fn encrypted(
+    flags: &StoreFlags,
+    resources: &Resources,
+    root: &str,
+    inner: Arc<dyn Transform>,
+) -> Result<Arc<dyn Transform>> {
+    let Some(path) = &flags.encryption_provider_config else { return Ok(inner) };
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let made = Configuration::parse(&text).and_then(|configuration| {
+        Encryption::new(configuration, resources_by_prefix(resources), root, inner)
+    });
+    Ok(Arc::new(made.with_context(|| format!("--encryption-provider-config {}", path.display()))?))
 }
 
 fn tls(flags: &StoreFlags) -> Result<Option<Arc<rustls::ClientConfig>>> {

@@ -2,6 +2,7 @@
 //! start: what is missing is created, rules and subjects that were taken away are put back (upstream's reconciliation),
 //! unless the object says `rbac.authorization.kubernetes.io/autoupdate: "false"`.
 
+pub mod living;
 mod policy;
 
 use crate::object;
@@ -22,7 +23,10 @@ use std::sync::Arc;
 pub struct Config {
     pub service_ip: IpAddr,
     pub service_cidr: String,
+    /// This server's.
     pub advertise_address: IpAddr,
+    /// Those of all servers that live.
+    pub addresses: Vec<IpAddr>,
     pub secure_port: u16,
     /// PEM of the client authorities, for aggregated API servers.
     pub client_ca: String,
@@ -181,21 +185,22 @@ fn objects(config: &Config) -> Vec<(&'static str, &'static str, Value)> {
         "servicecidrs",
         json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [config.service_cidr]}}),
     ));
-    all.push((
-        "",
-        "configmaps",
-        json!({
-            "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
-            "data": {
-                "client-ca-file": config.client_ca,
-                "requestheader-client-ca-file": config.request_header_ca,
-                "requestheader-allowed-names": "[\"front-proxy-client\"]",
-                "requestheader-username-headers": "[\"X-Remote-User\"]",
-                "requestheader-group-headers": "[\"X-Remote-Group\"]",
-                "requestheader-extra-headers-prefix": "[\"X-Remote-Extra-\"]",
-            },
-        }),
-    ));
+    let mut authentication = json!({ "client-ca-file": config.client_ca });
+    // A server that trusts no proxy says nothing of proxies.
+    if let (false, Value::Object(data)) = (config.request_header_ca.is_empty(), &mut authentication) {
+        data.extend(
+            [
+                ("requestheader-client-ca-file", config.request_header_ca.as_str()),
+                ("requestheader-allowed-names", "[\"front-proxy-client\"]"),
+                ("requestheader-username-headers", "[\"X-Remote-User\"]"),
+                ("requestheader-group-headers", "[\"X-Remote-Group\"]"),
+                ("requestheader-extra-headers-prefix", "[\"X-Remote-Extra-\"]"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.into())),
+        );
+    }
+    let metadata = json!({"name": "extension-apiserver-authentication", "namespace": "kube-system"});
+    all.push(("", "configmaps", json!({ "metadata": metadata, "data": authentication })));
     all.push(("", "services", json!({
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
         "spec": {
@@ -204,19 +209,38 @@ fn objects(config: &Config) -> Vec<(&'static str, &'static str, Value)> {
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": config.secure_port}],
         },
     })));
-    let address = config.advertise_address.to_string();
-    all.push(("", "endpoints", json!({
-        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
-        "subsets": [{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": config.secure_port, "protocol": "TCP"}]}],
-    })));
-    all.push(("discovery.k8s.io", "endpointslices", json!({
-        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
-        "addressType": "IPv4",
-        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
-        "ports": [{"name": "https", "port": config.secure_port, "protocol": "TCP"}],
-    })));
+    all.extend(kubernetes_endpoints(config));
     all.extend(config.dns.iter().flat_map(dns));
     all
+}
+
+/// Where the `kubernetes` Service leads: to every server that lives.
+fn kubernetes_endpoints(config: &Config) -> [(&'static str, &'static str, Value); 2] {
+    let ips = config.addresses.iter().map(IpAddr::to_string);
+    let addresses: Vec<Value> = ips.clone().map(|ip| json!({ "ip": ip })).collect();
+    let endpoints: Vec<Value> =
+        ips.map(|ip| json!({ "addresses": [ip], "conditions": { "ready": true } })).collect();
+    let ports = json!([{ "name": "https", "port": config.secure_port, "protocol": "TCP" }]);
+    [
+        (
+            "",
+            "endpoints",
+            json!({
+                "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+                "subsets": [{ "addresses": addresses, "ports": ports }],
+            }),
+        ),
+        (
+            "discovery.k8s.io",
+            "endpointslices",
+            json!({
+                "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+                "addressType": "IPv4",
+                "endpoints": endpoints,
+                "ports": ports,
+            }),
+        ),
+    ]
 }
 
 /// The DNS add-on as kubeadm sets it up, without pods of its own: account, rights, and the Service `kube-dns`.
@@ -325,7 +349,8 @@ async fn ensure(
                 Ok((stored, _)) => Ok(stored.revision),
                 // Another server of this cluster was faster.
                 Err(status) if status.is_already_exists() => {
-                    registry.get(&served, &namespace, &name).map(|stored| stored.revision)
+                    let there = registry.latest(&served, &namespace, &name).await;
+                    there.map(|entry| entry.mod_revision.0)
                 }
                 Err(status) => Err(status),
             }

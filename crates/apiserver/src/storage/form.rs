@@ -193,6 +193,7 @@ mod tests {
         let mut crd = object("apiextensions.k8s.io/v1", "CustomResourceDefinition");
         crd["spec"] = serde_json::json!({
             "group": "example.com", "scope": "Namespaced", "names": { "plural": "as", "kind": "A" },
+            "conversion": { "strategy": "None" },
             "versions": [{ "name": "v1", "served": true, "storage": true,
                 "schema": { "openAPIV3Schema": { "type": "object" } } }],
         });

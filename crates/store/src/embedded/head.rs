@@ -12,6 +12,7 @@ use super::lease::{Due, Expiry, Lease, LeaseTable};
 use super::record;
 use crate::contract::{Error, Result};
 use crate::model::{Entry, Event, EventKind, Expect, Key, LeaseId, Life, Op, Revision, Write};
+use crate::transform::Transform;
 use crate::view::{Map, View, apply};
 
 /// The most bytes that one atomic write may carry.
@@ -105,11 +106,13 @@ pub(super) struct Head {
     /// The last revision given out.
     pub(super) revision: Revision,
     shelves: HashMap<Arc<str>, Shelf>,
+    /// What values look like in the log.
+    transform: Arc<dyn Transform>,
 }
 
 impl Head {
     /// The head as committed: nothing pending.
-    pub(super) fn new(view: &View, leases: LeaseTable) -> Self {
+    pub(super) fn new(view: &View, leases: LeaseTable, transform: Arc<dyn Transform>) -> Self {
         let image = view.image();
         let buckets = image.buckets.iter().map(|bucket| (&bucket.prefix, &bucket.map));
         let expiry = Expiry::new(leases, buckets);
@@ -123,6 +126,7 @@ impl Head {
             expiry,
             revision: image.revision,
             shelves: shelves.collect(),
+            transform,
         }
     }
 
@@ -130,7 +134,7 @@ impl Head {
     pub(super) fn roll_back(&mut self, view: &View, leases: &LeaseTable, outcome: &Result<()>) {
         self.batch.answer(outcome);
         let mode = self.mode.clone();
-        *self = Self { mode, ..Self::new(view, leases.clone()) };
+        *self = Self { mode, ..Self::new(view, leases.clone(), self.transform.clone()) };
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<&Arc<Entry>> {
@@ -155,7 +159,8 @@ impl Head {
         outcome
     }
 
-    fn check(&self, write: &Write) -> Result<()> {
+    /// Whether a write may be staged, and what its value looks like in the log.
+    fn check(&self, write: &Write) -> Result<Bytes> {
         if let Op::Put { value, life } = &write.op {
             let size = value.len() + write.key.name.len() + record::PUT_OVERHEAD;
             if size > MAX_WRITE || write.key.prefix.len() > MAX_PREFIX {
@@ -174,18 +179,20 @@ impl Head {
             (Expect::Revision(wanted), Some(current)) => current.mod_revision == wanted,
             (Expect::Absent, Some(_)) | (Expect::Revision(_), None) => false,
         };
-        if holds {
-            return Ok(());
+        if !holds {
+            return Err(Error::Conflict { key: write.key.clone(), current: current.cloned() });
         }
-        Err(Error::Conflict { key: write.key.clone(), current: current.cloned() })
+        let Op::Put { value, .. } = &write.op else { return Ok(Bytes::new()) };
+        let kept = self.transform.save(&write.key, value);
+        kept.map_err(|source| Error::Transform { key: write.key.clone(), source })
     }
 
     /// Stages one write at a revision of its own.
     pub(super) fn commit(&mut self, write: &Write, now_ms: u64) -> Result<Arc<Event>> {
         self.admit(matches!(write.op, Op::Delete))?;
-        self.check(write)?;
+        let kept = self.check(write)?;
         self.revision.0 += 1;
-        Ok(self.stage(write, self.revision, now_ms))
+        Ok(self.stage(write, &kept, self.revision, now_ms))
     }
 
     /// Stages several writes at one revision, or none.
@@ -193,11 +200,12 @@ impl Head {
         self.admit(writes.iter().all(|write| matches!(write.op, Op::Delete)))?;
         let mut keys = HashSet::with_capacity(writes.len());
         let mut size = 0;
+        let mut kept = Vec::with_capacity(writes.len());
         for write in writes {
             if !keys.insert(&write.key) {
                 return Err(Error::DuplicateKey(write.key.clone()));
             }
-            self.check(write)?;
+            kept.push(self.check(write)?);
             size += write.key.prefix.len() + write.key.name.len() + record::PUT_OVERHEAD;
             if let Op::Put { value, .. } = &write.op {
                 size += value.len();
@@ -207,11 +215,12 @@ impl Head {
             }
         }
         self.revision.0 += 1;
-        Ok(writes.iter().map(|write| self.stage(write, self.revision, now_ms)).collect())
+        let both = writes.iter().zip(&kept);
+        Ok(both.map(|(write, kept)| self.stage(write, kept, self.revision, now_ms)).collect())
     }
 
     /// Applies a checked write to the head and appends it to the batch.
-    fn stage(&mut self, write: &Write, revision: Revision, now_ms: u64) -> Arc<Event> {
+    fn stage(&mut self, write: &Write, kept: &[u8], revision: Revision, now_ms: u64) -> Arc<Event> {
         let prefix = self.touch(&write.key.prefix);
         let shelf = self.shelves.get_mut(&prefix).expect("touched above");
         let previous = shelf.map.get(&*write.key.name).cloned();
@@ -233,7 +242,7 @@ impl Head {
             }
         };
         match kind {
-            EventKind::Put => record::put(&mut self.batch.frame, &prefix, &entry),
+            EventKind::Put => record::put(&mut self.batch.frame, &prefix, &entry, kept),
             EventKind::Delete => record::delete(&mut self.batch.frame, revision, &prefix, &entry.name),
         }
         let event = Arc::new(Event { revision, kind, prefix, entry, previous });
@@ -292,7 +301,7 @@ impl Head {
             self.revision.0 += 1;
         }
         for key in keys {
-            self.stage(&Write::delete(key, Expect::Any), self.revision, now_ms);
+            self.stage(&Write::delete(key, Expect::Any), &[], self.revision, now_ms);
         }
         Ok(())
     }

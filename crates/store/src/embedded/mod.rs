@@ -2,13 +2,14 @@
 //!
 //! * `head`: the newest logged state and the batch under way; `writer`: the thread that makes batches durable.
 //! * `log`, `snapshot`: the files; `frame`, `record`: what they are made of; `recover`: reading them back.
-//! * `lease`: what ends by itself; `disk`: the disk and the clock, which tests replace.
+//! * `offline`: snapshots as files, and what is damaged; `lease`: what ends by itself; `disk`: the disk and the clock, which tests replace.
 
 mod disk;
 mod frame;
 mod head;
 mod lease;
 mod log;
+mod offline;
 mod record;
 mod recover;
 mod snapshot;
@@ -28,10 +29,12 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, oneshot};
 
 pub use disk::{Clock, Directory, Disk, File, SystemClock};
+pub use offline::{Contents, FileReport, Report, Saved, verify};
 pub use recover::Damage;
 
 use crate::contract::{Error, Health, Result, Snapshot, Stats, Store};
 use crate::model::{Entry, Event, Key, LeaseId, Revision, Write};
+use crate::transform::{Identity, Transform};
 use crate::view::{History, View};
 use crate::watch::Watch;
 use head::{Head, MAX_BATCH, Mode};
@@ -85,6 +88,8 @@ pub struct Options {
     pub log_bytes: u64,
     /// What to do about damage.
     pub damage: Damage,
+    /// What values look like in the files.
+    pub transform: Arc<dyn Transform>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Random numbers, which tell this log's frames from any others'.
@@ -111,10 +116,15 @@ impl Default for Options {
             reserve_bytes: 16 << 20,
             log_bytes: 32 << 20,
             damage: Damage::Refuse,
+            transform: Arc::new(Identity),
             clock: Arc::new(SystemClock::default()),
-            entropy: Arc::new(|| RandomState::new().build_hasher().finish()),
+            entropy: Arc::new(random_salt),
         }
     }
+}
+
+fn random_salt() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 /// When the log is long enough for a snapshot, and when it is too long to go on without.
@@ -144,6 +154,7 @@ struct Core {
     room: Notify,
     view: Arc<View>,
     clock: Arc<dyn Clock>,
+    transform: Arc<dyn Transform>,
     /// A write was refused for want of space: look whether there is some.
     wants_space: AtomicBool,
     /// The snapshot under way is complete, or has failed.
@@ -211,9 +222,9 @@ impl Embedded {
             entropy: options.entropy,
         };
         let Recovered { image, leases, log, snapshot_bytes } =
-            recover::recover(disk, layout, options.damage)?;
+            recover::recover(disk, layout, options.damage, &options.transform)?;
         let view = Arc::new(View::new(image, options.history, options.clock.now_ms()));
-        let mut head = Head::new(&view, leases.clone());
+        let mut head = Head::new(&view, leases.clone(), options.transform.clone());
         if !log.has_reserve {
             head.mode = Mode::NoSpace;
         }
@@ -224,6 +235,7 @@ impl Embedded {
             room: Notify::new(),
             view,
             clock: options.clock,
+            transform: options.transform,
             wants_space: AtomicBool::new(false),
             snapshot_done: AtomicBool::new(false),
             epoch: Instant::now(),

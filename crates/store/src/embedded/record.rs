@@ -100,14 +100,14 @@ fn key(into: &mut Vec<u8>, prefix: &str, name: &str) {
 /// The most bytes a put adds beside its key and value.
 pub(super) const PUT_OVERHEAD: usize = 48;
 
-pub(super) fn put(into: &mut Vec<u8>, prefix: &str, entry: &Entry) {
+pub(super) fn put(into: &mut Vec<u8>, prefix: &str, entry: &Entry, kept: &[u8]) {
     into.push(PUT);
     long(into, entry.mod_revision.0);
     long(into, entry.lease.map_or(0, |lease| lease.0));
     long(into, entry.expires_ms.unwrap_or(0));
     key(into, prefix, &entry.name);
-    int(into, entry.value.len());
-    into.extend_from_slice(&entry.value);
+    int(into, kept.len());
+    into.extend_from_slice(kept);
 }
 
 pub(super) fn delete(into: &mut Vec<u8>, revision: Revision, prefix: &str, name: &str) {
@@ -139,7 +139,7 @@ pub(super) fn bucket(into: &mut Vec<u8>, horizon: Revision, prefix: &str) {
     text(into, prefix);
 }
 
-pub(super) fn entry(into: &mut Vec<u8>, live: bool, entry: &Entry) {
+pub(super) fn entry(into: &mut Vec<u8>, live: bool, entry: &Entry, kept: &[u8]) {
     into.push(ENTRY);
     into.push(u8::from(live));
     long(into, entry.create_revision.0);
@@ -148,8 +148,8 @@ pub(super) fn entry(into: &mut Vec<u8>, live: bool, entry: &Entry) {
     long(into, entry.lease.map_or(0, |lease| lease.0));
     long(into, entry.expires_ms.unwrap_or(0));
     text(into, &entry.name);
-    int(into, entry.value.len());
-    into.extend_from_slice(&entry.value);
+    int(into, kept.len());
+    into.extend_from_slice(kept);
 }
 
 pub(super) fn event(

@@ -16,7 +16,8 @@ use super::lease::{Lease, LeaseTable};
 use super::log::{self, Active, Log, Sealed, Source};
 use super::record::{Record, Records};
 use super::snapshot::{self, State};
-use crate::model::{Entry, Event, EventKind, Revision};
+use crate::model::{Entry, Event, EventKind, Key, Revision};
+use crate::transform::{self, Loaded, Transform};
 use crate::view::{BucketImage, Image, MARK_EVERY_MS, Map, Mark, apply};
 
 /// What to do about damage in the middle.
@@ -45,7 +46,12 @@ pub(super) struct Recovered {
 }
 
 /// Opens what is on the disk, or begins anew on an empty one.
-pub(super) fn recover(disk: Arc<dyn Disk>, layout: Layout, damage: Damage) -> Result<Recovered, OpenError> {
+pub(super) fn recover(
+    disk: Arc<dyn Disk>,
+    layout: Layout,
+    damage: Damage,
+    transform: &Arc<dyn Transform>,
+) -> Result<Recovered, OpenError> {
     let mut names = disk.list().map_err(|source| OpenError::io("listing the store's files", source))?;
     names.sort();
     let remove =
@@ -63,7 +69,7 @@ pub(super) fn recover(disk: Arc<dyn Disk>, layout: Layout, damage: Damage) -> Re
             file.forget();
             snapshot_bytes =
                 file.size().map_err(|source| OpenError::io(format!("opening {name}"), source))?;
-            snapshot::read(&*disk, &name)?
+            snapshot::read(&*disk, &name, transform)?
         }
         None => State::default(),
     };
@@ -80,10 +86,14 @@ pub(super) fn recover(disk: Arc<dyn Disk>, layout: Layout, damage: Damage) -> Re
             detail: "the log that follows the snapshot is missing".into(),
         });
     };
-    let mut replay = Replay::new(state);
+    let mut replay = Replay::new(state, transform.clone());
     let sealed_and_active = replay.run(&*disk, &segments[first..], damage)?;
     // What is served must be durable, also what the last process had written and not yet synced.
     let (sealed, active) = sealed_and_active;
+    // After damage that was let pass: later segments would contradict what is logged from here on.
+    for seq in segments.iter().filter(|seq| **seq > active.seq) {
+        remove(&log::segment_name(*seq))?;
+    }
     active.file.sync().map_err(|source| OpenError::io("syncing the log", source))?;
     disk.sync_directory().map_err(|source| OpenError::io("syncing the store's directory", source))?;
     for seq in snapshots {
@@ -110,6 +120,34 @@ pub(super) fn recover(disk: Arc<dyn Disk>, layout: Layout, damage: Damage) -> Re
     Ok(Recovered { image, leases, log, snapshot_bytes })
 }
 
+/// The state on a disk that is only read, perhaps while a store writes to it.
+pub(super) fn read(
+    disk: &dyn Disk,
+    damage: Damage,
+    transform: &Arc<dyn Transform>,
+) -> Result<State, OpenError> {
+    let mut names = disk.list().map_err(|source| OpenError::io("listing the store's files", source))?;
+    names.sort();
+    let newest = names.iter().filter_map(|name| snapshot::seq(name)).next_back();
+    let state = match newest {
+        Some(seq) => snapshot::read(disk, &snapshot::name(seq), transform)?,
+        None => State::default(),
+    };
+    let segments: Vec<u64> = names.iter().filter_map(|name| log::segment_seq(name)).collect();
+    let first = segments.iter().rposition(|seq| *seq <= state.seq + 1);
+    let Some(first) = first else {
+        return Err(OpenError::Corrupt {
+            file: log::segment_name(state.seq + 1),
+            offset: 0,
+            detail: "the log that follows the snapshot is missing".into(),
+        });
+    };
+    let mut replay = Replay::new(state, transform.clone());
+    replay.run(disk, &segments[first..], damage)?;
+    let (image, leases, next_seq, chain) = replay.finish();
+    Ok(State { image, leases, seq: next_seq - 1, chain })
+}
+
 fn begin(disk: Arc<dyn Disk>, layout: Layout) -> Result<Recovered, OpenError> {
     let doing = |source| OpenError::io("making the first log segment", source);
     let source = Source::Free { size: layout.segment_bytes };
@@ -131,6 +169,7 @@ fn begin(disk: Arc<dyn Disk>, layout: Layout) -> Result<Recovered, OpenError> {
 
 /// The state that the log is being applied to.
 struct Replay {
+    transform: Arc<dyn Transform>,
     image: Image,
     buckets: HashMap<Arc<str>, BucketImage>,
     leases: LeaseTable,
@@ -141,9 +180,10 @@ struct Replay {
 }
 
 impl Replay {
-    fn new(mut state: State) -> Self {
+    fn new(mut state: State, transform: Arc<dyn Transform>) -> Self {
         let buckets = std::mem::take(&mut state.image.buckets);
         Self {
+            transform,
             image: state.image,
             buckets: buckets.into_iter().map(|bucket| (bucket.prefix.clone(), bucket)).collect(),
             leases: state.leases,
@@ -216,13 +256,6 @@ impl Replay {
             let closed = tail.iter().any(|byte| *byte != 0);
             last = Some(Active { file, seq: *seq, salt: header.salt, offset, size, closed });
         }
-        if damage == Damage::Salvage {
-            // Segments after the damage would contradict what is logged from here on.
-            for seq in segments.iter().filter(|seq| last.as_ref().is_some_and(|last| **seq > last.seq)) {
-                let name = log::segment_name(*seq);
-                disk.remove(&name).map_err(|source| OpenError::io(format!("removing {name}"), source))?;
-            }
-        }
         let active = last.ok_or_else(|| OpenError::Corrupt {
             file: "log".into(),
             offset: 0,
@@ -268,13 +301,16 @@ impl Replay {
     }
 
     fn apply(&mut self, record: Record<'_>) -> Result<(), Arc<str>> {
+        let transform = self.transform.clone();
         match record {
             Record::Put { revision, lease, expires_ms, prefix, name, value } => {
                 let bucket = self.bucket(prefix);
                 let previous = bucket.map.get(name).cloned();
-                let next =
-                    successor(previous.as_deref(), &name.into(), Bytes::copy_from_slice(value), revision);
-                let entry = Arc::new(Entry { lease, expires_ms, ..next });
+                let key = Key { prefix: bucket.prefix.clone(), name: name.into() };
+                let Loaded { value, stale } =
+                    transform::load(&*transform, &key, Bytes::copy_from_slice(value));
+                let next = successor(previous.as_deref(), &key.name, value, revision);
+                let entry = Arc::new(Entry { lease, expires_ms, stale, ..next });
                 push(bucket, revision, EventKind::Put, entry, previous);
             }
             Record::Delete { revision, prefix, name } => {
@@ -326,7 +362,7 @@ fn push(
 }
 
 /// The sequence number of a whole frame in `tail`, which lies at `offset`, that is later than the one expected there.
-fn later_frame(tail: &[u8], salt: u64, offset: u64, expected: u64) -> Option<u64> {
+pub(super) fn later_frame(tail: &[u8], salt: u64, offset: u64, expected: u64) -> Option<u64> {
     let starts = (0..tail.len().saturating_sub(HEADER)).step_by(8);
     starts
         .filter(|start| frame::claimed_length(&tail[*start..]).is_some())

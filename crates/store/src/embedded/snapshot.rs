@@ -13,7 +13,8 @@ use super::disk::{Disk, File};
 use super::frame::{self, FILE_HEADER, FileHeader, HEADER};
 use super::lease::{Lease, LeaseTable};
 use super::record::{self, Record, Records};
-use crate::model::{Entry, Event, Revision};
+use crate::model::{Entry, Event, Key, Revision};
+use crate::transform::{self, Loaded, Transform};
 use crate::view::{BucketImage, Image, Map};
 
 /// `TIPHYSNP`.
@@ -74,8 +75,8 @@ impl Writer<'_> {
 }
 
 /// Writes a snapshot and makes it count; returns its size. After an error nothing has changed.
-pub(super) fn write(disk: &dyn Disk, state: &State, salt: u64) -> io::Result<u64> {
-    let written = write_new(disk, state, salt).and_then(|size| {
+pub(super) fn write(disk: &dyn Disk, state: &State, salt: u64, transform: &dyn Transform) -> io::Result<u64> {
+    let written = write_new(disk, state, salt, transform).and_then(|size| {
         disk.rename(NEW, &name(state.seq))?;
         disk.sync_directory()?;
         Ok(size)
@@ -86,7 +87,7 @@ pub(super) fn write(disk: &dyn Disk, state: &State, salt: u64) -> io::Result<u64
     written
 }
 
-fn write_new(disk: &dyn Disk, state: &State, salt: u64) -> io::Result<u64> {
+fn write_new(disk: &dyn Disk, state: &State, salt: u64, transform: &dyn Transform) -> io::Result<u64> {
     let file = disk.create(NEW)?;
     let image = &state.image;
     let header = FileHeader {
@@ -109,7 +110,7 @@ fn write_new(disk: &dyn Disk, state: &State, salt: u64) -> io::Result<u64> {
     let mut entries = 0;
     for bucket in &image.buckets {
         writer.record(|into| record::bucket(into, bucket.horizon, &bucket.prefix))?;
-        write_bucket(&mut writer, bucket, &mut entries)?;
+        write_bucket(&mut writer, bucket, &mut entries, transform)?;
     }
     writer.record(|into| record::end(into, u64::from(entries)))?;
     writer.flush()?;
@@ -118,7 +119,16 @@ fn write_new(disk: &dyn Disk, state: &State, salt: u64) -> io::Result<u64> {
     Ok(size)
 }
 
-fn write_bucket(writer: &mut Writer<'_>, bucket: &BucketImage, entries: &mut u32) -> io::Result<()> {
+fn write_bucket(
+    writer: &mut Writer<'_>,
+    bucket: &BucketImage,
+    entries: &mut u32,
+    transform: &dyn Transform,
+) -> io::Result<()> {
+    let kept = |entry: &Entry| {
+        let key = Key { prefix: bucket.prefix.clone(), name: entry.name.clone() };
+        transform.save(&key, &entry.value).map_err(|error| io::Error::other(format!("{key}: {error}")))
+    };
     // Numbers are needed only for the entries that the history mentions.
     let mut numbers: HashMap<*const Entry, Option<u32>> = HashMap::new();
     for event in &bucket.events {
@@ -129,7 +139,8 @@ fn write_bucket(writer: &mut Writer<'_>, bucket: &BucketImage, entries: &mut u32
         if let Some(number) = numbers.get_mut(&Arc::as_ptr(entry)) {
             *number = Some(*entries);
         }
-        writer.record(|into| record::entry(into, true, entry))?;
+        let value = kept(entry)?;
+        writer.record(|into| record::entry(into, true, entry, &value))?;
         *entries += 1;
     }
     for event in &bucket.events {
@@ -139,7 +150,8 @@ fn write_bucket(writer: &mut Writer<'_>, bucket: &BucketImage, entries: &mut u32
                 return Ok(*number);
             }
             let next = *slot.insert(*entries);
-            writer.record(|into| record::entry(into, false, entry))?;
+            let value = kept(entry)?;
+            writer.record(|into| record::entry(into, false, entry, &value))?;
             *entries += 1;
             Ok(next)
         };
@@ -151,7 +163,11 @@ fn write_bucket(writer: &mut Writer<'_>, bucket: &BucketImage, entries: &mut u32
 }
 
 /// Reads the snapshot of this name, verifying all of it.
-pub(super) fn read(disk: &dyn Disk, file_name: &str) -> Result<State, OpenError> {
+pub(super) fn read(
+    disk: &dyn Disk,
+    file_name: &str,
+    transform: &Arc<dyn Transform>,
+) -> Result<State, OpenError> {
     let doing = |source| OpenError::io(format!("reading {file_name}"), source);
     let damaged = |offset, detail: String| OpenError::Corrupt { file: file_name.to_owned(), offset, detail };
     let file = disk.open(file_name).map_err(doing)?;
@@ -162,7 +178,7 @@ pub(super) fn read(disk: &dyn Disk, file_name: &str) -> Result<State, OpenError>
     }
     file.read_at(&mut head, 0).map_err(doing)?;
     let header = FileHeader::decode(&head, MAGIC).map_err(|detail| damaged(0, detail))?;
-    let mut loader = Loader::default();
+    let mut loader = Loader::new(transform.clone());
     let (mut offset, mut seq, mut chain) = (FILE_HEADER as u64, 1, 0);
     let mut bytes = Vec::new();
     while offset < size {
@@ -198,8 +214,8 @@ pub(super) fn read(disk: &dyn Disk, file_name: &str) -> Result<State, OpenError>
 }
 
 /// Builds the state from a snapshot's records.
-#[derive(Default)]
 struct Loader {
+    transform: Arc<dyn Transform>,
     state: State,
     entries: Vec<Arc<Entry>>,
     live: Vec<(Arc<str>, Arc<Entry>)>,
@@ -207,6 +223,10 @@ struct Loader {
 }
 
 impl Loader {
+    fn new(transform: Arc<dyn Transform>) -> Self {
+        Self { transform, state: State::default(), entries: Vec::new(), live: Vec::new(), ended: false }
+    }
+
     fn take(&mut self, record: Record<'_>) -> Result<(), Arc<str>> {
         if self.ended {
             return Err("there are records after the end".into());
@@ -235,15 +255,19 @@ impl Loader {
                 name,
                 value,
             } => {
+                let bucket = self.state.image.buckets.last().ok_or("an entry is outside of a bucket")?;
+                let key = Key { prefix: bucket.prefix.clone(), name: name.into() };
+                let Loaded { value, stale } =
+                    transform::load(&*self.transform, &key, Bytes::copy_from_slice(value));
                 let entry = Arc::new(Entry {
-                    name: name.into(),
-                    value: Bytes::copy_from_slice(value),
+                    name: key.name,
+                    value,
                     create_revision,
                     mod_revision,
                     version,
                     lease,
                     expires_ms,
-                    stale: false,
+                    stale,
                     projection: OnceLock::new(),
                 });
                 if live {

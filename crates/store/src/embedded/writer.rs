@@ -208,7 +208,9 @@ impl Writer {
         let full = !self.log.has_reserve;
         // On a full disk a snapshot is worth its while as soon as it frees anything.
         let frees = !self.log.sealed.is_empty() || self.snapshot_bytes > 2 * live + history + (1 << 20);
-        let due = self.log.used() > self.limits.log_trigger(live) || (full && frees);
+        // After much was deleted the last snapshot is what occupies the disk.
+        let outgrown = self.snapshot_bytes > 2 * (live + history) + self.limits.log_bytes;
+        let due = self.log.used() > self.limits.log_trigger(live) || outgrown || (full && frees);
         let allowed = self.not_before.is_none_or(|at| Instant::now() >= at);
         if !due || !allowed || self.snapshot.is_some() || self.broken {
             return;
@@ -229,10 +231,11 @@ impl Writer {
         };
         self.snapshot_seq = state.seq;
         let (core, disk, salt) = (self.core.clone(), self.log.disk.clone(), (self.log.entropy)());
+        let transform = core.transform.clone();
         core.snapshot_done.store(false, Ordering::Release);
         let written = std::thread::Builder::new().name("store-snapshot".into()).spawn(move || {
             let _done = Done(core);
-            snapshot::write(&*disk, &state, salt)
+            snapshot::write(&*disk, &state, salt, &*transform)
         });
         match written {
             Ok(thread) => self.snapshot = Some(thread),

@@ -17,7 +17,7 @@ use super::generated::{KeyValue, RangeRequest, RangeResponse};
 use super::keys::{Keys, end_of};
 use crate::contract::{Error, Result, Snapshot};
 use crate::model::{Entry, Key, LeaseId, Revision};
-use crate::transform::Transform;
+use crate::transform::{self, Loaded, Transform};
 use crate::view::{Map, View};
 
 /// Keys in one page of a range.
@@ -130,15 +130,7 @@ impl Core {
         if let Some(known) = known.filter(|known| known.mod_revision == mod_revision) {
             return known.clone();
         }
-        let kept = kv.value.clone();
-        let (value, stale) = match self.transform.load(key, kv.value) {
-            Ok(loaded) => (loaded.value, loaded.stale),
-            Err(error) => {
-                // The object alone is damaged: readers of it are told, the others are served.
-                tracing::error!(%key, %error, "a stored value cannot be read");
-                (kept, false)
-            }
-        };
+        let Loaded { value, stale } = transform::load(&*self.transform, key, kv.value);
         Arc::new(Entry {
             name: known.map_or_else(|| key.name.clone(), |known| known.name.clone()),
             value,

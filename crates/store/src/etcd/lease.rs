@@ -1,6 +1,7 @@
 //! Leases: those that callers hold, and those that let events expire. The latter are shared as upstream shares them:
 //! a lease serves for a twentieth of its time (a minute at most) and for a thousand keys.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
@@ -26,7 +27,8 @@ struct Shared {
 /// See the module.
 #[derive(Default)]
 pub(super) struct Leases {
-    shared: Mutex<Option<Shared>>,
+    /// By TTL, of which there are few.
+    shared: Mutex<HashMap<Duration, Shared>>,
     /// A lease that etcd no longer knows; it is not given out again.
     lost: parking_lot::Mutex<Option<LeaseId>>,
 }
@@ -37,7 +39,7 @@ impl Leases {
         let reuse = (ttl / 20).min(REUSE);
         let mut shared = self.shared.lock().await;
         let now = Instant::now();
-        if let Some(have) = &mut *shared {
+        if let Some(have) = shared.get_mut(&ttl) {
             have.keys += 1;
             let lasts = now + ttl < have.ends && now + ttl + reuse > have.ends;
             if lasts && have.keys <= MOST_KEYS && *self.lost.lock() != Some(have.lease) {
@@ -45,7 +47,7 @@ impl Leases {
             }
         }
         let lease = grant(core, ttl + reuse).await?;
-        *shared = Some(Shared { lease, ends: now + ttl + reuse, keys: 1 });
+        shared.insert(ttl, Shared { lease, ends: now + ttl + reuse, keys: 1 });
         Ok(lease)
     }
 

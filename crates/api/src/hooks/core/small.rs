@@ -248,6 +248,7 @@ pub(super) struct Claims;
 impl Strategy for Claims {
     fn default(&self, object: &mut Value) {
         with(object, "spec", |spec| absent_or(spec, "volumeMode", "Filesystem"));
+        with(object, "status", |status| absent_or(status, "phase", "Pending"));
     }
 
     fn prepare_for_create(&self, object: &mut Value, _: &Context) {

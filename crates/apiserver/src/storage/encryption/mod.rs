@@ -1,0 +1,173 @@
+//! Encryption at rest: which provider keeps the values of which resource, and upstream's prefixes before them.
+//!
+//! The first provider of a resource writes, each of them reads; a value that another one wrote, or another key, is
+//! stale and is written anew by the next write of its object, changed or not.
+
+mod cipher;
+mod config;
+
+pub use config::{ConfigError, Configuration};
+
+use bytes::Bytes;
+use cipher::Cipher;
+use config::{Keys, ProviderConfiguration};
+use std::collections::HashMap;
+use std::sync::Arc;
+use store::{Key, Loaded, Transform, TransformError};
+
+/// What every encrypted value begins with.
+const ENCRYPTED: &[u8] = b"k8s:enc:";
+
+/// One key of a provider, or the provider that leaves values as they are.
+enum Keeper {
+    Identity,
+    Local {
+        /// `k8s:enc:aescbc:v1:name:`.
+        prefix: Vec<u8>,
+        cipher: Cipher,
+    },
+}
+
+/// The providers of some resources, the one that writes first.
+type Keepers = Arc<Vec<Keeper>>;
+
+/// Which resources are kept by which providers; buckets are looked up once.
+pub struct Encryption {
+    inner: Arc<dyn Transform>,
+    entries: Vec<(config::ResourceConfiguration, Keepers)>,
+    /// Group and resource of the known buckets.
+    resources: HashMap<Arc<str>, (String, String)>,
+    /// What stands for `/registry` in the store: ciphers are bound to whole keys.
+    root: String,
+}
+
+impl std::fmt::Debug for Encryption {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encryption").field("entries", &self.entries.len()).finish_non_exhaustive()
+    }
+}
+
+fn keepers(path: &str, provider: &ProviderConfiguration, into: &mut Vec<Keeper>) -> Result<(), ConfigError> {
+    let mut local = |name: &str,
+                     keys: &Keys,
+                     lengths: &[usize],
+                     make: fn(Vec<u8>) -> cipher::Result<Cipher>| {
+        if keys.keys.is_empty() {
+            return Err(ConfigError(format!("{path}.{name}.keys: Required value: keys must be provided")));
+        }
+        for (index, key) in keys.keys.iter().enumerate() {
+            let path = format!("{path}.{name}.keys[{index}]");
+            let made = make(key.bytes(&path, lengths)?);
+            let cipher = made.map_err(|error| ConfigError(format!("{path}: {error}")))?;
+            into.push(Keeper::Local { prefix: format!("k8s:enc:{name}:v1:{}:", key.name).into(), cipher });
+        }
+        Ok(())
+    };
+    const AES: &[usize] = &[16, 24, 32];
+    if let Some(keys) = &provider.aesgcm {
+        local("aesgcm", keys, AES, |key| Cipher::aes_gcm(&key))?;
+    }
+    if let Some(keys) = &provider.aescbc {
+        local("aescbc", keys, AES, Cipher::aes_cbc)?;
+    }
+    if let Some(keys) = &provider.secretbox {
+        local("secretbox", keys, &[32], |key| Cipher::secret_box(&key))?;
+    }
+    if provider.kms.is_some() {
+        return Err(ConfigError(format!("{path}.kms: this version has no KMS provider")));
+    }
+    if provider.identity.is_some() {
+        into.push(Keeper::Identity);
+    }
+    Ok(())
+}
+
+impl Encryption {
+    /// `resources` are the known buckets with their group and resource; those of custom resources tell it themselves.
+    pub fn new(
+        configuration: Configuration,
+        resources: HashMap<Arc<str>, (String, String)>,
+        root: &str,
+        inner: Arc<dyn Transform>,
+    ) -> Result<Self, ConfigError> {
+        let mut entries = Vec::new();
+        for (index, entry) in configuration.resources.into_iter().enumerate() {
+            let mut made = Vec::new();
+            for (place, provider) in entry.providers.iter().enumerate() {
+                keepers(&format!("resources[{index}].providers[{place}]"), provider, &mut made)?;
+            }
+            entries.push((entry, Arc::new(made)));
+        }
+        let root = format!("/{}/", root.trim_matches('/'));
+        Ok(Encryption { inner, entries, resources, root })
+    }
+
+    /// The providers of a bucket, if any are configured.
+    fn keepers(&self, prefix: &str) -> Option<&Keepers> {
+        let known = self.resources.get(prefix).map(|(group, resource)| (group.as_str(), resource.as_str()));
+        // A custom resource's bucket is `/registry/<group>/<resource>/`.
+        let own = prefix
+            .strip_prefix(store::etcd::ROOT)
+            .and_then(|rest| rest.trim_end_matches('/').split_once('/'));
+        let (group, resource) = known.or(own)?;
+        self.entries.iter().find(|(entry, _)| entry.covers(group, resource)).map(|(_, keepers)| keepers)
+    }
+
+    /// The whole key in the store.
+    fn about(&self, key: &Key) -> Vec<u8> {
+        let rest = key.prefix.strip_prefix(store::etcd::ROOT).unwrap_or(&key.prefix);
+        format!("{}{rest}{}", self.root, key.name).into()
+    }
+
+    fn decrypt(&self, key: &Key, kept: &Bytes) -> Result<(Bytes, bool), TransformError> {
+        let fail = |detail: &str| TransformError(detail.to_owned());
+        let keepers = self.keepers(&key.prefix).map_or(&[][..], |keepers| keepers);
+        if !kept.starts_with(ENCRYPTED) {
+            let Some(at) = keepers.iter().position(|keeper| matches!(keeper, Keeper::Identity)) else {
+                // A resource without providers is kept as it is. With them plain values need identity among them.
+                return match keepers.is_empty() {
+                    true => Ok((kept.clone(), false)),
+                    false => Err(fail("no matching prefix found")),
+                };
+            };
+            return Ok((kept.clone(), at > 0));
+        }
+        let mut last = fail(match keepers.is_empty() {
+            true => "identity transformer tried to read encrypted data",
+            false => "no matching prefix found",
+        });
+        for (at, keeper) in keepers.iter().enumerate() {
+            let Keeper::Local { prefix, cipher } = keeper else { continue };
+            let Some(sealed) = kept.strip_prefix(prefix.as_slice()) else { continue };
+            match cipher.decrypt(sealed, &self.about(key)) {
+                Ok(plain) => return Ok((plain.into(), at > 0)),
+                // Two keys may have one name.
+                Err(error) => last = fail(error),
+            }
+        }
+        Err(last)
+    }
+}
+
+impl Transform for Encryption {
+    fn save(&self, key: &Key, value: &Bytes) -> Result<Bytes, TransformError> {
+        let plain = self.inner.save(key, value)?;
+        match self.keepers(&key.prefix).and_then(|keepers| keepers.first()) {
+            None | Some(Keeper::Identity) => Ok(plain),
+            Some(Keeper::Local { prefix, cipher }) => {
+                let sealed = cipher.encrypt(&plain, &self.about(key));
+                let sealed = sealed.map_err(|error| TransformError(error.to_owned()))?;
+                Ok([prefix.as_slice(), &sealed].concat().into())
+            }
+        }
+    }
+
+    fn load(&self, key: &Key, kept: Bytes) -> Result<Loaded, TransformError> {
+        let (plain, stale) = self.decrypt(key, &kept)?;
+        let loaded = self.inner.load(key, plain)?;
+        Ok(Loaded { stale: loaded.stale || stale, ..loaded })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! `tiphys apiserver`: the API server alone, with upstream's flags, in place of kube-apiserver over the same etcd.
+
+use crate::cli::{StoreEngine, StoreFlags};
+use crate::control_plane;
+use crate::server::default_address;
+use crate::settings::Settings;
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use pki::tls::{Slot, Trust};
+use pki::{Certificate, PrivateKey, PublicKey};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+#[derive(Debug, Args)]
+pub(crate) struct ApiServer {
+    #[command(flatten)]
+    pub storage: StoreFlags,
+    /// The embedded store's directory, with --store embedded.
+    #[arg(long, default_value = "/var/lib/tiphys")]
+    pub data_dir: PathBuf,
+    /// The IP address on which to listen for the --secure-port port.
+    #[arg(long, default_value = "0.0.0.0")]
+    pub bind_address: IpAddr,
+    /// The port on which to serve HTTPS with authentication and authorization.
+    #[arg(long, default_value_t = 6443)]
+    pub secure_port: u16,
+    /// The IP address on which to advertise the apiserver to members of the cluster.
+    #[arg(long)]
+    pub advertise_address: Option<IpAddr>,
+    /// File containing the default x509 Certificate for HTTPS.
+    #[arg(long)]
+    pub tls_cert_file: PathBuf,
+    /// File containing the default x509 private key matching --tls-cert-file.
+    #[arg(long)]
+    pub tls_private_key_file: PathBuf,
+    /// Requests presenting a client certificate signed by one of these authorities are authenticated.
+    #[arg(long)]
+    pub client_ca_file: PathBuf,
+    /// Root certificate bundle that signs proxies which assert users.
+    #[arg(long)]
+    pub requestheader_client_ca_file: Option<PathBuf>,
+    /// Common names of those proxies; any if there are none.
+    #[arg(long, value_delimiter = ',')]
+    pub requestheader_allowed_names: Vec<String>,
+    /// Path to a cert file for the certificate authority of kubelets.
+    #[arg(long)]
+    pub kubelet_certificate_authority: Option<PathBuf>,
+    /// Path to a client cert file for TLS to kubelets.
+    #[arg(long)]
+    pub kubelet_client_certificate: Option<PathBuf>,
+    /// Path to a client key file for TLS to kubelets.
+    #[arg(long)]
+    pub kubelet_client_key: Option<PathBuf>,
+    /// Files with keys that verify service account tokens; may be given several times.
+    #[arg(long)]
+    pub service_account_key_file: Vec<PathBuf>,
+    /// The key that signs service account tokens.
+    #[arg(long)]
+    pub service_account_signing_key_file: PathBuf,
+    /// Identifier of the service account token issuer; the first one issues.
+    #[arg(long, required = true)]
+    pub service_account_issuer: Vec<String>,
+    /// Identifiers of the API; the issuer if there are none.
+    #[arg(long, value_delimiter = ',')]
+    pub api_audiences: Vec<String>,
+    /// A CIDR notation IP range from which to assign service cluster IPs.
+    #[arg(long, default_value = "10.0.0.0/24")]
+    pub service_cluster_ip_range: String,
+    /// Amount of time to retain events.
+    #[arg(long, default_value = "1h", value_parser = crate::cli::duration)]
+    pub event_ttl: Duration,
+    /// Ordered list of plug-ins to do authorization on secure port; Node and RBAC are what there is.
+    #[arg(long, value_delimiter = ',', default_value = "Node,RBAC")]
+    pub authorization_mode: Vec<String>,
+    /// Allow privileged containers; they are.
+    #[arg(long, default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub allow_privileged: bool,
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("reading {}", path.display()))
+}
+
+fn certificates(path: &Path) -> Result<Vec<Certificate>> {
+    let found = pki::pem::certificates(&read(path)?)?;
+    let parsed = found.iter().map(|der| Certificate::from_der(der)).collect::<Result<Vec<_>, _>>();
+    parsed.with_context(|| format!("reading the certificates of {}", path.display()))
+}
+
+fn slot(chain: &Path, key: &Path) -> Result<Arc<Slot>> {
+    Slot::of_pem(&read(chain)?, &read(key)?).with_context(|| format!("using {}", chain.display()))
+}
+
+impl ApiServer {
+    fn settings(&self, advertise_address: IpAddr) -> Result<Settings> {
+        for mode in &self.authorization_mode {
+            if !["Node", "RBAC"].contains(&mode.as_str()) {
+                bail!("--authorization-mode {mode:?} is not served: Node and RBAC are");
+            }
+        }
+        if !self.allow_privileged {
+            bail!("--allow-privileged=false is not served");
+        }
+        let signer = PrivateKey::from_pem(&read(&self.service_account_signing_key_file)?)
+            .context("reading --service-account-signing-key-file")?;
+        let mut token_keys = Vec::new();
+        for path in &self.service_account_key_file {
+            let text = read(path)?;
+            // A private key's file holds the public one, too.
+            match PublicKey::all_from_pem(&text) {
+                Ok(keys) if !keys.is_empty() => token_keys.extend(keys),
+                _ => token_keys.push(PrivateKey::from_pem(&text)?.public().clone()),
+            }
+        }
+        if token_keys.is_empty() {
+            token_keys.push(signer.public().clone());
+        }
+        let issuer =
+            self.service_account_issuer.first().context("--service-account-issuer is a required flag")?;
+        let audiences =
+            if self.api_audiences.is_empty() { vec![issuer.clone()] } else { self.api_audiences.clone() };
+        Ok(Settings {
+            storage: self.storage.clone(),
+            directory: self.data_dir.join("store"),
+            service_cidr: self.service_cluster_ip_range.split(',').next().unwrap_or_default().to_owned(),
+            dns: None,
+            advertise_address,
+            secure_port: self.secure_port,
+            serving: slot(&self.tls_cert_file, &self.tls_private_key_file)?,
+            client_authorities: certificates(&self.client_ca_file)?,
+            front_authorities: self
+                .requestheader_client_ca_file
+                .as_deref()
+                .map_or_else(|| Ok(Vec::new()), certificates)?,
+            front_names: self.requestheader_allowed_names.clone(),
+            kubelet_trust: match &self.kubelet_certificate_authority {
+                Some(path) => Trust::pem(&read(path)?)?,
+                // As upstream: without an authority the kubelet's certificate is not verified.
+                None => Trust::Anyone,
+            },
+            kubelet_client: match (&self.kubelet_client_certificate, &self.kubelet_client_key) {
+                (Some(chain), Some(key)) => Some(slot(chain, key)?),
+                (None, None) => None,
+                _ => bail!("--kubelet-client-certificate and --kubelet-client-key go together"),
+            },
+            issuer: issuer.clone(),
+            audiences,
+            token_keys,
+            token_signer: signer,
+            event_ttl: self.event_ttl,
+        })
+    }
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) fn run(mut flags: ApiServer) -> Result<()> {
+    // Upstream has one engine, and its name goes without saying.
+    if !flags.storage.etcd_servers.is_empty() {
+        flags.storage.store = StoreEngine::Etcd;
+    }
+    pki::tls::install_provider();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    runtime.block_on(async {
+        let shutdown = component::shutdown::on_signal().context("listening for signals")?;
+        let advertise = match flags.advertise_address {
+            Some(address) => address,
+            None if !flags.bind_address.is_unspecified() => flags.bind_address,
+            None => default_address()
+                .context("finding this machine's address; give it with --advertise-address")?,
+        };
+        let settings = flags.settings(advertise)?;
+        let address = SocketAddr::new(flags.bind_address, flags.secure_port);
+        let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
+        let stop = CancellationToken::new();
+        let plane = control_plane::start(settings, listener, &stop).await?;
+        tracing::info!(%address, "the API server is ready");
+        shutdown.cancelled().await;
+        stop.cancel();
+        plane.stopped().await;
+        Ok(())
+    })
+}

@@ -1,0 +1,70 @@
+//! What an API server is told, whoever tells it: `tiphys server` from its own authority, `tiphys apiserver` from flags.
+
+use crate::cli::{Server as Flags, StoreFlags};
+use anyhow::Result;
+use apiserver::bootstrap::Dns;
+use pki::tls::{Slot, Trust};
+use pki::{Certificate, PrivateKey, PublicKey};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+pub(crate) struct Settings {
+    pub storage: StoreFlags,
+    /// The embedded engine's.
+    pub directory: PathBuf,
+    pub service_cidr: String,
+    /// The Service in front of the nodes' DNS, where the nodes serve one.
+    pub dns: Option<Dns>,
+    pub advertise_address: IpAddr,
+    pub secure_port: u16,
+    pub serving: Arc<Slot>,
+    /// Who signs clients.
+    pub client_authorities: Vec<Certificate>,
+    /// Who signs proxies that assert users, and what those are called.
+    pub front_authorities: Vec<Certificate>,
+    pub front_names: Vec<String>,
+    /// Whom to believe a kubelet, and what to show it.
+    pub kubelet_trust: Trust,
+    pub kubelet_client: Option<Arc<Slot>>,
+    pub issuer: String,
+    pub audiences: Vec<String>,
+    /// Keys that service-account tokens may be signed with.
+    pub token_keys: Vec<PublicKey>,
+    pub token_signer: PrivateKey,
+    pub event_ttl: Duration,
+}
+
+impl Settings {
+    /// Those of a server with an authority of its own.
+    pub(crate) fn of_server(flags: &Flags, bundle: &pki::Bundle, node_ip: IpAddr) -> Result<Self> {
+        let ca = &bundle.cluster_ca.certificate;
+        Ok(Settings {
+            storage: flags.storage.clone(),
+            directory: flags.data_dir.join("store"),
+            service_cidr: flags.service_cidr.clone(),
+            dns: Some(Dns { service_ip: flags.cluster_dns, port: flags.dns_port }),
+            advertise_address: node_ip,
+            secure_port: flags.secure_port,
+            serving: Slot::of(&bundle.apiserver)?,
+            client_authorities: vec![ca.clone()],
+            front_authorities: vec![bundle.front_proxy_ca.certificate.clone()],
+            front_names: vec!["front-proxy-client".into()],
+            kubelet_trust: Trust::pem(ca.to_pem().as_bytes())?,
+            kubelet_client: Some(Slot::of(&bundle.apiserver_kubelet_client)?),
+            issuer: ISSUER.into(),
+            audiences: vec![ISSUER.into()],
+            token_keys: vec![bundle.service_account.public().clone()],
+            token_signer: PrivateKey::from_pem(bundle.service_account.to_pem().as_bytes())?,
+            event_ttl: Duration::from_secs(3600),
+        })
+    }
+}
+
+/// The authorities' certificates in one text.
+pub(crate) fn bundle_pem(authorities: &[Certificate]) -> String {
+    authorities.iter().map(Certificate::to_pem).collect()
+}
