@@ -10,6 +10,7 @@ mod pod_update;
 pub(super) mod pod_validation;
 mod service;
 mod small;
+mod sysctls;
 
 use super::{ConversionRow, Row};
 

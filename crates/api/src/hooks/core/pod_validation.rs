@@ -154,11 +154,7 @@ pub(crate) fn validate_pod_spec(spec: &PodSpec, path: &Path) -> ErrorList {
                 errors.extend(found.into_iter().map(|text| Error::invalid(&path.child(name), id, text)));
             }
         }
-        for (i, sysctl) in context.sysctls.iter().enumerate() {
-            if sysctl.name.is_empty() {
-                errors.push(Error::required(&path.child("sysctls").index(i).child("name"), ""));
-            }
-        }
+        super::sysctls::validate(&mut errors, spec, &context.sysctls, &path.child("sysctls"));
     }
     if let Some(affinity) = &spec.affinity {
         validate_affinity(&mut errors, affinity, &path.child("affinity"));
