@@ -75,6 +75,10 @@ pub(crate) fn container_statuses(
                 let mounts = std::mem::take(&mut status.volume_mounts);
                 status = convert(sources, container, newest, old);
                 status.volume_mounts = mounts;
+                if newest.state == State::Created {
+                    // Upstream does not look between creation and start: to its clients there is no such moment.
+                    status.state = waiting(default_reason, "");
+                }
                 if let Some(before) = found.next() {
                     status.last_state = convert(sources, container, before, old).state;
                 }
