@@ -35,8 +35,9 @@ impl Plugin for DefaultTolerationSeconds {
     }
 
     fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        let applies =
-            matches!(a.operation, Operation::Create) && a.is("", "pods") && a.subresource.is_empty();
+        let applies = matches!(a.operation, Operation::Create | Operation::Update)
+            && a.is("", "pods")
+            && a.subresource.is_empty();
         if let Some(pod) = a.object.as_deref_mut().filter(|_| applies) {
             add(pod);
         }
