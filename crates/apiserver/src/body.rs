@@ -5,6 +5,7 @@ use bytes::Bytes;
 use client::transport::{BoxError, ResponseBody};
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
+use streaming::messages::Framing;
 
 pub type Answer = Response<ResponseBody>;
 
@@ -61,6 +62,27 @@ pub fn status(status: &Status) -> Answer {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(0)));
     }
     response
+}
+
+/// Sends a good answer as messages to a client that asked for a WebSocket; other answers go as they are.
+pub fn over_websocket(
+    parts: http::request::Parts,
+    answer: Answer,
+    framing: Framing,
+) -> Result<Answer, Status> {
+    if !streaming::negotiate::is_websocket(&parts.headers) || answer.status() != StatusCode::OK {
+        return Ok(answer);
+    }
+    let mut request = http::Request::from_parts(parts, ());
+    let (response, messages) =
+        streaming::messages::upgrade(&mut request).map_err(|refusal| Status::bad_request(refusal.message))?;
+    let chunks = answer.into_body().into_data_stream();
+    tokio::spawn(async move {
+        if let Err(error) = messages.send(chunks, framing).await {
+            tracing::debug!(%error, "a WebSocket ended");
+        }
+    });
+    Ok(response.map(|()| full("")))
 }
 
 /// Adds a `Warning` header (RFC 7234, code 299) per text.

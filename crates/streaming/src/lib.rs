@@ -7,6 +7,8 @@ pub mod client;
 /// The tasks of a connection and how it ends.
 mod connection;
 mod error;
+/// A body as messages, for logs and watches.
+pub mod messages;
 /// Who speaks what: upgrade requests and their answers.
 pub mod negotiate;
 /// How a remote command ended.

@@ -138,7 +138,10 @@ pub(crate) fn answer(
     Ok((Agreed::Spdy(chosen), response))
 }
 
-fn answer_websocket(headers: &HeaderMap, known: &[&'static str]) -> Result<(Agreed, Response<()>), Refusal> {
+pub(crate) fn answer_websocket(
+    headers: &HeaderMap,
+    known: &[&'static str],
+) -> Result<(Agreed, Response<()>), Refusal> {
     let bad = |message: &str| Refusal::new(StatusCode::BAD_REQUEST, message.into());
     if !has_token(headers, &SEC_WEBSOCKET_VERSION, "13") {
         let mut refusal = bad("missing or bad WebSocket Version");

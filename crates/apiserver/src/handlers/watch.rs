@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 use store::{Entry, Event, EventKind, Revision};
+use streaming::messages::Framing;
 use tokio::time::Instant;
 
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
@@ -128,7 +129,9 @@ impl Server {
             let bytes = watcher.next().await?;
             Some((Ok::<_, std::io::Error>(Frame::data(bytes)), watcher))
         });
-        Ok(body::json(http::StatusCode::OK, Bytes::new()).map(|_| body::stream(StreamBody::new(frames))))
+        let answer =
+            body::json(http::StatusCode::OK, Bytes::new()).map(|_| body::stream(StreamBody::new(frames)));
+        body::over_websocket(call.parts, answer, Framing::Lines)
     }
 }
 
