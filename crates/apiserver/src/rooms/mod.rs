@@ -1,8 +1,11 @@
 //! The exceptions: what is asked of some resources only, one file each.
 
+mod backend;
 mod binding;
 mod eviction;
 mod kubelet;
+mod links;
+mod proxy;
 pub mod reviews;
 mod scale;
 pub mod service_ips;
@@ -61,7 +64,7 @@ impl Server {
             ("", "pods", "log" | "exec" | "attach" | "portforward") => {
                 kubelet::serve(self, resource, call).await
             }
-            ("", "pods" | "services" | "nodes", "proxy") => kubelet::proxy(self, resource, call).await,
+            ("", "pods" | "services" | "nodes", "proxy") => proxy::proxy(self, resource, call).await,
             (_, _, "scale") => scale::serve(self, resource, call).await,
             _ => Err(Status::method_not_supported(&resource.group_resource(), &call.info.verb)),
         }

@@ -1,0 +1,135 @@
+//! Other servers that requests are handed on to: kubelets, pods, services.
+
+use crate::body::{self, Answer};
+use crate::server::{Call, Server};
+use apimachinery::status::Status;
+use client::transport::ResponseBody;
+use http::{Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A TLS or plain stream to a backend.
+trait Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send> Io for T {}
+
+/// Where a request goes.
+pub(super) struct Backend {
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// How to speak TLS to it, if it does.
+    pub(super) tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+fn unreachable(backend: &Backend, error: impl std::fmt::Display) -> Status {
+    Status::service_unavailable(format!(
+        "error dialing backend: dial tcp {}:{}: {error}",
+        backend.host, backend.port
+    ))
+}
+
+impl Backend {
+    async fn connect(&self) -> Result<Box<dyn Io>, Status> {
+        let dial = async {
+            let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
+            tcp.set_nodelay(true)?;
+            let Some(config) = &self.tls else { return Ok::<Box<dyn Io>, std::io::Error>(Box::new(tcp)) };
+            let name =
+                rustls_pki_types::ServerName::try_from(self.host.clone()).map_err(std::io::Error::other)?;
+            Ok(Box::new(tokio_rustls::TlsConnector::from(config.clone()).connect(name, tcp).await?))
+        };
+        match tokio::time::timeout(PATIENCE, dial).await {
+            Ok(Ok(io)) => Ok(io),
+            Ok(Err(error)) => Err(unreachable(self, error)),
+            Err(_) => Err(unreachable(self, "i/o timeout")),
+        }
+    }
+}
+
+pub(super) fn with_query(path: &str, query: &str) -> String {
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
+}
+
+/// A node's kubelet.
+pub(super) fn node_backend(server: &Server, node: &str) -> Result<Backend, Status> {
+    let nodes = server.registry.resources.get("", "v1", "nodes").ok_or_else(Status::path_not_found)?;
+    let value = server.registry.get(&nodes, "", node)?.value;
+    let addresses = value["status"]["addresses"].as_array().cloned().unwrap_or_default();
+    let of = |kind: &str| addresses.iter().find(|a| a["type"] == kind).and_then(|a| a["address"].as_str());
+    let host = of("InternalIP").or_else(|| of("Hostname")).or_else(|| of("ExternalIP"));
+    let Some(host) = host else {
+        return Err(Status::internal_error(format!(
+            "no preferred addresses found; known addresses: {addresses:?}"
+        )));
+    };
+    let port = value["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
+    let port = port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p > 0).unwrap_or(10250);
+    let tls = server.rooms.kubelet_tls.clone();
+    if tls.is_none() {
+        return Err(Status::service_unavailable("this API server has no client certificate for kubelets"));
+    }
+    Ok(Backend { host: host.to_owned(), port, tls })
+}
+
+/// Sends a request and streams the answer back.
+pub(super) async fn forward(backend: &Backend, request: Request<ResponseBody>) -> Result<Answer, Status> {
+    Ok(send(backend, request).await?.map(body::stream))
+}
+
+/// Sends a request; the answer is yet to be read.
+pub(super) async fn send(
+    backend: &Backend,
+    mut request: Request<ResponseBody>,
+) -> Result<Response<Incoming>, Status> {
+    let io = backend.connect().await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(|e| unreachable(backend, e))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a proxied connection ended");
+        }
+    });
+    let host = format!("{}:{}", backend.host, backend.port);
+    request.headers_mut().insert(header::HOST, host.parse().map_err(Status::internal_error)?);
+    sender.send_request(request).await.map_err(|e| unreachable(backend, e))
+}
+
+/// Hands an upgraded connection through to the backend, which speaks the same protocols.
+pub(super) async fn upgrade(backend: &Backend, call: Call, path: &str) -> Result<Answer, Status> {
+    let mut head = Request::builder()
+        .method(call.parts.method.clone())
+        .uri(path)
+        .body(())
+        .map_err(Status::internal_error)?;
+    for (name, value) in &call.parts.headers {
+        if !matches!(*name, header::AUTHORIZATION | header::HOST)
+            && !name.as_str().starts_with("impersonate-")
+        {
+            head.headers_mut().append(name, value.clone());
+        }
+    }
+    let host = format!("{}:{}", backend.host, backend.port);
+    head.headers_mut().insert(header::HOST, host.parse().map_err(Status::internal_error)?);
+    let io = backend.connect().await?;
+    let mut client = Request::from_parts(call.parts, ());
+    match streaming::proxy::proxy_upgrade(&mut client, head, io).await {
+        Ok(streaming::proxy::Proxied::Switched(response, tunnel)) => {
+            tokio::spawn(async move {
+                if let Err(error) = tunnel.run().await {
+                    tracing::debug!(%error, "an upgraded connection ended");
+                }
+            });
+            Ok(response.map(|()| body::full("")))
+        }
+        Ok(streaming::proxy::Proxied::Refused(response)) => Ok(response.map(body::stream)),
+        Ok(streaming::proxy::Proxied::Redirected) => Ok(body::text(
+            StatusCode::BAD_GATEWAY,
+            "the backend attempted to redirect this request, which is not permitted",
+        )),
+        Err(error) => Err(Status::bad_request(format!("Upgrade request required: {error}"))),
+    }
+}
