@@ -63,6 +63,10 @@ impl Strategy for Services {
         service["status"] = json!({"loadBalancer": {}});
     }
 
+    fn prepare_for_update(&self, service: &mut Value, old: &Value, _: &Context) {
+        drop_type_dependent(service, old);
+    }
+
     fn validate(&self, service: &Value, _: &Context) -> ErrorList {
         validate(&typed(service))
     }
@@ -146,6 +150,53 @@ impl Strategy for Services {
     fn has_generation(&self) -> bool {
         false
     }
+}
+
+/// Fields that a type no longer has, and that the user left as they were, go with the type: a changed type alone is a
+/// valid update. Upstream: `dropTypeDependentFields`.
+fn drop_type_dependent(service: &mut Value, old: &Value) {
+    let of = |service: &Value, types: &[&str]| types.contains(&text(service, &["spec", "type"]));
+    let local =
+        |s: &Value| of(s, &["LoadBalancer"]) && text(s, &["spec", "externalTrafficPolicy"]) == "Local";
+    let external = |s: &Value| {
+        of(s, &["NodePort", "LoadBalancer"])
+            || of(s, &["ClusterIP"]) && !list(s, &["spec", "externalIPs"]).is_empty()
+    };
+    let lost = |needs: &dyn Fn(&Value) -> bool| needs(old) && !needs(service);
+    let mut gone = Vec::new();
+    if lost(&|s| of(s, &["ClusterIP", "NodePort", "LoadBalancer"])) {
+        gone.extend(["clusterIP", "clusterIPs"]);
+    }
+    if lost(&local) {
+        gone.push("healthCheckNodePort");
+    }
+    if lost(&|s| of(s, &["LoadBalancer"])) {
+        gone.extend(["allocateLoadBalancerNodePorts", "loadBalancerClass"]);
+    }
+    if lost(&external) {
+        gone.push("externalTrafficPolicy");
+    }
+    let node_ports = |s: &Value| -> Vec<Value> {
+        list(s, &["spec", "ports"])
+            .iter()
+            .map(|port| port["nodePort"].clone())
+            .filter(|p| !p.is_null())
+            .collect()
+    };
+    let ports = lost(&|s| of(s, &["NodePort", "LoadBalancer"])) && node_ports(service) == node_ports(old);
+    with(service, "spec", |spec| {
+        let Some(map) = spec.as_object_mut() else { return };
+        for name in gone {
+            if map.get(name) == old["spec"].get(name) {
+                map.remove(name);
+            }
+        }
+        if ports {
+            each(spec, "ports", |port| {
+                port.as_object_mut().map(|port| port.remove("nodePort"));
+            });
+        }
+    });
 }
 
 fn external_ip(service: &Value) -> String {
@@ -271,4 +322,31 @@ fn validate(service: &Service) -> ErrorList {
         ));
     }
     errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_type_has_goes_with_it() {
+        let service = |spec: Value| json!({"spec": spec});
+        let check = |old: Value, new: Value, expected: Value| {
+            let mut got = service(new);
+            drop_type_dependent(&mut got, &service(old));
+            assert_eq!(got, service(expected));
+        };
+        let node_port = json!({"type": "NodePort", "clusterIP": "10.0.0.1", "externalTrafficPolicy": "Cluster",
+            "ports": [{"port": 80, "nodePort": 30080}]});
+        let mut external = node_port.clone();
+        external["type"] = "ExternalName".into();
+        check(node_port.clone(), external, json!({"type": "ExternalName", "ports": [{"port": 80}]}));
+        // What is changed is meant, and is for validation to refuse.
+        let mut other = node_port.clone();
+        other["type"] = "ClusterIP".into();
+        other["ports"][0]["nodePort"] = 30081.into();
+        let mut kept = other.clone();
+        kept.as_object_mut().unwrap().remove("externalTrafficPolicy");
+        check(node_port, other, kept);
+    }
 }
