@@ -8,6 +8,7 @@ use crate::server::Server;
 use crate::user::User;
 use bytes::Bytes;
 use client::error::{Error, Result};
+use client::recent::Recent;
 use client::source::{Feed, Query, Source};
 use client::transport::{ResponseBody, Transport};
 use futures::future::BoxFuture;
@@ -40,6 +41,10 @@ impl Transport for InProcess {
 }
 
 impl Source for InProcess {
+    fn recent(&self) -> Option<Arc<Recent>> {
+        Some(self.server.registry.resources.recent.clone())
+    }
+
     fn open(&self, query: Query) -> BoxStream<'static, Result<Vec<Feed>>> {
         let this = self.clone();
         stream::once(async move { this.authorized(query).await }).flatten().boxed()

@@ -5,6 +5,7 @@
 use api::hooks::{Strategy, strategy};
 use apimachinery::gvk::{GroupKind, GroupResource};
 use apimachinery::status::Status;
+use client::recent::Recent;
 use parking_lot::RwLock;
 use schema::encode::Body;
 use schema::{ResourceRow, Table, TypeId};
@@ -140,7 +141,7 @@ impl Served {
     }
 
     /// Whether a stored object is served as its bytes stand.
-    pub fn is_verbatim(&self, stored: &Body) -> bool {
+    pub fn is_verbatim<B: AsRef<[u8]>>(&self, stored: &Body<B>) -> bool {
         match &self.custom {
             None => self.is_hub(),
             // Keys are sorted, so that the version comes first.
@@ -217,6 +218,8 @@ pub struct Resources {
     served: HashMap<Name, Arc<Served>>,
     group_versions: HashSet<(String, String)>,
     installed: RwLock<Installed>,
+    /// What the informers of this process decoded of their objects lately.
+    pub recent: Arc<Recent>,
 }
 
 /// Group, version and resource.
@@ -290,7 +293,7 @@ impl Resources {
                 }),
             );
         }
-        Resources { served, group_versions, installed: RwLock::default() }
+        Resources { served, group_versions, installed: RwLock::default(), recent: Arc::default() }
     }
 
     pub fn get(&self, group: &str, version: &str, resource: &str) -> Option<Arc<Served>> {

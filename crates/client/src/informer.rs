@@ -7,6 +7,7 @@
 use crate::client::Client;
 use crate::error::Result;
 use crate::key::ObjectKey;
+use crate::recent::Recent;
 use crate::source::{Feed, Query, Raw, Source};
 use crate::watch::ListWatch;
 use api::Kind;
@@ -72,8 +73,11 @@ impl<P: Projection> Cached<P> {
         self.raw.decode()
     }
 
-    fn new(raw: Raw) -> Result<Self> {
-        let object: P::Kind = raw.decode()?;
+    fn new(raw: Raw, recent: Option<&Recent>) -> Result<Self> {
+        let object: Arc<P::Kind> = match recent {
+            Some(recent) => recent.decode(&raw)?,
+            None => Arc::new(raw.decode()?),
+        };
         Ok(Cached { uid: object.metadata().uid.as_str().into(), projection: P::project(&object), raw })
     }
 }
@@ -118,6 +122,7 @@ struct State<P> {
 
 struct Inner<P> {
     query: Query,
+    recent: Option<Arc<Recent>>,
     state: RwLock<State<P>>,
     handlers: Mutex<Vec<Handler<P>>>,
     /// The revision up to which everything was applied; zero until the first snapshot.
@@ -140,10 +145,11 @@ impl<P> std::fmt::Debug for Informer<P> {
 }
 
 impl<P: Projection> Informer<P> {
-    fn new(query: Query) -> Self {
+    fn new(query: Query, recent: Option<Arc<Recent>>) -> Self {
         let indices = P::indices().iter().map(|_| HashMap::new()).collect();
         Informer(Arc::new(Inner {
             query,
+            recent,
             state: RwLock::new(State { objects: HashMap::new(), indices }),
             handlers: Mutex::new(Vec::new()),
             revision: watch::Sender::new(0),
@@ -252,7 +258,7 @@ impl<P: Projection> Informer<P> {
         if old.as_ref().is_some_and(|o| o.raw.revision == raw.revision) {
             return;
         }
-        let new = match Cached::new(raw) {
+        let new = match Cached::new(raw, self.0.recent.as_deref()) {
             Ok(new) => Arc::new(new),
             Err(error) => {
                 // One unreadable object must not hide the others.
@@ -292,7 +298,7 @@ impl<P: Projection> Informer<P> {
             state.objects.remove(&raw.key);
         }
         // The last state may be newer than what was cached; if it cannot be read, the cached one is told.
-        let last = Cached::new(raw).map_or(old, Arc::new);
+        let last = Cached::new(raw, self.0.recent.as_deref()).map_or(old, Arc::new);
         tell(handlers, &Change::Deleted(last));
     }
 
@@ -385,7 +391,7 @@ impl Informers {
     pub fn query<P: Projection>(&self, query: Query) -> Informer<P> {
         let mut running = self.running.lock();
         let any = running.entry((TypeId::of::<P>(), query.clone())).or_insert_with(|| {
-            let informer = Informer::<P>::new(query);
+            let informer = Informer::<P>::new(query, self.source.recent());
             tokio::spawn(informer.clone().run(self.source.clone(), self.shutdown.clone()));
             Arc::new(informer)
         });

@@ -5,6 +5,7 @@
 //! - [`source`]: a feed of one resource's objects, whatever carries it.
 //! - [`discovery`]: which resources there are; [`metadata`]: objects of whatever kind, by their metadata alone.
 //! - [`informer`]: a local view of a resource, holding bytes and a declared projection.
+//! - [`recent`]: what one informer decoded, for the others of the process.
 //! - [`queue`] and [`controller`]: keys that wait to be reconciled, and the loop that reads its own writes.
 //! - [`recorder`]: events, aggregated as upstream does. [`leader`]: leader election by Lease.
 
@@ -19,6 +20,7 @@ pub mod leader;
 pub mod metadata;
 pub mod params;
 pub mod queue;
+pub mod recent;
 pub mod recorder;
 pub mod source;
 pub mod transport;

@@ -4,6 +4,7 @@
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::key::{ObjectKey, Resource};
+use crate::recent::Recent;
 use crate::watch::ListWatch;
 use api::Kind;
 use bytes::Bytes;
@@ -82,6 +83,11 @@ pub enum Feed {
 /// Opens feeds. A feed ends with an error only when its caller must not retry (no permission to list).
 pub trait Source: Send + Sync {
     fn open(&self, query: Query) -> BoxStream<'static, Result<Vec<Feed>>>;
+
+    /// Where all feeds of this process share what they decode, if they bring the same bytes.
+    fn recent(&self) -> Option<Arc<Recent>> {
+        None
+    }
 }
 
 /// The feeds that a client can open: those of its own process where there are any, over the network what these do not
@@ -110,5 +116,9 @@ impl Source for Nearest {
             }
         };
         stream::once(first).flatten().boxed()
+    }
+
+    fn recent(&self) -> Option<Arc<Recent>> {
+        self.near.recent()
     }
 }

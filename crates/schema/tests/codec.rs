@@ -182,6 +182,12 @@ fn bodies_splice() {
         let body =
             Body::encode(table, id, &json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": metadata}));
         assert_eq!(body.splice(Some(&meta), 7), want);
+        for revision in [0, 7, 10, 99_999] {
+            let whole = body.splice(None, revision);
+            assert_eq!(body.written_len(None, revision), whole.len());
+            let typed = body.splice(Some(&meta), revision);
+            assert_eq!(body.written_len(Some(&meta), revision), typed.len());
+        }
         let custom =
             json!({"apiVersion": "x/v1", "kind": "X", "metadata": metadata, "spec": {"b": null, "a": 1.5}});
         let body = Body::encode_free(&custom);

@@ -4,6 +4,7 @@ use super::select::Selection;
 use crate::resources::{Resources, Served};
 use client::error::{Error, Result};
 use client::key::ObjectKey;
+use client::recent::Recent;
 use client::source::{Feed, Query, Raw, Source};
 use futures::stream::{self, BoxStream, StreamExt as _};
 use schema::encode::Body;
@@ -88,6 +89,10 @@ impl Follow {
 }
 
 impl Source for StoreSource {
+    fn recent(&self) -> Option<Arc<Recent>> {
+        Some(self.resources.recent.clone())
+    }
+
     fn open(&self, query: Query) -> BoxStream<'static, Result<Vec<Feed>>> {
         let r = &query.resource;
         let Some(resource) = self.resources.get(&r.group, &r.version, &r.resource) else {

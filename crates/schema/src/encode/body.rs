@@ -45,10 +45,10 @@ impl TypeMeta {
     }
 }
 
-/// An immutable object version; cloning shares the bytes.
+/// An immutable object version; cloning shares the bytes. Borrowed bytes (`Body<&[u8]>`) do for reading.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Body {
-    bytes: Bytes,
+pub struct Body<B = Bytes> {
+    bytes: B,
 }
 
 /// A stored value that is not a body.
@@ -90,10 +90,24 @@ impl Body {
         Body { bytes: out.into() }
     }
 
+    /// Header and JSON, as they are kept at rest.
+    pub fn stored(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// [`Body::json`], sharing the bytes.
+    pub fn json_bytes(&self) -> Bytes {
+        let whole = self.stored();
+        whole.slice(whole.len() - self.json().len()..)
+    }
+}
+
+impl<B: AsRef<[u8]>> Body<B> {
     /// Takes what [`Body::stored`] gave.
-    pub fn from_stored(bytes: Bytes) -> Result<Self, BodyError> {
+    pub fn from_stored(bytes: B) -> Result<Self, BodyError> {
         let body = Body { bytes };
-        if body.bytes.first() != Some(&FORMAT) || body.bytes.len() < HEADER + 2 {
+        let bytes = body.bytes.as_ref();
+        if bytes.first() != Some(&FORMAT) || bytes.len() < HEADER + 2 {
             return Err(BodyError("not in the resident format"));
         }
         if body.revision_offset() > body.json().len() {
@@ -102,31 +116,36 @@ impl Body {
         Ok(body)
     }
 
-    /// Header and JSON, as they are kept at rest.
-    pub fn stored(&self) -> &Bytes {
-        &self.bytes
-    }
-
     /// The JSON without type metadata (but for custom resources) and revision: equal bytes mean an equal object.
     pub fn json(&self) -> &[u8] {
-        &self.bytes[HEADER..]
+        &self.bytes.as_ref()[HEADER..]
+    }
+
+    fn flags(&self) -> u8 {
+        self.bytes.as_ref()[1]
     }
 
     fn revision_offset(&self) -> usize {
         let mut offset = [0; 4];
-        offset.copy_from_slice(&self.bytes[4..HEADER]);
+        offset.copy_from_slice(&self.bytes.as_ref()[4..HEADER]);
         u32::from_le_bytes(offset) as usize
-    }
-
-    /// [`Body::json`], sharing the bytes.
-    pub fn json_bytes(&self) -> Bytes {
-        let whole = self.stored();
-        whole.slice(whole.len() - self.json().len()..)
     }
 
     /// How many bytes [`Body::write`] will append at most.
     pub fn max_len(&self, type_meta: Option<&TypeMeta>) -> usize {
         self.json().len() + type_meta.map_or(0, |t| t.text.len()) + 48
+    }
+
+    /// How many bytes [`Body::write`] will append.
+    pub fn written_len(&self, type_meta: Option<&TypeMeta>, revision: u64) -> usize {
+        let meta = type_meta.filter(|_| self.flags() & SELF_TYPED == 0).map_or(0, |t| t.text.len());
+        let (first, last) = (self.flags() & FIRST != 0, self.flags() & LAST != 0);
+        let commas = usize::from(!first) + usize::from(first && !last);
+        let version = match revision.checked_ilog10() {
+            Some(log) => "\"resourceVersion\":\"\"".len() + log as usize + 1 + commas,
+            None => 0,
+        };
+        self.json().len() + meta + version
     }
 
     /// Appends the object as it is served: with type metadata where the caller wants it (never inside lists of
@@ -136,7 +155,7 @@ impl Body {
         let at = self.revision_offset();
         out.reserve(self.max_len(type_meta));
         let mut from = 0;
-        if let Some(meta) = type_meta.filter(|_| self.bytes[1] & SELF_TYPED == 0) {
+        if let Some(meta) = type_meta.filter(|_| self.flags() & SELF_TYPED == 0) {
             out.put_u8(b'{');
             // A body always has metadata after this, so the comma is never the last thing.
             out.put_slice(&meta.text);
@@ -144,7 +163,7 @@ impl Body {
         }
         out.put_slice(&json[from..at]);
         if revision != 0 {
-            let (first, last) = (self.bytes[1] & FIRST != 0, self.bytes[1] & LAST != 0);
+            let (first, last) = (self.flags() & FIRST != 0, self.flags() & LAST != 0);
             let mut digits = Vec::with_capacity(20);
             write_integer(&mut digits, revision as i64);
             if !first {
@@ -171,7 +190,7 @@ impl Body {
     pub fn value(&self, type_meta: Option<&TypeMeta>, revision: u64) -> Result<Value, serde_json::Error> {
         let mut value: Value = serde_json::from_slice(self.json())?;
         if let Value::Object(map) = &mut value {
-            if let Some(meta) = type_meta.filter(|_| self.bytes[1] & SELF_TYPED == 0) {
+            if let Some(meta) = type_meta.filter(|_| self.flags() & SELF_TYPED == 0) {
                 map.insert("kind".into(), Value::from(&*meta.kind));
                 map.insert("apiVersion".into(), Value::from(&*meta.api_version));
             }
