@@ -8,7 +8,7 @@ mod select;
 mod source;
 mod token;
 
-pub use events::{EncodedEvents, EventForm};
+pub use events::{EncodedEvents, EventType};
 pub use project::{Projected, projected};
 pub use select::Selection;
 pub use source::StoreSource;

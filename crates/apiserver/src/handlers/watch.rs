@@ -3,7 +3,7 @@
 use super::read::{list_options, type_meta};
 use super::respond::{Form, columns, form, partial, row, table};
 use crate::body::{self, Answer};
-use crate::cache::{EventForm, Selection, list};
+use crate::cache::{EventType, Selection, list};
 use crate::registry::{self, store_error};
 use crate::resources::Served;
 use crate::server::{Call, Server};
@@ -205,27 +205,21 @@ impl Watcher {
             let is = event.kind == EventKind::Put && self.selection.matches(&self.resource, &event.entry);
             let was = event.previous.as_ref().is_some_and(|p| self.selection.matches(&self.resource, p));
             let (kind, entry) = match (was, is) {
-                (false, true) => ("ADDED", &event.entry),
-                (true, true) => ("MODIFIED", &event.entry),
+                (false, true) => (EventType::Added, &event.entry),
+                (true, true) => (EventType::Modified, &event.entry),
                 // Gone, or out of the selection: its last matching state, with the revision of the change.
-                (true, false) => ("DELETED", event.previous.as_ref().unwrap_or(&event.entry)),
+                (true, false) => (EventType::Deleted, event.previous.as_ref().unwrap_or(&event.entry)),
                 (false, false) => continue,
-            };
-            let form = EventForm {
-                prefix: event.prefix.clone(),
-                name: entry.name.clone(),
-                revision: event.revision.0,
-                kind,
-                api_version: self.resource.api_version.clone(),
-                form: self.form,
             };
             let described = self.described;
             // A table's first event carries the column definitions: not to be shared.
             let bytes = if matches!(self.form, Form::Table(_)) && !described {
-                self.encode(kind, entry, event.revision.0)
+                self.encode(kind.as_str(), entry, event.revision.0)
             } else {
-                let server = self.server.clone();
-                server.events.get(form, || self.encode(kind, entry, event.revision.0))
+                let (server, resource, form) = (self.server.clone(), self.resource.clone(), self.form);
+                server
+                    .events
+                    .get(event, &resource, kind, form, || self.encode(kind.as_str(), entry, event.revision.0))
             };
             frames.push(bytes);
         }
