@@ -1,6 +1,7 @@
 //! The verbs on resources. No handler names a kind; what only some resources can do is in [`crate::rooms`].
 
 mod delete;
+mod list_body;
 mod patch;
 mod read;
 mod respond;

@@ -1,5 +1,6 @@
 //! GET of one object, and LIST.
 
+use super::list_body::ListBody;
 use super::respond::{Form, columns, form, partial, row, table};
 use crate::body::{self, Answer};
 use crate::cache::{Selection, list};
@@ -7,11 +8,12 @@ use crate::registry;
 use crate::resources::Served;
 use crate::server::{Call, Server};
 use apimachinery::status::Status;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use schema::encode::{Body, ListHead, TypeMeta};
+use schema::encode::{ListHead, TypeMeta};
 use serde_json::json;
 use std::sync::Arc;
+use store::Entry;
 
 impl Server {
     pub(super) async fn get(&self, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
@@ -29,7 +31,7 @@ impl Server {
         };
         if form == Form::Object {
             // Bytes in, bytes out.
-            let stored = Body::from_stored(entry.value.clone()).map_err(Status::internal_error)?;
+            let stored = registry::body(&entry)?;
             return Ok(body::json(StatusCode::OK, self.bytes(resource, &stored, None, entry.mod_revision.0)));
         }
         let stored = registry::decode(resource, &entry)?;
@@ -64,22 +66,7 @@ impl Server {
             sorted: resource.custom.is_some(),
         };
         if form == Form::Object {
-            let size: usize = listed.entries.iter().map(|e| e.value.len() + 48).sum();
-            let mut out = BytesMut::with_capacity(size + 256);
-            head.write_head(&mut out);
-            for (i, entry) in listed.entries.iter().enumerate() {
-                if i > 0 {
-                    out.extend_from_slice(b",");
-                }
-                let stored = Body::from_stored(entry.value.clone()).map_err(Status::internal_error)?;
-                if resource.is_verbatim(&stored) {
-                    stored.write(&mut out, None, entry.mod_revision.0);
-                } else {
-                    out.extend_from_slice(&self.bytes(resource, &stored, None, entry.mod_revision.0));
-                }
-            }
-            head.write_tail(&mut out);
-            return Ok(body::json(StatusCode::OK, out.freeze()));
+            return self.objects(resource, &head, listed.entries);
         }
         let mut metadata = json!({"resourceVersion": listed.revision.to_string()});
         if !listed.continue_token.is_empty() {
@@ -104,6 +91,34 @@ impl Server {
             }
         };
         Ok(body::document(StatusCode::OK, &document))
+    }
+
+    /// A list of whole objects.
+    fn objects(
+        &self,
+        resource: &Served,
+        head: &ListHead<'_>,
+        entries: Vec<Arc<Entry>>,
+    ) -> Result<Answer, Status> {
+        let mut verbatim = true;
+        for entry in &entries {
+            verbatim &= resource.is_verbatim(&registry::body(entry)?);
+        }
+        if verbatim {
+            let list = ListBody::new(head, entries)?;
+            return Ok(body::json(StatusCode::OK, Bytes::new()).map(|_| body::stream(list)));
+        }
+        let mut out = BytesMut::new();
+        head.write_head(&mut out);
+        for (i, entry) in entries.iter().enumerate() {
+            if i > 0 {
+                out.extend_from_slice(b",");
+            }
+            let stored = registry::body(entry)?;
+            out.extend_from_slice(&self.bytes(resource, &stored, None, entry.mod_revision.0));
+        }
+        head.write_tail(&mut out);
+        Ok(body::json(StatusCode::OK, out.freeze()))
     }
 }
 

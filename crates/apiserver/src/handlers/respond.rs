@@ -134,10 +134,10 @@ impl Server {
     }
 
     /// The JSON of an object in the served version, with type metadata and revision.
-    pub(crate) fn bytes(
+    pub(crate) fn bytes<B: AsRef<[u8]>>(
         &self,
         resource: &Served,
-        stored: &Body,
+        stored: &Body<B>,
         value: Option<&Value>,
         revision: u64,
     ) -> bytes::Bytes {

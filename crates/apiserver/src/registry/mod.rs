@@ -173,13 +173,21 @@ impl Registry {
 
 /// The tree of an entry, with type metadata of the hub version and its resourceVersion.
 pub fn decode(resource: &Served, entry: &Entry) -> Result<Stored, Status> {
-    let body = Body::from_stored(entry.value.clone())
-        .map_err(|e| Status::internal_error(format!("the stored object {} is damaged: {e}", entry.name)))?;
+    let body = Body::from_stored(entry.value.clone()).map_err(|e| damaged(entry, &e))?;
     let revision = entry.mod_revision.0;
     let value = body
         .value(Some(&TypeMeta::new(&resource.row.kind, &resource.hub_api_version)), revision)
-        .map_err(|e| Status::internal_error(format!("the stored object {} is damaged: {e}", entry.name)))?;
+        .map_err(|e| damaged(entry, &e))?;
     Ok(Stored { value: resource.read(value), body, revision, stale: entry.stale })
+}
+
+/// The stored form of an entry, for reading.
+pub fn body(entry: &Entry) -> Result<Body<&[u8]>, Status> {
+    Body::from_stored(&entry.value[..]).map_err(|e| damaged(entry, &e))
+}
+
+fn damaged(entry: &Entry, why: &dyn std::fmt::Display) -> Status {
+    Status::internal_error(format!("the stored object {} is damaged: {why}", entry.name))
 }
 
 /// A failed store as an answer.
