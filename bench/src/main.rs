@@ -201,7 +201,7 @@ async fn run(cli: Cli) -> Result<()> {
     match &cli.command {
         Command::Create { server, clients, count } => {
             let load = creates(*clients, *count);
-            verbs::create_and_delete(&cli.setting(server)?, load).await?.into_iter().for_each(show);
+            verbs::create_and_delete(&cli.setting(server)?, load, show).await?;
         }
         Command::Get { server, clients } => {
             show(verbs::get(&cli.setting(server)?, cli.load(*clients)).await?);
@@ -274,7 +274,7 @@ async fn all(
     node::pod_start(&target, Some(pid), image, 20).await?;
     node::deployment(&target, image, 30).await?;
     let setting = cli.on(target, Some(pid))?;
-    verbs::create_and_delete(&setting, creates(32, 20_000)).await?.into_iter().for_each(show);
+    verbs::create_and_delete(&setting, creates(32, 20_000), show).await?;
     show(verbs::get(&setting, cli.load(32)).await?);
     show(verbs::list(&setting, cli.load(4)).await?);
     show(verbs::patch(&setting, cli.load(32)).await?);

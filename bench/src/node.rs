@@ -187,7 +187,7 @@ pub(crate) async fn idle(server: Pid, time: Duration) -> Result<()> {
     println!(
         "idle       {:.2} % of a core, {:.1} context switches/s, RSS {:.1} MB ({:.1} MB anonymous), over {seconds:.0} s",
         100.0 * (server.cpu()? - cpu).as_secs_f64() / seconds,
-        server.switches()?.saturating_sub(switches) as f64 / seconds,
+        server.switches()?.since(&switches) as f64 / seconds,
         rss as f64 / 1e6,
         anon as f64 / 1e6,
     );

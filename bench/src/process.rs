@@ -1,6 +1,8 @@
 //! What a process uses: CPU time, context switches, memory, as the kernel counts them.
 
 use anyhow::{Context as _, Result};
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
 use std::time::Duration;
 
@@ -29,21 +31,34 @@ impl Pid {
         Ok(Duration::from_micros(ticks * 1_000_000 / rustix::param::clock_ticks_per_second()))
     }
 
-    /// Context switches so far, of the threads that live.
-    pub(crate) fn switches(self) -> Result<u64> {
-        let mut all = 0;
+    /// Context switches so far, of each thread that lives.
+    pub(crate) fn switches(self) -> Result<Switches> {
+        let mut all = HashMap::new();
         for task in fs::read_dir(format!("/proc/{}/task", self.0))? {
+            let task = task?;
             // A thread may end meanwhile.
-            let Ok(status) = fs::read_to_string(task?.path().join("status")) else { continue };
-            all += field(&status, "voluntary_ctxt_switches:") + field(&status, "nonvoluntary_ctxt_switches:");
+            let Ok(status) = fs::read_to_string(task.path().join("status")) else { continue };
+            let count =
+                field(&status, "voluntary_ctxt_switches:") + field(&status, "nonvoluntary_ctxt_switches:");
+            all.insert(task.file_name(), count);
         }
-        Ok(all)
+        Ok(Switches(all))
     }
 
     /// Resident bytes, and those of them that are no file's.
     pub(crate) fn memory(self) -> Result<(u64, u64)> {
         let status = self.read("status")?;
         Ok((field(&status, "VmRSS:") << 10, field(&status, "RssAnon:") << 10))
+    }
+}
+
+/// Context switches by thread: one that has ended takes none of the others' away.
+#[derive(Debug, Default)]
+pub(crate) struct Switches(HashMap<OsString, u64>);
+
+impl Switches {
+    pub(crate) fn since(&self, earlier: &Switches) -> u64 {
+        self.0.iter().map(|(thread, n)| n - earlier.0.get(thread).copied().unwrap_or(0).min(*n)).sum()
     }
 }
 
@@ -96,6 +111,8 @@ mod tests {
         assert!(used.server.unwrap() >= Duration::from_millis(20));
         let (rss, anon) = pid.memory().unwrap();
         assert!(rss > anon && anon > 0);
+        let of = |all: &[(&str, u64)]| Switches(all.iter().map(|(t, n)| (t.into(), *n)).collect());
+        assert_eq!(of(&[("1", 9), ("3", 2)]).since(&of(&[("1", 4), ("2", 100)])), 7);
         assert_eq!(field("a:\t1 kB\nVmRSS:\t  42 kB\n", "VmRSS:"), 42);
     }
 }

@@ -48,8 +48,8 @@ pub(crate) fn patches(namespace: &str, names: &Arc<[String]>) -> Make {
     })
 }
 
-/// Creates pods in a namespace of their own, then deletes them: two figures.
-pub(crate) async fn create_and_delete(setting: &Setting, load: Load) -> Result<[Figure; 2]> {
+/// Creates pods in a namespace of their own, then deletes them: two figures, told as they are taken.
+pub(crate) async fn create_and_delete(setting: &Setting, load: Load, tell: impl Fn(Figure)) -> Result<()> {
     let namespace = format!("{}-new", setting.namespace);
     let mut connection = setting.target.connect().await?;
     pods::namespace(&mut connection, &namespace).await?;
@@ -61,9 +61,11 @@ pub(crate) async fn create_and_delete(setting: &Setting, load: Load) -> Result<[
     let mut created = run(&setting.target, setting.server, load, make).await?;
     created.name = "create".into();
     created.work = setting.work(load, &format!("durable pods of {} bytes", setting.size));
+    let done = created.done;
+    tell(created);
 
     let (there, _) = pods::list(&mut connection, &namespace).await?;
-    ensure!(there.len() as u64 >= created.done, "{} created, {} there", created.done, there.len());
+    ensure!(there.len() as u64 >= done, "{done} created, {} there", there.len());
     let total = there.len() as u64;
     let place = namespace.clone();
     let make: Make = Arc::new(move |n| {
@@ -73,8 +75,8 @@ pub(crate) async fn create_and_delete(setting: &Setting, load: Load) -> Result<[
     let mut deleted = run(&setting.target, setting.server, all, make).await?;
     deleted.name = "delete".into();
     deleted.work = setting.work(load, "durable, the same pods");
-    pods::remove_namespace(&mut connection, &namespace).await?;
-    Ok([created, deleted])
+    tell(deleted);
+    pods::remove_namespace(&mut connection, &namespace).await
 }
 
 /// GETs single pods while others are patched.
