@@ -4,13 +4,14 @@ mod proto;
 
 use anyhow::{Context, Result, bail};
 
-const USAGE: &str = "usage: cargo xtask codegen-cri <api.proto> | codegen-etcd";
+const USAGE: &str = "usage: cargo xtask codegen-cri <api.proto> | codegen-etcd | codegen-kms";
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     match args.next().as_deref() {
         Some("codegen-cri") => proto::cri(args.next().context(USAGE)?.as_ref()),
         Some("codegen-etcd") => proto::etcd(),
+        Some("codegen-kms") => proto::kms(),
         Some(other) => bail!("unknown task {other:?}"),
         None => bail!(USAGE),
     }

@@ -15,6 +15,12 @@ pub(crate) fn etcd() -> Result<()> {
     generate(&proto, "etcdserverpb.rs", "crates/store/src/etcd/generated.rs", Sides::Client)
 }
 
+/// `codegen-kms`: the API server's side of KMS v2, and the plugin's for its tests.
+pub(crate) fn kms() -> Result<()> {
+    let proto = root().join("crates/apiserver/proto/kms.proto");
+    generate(&proto, "v2.rs", "crates/apiserver/src/storage/encryption/generated.rs", Sides::Both)
+}
+
 /// Which half of each service is made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sides {

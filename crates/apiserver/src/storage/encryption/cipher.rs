@@ -14,15 +14,19 @@ pub(super) type Result<T> = std::result::Result<T, &'static str>;
 
 const BLOCK: usize = 16;
 const SECRETBOX_NONCE: usize = 24;
+/// The random part of a derived key, before each value.
+const INFO: usize = 32;
 
 /// One key of one provider.
 pub(super) enum Cipher {
     AesCbc(Vec<u8>),
     AesGcm(LessSafeKey),
     SecretBox(Box<XSalsa20Poly1305>),
+    /// AES-GCM with a key derived anew for every value (KMS v2).
+    Seed(Vec<u8>),
 }
 
-fn random<const N: usize>() -> Result<[u8; N]> {
+pub(super) fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| "no random numbers")?;
     Ok(bytes)
@@ -69,6 +73,17 @@ fn unseal(key: &LessSafeKey, kept: &[u8], about: &[u8]) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// HKDF's second half: the seed is a key already.
+fn derive(seed: &[u8], info: &[u8]) -> Result<LessSafeKey> {
+    let prk = aws_lc_rs::hkdf::Prk::new_less_safe(aws_lc_rs::hkdf::HKDF_SHA256, seed);
+    let info = [info];
+    let mut key = [0; 32];
+    prk.expand(&info, aws_lc_rs::hkdf::HKDF_SHA256)
+        .and_then(|okm| okm.fill(&mut key))
+        .map_err(|_| "failed to derive a key from the seed")?;
+    gcm(&key)
+}
+
 impl Cipher {
     pub(super) fn aes_gcm(key: &[u8]) -> Result<Self> {
         gcm(key).map(Self::AesGcm)
@@ -89,6 +104,11 @@ impl Cipher {
         let mut out = Vec::with_capacity(plain.len() + 96);
         match self {
             Self::AesGcm(key) => seal(key, plain, about, &mut out)?,
+            Self::Seed(seed) => {
+                let info = random::<INFO>()?;
+                out.extend_from_slice(&info);
+                seal(&derive(seed, &info)?, plain, about, &mut out)?;
+            }
             Self::AesCbc(key) => {
                 let iv = random::<BLOCK>()?;
                 let key = PaddedBlockEncryptingKey::cbc_pkcs7(cbc(key)?).map_err(|_| "encryption failed")?;
@@ -112,6 +132,10 @@ impl Cipher {
         const SHORT: &str = "the stored data was shorter than the required size";
         match self {
             Self::AesGcm(key) => unseal(key, kept, about),
+            Self::Seed(seed) => {
+                let (info, sealed) = kept.split_at_checked(INFO).ok_or(SHORT)?;
+                unseal(&derive(seed, info)?, sealed, about)
+            }
             Self::AesCbc(key) => {
                 let (iv, sealed) = kept.split_first_chunk::<BLOCK>().ok_or(SHORT)?;
                 if sealed.is_empty() || !sealed.len().is_multiple_of(BLOCK) {
@@ -147,6 +171,7 @@ mod tests {
             ("gcm 128", true, Cipher::aes_gcm(&[1; 16]).unwrap()),
             ("cbc", false, Cipher::aes_cbc(vec![2; 32]).unwrap()),
             ("secretbox", false, Cipher::secret_box(&[3; 32]).unwrap()),
+            ("seed", true, Cipher::Seed(vec![4; 32])),
         ];
         for (name, bound, cipher) in &ciphers {
             for plain in [&b""[..], b"a", &[7; 100]] {

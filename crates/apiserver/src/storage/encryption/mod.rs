@@ -5,12 +5,16 @@
 
 mod cipher;
 mod config;
+#[allow(clippy::all, clippy::pedantic, unreachable_pub, missing_docs, dead_code, reason = "generated")]
+mod generated;
+mod kms;
 
 pub use config::{ConfigError, Configuration};
 
 use bytes::Bytes;
 use cipher::Cipher;
 use config::{Keys, ProviderConfiguration};
+use kms::Kms;
 use std::collections::HashMap;
 use std::sync::Arc;
 use store::{Key, Loaded, Transform, TransformError};
@@ -26,6 +30,27 @@ enum Keeper {
         prefix: Vec<u8>,
         cipher: Cipher,
     },
+    Kms {
+        /// `k8s:enc:kms:v2:name:`.
+        prefix: Vec<u8>,
+        kms: Arc<Kms>,
+    },
+}
+
+impl Keeper {
+    /// A sealed value and whether its key is not the present one; nothing when another one keeps it.
+    fn open(&self, kept: &[u8], about: &[u8]) -> Option<Result<(Vec<u8>, bool), TransformError>> {
+        match self {
+            Self::Identity => None,
+            Self::Local { prefix, cipher } => {
+                let plain = cipher.decrypt(kept.strip_prefix(prefix.as_slice())?, about);
+                Some(plain.map(|plain| (plain, false)).map_err(|error| TransformError(error.to_owned())))
+            }
+            Self::Kms { prefix, kms } => {
+                Some(kms.decrypt(kept.strip_prefix(prefix.as_slice())?, about).map_err(TransformError))
+            }
+        }
+    }
 }
 
 /// The providers of some resources, the one that writes first.
@@ -73,8 +98,10 @@ fn keepers(path: &str, provider: &ProviderConfiguration, into: &mut Vec<Keeper>)
     if let Some(keys) = &provider.secretbox {
         local("secretbox", keys, &[32], |key| Cipher::secret_box(&key))?;
     }
-    if provider.kms.is_some() {
-        return Err(ConfigError(format!("{path}.kms: this version has no KMS provider")));
+    if let Some(configuration) = &provider.kms {
+        let prefix = format!("k8s:enc:kms:v2:{}:", configuration.name).into();
+        let kms = Kms::new(configuration).map_err(|error| ConfigError(format!("{path}.{error}")))?;
+        into.push(Keeper::Kms { prefix, kms });
     }
     if provider.identity.is_some() {
         into.push(Keeper::Identity);
@@ -137,12 +164,11 @@ impl Encryption {
             false => "no matching prefix found",
         });
         for (at, keeper) in keepers.iter().enumerate() {
-            let Keeper::Local { prefix, cipher } = keeper else { continue };
-            let Some(sealed) = kept.strip_prefix(prefix.as_slice()) else { continue };
-            match cipher.decrypt(sealed, &self.about(key)) {
-                Ok(plain) => return Ok((plain.into(), at > 0)),
+            match keeper.open(kept, &self.about(key)) {
+                None => {}
+                Some(Ok((plain, stale))) => return Ok((plain.into(), stale || at > 0)),
                 // Two keys may have one name.
-                Err(error) => last = fail(error),
+                Some(Err(error)) => last = error,
             }
         }
         Err(last)
@@ -157,6 +183,10 @@ impl Transform for Encryption {
             Some(Keeper::Local { prefix, cipher }) => {
                 let sealed = cipher.encrypt(&plain, &self.about(key));
                 let sealed = sealed.map_err(|error| TransformError(error.to_owned()))?;
+                Ok([prefix.as_slice(), &sealed].concat().into())
+            }
+            Some(Keeper::Kms { prefix, kms }) => {
+                let sealed = kms.encrypt(&plain, &self.about(key)).map_err(TransformError)?;
                 Ok([prefix.as_slice(), &sealed].concat().into())
             }
         }
