@@ -1,6 +1,6 @@
 # `make up` and `make test` are all that a fresh Debian 12 machine with Rust needs (as root).
 SHELL := /bin/bash
-.PHONY: up down test bench lint unit deps
+.PHONY: up down test bench lint unit deps torture
 
 # A cluster of one node on this machine, with an application on it.
 up: deps
@@ -26,3 +26,7 @@ lint:
 
 unit:
 	scripts/test
+
+# The store, killed, cut off and damaged for hours: `make torture COUNT=3` is three times as long.
+torture: deps
+	scripts/torture $(COUNT)
