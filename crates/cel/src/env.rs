@@ -142,6 +142,13 @@ impl Environment {
                 _ => Some(Type::Dyn),
             });
         }
+        // Simple types are known to have no fields.
+        if matches!(
+            object,
+            "bool" | "bytes" | "double" | "int" | "list" | "map" | "null_type" | "string" | "uint"
+        ) {
+            return Some(None);
+        }
         let decl = self.objects.get(object)?;
         match &decl.kind {
             DeclKind::Object(_) => Some(decl.field(field).map(|decl| decl.celtype.clone())),

@@ -13,6 +13,12 @@ use crate::value::{Error, Evaluated, Key, Map, NO_OVERLOAD, Object, Text, Val, f
 pub trait Activation<'a> {
     /// The value of a variable, if there is one.
     fn resolve(&self, name: &str) -> Option<Val<'a>>;
+
+    /// The field of a variable that is no value as a whole, because its fields are only computed when they are
+    /// asked for.
+    fn field(&self, _variable: &str, _field: &str) -> Option<Evaluated<'a>> {
+        None
+    }
 }
 
 /// Variables by name; the simplest activation.
@@ -385,10 +391,17 @@ impl<'a> Run<'_, 'a> {
 
     fn resolve(&self, attribute: &Attribute, scope: Option<&Scope<'_, 'a>>) -> Evaluated<'a> {
         let value = match &attribute.root {
-            Root::Global(name) => self
-                .activation
-                .resolve(name)
-                .ok_or_else(|| failed_with(format!("no such attribute(s): {name}")))?,
+            Root::Global(name) => {
+                if let Some((first, rest)) = attribute.steps.split_first()
+                    && let By::Key(Val::String(field)) = &first.by
+                    && let Some(value) = self.activation.field(name, field)
+                {
+                    return self.go_on(value, first, rest, scope);
+                }
+                self.activation
+                    .resolve(name)
+                    .ok_or_else(|| failed_with(format!("no such attribute(s): {name}")))?
+            }
             Root::Local(up, variable) => self.local(*up, *variable, scope)?,
             Root::Conditional(parts) => {
                 return match self.eval(&parts.0, scope)? {
@@ -400,6 +413,23 @@ impl<'a> Run<'_, 'a> {
             Root::Value(node) => self.eval(node, scope)?,
         };
         if attribute.steps.is_empty() { Ok(value) } else { self.walk(value, &attribute.steps, scope) }
+    }
+
+    /// The way on from a field that the activation computed.
+    fn go_on(
+        &self,
+        value: Evaluated<'a>,
+        first: &Step,
+        rest: &[Step],
+        scope: Option<&Scope<'_, 'a>>,
+    ) -> Evaluated<'a> {
+        self.charge(1)?;
+        match (first.test_only, first.optional) {
+            (true, _) => value.map(|_| Val::Bool(true)),
+            (false, false) if rest.is_empty() => value,
+            (false, false) => self.walk(value?, rest, scope),
+            (false, true) => self.walk(Val::some(value?), rest, scope),
+        }
     }
 
     fn local(&self, up: usize, variable: Variable, scope: Option<&Scope<'_, 'a>>) -> Evaluated<'a> {

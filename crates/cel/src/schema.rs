@@ -333,6 +333,12 @@ impl DeclType {
         Arc::new(Self::object_of(name, fields))
     }
 
+    /// An object with fields that are only known at run time.
+    pub fn object_named(name: &str, fields: &BTreeMap<String, Arc<Self>>) -> Arc<Self> {
+        let fields = fields.iter().map(|(name, decl)| (Arc::from(name.as_str()), decl.clone())).collect();
+        Arc::new(Self::object_of(name, fields))
+    }
+
     fn object_of(name: &str, fields: BTreeMap<Arc<str>, Arc<Self>>) -> Self {
         Self {
             name: name.into(),

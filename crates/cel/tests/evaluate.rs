@@ -94,3 +94,9 @@ fn kubernetes() {
 fn mistakes() {
     check("mistakes");
 }
+
+/// A wide selection, each result compared with what a kube-apiserver v1.36.2 says.
+#[test]
+fn agreed() {
+    check("agreed");
+}

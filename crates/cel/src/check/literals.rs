@@ -144,7 +144,7 @@ fn unfit(arg: &Expr, clause: Clause, facts: &Facts) -> Option<(Id, String)> {
                     | Type::Null
             ),
             Clause::Decimal | Clause::Octal => matches!(of, Type::Int | Type::Uint),
-            Clause::Fixed(_) | Clause::Scientific(_) => matches!(of, Type::Double | Type::String),
+            Clause::Fixed(_) | Clause::Scientific => matches!(of, Type::Double | Type::String),
             Clause::Binary => matches!(of, Type::Int | Type::Uint | Type::Bool),
             Clause::Hex { .. } => matches!(of, Type::Int | Type::Uint | Type::String | Type::Bytes),
         };

@@ -317,13 +317,10 @@ impl Checker<'_> {
         }
     }
 
-    fn join(&mut self, id: Id, known: Option<Type>, next: Type) -> Type {
+    /// The type of elements so far and the next. That literals mix none is checked when all else is right.
+    fn join(&mut self, known: Option<Type>, next: Type) -> Type {
         let Some(known) = known else { return next };
-        if self.mapping.assign(&known, &next) {
-            return most_general(&known, &next);
-        }
-        self.mismatch(id, &known, &next);
-        Type::Error
+        if self.mapping.assign(&known, &next) { most_general(&known, &next) } else { Type::Dyn }
     }
 
     fn list(&mut self, expr: &mut Expr) {
@@ -332,7 +329,7 @@ impl Checker<'_> {
         for element in elements {
             self.check(&mut element.value);
             let next = self.unwrapped(&element.value, element.optional);
-            of = Some(self.join(element.value.id, of, next));
+            of = Some(self.join(of, next));
         }
         let of = of.unwrap_or_else(|| self.variable());
         self.set(expr.id, Type::list(of));
@@ -344,10 +341,10 @@ impl Checker<'_> {
         for entry in entries {
             self.check(&mut entry.key);
             let next = self.get(&entry.key);
-            keys = Some(self.join(entry.key.id, keys, next));
+            keys = Some(self.join(keys, next));
             self.check(&mut entry.value);
             let next = self.unwrapped(&entry.value, entry.optional);
-            values = Some(self.join(entry.value.id, values, next));
+            values = Some(self.join(values, next));
         }
         let keys = keys.unwrap_or_else(|| self.variable());
         let values = values.unwrap_or_else(|| self.variable());

@@ -12,7 +12,7 @@ pub(crate) enum Clause {
     Text,
     Decimal,
     Fixed(usize),
-    Scientific(usize),
+    Scientific,
     Binary,
     Hex { upper: bool },
     Octal,
@@ -27,7 +27,7 @@ impl Clause {
             }
             Self::Decimal => "decimal clause can only be used on integers",
             Self::Fixed(_) => "fixed-point clause can only be used on doubles",
-            Self::Scientific(_) => "scientific clause can only be used on doubles",
+            Self::Scientific => "scientific clause can only be used on doubles",
             Self::Binary => "only integers and bools can be formatted as binary",
             Self::Hex { .. } => "only integers, byte buffers, and strings can be formatted as hex",
             Self::Octal => "octal clause can only be used on integers",
@@ -90,7 +90,7 @@ fn clause(text: &str) -> Result<(Clause, &str), String> {
         's' => Clause::Text,
         'd' => Clause::Decimal,
         'f' => Clause::Fixed(precision),
-        'e' => Clause::Scientific(precision),
+        'e' => Clause::Scientific,
         'b' => Clause::Binary,
         'x' | 'X' => Clause::Hex { upper: letter == 'X' },
         'o' => Clause::Octal,
@@ -122,9 +122,9 @@ fn write(value: &Val<'_>, clause: Clause) -> Result<String, String> {
             special if !special.is_finite() => not_finite(special),
             number => grouped(&format!("{number:.*}", digits.min(MOST_DIGITS))),
         },
-        (Clause::Scientific(digits), _) => match double(value).ok_or_else(refused)? {
+        (Clause::Scientific, _) => match double(value).ok_or_else(refused)? {
             special if !special.is_finite() => not_finite(special),
-            number => scientific(number, digits.min(MOST_DIGITS)),
+            number => scientific(number),
         },
         (Clause::Binary, Val::Int(value)) => signed(*value, |magnitude| format!("{magnitude:b}")),
         (Clause::Binary, Val::Uint(value)) => format!("{value:b}"),
@@ -198,10 +198,10 @@ fn grouped(number: &str) -> String {
     out
 }
 
-/// `1.052033 × 10⁰³`, with narrow spaces.
-fn scientific(number: f64, digits: usize) -> String {
+/// `1.052033 × 10⁰³`, with narrow spaces, and whatever the clause asks for, six digits.
+fn scientific(number: f64) -> String {
     const SUPERSCRIPTS: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
-    let text = format!("{number:.digits$e}");
+    let text = format!("{number:.6e}");
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let (sign, exponent) = exponent.strip_prefix('-').map_or(("", exponent), |digits| ("⁻", digits));
     let raised: String = format!("{exponent:0>2}")

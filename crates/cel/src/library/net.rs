@@ -241,7 +241,8 @@ fn contains_ip<'a>(args: &[Val<'a>]) -> Evaluated<'a> {
     let prefix = prefix(args)?;
     let other = match &args[1] {
         Val::Ip(address) => *address,
-        other => read_ip(other.as_str().ok_or(NO_OVERLOAD)?).map_err(failed_with)?,
+        // Upstream forgets why the text is no address.
+        other => read_ip(other.as_str().ok_or(NO_OVERLOAD)?).map_err(|_| NO_OVERLOAD)?,
     };
     Ok(Val::Bool(prefix.contains(other)))
 }

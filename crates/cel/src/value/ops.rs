@@ -11,7 +11,6 @@ use crate::types::Type;
 
 const INT_OVERFLOW: Error = failed("integer overflow");
 const UINT_OVERFLOW: Error = failed("unsigned integer overflow");
-const DURATION_OVERFLOW: Error = failed("duration overflow");
 pub(crate) const TIMESTAMP_OVERFLOW: Error = failed("timestamp overflow");
 const DIVISION_BY_ZERO: Error = failed("division by zero");
 const MODULUS_BY_ZERO: Error = failed("modulus by zero");
@@ -138,9 +137,12 @@ pub(crate) const fn is_comparable(value: &Val<'_>) -> bool {
     )
 }
 
-/// `left op right` is not known for the left operand's kind.
-fn unknown(operator: &str) -> Error {
-    super::failed_with(format!("no such overload: {operator}"))
+/// `left op right` is not known for the left operand's kind. Kinds with methods of their own answer for them.
+fn unknown(operator: &str, left: &Val<'_>) -> Error {
+    match left {
+        Val::String(_) | Val::Timestamp(_) | Val::Duration(_) | Val::Optional(_) => NO_OVERLOAD,
+        _ => super::failed_with(format!("no such overload: {operator}")),
+    }
 }
 
 /// `+`
@@ -151,7 +153,7 @@ pub(crate) fn add<'a>(left: &Val<'a>, right: &Val<'a>) -> Evaluated<'a> {
         (Val::Double(a), Val::Double(b)) => Val::Double(a + b),
         (Val::String(a), Val::String(b)) => Val::from([&**a, &**b].concat()),
         (Val::Bytes(a), Val::Bytes(b)) => Val::Bytes(Arc::from([&**a, &**b].concat())),
-        (Val::Duration(a), Val::Duration(b)) => Val::Duration(a.checked_add(*b).ok_or(DURATION_OVERFLOW)?),
+        (Val::Duration(a), Val::Duration(b)) => Val::Duration(a.checked_add(*b).ok_or(INT_OVERFLOW)?),
         (Val::Duration(by), Val::Timestamp(time)) | (Val::Timestamp(time), Val::Duration(by)) => {
             Val::Timestamp(time.plus((*by).into())?)
         }
@@ -167,7 +169,7 @@ pub(crate) fn add<'a>(left: &Val<'a>, right: &Val<'a>) -> Evaluated<'a> {
             | Val::List(_),
             _,
         ) => return Err(NO_OVERLOAD),
-        _ => return Err(unknown("_+_")),
+        _ => return Err(unknown("_+_", left)),
     })
 }
 
@@ -177,13 +179,13 @@ pub(crate) fn subtract<'a>(left: &Val<'a>, right: &Val<'a>) -> Evaluated<'a> {
         (Val::Int(a), Val::Int(b)) => Val::Int(a.checked_sub(*b).ok_or(INT_OVERFLOW)?),
         (Val::Uint(a), Val::Uint(b)) => Val::Uint(a.checked_sub(*b).ok_or(UINT_OVERFLOW)?),
         (Val::Double(a), Val::Double(b)) => Val::Double(a - b),
-        (Val::Duration(a), Val::Duration(b)) => Val::Duration(a.checked_sub(*b).ok_or(DURATION_OVERFLOW)?),
+        (Val::Duration(a), Val::Duration(b)) => Val::Duration(a.checked_sub(*b).ok_or(INT_OVERFLOW)?),
         (Val::Timestamp(time), Val::Duration(by)) => Val::Timestamp(time.plus(-i128::from(*by))?),
         (Val::Timestamp(a), Val::Timestamp(b)) => Val::Duration(a.since(b).ok_or(INT_OVERFLOW)?),
         (Val::Int(_) | Val::Uint(_) | Val::Double(_) | Val::Duration(_) | Val::Timestamp(_), _) => {
             return Err(NO_OVERLOAD);
         }
-        _ => return Err(unknown("_-_")),
+        _ => return Err(unknown("_-_", left)),
     })
 }
 
@@ -194,7 +196,7 @@ pub(crate) fn multiply<'a>(left: &Val<'a>, right: &Val<'a>) -> Evaluated<'a> {
         (Val::Uint(a), Val::Uint(b)) => Val::Uint(a.checked_mul(*b).ok_or(UINT_OVERFLOW)?),
         (Val::Double(a), Val::Double(b)) => Val::Double(a * b),
         (Val::Int(_) | Val::Uint(_) | Val::Double(_), _) => return Err(NO_OVERLOAD),
-        _ => return Err(unknown("_*_")),
+        _ => return Err(unknown("_*_", left)),
     })
 }
 
@@ -206,7 +208,7 @@ pub(crate) fn divide<'a>(left: &Val<'a>, right: &Val<'a>) -> Evaluated<'a> {
         (Val::Uint(a), Val::Uint(b)) => Val::Uint(a / b),
         (Val::Double(a), Val::Double(b)) => Val::Double(a / b),
         (Val::Int(_) | Val::Uint(_) | Val::Double(_), _) => return Err(NO_OVERLOAD),
-        _ => return Err(unknown("_/_")),
+        _ => return Err(unknown("_/_", left)),
     })
 }
 
@@ -217,7 +219,7 @@ pub(crate) fn modulo<'a>(left: &Val<'a>, right: &Val<'a>) -> Evaluated<'a> {
         (Val::Int(a), Val::Int(b)) => Val::Int(a.checked_rem(*b).ok_or(INT_OVERFLOW)?),
         (Val::Uint(a), Val::Uint(b)) => Val::Uint(a % b),
         (Val::Int(_) | Val::Uint(_), _) => return Err(NO_OVERLOAD),
-        _ => return Err(unknown("_%_")),
+        _ => return Err(unknown("_%_", left)),
     })
 }
 
@@ -226,9 +228,9 @@ pub(crate) fn negate<'a>(value: &Val<'a>) -> Evaluated<'a> {
     Ok(match value {
         Val::Int(value) => Val::Int(value.checked_neg().ok_or(INT_OVERFLOW)?),
         Val::Double(value) => Val::Double(-value),
-        Val::Duration(value) => Val::Duration(value.checked_neg().ok_or(DURATION_OVERFLOW)?),
+        Val::Duration(value) => Val::Duration(value.checked_neg().ok_or(INT_OVERFLOW)?),
         Val::Bool(_) => return Err(NO_OVERLOAD),
-        _ => return Err(unknown("-_")),
+        _ => return Err(unknown("-_", value)),
     })
 }
 
