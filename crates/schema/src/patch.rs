@@ -45,6 +45,11 @@ impl PatchError {
     fn new(failure: PatchFailure, message: impl Into<String>) -> Self {
         PatchError { failure, message: message.into() }
     }
+
+    /// Whether all that is wrong is that a `test` operation did not hold.
+    pub fn is_failed_test(&self) -> bool {
+        self.failure == PatchFailure::Unprocessable && self.message.ends_with(": test failed")
+    }
 }
 
 /// Parses the body of a merge or strategic-merge patch, which must be an object, and tells duplicate fields.

@@ -271,6 +271,30 @@ impl<'a> Typed<'a> {
         }
     }
 
+    /// The lists and maps of the value that can only be replaced as a whole.
+    pub fn atomics(self, value: &Value) -> Vec<String> {
+        let mut found = Vec::new();
+        self.find_atomics(self.root(), value, "", &mut found);
+        found
+    }
+
+    fn find_atomics(self, node: Node<'a>, value: &Value, path: &str, found: &mut Vec<String>) {
+        match value {
+            Value::Object(_) | Value::Array(_) if matches!(node, Node::Atomic) => found.push(path.to_owned()),
+            Value::Object(map) if matches!(node, Node::Struct(_) | Node::Map(_)) => {
+                for (name, value) in map.iter().filter(|(name, _)| node.names(name)) {
+                    self.find_atomics(node.member(self.table, name), value, &format!("{path}.{name}"), found);
+                }
+            }
+            Value::Array(items) if node.is_list() => {
+                for (at, item) in items.iter().enumerate() {
+                    self.find_atomics(node.item(self.table), item, &format!("{path}[{at}]"), found);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// The paths that the object has.
     pub fn to_set(self, value: &Value) -> FieldSet {
         let mut out = Map::new();
