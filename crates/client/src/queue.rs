@@ -2,7 +2,7 @@
 //! time, and comes back with an exponential delay when its reconcile fails.
 
 use parking_lot::Mutex;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,13 +23,55 @@ impl Default for Backoff {
     }
 }
 
+/// Keys by when they are due, each once.
+struct Delayed<K> {
+    due: HashMap<K, (Instant, u64)>,
+    /// In the order in which they are due, and were added.
+    order: BTreeMap<(Instant, u64), K>,
+    added: u64,
+}
+
+impl<K: Hash + Eq + Clone> Delayed<K> {
+    fn new() -> Self {
+        Delayed { due: HashMap::new(), order: BTreeMap::new(), added: 0 }
+    }
+
+    fn remove(&mut self, key: &K) {
+        if let Some(at) = self.due.remove(key) {
+            self.order.remove(&at);
+        }
+    }
+
+    fn add(&mut self, key: K, at: Instant) {
+        if self.due.get(&key).is_some_and(|(earlier, _)| *earlier <= at) {
+            return;
+        }
+        self.remove(&key);
+        self.added += 1;
+        self.due.insert(key.clone(), (at, self.added));
+        self.order.insert((at, self.added), key);
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.order.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Takes a key that is due.
+    fn pop(&mut self, now: Instant) -> Option<K> {
+        self.next().filter(|at| *at <= now)?;
+        let (_, key) = self.order.pop_first()?;
+        self.due.remove(&key);
+        Some(key)
+    }
+}
+
 struct State<K> {
     waiting: VecDeque<K>,
     /// Keys in `waiting`, and keys that were added again while being worked on.
     dirty: HashSet<K>,
     working: HashSet<K>,
     /// Keys that become due later; a key is kept with its earliest time.
-    delayed: HashMap<K, Instant>,
+    delayed: Delayed<K>,
     failures: HashMap<K, u32>,
     closed: bool,
 }
@@ -69,7 +111,7 @@ impl<K: Hash + Eq + Clone + Send + 'static> Queue<K> {
                 waiting: VecDeque::new(),
                 dirty: HashSet::new(),
                 working: HashSet::new(),
-                delayed: HashMap::new(),
+                delayed: Delayed::new(),
                 failures: HashMap::new(),
                 closed: false,
             }),
@@ -103,7 +145,7 @@ impl<K: Hash + Eq + Clone + Send + 'static> Queue<K> {
         }
         let due = Instant::now() + delay;
         let mut state = self.0.state.lock();
-        state.delayed.entry(key).and_modify(|at| *at = due.min(*at)).or_insert(due);
+        state.delayed.add(key, due);
         drop(state);
         self.0.changed.notify_one();
     }
@@ -158,22 +200,19 @@ impl<K: Hash + Eq + Clone + Send + 'static> Queue<K> {
                     return None;
                 }
                 let now = Instant::now();
-                let due: Vec<K> =
-                    state.delayed.iter().filter(|(_, at)| **at <= now).map(|(k, _)| k.clone()).collect();
-                for key in due {
-                    state.delayed.remove(&key);
+                while let Some(key) = state.delayed.pop(now) {
                     Self::push(&mut state, key);
                 }
                 if let Some(key) = state.waiting.pop_front() {
                     state.dirty.remove(&key);
                     state.working.insert(key.clone());
                     // Another worker may be asleep while more is waiting.
-                    if !state.waiting.is_empty() || !state.delayed.is_empty() {
+                    if !state.waiting.is_empty() || state.delayed.next().is_some() {
                         self.0.changed.notify_one();
                     }
                     return Some(key);
                 }
-                state.delayed.values().min().copied()
+                state.delayed.next()
             };
             match next_due {
                 Some(at) => {

@@ -83,7 +83,8 @@ pub(crate) async fn run(context: Context) {
                 }
             }
             let rules = aggregate(parts.into_iter());
-            if role.decode()?.rules == rules {
+            let mut old = role.decode()?;
+            if old.rules == rules {
                 return Ok(Outcome::Done);
             }
             let apply = Patch::Apply(json!({
@@ -93,7 +94,15 @@ pub(crate) async fn run(context: Context) {
                 "rules": rules,
             }));
             let params = PatchParams { field_manager: NAME.into(), force: true };
-            let written = client.all::<ClusterRole>().patch(&key.name, &apply, &params).await?;
+            let api = client.all::<ClusterRole>();
+            let written = match api.patch(&key.name, &apply, &params).await {
+                // A server that does not know apply.
+                Err(error) if error.code() == Some(415) => {
+                    old.rules = rules;
+                    api.update(&old).await?
+                }
+                written => written?,
+            };
             noted.note(&key, &roles, &written.metadata.resource_version);
             Ok::<_, Error>(Outcome::Done)
         }

@@ -4,6 +4,7 @@
 //! observed and `now` in, actions out), `act.rs` (the only writes), `status.rs` (pure). Each runs as its own service
 //! account, `system:serviceaccount:kube-system:<name>`; they share one set of informers.
 
+mod bootstrap_signer;
 mod certificates;
 mod cluster_dns;
 mod clusterrole_aggregation;
@@ -13,14 +14,17 @@ mod deployment;
 mod disruption;
 mod endpoint;
 mod endpoint_subsets;
+mod endpoint_triggers;
 mod endpointslice;
 mod endpointslicemirroring;
 mod garbage_collector;
 mod history;
 mod job;
+mod legacy_token_cleaner;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
+mod placed_pods;
 mod pod_control;
 mod pod_end;
 mod pod_gc;
@@ -28,6 +32,7 @@ mod podautoscaler;
 mod pods;
 mod protection;
 mod replicaset;
+mod resource_quota;
 mod root_ca;
 mod service_account_tokens;
 mod service_pods;
@@ -37,6 +42,7 @@ mod support;
 mod taint_eviction;
 #[cfg(test)]
 mod testing;
+mod token_cleaner;
 mod ttl;
 mod ttl_after_finished;
 
@@ -100,6 +106,7 @@ pub const MANAGER: &str = "";
 
 /// The name of a controller's service account, and how it runs (until the context's `shutdown`).
 pub const CONTROLLERS: &[(&str, Controller)] = &[
+    ("bootstrap-signer", |context| Box::pin(bootstrap_signer::run(context))),
     ("certificate-controller", |context| Box::pin(certificates::run(context))),
     ("clusterrole-aggregation-controller", |context| Box::pin(clusterrole_aggregation::run(context))),
     ("cronjob-controller", |context| Box::pin(cronjob::run(context))),
@@ -113,6 +120,7 @@ pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("generic-garbage-collector", |context| Box::pin(garbage_collector::run(context))),
     ("horizontal-pod-autoscaler", |context| Box::pin(podautoscaler::run(context))),
     ("job-controller", |context| Box::pin(job::run(context))),
+    ("legacy-service-account-token-cleaner", |context| Box::pin(legacy_token_cleaner::run(context))),
     ("namespace-controller", |context| Box::pin(namespace::run(context))),
     ("node-controller", |context| Box::pin(node_ipam::run(context))),
     ("node-controller", |context| Box::pin(node_lifecycle::run(context))),
@@ -122,9 +130,11 @@ pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("pvc-protection-controller", |context| Box::pin(protection::run_claims(context))),
     ("replicaset-controller", |context| Box::pin(replicaset::run(context))),
     ("replication-controller", |context| Box::pin(replicaset::run_replication(context))),
+    ("resourcequota-controller", |context| Box::pin(resource_quota::run(context))),
     ("root-ca-cert-publisher", |context| Box::pin(root_ca::run(context))),
     ("service-account-controller", |context| Box::pin(serviceaccount::run(context))),
     ("statefulset-controller", |context| Box::pin(statefulset::run(context))),
+    ("token-cleaner", |context| Box::pin(token_cleaner::run(context))),
     // It holds the key of all accounts: no account may be it.
     (MANAGER, |context| Box::pin(service_account_tokens::run(context))),
     ("ttl-after-finished-controller", |context| Box::pin(ttl_after_finished::run(context))),

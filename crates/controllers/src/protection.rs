@@ -2,18 +2,17 @@
 //! Upstream: `pvc-protection-controller` and `pv-protection-controller`.
 
 use crate::Context;
+use crate::placed_pods::{BY_CLAIM, PlacedPod, claims_of};
 use crate::support::{feed, queue};
 use api::Kind;
 use api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use apimachinery::meta::ObjectMeta;
 use client::controller::{Outcome, Writes, run as work};
-use client::informer::Index;
 use client::{Client, Error, Informer, ListParams, ObjectKey, Projection};
 use std::marker::PhantomData;
 
 const CLAIMS: &str = "kubernetes.io/pvc-protection";
 const VOLUMES: &str = "kubernetes.io/pv-protection";
-const BY_CLAIM: &str = "claim";
 
 /// What is kept of an object that is protected.
 struct Protected<K> {
@@ -47,35 +46,6 @@ impl Projection for Protected<PersistentVolume> {
 
     fn project(volume: &PersistentVolume) -> Self {
         Protected::new(&volume.metadata, VOLUMES, &volume.status.phase)
-    }
-}
-
-/// The claims that a pod uses. One without a node uses none: its kubelet would not start it with a claim that is going.
-fn claims(pod: &Pod) -> Vec<String> {
-    if pod.spec.node_name.is_empty() {
-        return Vec::new();
-    }
-    let of_volume = |volume: &api::core::v1::Volume| {
-        let named = volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.clone());
-        named.or_else(|| volume.ephemeral.as_ref().map(|_| format!("{}-{}", pod.metadata.name, volume.name)))
-    };
-    pod.spec.volumes.iter().filter_map(of_volume).collect()
-}
-
-/// What is kept of a pod.
-struct PodFacts {
-    claims: Vec<String>,
-}
-
-impl Projection for PodFacts {
-    type Kind = Pod;
-
-    fn project(pod: &Pod) -> Self {
-        PodFacts { claims: claims(pod) }
-    }
-
-    fn indices() -> &'static [Index<Self>] {
-        &[(BY_CLAIM, |pod| pod.claims.iter().map(|claim| format!("{}/{claim}", pod.namespace())).collect())]
     }
 }
 
@@ -113,7 +83,7 @@ async fn write<K: Kind>(client: &Client, mut object: K, finalizer: &str, hold: b
 /// Runs the protection of claims until shutdown. Keys are claims.
 pub(crate) async fn run_claims(context: Context) {
     let objects: Informer<Protected<PersistentVolumeClaim>> = context.informers.get();
-    let pods: Informer<PodFacts> = context.informers.get();
+    let pods: Informer<PlacedPod> = context.informers.get();
     objects.synced().await;
     pods.synced().await;
     let queue = queue();
@@ -146,7 +116,7 @@ pub(crate) async fn run_claims(context: Context) {
 /// Asks the server whether a pod uses the claim: the cache may not know one that was just given a node.
 async fn used(client: &Client, claim: &ObjectKey) -> Result<bool, Error> {
     let pods = client.namespaced::<Pod>(&claim.namespace).list(&ListParams::default()).await?;
-    Ok(pods.items.iter().any(|pod| claims(pod).iter().any(|name| **name == *claim.name)))
+    Ok(pods.items.iter().any(|pod| claims_of(pod).iter().any(|name| **name == *claim.name)))
 }
 
 /// Runs the protection of volumes until shutdown. Keys are volumes.
@@ -174,23 +144,6 @@ pub(crate) async fn run_volumes(context: Context) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn a_pod_uses_claims_when_it_has_a_node() {
-        let pod = |node: &str| -> Pod {
-            serde_json::from_value(json!({
-                "metadata": {"name": "p"},
-                "spec": {"nodeName": node, "volumes": [
-                    {"name": "a", "persistentVolumeClaim": {"claimName": "data"}},
-                    {"name": "b", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}},
-                    {"name": "c", "emptyDir": {}}]},
-            }))
-            .unwrap()
-        };
-        assert_eq!(claims(&pod("n")), ["data", "p-b"]);
-        assert!(claims(&pod("")).is_empty());
-    }
 
     #[test]
     fn the_finalizer_comes_first_and_goes_last() {

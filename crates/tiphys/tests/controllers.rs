@@ -140,3 +140,80 @@ metadata: {name: held, namespace: shop, finalizers: [example.com/held]}
     run(&cluster, "wait --for=delete namespace/shop --timeout=30s");
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
+
+#[test]
+fn what_is_written_is_followed() {
+    let cluster = Cluster::new();
+    apply(
+        &cluster,
+        "
+apiVersion: v1
+kind: Secret
+metadata: {name: token, annotations: {kubernetes.io/service-account.name: default}}
+type: kubernetes.io/service-account-token
+---
+apiVersion: v1
+kind: Service
+metadata: {name: outside}
+spec: {ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Endpoints
+metadata: {name: outside}
+subsets: [{addresses: [{ip: 10.1.2.3}], ports: [{port: 8080}]}]
+---
+apiVersion: v1
+kind: ReplicationController
+metadata: {name: rc}
+spec:
+  replicas: 2
+  selector: {app: rc}
+  template:
+    metadata: {labels: {app: rc}}
+    spec: {containers: [{name: c, image: nothing, resources: {requests: {cpu: 250m}}}]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: things, labels: {rbac.authorization.k8s.io/aggregate-to-view: 'true'}}
+rules: [{apiGroups: [example.com], resources: [things], verbs: [get]}]
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+---
+apiVersion: v1
+kind: ResourceQuota
+metadata: {name: quota}
+spec: {hard: {pods: 5, requests.cpu: 2, count/replicationcontrollers: 3, requests.storage: 9Gi}}
+",
+    );
+    for (words, wanted) in [
+        ("get pods -l app=rc -o jsonpath={.items[*].metadata.ownerReferences[0].name}", "rc rc"),
+        (
+            "get endpointslices -l kubernetes.io/service-name=outside -o jsonpath={.items[*].endpoints[*].addresses[*]}",
+            "10.1.2.3",
+        ),
+        ("get pvc data -o jsonpath={.metadata.finalizers}", "[\"kubernetes.io/pvc-protection\"]"),
+        ("auth can-i get things.example.com --as=alice --as-group=viewers", "no"),
+        (
+            "get resourcequota quota -o jsonpath={.status.used}",
+            "{\"count/replicationcontrollers\":\"1\",\"pods\":\"2\",\"requests.cpu\":\"500m\",\"requests.storage\":\"1Gi\"}",
+        ),
+    ] {
+        until(&cluster, words, |text| text.contains(wanted));
+    }
+    run(&cluster, "create clusterrolebinding viewers --clusterrole=view --group=viewers");
+    until(&cluster, "auth can-i get things.example.com --as=alice --as-group=viewers", |text| {
+        text.ends_with("yes")
+    });
+    until(&cluster, "get secret token -o jsonpath={.data.token}", |text| text.len() > 100);
+    // The token goes with its account, and so does what is used of the quota.
+    run(&cluster, "delete serviceaccount default");
+    until(&cluster, "get secret token", |text| text.contains("NotFound"));
+    run(&cluster, "delete rc rc");
+    run(&cluster, "delete pvc data");
+    let used = "get resourcequota quota -o jsonpath={.status.used}";
+    let none = "{\"count/replicationcontrollers\":\"0\",\"pods\":\"0\",\"requests.cpu\":\"0\",\"requests.storage\":\"0\"}";
+    until(&cluster, used, |text| text == none);
+}

@@ -153,8 +153,10 @@ const ADMINS: &[Binding] = &[
     },
 ];
 
+const LEGACY_TOKENS: &str = "kube-apiserver-legacy-service-account-token-tracking";
+
 /// Everything, as (group, resource, object).
-fn objects(config: &Config) -> Vec<(&'static str, &'static str, Value)> {
+fn objects(config: &Config, today: &str) -> Vec<(&'static str, &'static str, Value)> {
     let mut all = Vec::new();
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         all.push(("", "namespaces", json!({"metadata": {"name": name}})));
@@ -184,6 +186,15 @@ fn objects(config: &Config) -> Vec<(&'static str, &'static str, Value)> {
         "networking.k8s.io",
         "servicecidrs",
         json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [config.service_cidr]}}),
+    ));
+    // Since when the use of tokens in secrets is noted: before that, nobody knows which are used.
+    all.push((
+        "",
+        "configmaps",
+        json!({
+            "metadata": {"name": LEGACY_TOKENS, "namespace": "kube-system"},
+            "data": {"since": today},
+        }),
     ));
     let mut authentication = json!({ "client-ca-file": config.client_ca });
     // A server that trusts no proxy says nothing of proxies.
@@ -303,7 +314,8 @@ impl Revisions {
 /// Writes everything; together, so that a few syncs of the store serve all.
 pub async fn run(registry: &Registry, config: &Config) -> Result<Revisions, Status> {
     let user = User::new("system:apiserver", &[MASTERS]);
-    let all = objects(config);
+    let now = registry.clock.now().to_string();
+    let all = objects(config, now.get(..10).unwrap_or_default());
     // Namespaces first: what is in them comes after.
     let (first, rest): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|(_, resource, _)| *resource == "namespaces");
@@ -402,6 +414,7 @@ fn reconcile(mut current: Value, wanted: &Value, resource: &str) -> Value {
             current["endpoints"] = wanted["endpoints"].clone();
             current["ports"] = wanted["ports"].clone();
         }
+        "configmaps" if object::name(wanted) == LEGACY_TOKENS => {}
         "configmaps" => current["data"] = wanted["data"].clone(),
         "services" => current["spec"]["ports"] = wanted["spec"]["ports"].clone(),
         _ => {}

@@ -1,9 +1,9 @@
 //! Writes the Endpoints of Services with selectors. Upstream: `endpoint-controller`.
 
 mod plan;
-mod trigger;
 
 use crate::Context;
+use crate::endpoint_triggers::Triggers;
 use crate::service_pods::{PodFacts, ServiceFacts, feed_pods, selected};
 use crate::support::{delete_by_name, feed, queue};
 use api::core::v1::{Endpoints, Service};
@@ -11,7 +11,6 @@ use client::controller::{Outcome, Writes, run as work};
 use client::recorder::{EventType, reference};
 use client::{Change, Client, Error, Informer, ObjectKey, Projection, Recorder};
 use std::sync::Arc;
-use trigger::Triggers;
 
 const WORKERS: usize = 5;
 /// On Endpoints that once served leader election; they have no Service and stay.

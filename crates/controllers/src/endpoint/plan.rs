@@ -1,6 +1,7 @@
 //! The Endpoints a Service should have. Pure.
 
 use crate::endpoint_subsets::repack;
+use crate::endpoint_triggers::stamp;
 use crate::service_pods::PodFacts;
 use api::Kind as _;
 use api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, ObjectReference, Service};
@@ -13,7 +14,6 @@ use std::sync::Arc;
 /// How many addresses Endpoints hold at most.
 const CAPACITY: usize = 1000;
 const OVER_CAPACITY: (&str, &str) = ("endpoints.kubernetes.io/over-capacity", "truncated");
-const TRIGGERED: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 const MANAGED_BY: (&str, &str) = ("endpoints.kubernetes.io/managed-by", "endpoint-controller");
 
@@ -98,11 +98,8 @@ pub(super) fn endpoints(
     }
     new.metadata.labels.insert(MANAGED_BY.0.into(), MANAGED_BY.1.into());
     new.subsets = subsets;
+    stamp(&mut new.metadata, triggered);
     let annotations = &mut new.metadata.annotations;
-    match triggered {
-        Some(at) => annotations.insert(TRIGGERED.into(), at.to_string()),
-        None => annotations.remove(TRIGGERED),
-    };
     match truncate(&mut new.subsets) {
         true => annotations.insert(OVER_CAPACITY.0.into(), OVER_CAPACITY.1.into()),
         false => annotations.remove(OVER_CAPACITY.0),

@@ -4,6 +4,7 @@ mod act;
 mod plan;
 
 use crate::Context;
+use crate::endpoint_triggers::{Triggers, stamp};
 use crate::service_pods::{PodFacts, ServiceFacts, feed_pods, selected};
 use crate::support::{feed, queue};
 use api::core::v1::{Node, Service};
@@ -59,6 +60,7 @@ struct Loop {
     pods: Informer<PodFacts>,
     nodes: Informer<NodeFacts>,
     slices: Informer<SliceFacts>,
+    triggers: Triggers,
     act: act::Act,
 }
 
@@ -88,7 +90,7 @@ pub(crate) async fn run(context: Context) {
     });
     let writes = Writes::default();
     let act = act::Act { client: context.client, writes: writes.clone(), slices: slices.clone() };
-    let this = Arc::new(Loop { services, pods, nodes, slices, act });
+    let this = Arc::new(Loop { services, pods, nodes, slices, triggers: Triggers::default(), act });
     work("endpointslice", queue, writes, WORKERS, context.shutdown, move |key| {
         let this = this.clone();
         async move { this.reconcile(&key).await }
@@ -99,7 +101,10 @@ pub(crate) async fn run(context: Context) {
 impl Loop {
     async fn reconcile(&self, key: &ObjectKey) -> client::Result<Outcome> {
         // Slices of a service that is gone are the garbage collector's.
-        let Some(cached) = self.services.get(key) else { return Ok(Outcome::Done) };
+        let Some(cached) = self.services.get(key) else {
+            self.triggers.forget(key);
+            return Ok(Outcome::Done);
+        };
         if cached.selector.is_none() {
             return Ok(Outcome::Done);
         }
@@ -108,13 +113,17 @@ impl Loop {
             return Ok(Outcome::Done);
         }
         let pods = selected(&self.pods, &cached);
+        let triggered = self.triggers.changed(key, service.metadata.creation_timestamp, &pods);
         let slices = self.slices.by_index("service", &format!("{}/{}", key.namespace, key.name));
         let slices = slices.iter().map(|slice| slice.decode()).collect::<client::Result<Vec<_>>>()?;
         let zones: HashMap<&str, String> = pods
             .iter()
             .filter_map(|pod| Some((pod.node.as_str(), self.nodes.named("", &pod.node)?.zone.clone()?)))
             .collect();
-        let plan = plan::plan(&Observed { service: &service, pods: &pods, zones: &zones, slices });
+        let mut plan = plan::plan(&Observed { service: &service, pods: &pods, zones: &zones, slices });
+        for slice in plan.create.iter_mut().chain(&mut plan.update) {
+            stamp(&mut slice.metadata, triggered);
+        }
         self.act.take(key, plan).await?;
         Ok(Outcome::Done)
     }

@@ -7,13 +7,13 @@ mod plan;
 mod zones;
 
 use crate::Context;
+use crate::placed_pods::{BY_NODE, PlacedPod};
 use crate::support::{now, queue};
 use act::{Act, Metrics};
 use api::coordination::v1::Lease;
-use api::core::v1::{Node, Pod};
+use api::core::v1::Node;
 use apimachinery::time::MicroTime;
 use client::controller::{Outcome, Writes, run as work};
-use client::informer::Index;
 use client::source::Query;
 use client::{Change, Error, Informer, ObjectKey, Projection, Queue, Recorder};
 use parking_lot::Mutex;
@@ -26,7 +26,6 @@ use zones::{Counts, Turn, Zones};
 
 const WORKERS: usize = 8;
 const LEASES: &str = "kube-node-lease";
-const BY_NODE: &str = "node";
 /// `--node-monitor-grace-period`, and `--node-startup-grace-period` for a node that never said how it is.
 const GRACE: Duration = Duration::from_secs(50);
 const STARTUP_GRACE: Duration = Duration::from_secs(60);
@@ -78,23 +77,6 @@ impl Projection for LeaseFacts {
     }
 }
 
-/// What is kept of a pod.
-pub(super) struct PodFacts {
-    node: String,
-}
-
-impl Projection for PodFacts {
-    type Kind = Pod;
-
-    fn project(pod: &Pod) -> Self {
-        PodFacts { node: pod.spec.node_name.clone() }
-    }
-
-    fn indices() -> &'static [Index<Self>] {
-        &[(BY_NODE, |pod| vec![pod.node.clone()])]
-    }
-}
-
 /// What is remembered of a node.
 struct Health {
     uid: Arc<str>,
@@ -108,7 +90,7 @@ struct Health {
 
 struct Loop {
     nodes: Informer<NodeFacts>,
-    pods: Informer<PodFacts>,
+    pods: Informer<PlacedPod>,
     queue: Queue<ObjectKey>,
     health: Arc<Mutex<HashMap<ObjectKey, Health>>>,
     zones: Mutex<Zones>,
@@ -118,7 +100,7 @@ struct Loop {
 /// Runs until shutdown. Keys are nodes.
 pub(crate) async fn run(context: Context) {
     let nodes: Informer<NodeFacts> = context.informers.get();
-    let pods: Informer<PodFacts> = context.informers.get();
+    let pods: Informer<PlacedPod> = context.informers.get();
     let leases: Informer<LeaseFacts> = context.informers.query(Query::of::<Lease>().in_namespace(LEASES));
     nodes.synced().await;
     pods.synced().await;

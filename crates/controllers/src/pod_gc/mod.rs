@@ -5,11 +5,10 @@
 mod plan;
 
 use crate::Context;
+use crate::placed_pods::{BY_NODE, ENDED, PlacedPod};
 use crate::pod_end::{Disruption, How, end};
 use api::core::v1::{Node, Pod};
-use apimachinery::time::Time;
 use client::controller::{Outcome, Writes, run as work};
-use client::informer::Index;
 use client::{Cached, Client, Error, Informer, ObjectKey, Projection, Queue};
 use component::metrics::{CounterVec, Opts, Stability};
 use plan::{Reason, TERMINATED_THRESHOLD};
@@ -18,42 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const WORKERS: usize = 4;
-const BY_NODE: &str = "node";
-/// Pods that ended.
-const ENDED: &str = "ended";
 /// How long a missing node is given to appear before its pods go.
 const QUARANTINE: Duration = Duration::from_secs(40);
 const ORPHANED: Disruption = ("DeletionByPodGC", "PodGC: node no longer exists");
-
-/// What is kept of a pod.
-pub(super) struct PodFacts {
-    pub(super) node: String,
-    pub(super) deleting: bool,
-    pub(super) ended: bool,
-    pub(super) evicted: bool,
-    pub(super) created: Time,
-}
-
-impl Projection for PodFacts {
-    type Kind = Pod;
-
-    fn project(pod: &Pod) -> Self {
-        PodFacts {
-            node: pod.spec.node_name.clone(),
-            deleting: pod.metadata.deletion_timestamp.is_some(),
-            ended: !matches!(pod.status.phase.as_str(), "" | "Pending" | "Running" | "Unknown"),
-            evicted: pod.status.phase == "Failed" && pod.status.reason == "Evicted",
-            created: pod.metadata.creation_timestamp,
-        }
-    }
-
-    fn indices() -> &'static [Index<Self>] {
-        &[
-            (BY_NODE, |pod| vec![pod.node.clone()]),
-            (ENDED, |pod| if pod.ended { vec![String::new()] } else { Vec::new() }),
-        ]
-    }
-}
 
 /// What is kept of a node.
 pub(super) struct NodeFacts {
@@ -100,7 +66,7 @@ impl fmt::Display for Key {
 
 struct Loop {
     client: Client,
-    pods: Informer<PodFacts>,
+    pods: Informer<PlacedPod>,
     nodes: Informer<NodeFacts>,
     deleted: CounterVec,
     failed: CounterVec,
@@ -113,7 +79,7 @@ fn counter(context: &Context, name: &str, help: &str) -> CounterVec {
 
 /// Runs until shutdown.
 pub(crate) async fn run(context: Context) {
-    let pods: Informer<PodFacts> = context.informers.get();
+    let pods: Informer<PlacedPod> = context.informers.get();
     let nodes: Informer<NodeFacts> = context.informers.get();
     pods.synced().await;
     nodes.synced().await;
@@ -141,7 +107,7 @@ pub(crate) async fn run(context: Context) {
     .await;
 }
 
-fn subscribe(pods: &Informer<PodFacts>, nodes: &Informer<NodeFacts>, queue: &Queue<Key>) {
+fn subscribe(pods: &Informer<PlacedPod>, nodes: &Informer<NodeFacts>, queue: &Queue<Key>) {
     let (known, changed, counted) = (nodes.clone(), queue.clone(), pods.clone());
     pods.subscribe(move |change| {
         let pod = change.object();
@@ -204,7 +170,7 @@ impl Loop {
 
     async fn remove(
         &self,
-        pod: &Cached<PodFacts>,
+        pod: &Cached<PlacedPod>,
         reason: Reason,
         why: Option<Disruption>,
     ) -> Result<(), Error> {

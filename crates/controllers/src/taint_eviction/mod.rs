@@ -3,11 +3,11 @@
 mod plan;
 
 use crate::Context;
+use crate::placed_pods::{BY_NODE, PlacedPod};
 use crate::pod_end::{Disruption, How, end};
 use crate::support::{now, queue};
-use api::core::v1::{Node, ObjectReference, Pod, Taint, Toleration};
+use api::core::v1::{Node, ObjectReference, Pod, Taint};
 use client::controller::{Outcome, Writes, run as work};
-use client::informer::Index;
 use client::recorder::EventType;
 use client::{Change, Client, Error, Informer, ObjectKey, Projection, Queue, Recorder};
 use component::metrics::{Counter, Histogram, Opts, Stability};
@@ -19,27 +19,8 @@ use std::time::Duration;
 
 const NAME: &str = "taint-eviction-controller";
 const WORKERS: usize = 8;
-const BY_NODE: &str = "node";
 const WHY: Disruption = ("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint");
 const BUCKETS: [f64; 12] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0, 120.0, 180.0, 240.0];
-
-/// What is kept of a pod.
-struct PodFacts {
-    node: String,
-    tolerations: Vec<Toleration>,
-}
-
-impl Projection for PodFacts {
-    type Kind = Pod;
-
-    fn project(pod: &Pod) -> Self {
-        PodFacts { node: pod.spec.node_name.clone(), tolerations: pod.spec.tolerations.clone() }
-    }
-
-    fn indices() -> &'static [Index<Self>] {
-        &[(BY_NODE, |pod| vec![pod.node.clone()])]
-    }
-}
 
 /// What is kept of a node: the taints that evict.
 struct NodeFacts {
@@ -64,7 +45,7 @@ enum Eviction {
 struct Loop {
     client: Client,
     recorder: Recorder,
-    pods: Informer<PodFacts>,
+    pods: Informer<PlacedPod>,
     nodes: Informer<NodeFacts>,
     evictions: Mutex<HashMap<ObjectKey, Eviction>>,
     deletions: Counter,
@@ -73,7 +54,7 @@ struct Loop {
 
 /// Runs until shutdown. Keys are pods.
 pub(crate) async fn run(context: Context) {
-    let pods: Informer<PodFacts> = context.informers.get();
+    let pods: Informer<PlacedPod> = context.informers.get();
     let nodes: Informer<NodeFacts> = context.informers.get();
     pods.synced().await;
     nodes.synced().await;
@@ -104,14 +85,14 @@ pub(crate) async fn run(context: Context) {
     .await;
 }
 
-fn subscribe(pods: &Informer<PodFacts>, nodes: &Informer<NodeFacts>, queue: &Queue<ObjectKey>) {
-    let changed = queue.clone();
+fn subscribe(pods: &Informer<PlacedPod>, nodes: &Informer<NodeFacts>, queue: &Queue<ObjectKey>) {
+    let (known, changed) = (nodes.clone(), queue.clone());
     pods.subscribe(move |change| {
-        let same =
-            |old: &PodFacts, new: &PodFacts| old.node == new.node && old.tolerations == new.tolerations;
-        match change {
-            Change::Updated { old, new } if same(old, new) => {}
-            _ => changed.add(change.object().key().clone()),
+        let pod = change.object();
+        let tainted = || known.named("", &pod.node).is_some_and(|node| !node.taints.is_empty());
+        // Where nothing evicts, a pod may change as it likes.
+        if matches!(change, Change::Deleted(_)) || (!pod.node.is_empty() && tainted()) {
+            changed.add(pod.key().clone());
         }
     });
     let (placed, changed) = (pods.clone(), queue.clone());
@@ -156,7 +137,8 @@ impl Loop {
         };
         let now = now();
         let step = match self.nodes.named("", &pod.node) {
-            Some(node) => plan::decide(&node.taints, &pod.tolerations, scheduled, now),
+            Some(node) if node.taints.is_empty() => Step::Stay,
+            Some(node) => plan::decide(&node.taints, &pod.decode()?.spec.tolerations, scheduled, now),
             None => match scheduled {
                 Some(scheduled) if scheduled.due <= now => Step::Leave,
                 Some(scheduled) => Step::LeaveAt(scheduled.due),

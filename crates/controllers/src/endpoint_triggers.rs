@@ -2,11 +2,22 @@
 //! measure by it how long programming the network takes. Upstream: `TriggerTimeTracker`.
 
 use crate::service_pods::PodFacts;
+use apimachinery::meta::ObjectMeta;
 use apimachinery::time::Time;
 use client::{Cached, ObjectKey};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
+
+const ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
+/// Writes when the change happened onto what is written for it.
+pub(crate) fn stamp(meta: &mut ObjectMeta, triggered: Option<Time>) {
+    match triggered {
+        Some(at) => meta.annotations.insert(ANNOTATION.into(), at.to_string()),
+        None => meta.annotations.remove(ANNOTATION),
+    };
+}
 
 #[derive(Default)]
 struct Last {
@@ -15,15 +26,15 @@ struct Last {
 }
 
 #[derive(Default)]
-pub(super) struct Triggers(Mutex<HashMap<ObjectKey, Last>>);
+pub(crate) struct Triggers(Mutex<HashMap<ObjectKey, Last>>);
 
 impl Triggers {
-    pub(super) fn forget(&self, key: &ObjectKey) {
+    pub(crate) fn forget(&self, key: &ObjectKey) {
         self.0.lock().remove(key);
     }
 
     /// The earliest time at which something changed that was not known at the last call.
-    pub(super) fn changed(
+    pub(crate) fn changed(
         &self,
         key: &ObjectKey,
         service: Time,
