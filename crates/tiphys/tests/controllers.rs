@@ -217,3 +217,58 @@ spec: {hard: {pods: 5, requests.cpu: 2, count/replicationcontrollers: 3, request
     let none = "{\"count/replicationcontrollers\":\"0\",\"pods\":\"0\",\"requests.cpu\":\"0\",\"requests.storage\":\"0\"}";
     until(&cluster, used, |text| text == none);
 }
+
+#[test]
+fn custom_resources_own_and_are_owned() {
+    let cluster = Cluster::new();
+    apply(
+        &cluster,
+        "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: things.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {plural: things, singular: thing, kind: Thing, listKind: ThingList}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+",
+    );
+    run(&cluster, "wait --for=condition=Established crd/things.example.com --timeout=30s");
+    run(&cluster, "create namespace shop");
+    let thing = |name: &str, owners: &str| {
+        format!(
+            "
+apiVersion: example.com/v1
+kind: Thing
+metadata: {{name: {name}, namespace: shop, ownerReferences: [{owners}]}}
+"
+        )
+    };
+    apply(&cluster, &thing("owner", ""));
+    let uid = run(&cluster, "get thing owner -n shop -o jsonpath={.metadata.uid}");
+    let owner = format!(
+        "{{apiVersion: example.com/v1, kind: Thing, name: owner, uid: {uid}, blockOwnerDeletion: true}}"
+    );
+    apply(&cluster, &thing("child", &owner));
+    apply(
+        &cluster,
+        &format!(
+            "
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: child, namespace: shop, ownerReferences: [{owner}]}}
+"
+        ),
+    );
+    run(&cluster, "delete thing owner -n shop --cascade=foreground --timeout=30s");
+    assert!(cluster.refused(&["get", "thing", "child", "-n", "shop"]).contains("NotFound"));
+    assert!(cluster.refused(&["get", "configmap", "child", "-n", "shop"]).contains("NotFound"));
+    apply(&cluster, &thing("left", ""));
+    run(&cluster, "delete namespace shop --timeout=30s");
+    assert_eq!(run(&cluster, "get things -A -o name"), "");
+}
