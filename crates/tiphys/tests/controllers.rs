@@ -174,8 +174,8 @@ spec:
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
-metadata: {name: things, labels: {rbac.authorization.k8s.io/aggregate-to-view: 'true'}}
-rules: [{apiGroups: [example.com], resources: [things], verbs: [get]}]
+metadata: {name: secret-listers, labels: {rbac.authorization.k8s.io/aggregate-to-view: 'true'}}
+rules: [{apiGroups: [''], resources: [secrets], verbs: [list]}]
 ---
 apiVersion: v1
 kind: PersistentVolumeClaim
@@ -195,7 +195,7 @@ spec: {hard: {pods: 5, requests.cpu: 2, count/replicationcontrollers: 3, request
             "10.1.2.3",
         ),
         ("get pvc data -o jsonpath={.metadata.finalizers}", "[\"kubernetes.io/pvc-protection\"]"),
-        ("auth can-i get things.example.com --as=alice --as-group=viewers", "no"),
+        ("auth can-i list secrets --as=alice --as-group=viewers", "no"),
         (
             "get resourcequota quota -o jsonpath={.status.used}",
             "{\"count/replicationcontrollers\":\"1\",\"pods\":\"2\",\"requests.cpu\":\"500m\",\"requests.storage\":\"1Gi\"}",
@@ -204,9 +204,7 @@ spec: {hard: {pods: 5, requests.cpu: 2, count/replicationcontrollers: 3, request
         until(&cluster, words, |text| text.contains(wanted));
     }
     run(&cluster, "create clusterrolebinding viewers --clusterrole=view --group=viewers");
-    until(&cluster, "auth can-i get things.example.com --as=alice --as-group=viewers", |text| {
-        text.ends_with("yes")
-    });
+    until(&cluster, "auth can-i list secrets --as=alice --as-group=viewers", |text| text.ends_with("yes"));
     until(&cluster, "get secret token -o jsonpath={.data.token}", |text| text.len() > 100);
     // The token goes with its account, and so does what is used of the quota.
     run(&cluster, "delete serviceaccount default");
