@@ -1,8 +1,8 @@
 //! Ends pods from outside: marks them as failed or as disrupted, then deletes them.
 
 use api::core::v1::{Pod, PodCondition};
-use apimachinery::meta::options::DeleteOptions;
-use client::{Client, ObjectKey, Patch, PatchParams, Result};
+use apimachinery::meta::options::{DeleteOptions, Preconditions};
+use client::{Client, Patch, PatchParams, Result};
 use rules::pod_conditions::{self, DISRUPTION_TARGET};
 use serde_json::json;
 
@@ -30,18 +30,9 @@ pub(crate) enum How {
 }
 
 /// Writes into the status why the pod goes, and deletes it. An absent pod is no error.
-pub(crate) async fn end(
-    client: &Client,
-    key: &ObjectKey,
-    how: How,
-    why: Option<Disruption>,
-    wanted: impl Fn(&Pod) -> bool,
-) -> Result<bool> {
-    let api = client.namespaced::<Pod>(&key.namespace);
-    let Some(pod) = api.get_opt(&key.name).await? else { return Ok(false) };
-    if !wanted(&pod) {
-        return Ok(false);
-    }
+pub(crate) async fn end(client: &Client, pod: &Pod, how: How, why: Option<Disruption>) -> Result<()> {
+    let meta = &pod.metadata;
+    let api = client.namespaced::<Pod>(&meta.namespace);
     let mut status = pod.status.clone();
     let terminal = pod_conditions::is_terminal(&status.phase);
     if how == How::AtOnce && !terminal {
@@ -51,7 +42,7 @@ pub(crate) async fn end(
     if let Some(why) = why
         && (how == How::Gracefully || !terminal)
     {
-        pod_conditions::set(&mut status.conditions, disruption(&pod, why), crate::support::now());
+        pod_conditions::set(&mut status.conditions, disruption(pod, why), crate::support::now());
     }
     if status != pod.status {
         let changed = status.conditions.iter().filter(|condition| !pod.status.conditions.contains(condition));
@@ -63,14 +54,19 @@ pub(crate) async fn end(
                 "conditions": changed.collect::<Vec<_>>(),
             },
         });
-        match api.patch_status(&key.name, &Patch::Strategic(patch), &PatchParams::default()).await {
-            Err(error) if error.is_not_found() => return Ok(false),
+        match api.patch_status(&meta.name, &Patch::Strategic(patch), &PatchParams::default()).await {
+            Err(error) if error.is_not_found() => return Ok(()),
             done => drop(done?),
         }
     }
-    let grace_period_seconds = (how == How::AtOnce).then_some(0);
-    match api.delete(&key.name, &DeleteOptions { grace_period_seconds, ..Default::default() }).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(true),
+    // A pod that was made anew under the name is another matter.
+    let options = DeleteOptions {
+        grace_period_seconds: (how == How::AtOnce).then_some(0),
+        preconditions: Some(Preconditions { uid: Some(meta.uid.clone()), ..Default::default() }),
+        ..Default::default()
+    };
+    match api.delete(&meta.name, &options).await {
+        Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
+        _ => Ok(()),
     }
 }

@@ -217,6 +217,50 @@ spec: {hard: {pods: 5, requests.cpu: 2, count/replicationcontrollers: 3, request
 }
 
 #[test]
+fn a_node_registers_with_its_status_and_is_tainted_by_it() {
+    let cluster = Cluster::new();
+    apply(
+        &cluster,
+        "
+apiVersion: v1
+kind: Node
+metadata: {name: sick, labels: {kubernetes.io/os: linux}}
+status:
+  capacity: {cpu: 2, pods: 9}
+  conditions:
+  - {type: Ready, status: 'False', reason: r, message: m, lastHeartbeatTime: '2026-01-01T00:00:00Z'}
+  - {type: MemoryPressure, status: 'True', reason: r, message: m}
+",
+    );
+    assert_eq!(
+        run(&cluster, "get node sick -o jsonpath={.status.allocatable}"),
+        "{\"cpu\":\"2\",\"pods\":\"9\"}"
+    );
+    let taints = "get node sick -o jsonpath={range.spec.taints[*]}{.key}:{.effect},{end}";
+    until(&cluster, taints, |text| {
+        text == "node.kubernetes.io/not-ready:NoSchedule,node.kubernetes.io/memory-pressure:NoSchedule,"
+    });
+    until(&cluster, "get node sick -o jsonpath={.metadata.labels}", |text| {
+        text.contains("beta.kubernetes.io/os")
+    });
+    until(&cluster, "get events -o jsonpath={.items[*].message}", |text| {
+        text.contains("Node sick event: Registered Node sick in Controller")
+    });
+    // A pod of a node that does not exist yet is left alone, one that was deleted without a node goes.
+    apply(
+        &cluster,
+        "
+apiVersion: v1
+kind: Pod
+metadata: {name: unplaced, finalizers: [example.com/held]}
+spec: {containers: [{name: c, image: nothing}]}
+",
+    );
+    run(&cluster, "delete pod unplaced --wait=false");
+    until(&cluster, "get pod unplaced -o jsonpath={.status.phase}", |text| text == "Failed");
+}
+
+#[test]
 fn custom_resources_own_and_are_owned() {
     let cluster = Cluster::new();
     apply(

@@ -153,6 +153,11 @@ pub trait Strategy: Send + Sync {
     fn has_generation(&self) -> bool {
         true
     }
+
+    /// Whether an object may be created with a status: what registers itself brings its own.
+    fn takes_status_on_create(&self) -> bool {
+        false
+    }
 }
 
 /// The strategy of a kind that has no file of its own.

@@ -52,6 +52,7 @@ impl Registry {
             object::set_meta(&mut value, "generation", 1);
         }
         if resource.has_status()
+            && !resource.strategy.takes_status_on_create()
             && let Some(map) = value.as_object_mut()
         {
             // Status is the business of the status subresource; what the strategy needs there, it sets.

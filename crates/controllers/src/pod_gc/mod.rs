@@ -7,7 +7,7 @@ mod plan;
 use crate::Context;
 use crate::placed_pods::{BY_NODE, ENDED, PlacedPod};
 use crate::pod_end::{Disruption, How, end};
-use api::core::v1::{Node, Pod};
+use api::core::v1::Node;
 use client::controller::{Outcome, Writes, run as work};
 use client::{Cached, Client, Error, Informer, ObjectKey, Projection, Queue};
 use component::metrics::{CounterVec, Opts, Stability};
@@ -176,12 +176,10 @@ impl Loop {
     ) -> Result<(), Error> {
         let labels = [pod.namespace(), reason.as_str()];
         self.deleted.with(&labels).inc();
-        // A pod that was made anew under the name, or that got a node after all, is another matter.
-        let same = |live: &Pod| live.metadata.uid == *pod.uid && live.spec.node_name == pod.node;
-        let ended = end(&self.client, pod.key(), How::AtOnce, why, same).await;
+        let ended = end(&self.client, &pod.decode()?, How::AtOnce, why).await;
         if ended.is_err() {
             self.failed.with(&labels).inc();
         }
-        ended.map(drop)
+        ended
     }
 }

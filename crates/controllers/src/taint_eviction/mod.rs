@@ -160,8 +160,10 @@ impl Loop {
                     self.cancel(key);
                 }
                 self.tell(key, "Marking for deletion");
-                let same = |live: &Pod| live.metadata.uid == *pod.uid;
-                end(&self.client, key, How::Gracefully, Some(WHY), same).await?;
+                let live = self.client.namespaced::<Pod>(&key.namespace).get_opt(&key.name).await?;
+                if let Some(live) = live.filter(|live| live.metadata.uid == *pod.uid) {
+                    end(&self.client, &live, How::Gracefully, Some(WHY)).await?;
+                }
                 self.evictions.lock().insert(key.clone(), Eviction::Done(pod.uid.clone()));
                 self.deletions.inc();
                 let due = scheduled.map_or(now, |scheduled| scheduled.due);

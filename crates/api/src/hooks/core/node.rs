@@ -100,6 +100,10 @@ impl Strategy for Nodes {
         &[("spec.unschedulable", |node| (node["spec"]["unschedulable"] == true).to_string())]
     }
 
+    fn takes_status_on_create(&self) -> bool {
+        true
+    }
+
     fn has_generation(&self) -> bool {
         false
     }
