@@ -2,6 +2,7 @@
 
 use api::core::v1::{Pod, PodCondition};
 use apimachinery::meta::options::{DeleteOptions, Preconditions};
+use apimachinery::time::Time;
 use client::{Client, Patch, PatchParams, Result};
 use rules::pod_conditions::{self, DISRUPTION_TARGET};
 use serde_json::json;
@@ -30,7 +31,13 @@ pub(crate) enum How {
 }
 
 /// Writes into the status why the pod goes, and deletes it. An absent pod is no error.
-pub(crate) async fn end(client: &Client, pod: &Pod, how: How, why: Option<Disruption>) -> Result<()> {
+pub(crate) async fn end(
+    client: &Client,
+    pod: &Pod,
+    how: How,
+    why: Option<Disruption>,
+    now: Time,
+) -> Result<()> {
     let meta = &pod.metadata;
     let api = client.namespaced::<Pod>(&meta.namespace);
     let mut status = pod.status.clone();
@@ -42,7 +49,7 @@ pub(crate) async fn end(client: &Client, pod: &Pod, how: How, why: Option<Disrup
     if let Some(why) = why
         && (how == How::Gracefully || !terminal)
     {
-        pod_conditions::set(&mut status.conditions, disruption(pod, why), crate::support::now());
+        pod_conditions::set(&mut status.conditions, disruption(pod, why), now);
     }
     if status != pod.status {
         let changed = status.conditions.iter().filter(|condition| !pod.status.conditions.contains(condition));

@@ -2,7 +2,7 @@
 
 use super::NodeFacts;
 use super::zones::Counts;
-use crate::support::now;
+use crate::WallClock;
 use api::core::v1::{Node, ObjectReference, Pod, Taint};
 use client::controller::Writes;
 use client::recorder::EventType;
@@ -64,6 +64,7 @@ impl Metrics {
 
 pub(super) struct Act {
     pub client: Client,
+    pub clock: WallClock,
     pub recorder: Recorder,
     pub writes: Writes<ObjectKey>,
     pub nodes: Informer<NodeFacts>,
@@ -141,7 +142,7 @@ impl Act {
                 continue;
             }
             let not_ready = api::core::v1::PodCondition { status: "False".into(), ..ready.clone() };
-            pod_conditions::set(&mut pod.status.conditions, not_ready, now());
+            pod_conditions::set(&mut pod.status.conditions, not_ready, self.clock.now());
             match api.update_status(&pod).await {
                 Err(error) if error.is_not_found() => continue,
                 done => drop(done?),

@@ -8,7 +8,7 @@ mod zones;
 
 use crate::Context;
 use crate::placed_pods::{BY_NODE, PlacedPod};
-use crate::support::{now, queue};
+use crate::support::queue;
 use act::{Act, Metrics};
 use api::coordination::v1::Lease;
 use api::core::v1::Node;
@@ -130,6 +130,7 @@ pub(crate) async fn run(context: Context) {
     let act = Act {
         recorder: Recorder::new(context.client.clone(), "node-controller", ""),
         client: context.client,
+        clock: context.clock,
         writes: writes.clone(),
         nodes: nodes.clone(),
         metrics: Metrics::new(&context.metrics),
@@ -160,7 +161,7 @@ impl Loop {
         let was_ready = plan::ready(&node) == Some("True");
         let grace = if plan::ready(&node).is_none() { STARTUP_GRACE } else { GRACE };
         let left = (heard + grace).checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
-        let silent = left.is_none() && plan::mark_unknown(&mut node, now());
+        let silent = left.is_none() && plan::mark_unknown(&mut node, self.act.clock.now());
         if silent {
             node = self.act.write_status(key, &node).await?;
         }
@@ -198,7 +199,7 @@ impl Loop {
         let mut heard = Instant::now();
         if plan::ready(node).is_none() {
             // A node that never said anything is as old as it is.
-            let age = now().unix() - node.metadata.creation_timestamp.unix();
+            let age = self.act.clock.now().unix() - node.metadata.creation_timestamp.unix();
             let age = Duration::from_secs(age.max(0).unsigned_abs());
             heard = heard.checked_sub(age).unwrap_or(heard);
         }
@@ -234,7 +235,9 @@ impl Loop {
                 }
             }
         }
-        self.act.patch(key, node, plan::taints(node, evicting, now()), plan::labels(node)).await?;
+        self.act
+            .patch(key, node, plan::taints(node, evicting, self.act.clock.now()), plan::labels(node))
+            .await?;
         Ok(again)
     }
 
@@ -256,7 +259,9 @@ impl Loop {
                 for node in &nodes {
                     let node: Node = node.decode()?;
                     let key = ObjectKey::new("", &node.metadata.name);
-                    self.act.patch(&key, &node, plan::taints(&node, Evicting::None, now()), None).await?;
+                    self.act
+                        .patch(&key, &node, plan::taints(&node, Evicting::None, self.act.clock.now()), None)
+                        .await?;
                 }
             }
             Turn::Recovered => {

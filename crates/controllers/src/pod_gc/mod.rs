@@ -4,9 +4,9 @@
 
 mod plan;
 
-use crate::Context;
 use crate::placed_pods::{BY_NODE, ENDED, PlacedPod};
 use crate::pod_end::{Disruption, How, end};
+use crate::{Context, WallClock};
 use api::core::v1::Node;
 use client::controller::{Outcome, Writes, run as work};
 use client::{Cached, Client, Error, Informer, ObjectKey, Projection, Queue};
@@ -66,6 +66,7 @@ impl fmt::Display for Key {
 
 struct Loop {
     client: Client,
+    clock: WallClock,
     pods: Informer<PlacedPod>,
     nodes: Informer<NodeFacts>,
     deleted: CounterVec,
@@ -97,6 +98,7 @@ pub(crate) async fn run(context: Context) {
             "Number of errors encountered when forcefully deleting the pods since the Pod GC Controller started.",
         ),
         client: context.client,
+        clock: context.clock,
         pods,
         nodes,
     });
@@ -176,7 +178,7 @@ impl Loop {
     ) -> Result<(), Error> {
         let labels = [pod.namespace(), reason.as_str()];
         self.deleted.with(&labels).inc();
-        let ended = end(&self.client, &pod.decode()?, How::AtOnce, why).await;
+        let ended = end(&self.client, &pod.decode()?, How::AtOnce, why, self.clock.now()).await;
         if ended.is_err() {
             self.failed.with(&labels).inc();
         }

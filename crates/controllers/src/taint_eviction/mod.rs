@@ -2,10 +2,10 @@
 
 mod plan;
 
-use crate::Context;
 use crate::placed_pods::{BY_NODE, PlacedPod};
 use crate::pod_end::{Disruption, How, end};
-use crate::support::{now, queue};
+use crate::support::queue;
+use crate::{Context, WallClock};
 use api::core::v1::{Node, ObjectReference, Pod, Taint};
 use client::controller::{Outcome, Writes, run as work};
 use client::recorder::EventType;
@@ -15,7 +15,6 @@ use parking_lot::Mutex;
 use plan::{Scheduled, Step};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 const NAME: &str = "taint-eviction-controller";
 const WORKERS: usize = 8;
@@ -44,6 +43,7 @@ enum Eviction {
 
 struct Loop {
     client: Client,
+    clock: WallClock,
     recorder: Recorder,
     pods: Informer<PlacedPod>,
     nodes: Informer<NodeFacts>,
@@ -72,6 +72,7 @@ pub(crate) async fn run(context: Context) {
     let this = Arc::new(Loop {
         recorder: Recorder::new(context.client.clone(), NAME, ""),
         client: context.client,
+        clock: context.clock,
         pods,
         nodes,
         evictions: Mutex::default(),
@@ -135,7 +136,7 @@ impl Loop {
             Some(Eviction::Scheduled(scheduled)) => Some(*scheduled),
             _ => None,
         };
-        let now = now();
+        let now = self.clock.now();
         let step = match self.nodes.named("", &pod.node) {
             Some(node) if node.taints.is_empty() => Step::Stay,
             Some(node) => plan::decide(&node.taints, &pod.decode()?.spec.tolerations, scheduled, now),
@@ -152,8 +153,7 @@ impl Loop {
             }
             Step::LeaveAt(due) => {
                 self.evictions.lock().insert(key.clone(), Eviction::Scheduled(Scheduled { due }));
-                let seconds = (due.unix() - now.unix()).max(0).unsigned_abs();
-                Ok(Outcome::After(Duration::from_secs(seconds)))
+                Ok(Outcome::After(self.clock.until(due)))
             }
             Step::Leave => {
                 if scheduled.is_some_and(|scheduled| scheduled.due > now) {
@@ -162,7 +162,7 @@ impl Loop {
                 self.tell(key, "Marking for deletion");
                 let live = self.client.namespaced::<Pod>(&key.namespace).get_opt(&key.name).await?;
                 if let Some(live) = live.filter(|live| live.metadata.uid == *pod.uid) {
-                    end(&self.client, &live, How::Gracefully, Some(WHY)).await?;
+                    end(&self.client, &live, How::Gracefully, Some(WHY), self.clock.now()).await?;
                 }
                 self.evictions.lock().insert(key.clone(), Eviction::Done(pod.uid.clone()));
                 self.deletions.inc();
