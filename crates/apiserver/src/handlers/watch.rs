@@ -9,16 +9,20 @@ use crate::resources::Served;
 use crate::server::{Call, Server};
 use apimachinery::status::Status;
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use futures::stream;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use schema::encode::Body;
 use serde_json::{Value, json};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use store::{Entry, Event, EventKind, Revision};
 use streaming::messages::Framing;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
 
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// Frames are gathered up to this size, so that small events do not become small TLS records.
@@ -30,11 +34,14 @@ struct Watcher {
     selection: Selection,
     form: Form,
     watch: store::Watch,
-    bookmarks: bool,
     /// Frames that come before any change.
     first: Option<Bytes>,
     ends: Instant,
-    next_bookmark: Instant,
+    /// The server stops, or the resource goes. Kept from one event to the next, as is the alarm: to begin to wait anew
+    /// for either takes locks that all watchers share.
+    stop: BoxFuture<'static, ()>,
+    /// The next bookmark or the end.
+    alarm: Pin<Box<Sleep>>,
     described: bool,
     over: bool,
 }
@@ -94,16 +101,18 @@ impl Server {
             let now = Instant::now();
             // Spread over half an hour, so that clients do not all return at once.
             let spread = 1800 + u64::from(uuid::Uuid::new_v4().as_u128() as u16) % 1800;
+            let ends = now + Duration::from_secs(options.timeout.unwrap_or(spread));
+            let wake = if bookmarks { ends.min(now + BOOKMARK_EVERY) } else { ends };
             let mut watcher = Watcher {
+                stop: stop(self.shutdown.clone(), resource.clone()).boxed(),
+                alarm: Box::pin(tokio::time::sleep_until(wake)),
                 server: self.clone(),
                 resource: resource.clone(),
                 selection,
                 form,
                 watch,
-                bookmarks,
                 first: None,
-                ends: now + Duration::from_secs(options.timeout.unwrap_or(spread)),
-                next_bookmark: now + BOOKMARK_EVERY,
+                ends,
                 described: false,
                 over: false,
             };
@@ -145,34 +154,36 @@ fn expired(error: store::Error) -> Status {
     }
 }
 
+/// Ends when the server stops, or the resource goes.
+async fn stop(shutdown: CancellationToken, resource: Arc<Served>) {
+    match &resource.custom {
+        Some(custom) => tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = custom.gone.cancelled() => {}
+        },
+        None => shutdown.cancelled().await,
+    }
+}
+
 impl Watcher {
     async fn next(&mut self) -> Option<Bytes> {
         if let Some(first) = self.first.take() {
             return Some(first);
         }
         loop {
-            if self.over {
+            if self.over || self.server.shutdown.is_cancelled() {
                 return None;
             }
-            let server = self.server.clone();
-            let wake = if self.bookmarks { self.ends.min(self.next_bookmark) } else { self.ends };
-            let resource = self.resource.clone();
-            let gone = async {
-                match &resource.custom {
-                    Some(custom) => custom.gone.cancelled().await,
-                    None => std::future::pending().await,
-                }
-            };
             let events = tokio::select! {
                 biased;
-                () = server.shutdown.cancelled() => return None,
-                () = gone => return None,
                 events = self.watch.next_batch() => events,
-                () = tokio::time::sleep_until(wake) => {
-                    if Instant::now() >= self.ends {
+                () = &mut self.stop => return None,
+                () = &mut self.alarm => {
+                    let now = Instant::now();
+                    if now >= self.ends {
                         return None;
                     }
-                    self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+                    self.alarm.as_mut().reset(self.ends.min(now + BOOKMARK_EVERY));
                     return Some(self.bookmark(self.watch.progress().0, false));
                 }
             };
