@@ -1,5 +1,6 @@
 //! What is no resource: health, version, discovery, OpenAPI, metrics, keys.
 
+use crate::aggregation::{GroupVersion, Remote};
 use crate::body::{self, Answer};
 use crate::resources::Served;
 use crate::server::{Call, Server};
@@ -11,8 +12,10 @@ use parking_lot::RwLock;
 use schema::ResourceRow;
 use schema::discovery::{self, AggregatedVersion, Group};
 use schema::openapi;
+use serde_json::Value;
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
+use tokio::sync::watch;
 
 /// The documents of what is served. They are built when they are first asked for, anew after every change of what came at
 /// run time; the OpenAPI of the built-in groups is built once.
@@ -21,6 +24,7 @@ pub struct Documents {
     address: String,
     builtin: openapi::Documents,
     current: RwLock<Arc<Current>>,
+    changes: watch::Sender<()>,
     pub version: VersionInfo,
     /// The service-account issuer's JWKS and its discovery document.
     pub jwks: Bytes,
@@ -31,6 +35,8 @@ pub struct Documents {
 #[derive(Default)]
 struct Current {
     installed: Vec<Arc<Served>>,
+    /// What other servers serve.
+    foreign: Vec<(GroupVersion, Remote)>,
     discovery: OnceLock<Discovery>,
     openapi: OnceLock<openapi::Documents>,
 }
@@ -83,12 +89,30 @@ impl Documents {
         let rows: Vec<&'static ResourceRow> = table.resources().iter().filter(|r| served(r)).collect();
         let builtin = openapi::Documents::new(table, &discovery::groups_of(rows.iter().copied()));
         let address = server_address.to_owned();
-        Documents { rows, address, builtin, current: RwLock::default(), version, jwks, openid }
+        let (current, changes) = (RwLock::default(), watch::Sender::default());
+        Documents { rows, address, builtin, current, changes, version, jwks, openid }
     }
 
     /// From now on the documents tell of these resources beside the built-in ones.
     pub fn publish(&self, installed: Vec<Arc<Served>>) {
-        *self.current.write() = Arc::new(Current { installed, ..Current::default() });
+        let mut current = self.current.write();
+        *current = Arc::new(Current { installed, foreign: current.foreign.clone(), ..Current::default() });
+        drop(current);
+        self.changes.send_replace(());
+    }
+
+    /// From now on the documents tell of what other servers serve.
+    pub(crate) fn publish_foreign(&self, foreign: Vec<(GroupVersion, Remote)>) {
+        let mut current = self.current.write();
+        if current.foreign != foreign {
+            *current =
+                Arc::new(Current { installed: current.installed.clone(), foreign, ..Current::default() });
+        }
+    }
+
+    /// Tells of every change of what this server serves.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     fn current(&self) -> Arc<Current> {
@@ -97,7 +121,20 @@ impl Documents {
 
     fn build_discovery(&self, current: &Current) -> Discovery {
         let customs = current.installed.iter().filter_map(|s| s.custom.as_ref()).flat_map(|c| &c.listed);
-        let groups = discovery::groups_of(self.rows.iter().copied().chain(customs));
+        let mut groups = discovery::groups_of(self.rows.iter().copied().chain(customs));
+        static NOTHING: LazyLock<Value> = LazyLock::new(|| Value::Array(Vec::new()));
+        for ((name, version), remote) in &current.foreign {
+            let resources = if remote.resources.is_array() { &remote.resources } else { &*NOTHING };
+            let resources = discovery::Resources::Foreign(resources);
+            let version = discovery::Version { version, resources, stale: !remote.available };
+            match groups.iter_mut().find(|g| g.name == name) {
+                Some(group) => {
+                    group.versions.push(version);
+                    group.versions.sort_by(|a, b| discovery::compare_versions(b.version, a.version));
+                }
+                None => groups.push(Group { name, versions: vec![version] }),
+            }
+        }
         let mut classic = HashMap::new();
         let (core, named): (Vec<Group<'_>>, Vec<Group<'_>>) =
             groups.into_iter().partition(|g| g.name.is_empty());
@@ -173,7 +210,12 @@ impl Documents {
         let documents = current.openapi.get_or_init(|| self.build_openapi(&current));
         let quoted = |hash: &str| format!("\"{hash}\"");
         if path == "/openapi/v3" || path == "/openapi/v3/" {
-            return Some(body::json(StatusCode::OK, documents.index(&[])));
+            let publishes = current.foreign.iter().filter(|(_, remote)| remote.openapi);
+            let foreign: Vec<(String, String)> = publishes
+                .map(|((group, version), _)| format!("apis/{group}/{version}"))
+                .map(|key| (key.clone(), format!("/openapi/v3/{key}")))
+                .collect();
+            return Some(body::json(StatusCode::OK, documents.index(&foreign)));
         }
         if let Some(key) = path.strip_prefix("/openapi/v3/") {
             let (bytes, hash) = documents.v3(key)?;

@@ -5,9 +5,10 @@
 //! - verbs: [`handlers`]; the exceptions of some resources: [`rooms`]; what is no resource: [`documents`];
 //! - writes: [`registry`]; lists, watches and feeds: [`cache`]; objects at rest: [`storage`]; definitions of custom
 //!   resources: [`custom`];
-//! - connections: [`serve`]; clients of the same process: [`inprocess`]; what a new cluster has: [`bootstrap`].
+//! - other servers' APIs: [`aggregation`]; calls to others: [`outbound`]; connections: [`serve`]; clients of the same process: [`inprocess`]; what a new cluster has: [`bootstrap`].
 
 pub mod admission;
+pub mod aggregation;
 pub mod authn;
 pub mod authz;
 pub mod body;
@@ -18,6 +19,7 @@ pub mod documents;
 pub mod handlers;
 pub mod inprocess;
 pub mod object;
+pub mod outbound;
 pub mod registry;
 pub mod request;
 pub mod resources;

@@ -27,6 +27,22 @@ use tokio_util::sync::CancellationToken;
 /// The largest body of a request (upstream's limit).
 pub const MAX_BODY: usize = 3 << 20;
 
+tokio::task_local! {
+    /// What others have to say of the request under way (webhooks, policies).
+    static WARNINGS: std::cell::RefCell<Vec<String>>;
+}
+
+/// Adds a `Warning` header to the answer of the request under way; once, however often it is said.
+pub fn warn(text: String) {
+    // Work of the server's own has nobody to warn.
+    let _ = WARNINGS.try_with(|warnings| {
+        let mut warnings = warnings.borrow_mut();
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    });
+}
+
 /// A request with its body still to be read.
 pub type Incoming = Request<client::transport::ResponseBody>;
 
@@ -110,7 +126,11 @@ impl Server {
         let info = RequestInfo::parse(&parts.method, &parts.uri);
         let call = Call { user, info, parts, body: CallBody::new(request_body) };
         // One handler's panic is one request's 500, never the server's end.
-        let stations = AssertUnwindSafe(self.stations(call)).catch_unwind().await;
+        let warnings = WARNINGS.scope(Default::default(), async {
+            let stations = AssertUnwindSafe(self.stations(call)).catch_unwind().await;
+            (stations, WARNINGS.with(|w| w.borrow().clone()))
+        });
+        let (stations, warnings) = warnings.await;
         let mut answer = match stations {
             Ok(Ok(answer)) => answer,
             Ok(Err(status)) => body::status(&status),
@@ -119,6 +139,7 @@ impl Server {
                 body::status(&Status::internal_error("the server encountered an unexpected condition"))
             }
         };
+        body::warn(&mut answer, &warnings);
         let id = audit_id.or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok());
         answer.headers_mut().extend(id.map(|id| (http::HeaderName::from_static("audit-id"), id)));
         answer
@@ -131,6 +152,11 @@ impl Server {
     async fn stations(self: &Arc<Self>, mut call: Call) -> Result<Answer, Status> {
         self.impersonate(&mut call).await?;
         self.authorize(&call).await?;
+        if let Some(aggregation) = &self.rooms.aggregation
+            && let Some(remote) = aggregation.concerns(&call)
+        {
+            return aggregation.serve(&remote, call).await;
+        }
         if call.info.is_resource { self.resource(call).await } else { self.document(call).await }
     }
 

@@ -1,152 +1,14 @@
-//! Custom resources, driven through the in-process transport over the embedded store: a definition is created, served
-//! before anybody can see it established, its objects live their lives, and all goes with the definition.
+//! Custom resources: a definition is created, served before anybody can see it established, its objects live their lives,
+//! and all goes with the definition.
 #![allow(clippy::unwrap_used)]
 
-use apimachinery::clock::SystemClock;
-use apiserver::admission::Chain;
-use apiserver::authz::{Attributes, Authorizer, Decision};
-use apiserver::custom::controller::Definitions;
-use apiserver::documents::{Documents, Health, VersionInfo};
-use apiserver::inprocess::InProcess;
-use apiserver::registry::Registry;
-use apiserver::resources::Resources;
-use apiserver::rooms::Rooms;
-use apiserver::server::Server;
-use apiserver::user::User;
-use bytes::Bytes;
-use client::transport::Transport as _;
-use component::health::Checks;
+mod house;
+
 use expect_test::expect;
-use futures::future::BoxFuture;
-use http::{Method, Request};
-use http_body_util::BodyExt as _;
+use house::{CRDS, condition, house};
+use http::Method;
 use serde_json::{Value, json};
-use std::sync::Arc;
-use std::time::Duration;
 
-struct AllowAll;
-
-impl Authorizer for AllowAll {
-    fn authorize<'a>(&'a self, _: &'a Attributes<'a>) -> BoxFuture<'a, Decision> {
-        Box::pin(std::future::ready(Decision::Allow { reason: String::new() }))
-    }
-}
-
-struct House {
-    client: InProcess,
-    server: Arc<Server>,
-    _directory: tempfile::TempDir,
-}
-
-async fn house() -> House {
-    let directory = tempfile::tempdir().unwrap();
-    let store = store::embedded::Embedded::open(directory.path().join("store"), Default::default()).unwrap();
-    let resources = Arc::new(Resources::new(api::table(), &[]));
-    let served = resources.clone();
-    let checks = || Checks::new("readyz", None);
-    let text = String::new;
-    let version = VersionInfo {
-        major: "1".into(),
-        minor: "36".into(),
-        git_version: "v1.36.2".into(),
-        git_commit: text(),
-        git_tree_state: text(),
-        build_date: text(),
-        go_version: text(),
-        compiler: text(),
-        platform: text(),
-    };
-    let documents = Documents::new(
-        api::table(),
-        &move |row| served.serves(&row.group, &row.version),
-        "127.0.0.1:6443",
-        version,
-        Bytes::new(),
-        Bytes::new(),
-    );
-    let server = Arc::new(Server {
-        registry: Arc::new(Registry {
-            store,
-            resources,
-            admission: Chain::default(),
-            clock: Arc::new(SystemClock::default()),
-            event_ttl: Duration::from_secs(3600),
-            gates: Arc::new(|_| true),
-        }),
-        authenticators: Vec::new(),
-        authorizers: vec![Arc::new(AllowAll)],
-        rooms: Rooms::default(),
-        events: Default::default(),
-        documents,
-        health: Health { healthz: checks(), livez: checks(), readyz: checks() },
-        metrics: Default::default(),
-        shutdown: Default::default(),
-    });
-    Definitions::start(server.clone()).await.unwrap();
-    House { client: InProcess::new(server.clone(), User::new("tester", &[])), server, _directory: directory }
-}
-
-impl House {
-    async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: Value,
-    ) -> http::Response<Bytes> {
-        let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
-        let mut request = Request::builder().method(method).uri(path);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let response = self.client.send(request.body(body).unwrap()).await.unwrap();
-        let (parts, body) = response.into_parts();
-        http::Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
-    }
-
-    async fn call(&self, method: Method, path: &str, media: &str, body: Value) -> (u16, Value) {
-        let response = self.send(method, path, &[("content-type", media)], body).await;
-        (response.status().as_u16(), serde_json::from_slice(response.body()).unwrap_or(Value::Null))
-    }
-
-    async fn json(&self, method: Method, path: &str, body: Value) -> (u16, Value) {
-        self.call(method, path, "application/json", body).await
-    }
-
-    async fn get(&self, path: &str) -> Value {
-        self.json(Method::GET, path, Value::Null).await.1
-    }
-
-    /// Follows the definitions until one satisfies the test.
-    async fn until(&self, name: &str, done: impl Fn(Option<&Value>) -> bool) {
-        let crds =
-            self.server.registry.resources.get("apiextensions.k8s.io", "v1", "customresourcedefinitions");
-        let crds = crds.unwrap();
-        let store = &self.server.registry.store;
-        let mut watch = store.watch(&crds.prefix, store.snapshot(&crds.prefix).revision).unwrap();
-        loop {
-            let found = self.server.registry.get(&crds, "", name).ok();
-            if done(found.as_ref().map(|f| &f.value)) {
-                return;
-            }
-            tokio::time::timeout(Duration::from_secs(10), watch.next_batch()).await.unwrap().unwrap();
-        }
-    }
-
-    async fn define(&self, definition: Value) {
-        let name = definition["metadata"]["name"].as_str().unwrap().to_owned();
-        let (code, made) = self.json(Method::POST, CRDS, definition).await;
-        assert_eq!(code, 201, "{made}");
-        self.until(&name, |d| d.is_some_and(|d| condition(d, "Established") == "True")).await;
-    }
-}
-
-fn condition<'a>(definition: &'a Value, ty: &str) -> &'a str {
-    let conditions = definition["status"]["conditions"].as_array().unwrap();
-    conditions.iter().find(|c| c["type"] == ty).and_then(|c| c["status"].as_str()).unwrap_or_default()
-}
-
-const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const WIDGETS: &str = "/apis/example.com/v1/namespaces/default/widgets";
 
 fn widgets() -> Value {
@@ -388,4 +250,68 @@ async fn a_hundred_definitions_cost_little() {
     }
     let list = house.get("/apis/example.com/v1").await;
     assert_eq!(list["resources"].as_array().unwrap().len(), 300);
+}
+
+fn ruled(spec: Value) -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "gates.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Cluster", "names": {"plural": "gates", "kind": "Gate"},
+            "versions": [{"name": "v1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}}}],
+        },
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_are_kept() {
+    let house = house().await;
+    let spec = json!({"type": "object", "properties": {
+        "low": {"type": "integer"}, "high": {"type": "integer"},
+        "name": {"type": "string", "maxLength": 10, "x-kubernetes-validations": [
+            {"rule": "self == oldSelf", "message": "the name stays"}]},
+    }, "x-kubernetes-validations": [
+        {"rule": "self.low <= self.high", "messageExpression": "'%d is more than %d'.format([self.low, self.high])", "fieldPath": ".low"},
+    ]});
+    house.define(ruled(spec)).await;
+    let gates = "/apis/example.com/v1/gates";
+    let gate = |low: i64, high: i64, name: &str| json!({"apiVersion": "example.com/v1", "kind": "Gate", "metadata": {"name": "g"}, "spec": {"low": low, "high": high, "name": name}});
+    let (code, refused) = house.json(Method::POST, gates, gate(3, 2, "a")).await;
+    let why = "Gate.example.com \"g\" is invalid: spec.low: Invalid value: 3 is more than 2";
+    assert_eq!((code, refused["message"].as_str().unwrap()), (422, why));
+    assert_eq!(house.json(Method::POST, gates, gate(1, 2, "a")).await.0, 201);
+    let patch = json!({"spec": {"name": "b"}});
+    let (code, refused) =
+        house.call(Method::PATCH, &format!("{gates}/g"), "application/merge-patch+json", patch).await;
+    let why = "Gate.example.com \"g\" is invalid: spec.name: Invalid value: \"b\": the name stays";
+    assert_eq!((code, refused["message"].as_str().unwrap()), (422, why));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_are_judged() {
+    let house = house().await;
+    let rule = |text: &str| json!([{ "rule": text }]);
+    for (spec, why) in [
+        (
+            json!({"type": "object", "x-kubernetes-validations": rule("self.nothing == 1")}),
+            "undefined field 'nothing'",
+        ),
+        (
+            json!({"type": "string", "x-kubernetes-validations": rule("'text'")}),
+            "cel expression must evaluate to a bool",
+        ),
+        (
+            json!({"type": "array", "items": {"type": "string", "x-kubernetes-validations": rule("self.matches('^a+$')")}}),
+            "x-kubernetes-validations[0].rule: Forbidden: estimated rule cost exceeds budget by factor of more than 100x",
+        ),
+        (
+            json!({"type": "array", "maxItems": 5, "items": {"type": "string", "maxLength": 5, "x-kubernetes-validations": rule("self == oldSelf")}}),
+            "oldSelf cannot be used on the uncorrelatable portion of the schema within spec.validation.openAPIV3Schema.properties[spec]",
+        ),
+    ] {
+        let (code, status) = house.json(Method::POST, CRDS, ruled(spec)).await;
+        let message = status["message"].as_str().unwrap_or_default();
+        assert!(code == 422 && message.contains(why), "{code} {message}");
+    }
 }

@@ -46,6 +46,12 @@ pub(crate) struct ApiServer {
     /// Common names of those proxies; any if there are none.
     #[arg(long, value_delimiter = ',')]
     pub requestheader_allowed_names: Vec<String>,
+    /// Client certificate used to prove the identity of the aggregator to the servers behind it.
+    #[arg(long)]
+    pub proxy_client_cert_file: Option<PathBuf>,
+    /// Private key for that certificate.
+    #[arg(long)]
+    pub proxy_client_key_file: Option<PathBuf>,
     /// Path to a cert file for the certificate authority of kubelets.
     #[arg(long)]
     pub kubelet_certificate_authority: Option<PathBuf>,
@@ -137,6 +143,11 @@ impl ApiServer {
                 .as_deref()
                 .map_or_else(|| Ok(Vec::new()), certificates)?,
             front_names: self.requestheader_allowed_names.clone(),
+            front_client: match (&self.proxy_client_cert_file, &self.proxy_client_key_file) {
+                (Some(chain), Some(key)) => Some(slot(chain, key)?),
+                (None, None) => None,
+                _ => bail!("--proxy-client-cert-file and --proxy-client-key-file go together"),
+            },
             kubelet_trust: match &self.kubelet_certificate_authority {
                 Some(path) => Trust::pem(&read(path)?)?,
                 // As upstream: without an authority the kubelet's certificate is not verified.

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use apimachinery::clock::{Clock, SystemClock};
 use apimachinery::validation::parse_cidr_sloppy;
 use apiserver::admission::{self, Chain, Plugin};
+use apiserver::aggregation::{Aggregation, controller::Controller as AggregationController};
 use apiserver::authn::Authenticator;
 use apiserver::authn::request_header::RequestHeader;
 use apiserver::authn::service_account::ServiceAccountTokens;
@@ -16,6 +17,7 @@ use apiserver::cache::StoreSource;
 use apiserver::custom::controller::Definitions;
 use apiserver::documents::{Documents, Health, VersionInfo};
 use apiserver::inprocess::InProcess;
+use apiserver::outbound::Outbound;
 use apiserver::registry::Registry;
 use apiserver::resources::Resources;
 use apiserver::rooms::service_ips::ServiceAllocator;
@@ -124,11 +126,13 @@ pub(crate) async fn start(
     let rbac = Rbac::new(&informers);
     let node = Arc::new(NodeAuthorizer::new(&source, shutdown));
     let authorizers: Vec<Arc<dyn Authorizer>> = vec![Arc::new(Masters), Arc::new(rbac.clone()), node.clone()];
+    let outbound = Arc::new(Outbound::new(store.clone(), &resources, None));
     let mut plugins: Vec<Arc<dyn Plugin>> = admission::plugins(admission::Deps {
         store: store.clone(),
         resources: resources.clone(),
         rbac: rbac.clone(),
         authorizers: authorizers.clone(),
+        outbound,
     });
     let allocator =
         ServiceAllocator::new(store.clone(), &settings.service_cidr).map_err(anyhow::Error::msg)?;
@@ -147,10 +151,14 @@ pub(crate) async fn start(
         &settings.issuer,
         settings.audiences.clone(),
     ));
+    // Other servers know this one by the front proxy's certificate.
+    let front = settings.front_client.clone();
+    let aggregation = Arc::new(Aggregation::new(Arc::new(Outbound::new(store.clone(), &resources, front))));
     let (health, bootstrapped) = health(&store, &metrics);
     let address = format!("{}:{}", settings.advertise_address, settings.secure_port);
     let documents = documents(&resources, &settings, &address)?;
     let rooms = Rooms {
+        aggregation: Some(aggregation.clone()),
         issuer: Some(Arc::new(Issuer {
             name: settings.issuer.clone(),
             audiences: settings.audiences.clone(),
@@ -213,6 +221,9 @@ pub(crate) async fn start(
     Definitions::start(server.clone())
         .await
         .map_err(|status| anyhow::anyhow!("reading the custom resource definitions: {status}"))?;
+    AggregationController::start(server.clone(), aggregation)
+        .await
+        .map_err(|status| anyhow::anyhow!("registering the APIServices: {status}"))?;
     let background = TaskTracker::new();
     if shared {
         background.spawn(bootstrap::living::run(registry.clone(), config, shutdown.clone()));

@@ -27,6 +27,8 @@ pub(crate) struct Settings {
     /// Who signs proxies that assert users, and what those are called.
     pub front_authorities: Vec<Certificate>,
     pub front_names: Vec<String>,
+    /// What this server shows to those that it is a front for.
+    pub front_client: Option<Arc<Slot>>,
     /// Whom to believe a kubelet, and what to show it.
     pub kubelet_trust: Trust,
     pub kubelet_client: Option<Arc<Slot>>,
@@ -53,6 +55,7 @@ impl Settings {
             client_authorities: vec![ca.clone()],
             front_authorities: vec![bundle.front_proxy_ca.certificate.clone()],
             front_names: vec!["front-proxy-client".into()],
+            front_client: Some(Slot::of(&bundle.front_proxy_client)?),
             kubelet_trust: Trust::pem(ca.to_pem().as_bytes())?,
             kubelet_client: Some(Slot::of(&bundle.apiserver_kubelet_client)?),
             issuer: ISSUER.into(),

@@ -2,22 +2,38 @@
 //!
 //! Where to add one: a file here that implements [`Plugin`], and a line in [`plugins`].
 
+mod certificates;
+mod claim_resize;
+mod default_classes;
 mod default_toleration_seconds;
+mod limit_ranger;
+mod lookup;
 mod namespace_lifecycle;
 mod node_restriction;
+mod owner_references;
+mod pod_security;
 mod priority;
+mod resource_quota;
+mod runtime_class;
 mod service_account;
+mod simple;
+mod webhook;
 
 use crate::authz::Authorizer;
 use crate::authz::escalation::Escalation;
 use crate::authz::rbac::Rbac;
+use crate::outbound::Outbound;
 use crate::resources::{Resources, Served};
 use crate::user::User;
 use apimachinery::status::Status;
+use certificates::{Certificates, Check};
+use default_classes::DefaultClass;
 use futures::future::BoxFuture;
+use lookup::Objects;
 use serde_json::Value;
 use std::sync::Arc;
 use store::Store;
+use webhook::{Phase, Webhooks};
 
 /// What plugins look things up in.
 pub struct Deps {
@@ -25,23 +41,78 @@ pub struct Deps {
     pub resources: Arc<Resources>,
     pub rbac: Rbac,
     pub authorizers: Vec<Arc<dyn Authorizer>>,
+    /// How webhooks are reached.
+    pub outbound: Arc<Outbound>,
 }
 
 /// The plugins of a cluster without configuration, in upstream's order.
 pub fn plugins(deps: Deps) -> Vec<Arc<dyn Plugin>> {
     let (store, resources) = (&deps.store, &deps.resources);
+    let objects = |group: &str, version: &str, resource: &str| {
+        let resource = resources.get(group, version, resource)?;
+        Some(Objects { store: store.clone(), resource })
+    };
+    let certificates = |check| Certificates { check, authorizers: deps.authorizers.clone() };
     let mut all: Vec<Arc<dyn Plugin>> = Vec::new();
     if let Some(plugin) = namespace_lifecycle::NamespaceLifecycle::new(store.clone(), resources) {
         all.push(Arc::new(plugin));
+    }
+    if let Some(ranges) = objects("", "v1", "limitranges") {
+        all.push(Arc::new(limit_ranger::LimitRanger(ranges)));
     }
     if let Some(plugin) = service_account::ServiceAccount::new(store.clone(), resources) {
         all.push(Arc::new(plugin));
     }
     all.push(Arc::new(node_restriction::NodeRestriction));
+    all.push(Arc::new(simple::TaintNodesByCondition));
+    if let (Some(namespaces), Some(pods)) = (objects("", "v1", "namespaces"), objects("", "v1", "pods")) {
+        all.push(Arc::new(pod_security::PodSecurity { namespaces, pods }));
+    }
     if let Some(plugin) = priority::Priority::new(store.clone(), resources) {
         all.push(Arc::new(plugin));
     }
     all.push(Arc::new(default_toleration_seconds::DefaultTolerationSeconds));
+    if let Some(classes) = objects("storage.k8s.io", "v1", "storageclasses") {
+        all.push(Arc::new(DefaultClass {
+            name: "DefaultStorageClass",
+            classes,
+            of: ("", "persistentvolumeclaims"),
+            member: "storageClassName",
+            annotation: "volume.beta.kubernetes.io/storage-class",
+            marks: default_classes::STORAGE_MARKS,
+        }));
+    }
+    all.push(Arc::new(simple::StorageObjectInUseProtection));
+    all.push(Arc::new(owner_references::OwnerReferencesPermissionEnforcement {
+        authorizers: deps.authorizers.clone(),
+        resources: resources.clone(),
+    }));
+    if let Some(classes) = objects("storage.k8s.io", "v1", "storageclasses") {
+        all.push(Arc::new(claim_resize::PersistentVolumeClaimResize(classes)));
+    }
+    if let Some(classes) = objects("node.k8s.io", "v1", "runtimeclasses") {
+        all.push(Arc::new(runtime_class::RuntimeClass(classes)));
+    }
+    for check in [Check::Approval, Check::Signing, Check::Subject] {
+        all.push(Arc::new(certificates(check)));
+    }
+    if let Some(classes) = objects("networking.k8s.io", "v1", "ingressclasses") {
+        all.push(Arc::new(DefaultClass {
+            name: "DefaultIngressClass",
+            classes,
+            of: ("networking.k8s.io", "ingresses"),
+            member: "ingressClassName",
+            annotation: "kubernetes.io/ingress.class",
+            marks: default_classes::INGRESS_MARKS,
+        }));
+    }
+    for phase in [Phase::Mutating, Phase::Validating] {
+        if let Some(plugin) = Webhooks::new(phase, store, resources, &deps.outbound) {
+            all.push(Arc::new(plugin));
+        }
+    }
+    let quotas = objects("", "v1", "resourcequotas");
+    all.push(Arc::new(crate::custom::rule_check::RuleCheck));
     // Behind all that change objects: what is checked is what is written.
     all.push(Arc::new(Escalation {
         rbac: deps.rbac,
@@ -49,6 +120,10 @@ pub fn plugins(deps: Deps) -> Vec<Arc<dyn Plugin>> {
         store: deps.store,
         resources: deps.resources,
     }));
+    // The last: what is charged is what nobody else refuses.
+    if let Some(quotas) = quotas {
+        all.push(Arc::new(resource_quota::ResourceQuota(quotas)));
+    }
     all
 }
 

@@ -2,11 +2,13 @@
 //!
 //! [`controller`] follows the definitions: it decides on names and conditions ([`status`], pure), installs what a
 //! definition brings ([`definition`]) before anybody can see it established, and clears its instances away when it goes
-//! ([`cleanup`]). What a custom kind does beyond its schema is its [`strategy`].
+//! ([`cleanup`]). CEL rules are in [`rules`], and judged when a definition comes in [`rule_check`]. What a custom kind does beyond its schema is its [`strategy`].
 
 mod cleanup;
 pub mod controller;
 mod definition;
+pub mod rule_check;
+mod rules;
 mod source;
 mod status;
 mod strategy;

@@ -1,6 +1,7 @@
 //! The schema of one version of a definition: kept as the stored bytes, which are there anyway, and compiled to a table
 //! when it is first needed.
 
+use super::rules::Node;
 use bytes::Bytes;
 use schema::Table;
 use schema::custom::compile;
@@ -16,6 +17,7 @@ pub struct Source {
     pub kind: String,
     pub list_kind: String,
     table: OnceLock<Table>,
+    rules: OnceLock<Option<Node>>,
 }
 
 impl std::fmt::Debug for Source {
@@ -33,6 +35,7 @@ impl Source {
             kind: kind.into(),
             list_kind: list_kind.into(),
             table: OnceLock::new(),
+            rules: OnceLock::new(),
         }
     }
 
@@ -50,6 +53,12 @@ impl Source {
             schema["x-kubernetes-preserve-unknown-fields"] = true.into();
         }
         schema
+    }
+
+    /// Its CEL rules, compiled when they are first needed; none if there are none.
+    pub(super) fn rules(&self) -> Option<&Node> {
+        let compile = || Node::of(&self.schema(), self.checks()?);
+        self.rules.get_or_init(compile).as_ref()
     }
 
     /// What tells this schema from another one.

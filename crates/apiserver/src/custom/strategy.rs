@@ -2,7 +2,7 @@
 
 use super::source::Source;
 use api::hooks::{Context, ScalePaths, Strategy};
-use apimachinery::field::{BadValue, Error, ErrorList, Path};
+use apimachinery::field::{BadValue, Error, ErrorList, ErrorType, Path};
 use apimachinery::time::Time;
 use schema::custom::{self, JsonPath, Ratchet, cell};
 use serde_json::{Map, Value, json};
@@ -106,6 +106,19 @@ impl CustomStrategy {
         }
         if old.is_none_or(|old| custom::validate_lists(check, old).is_empty()) {
             errors.extend(custom::validate_lists(check, object));
+        }
+        if let Some(rules) = self.source.rules() {
+            // Rules may count on what the schema says.
+            let blocks = |e: &Error| {
+                use ErrorType::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
+                matches!(e.kind, NotSupported | Required | TooLong | TooMany | TypeInvalid)
+            };
+            if errors.iter().any(blocks) {
+                let why = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+                errors.push(Error::invalid(&Path::none(), BadValue::verbatim("null"), why));
+            } else {
+                errors.extend(rules.validate(object, old));
+            }
         }
         errors
     }

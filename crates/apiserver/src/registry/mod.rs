@@ -126,6 +126,17 @@ impl Registry {
         Ok(value)
     }
 
+    /// Asks admission about a connection to an object, which its options describe.
+    pub(crate) async fn connect(
+        &self,
+        context: &WriteContext<'_>,
+        name: &str,
+        mut options: Value,
+    ) -> Result<(), Status> {
+        self.mutate(context, Operation::Connect, name, &mut options, None).await?;
+        self.check(context, Operation::Connect, name, Some(&mut options), None).await
+    }
+
     async fn mutate(
         &self,
         context: &WriteContext<'_>,

@@ -14,9 +14,11 @@ pub mod token;
 use crate::authn::service_account::ServiceAccountTokens;
 use crate::authz::rbac::Rbac;
 use crate::body::Answer;
+use crate::registry::WriteContext;
 use crate::resources::Served;
 use crate::server::{Call, Server};
 use apimachinery::status::Status;
+use serde_json::json;
 use std::sync::Arc;
 
 /// What the rooms need beside the server.
@@ -30,6 +32,8 @@ pub struct Rooms {
     pub rbac: Option<Rbac>,
     /// How the API server shows itself to kubelets.
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
+    /// Other servers' APIs.
+    pub aggregation: Option<Arc<crate::aggregation::Aggregation>>,
     /// For backends behind `https:` proxies, whose certificates nobody vouches for.
     pub insecure_tls: Option<Arc<rustls::ClientConfig>>,
 }
@@ -48,6 +52,41 @@ pub struct Issuer {
 }
 
 impl Server {
+    /// Asks admission about a connection.
+    async fn connect(&self, resource: &Arc<Served>, call: &Call) -> Result<(), Status> {
+        let info = &call.info;
+        let kind = resource.subresources.get(&info.subresource).map_or("", |row| row.kind.as_ref());
+        let mut options = json!({"kind": kind, "apiVersion": "v1"});
+        for flag in ["stdin", "stdout", "stderr", "tty"] {
+            if info.query.flag(flag) {
+                options[flag] = true.into();
+            }
+        }
+        if let Some(container) = info.query.get("container") {
+            options["container"] = container.into();
+        }
+        let command: Vec<&str> = info.query.all("command").collect();
+        if !command.is_empty() {
+            options["command"] = command.into();
+        }
+        let ports: Vec<i64> = info.query.all("ports").filter_map(|p| p.parse().ok()).collect();
+        if !ports.is_empty() {
+            options["ports"] = ports.into();
+        }
+        if info.subresource == "proxy" {
+            options["path"] = info.rest.join("/").into();
+        }
+        let context = WriteContext {
+            user: &call.user,
+            resource,
+            namespace: &info.namespace,
+            subresource: &info.subresource,
+            dry_run: false,
+            field_manager: "",
+        };
+        self.registry.connect(&context, &info.name, options).await
+    }
+
     /// Hands a request to the room of its resource.
     pub(crate) async fn room(self: &Arc<Self>, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
         let info = &call.info;
@@ -61,10 +100,15 @@ impl Server {
                 binding::create(self, resource, call).await
             }
             ("", "pods", "eviction") if create => eviction::create(self, resource, call).await,
-            ("", "pods", "log" | "exec" | "attach" | "portforward") => {
+            ("", "pods", "log") => kubelet::serve(self, resource, call).await,
+            ("", "pods", "exec" | "attach" | "portforward") => {
+                self.connect(resource, &call).await?;
                 kubelet::serve(self, resource, call).await
             }
-            ("", "pods" | "services" | "nodes", "proxy") => proxy::proxy(self, resource, call).await,
+            ("", "pods" | "services" | "nodes", "proxy") => {
+                self.connect(resource, &call).await?;
+                proxy::proxy(self, resource, call).await
+            }
             (_, _, "scale") => scale::serve(self, resource, call).await,
             _ => Err(Status::method_not_supported(&resource.group_resource(), &call.info.verb)),
         }

@@ -1,0 +1,131 @@
+//! CertificateApproval, CertificateSigning and CertificateSubjectRestriction: who may approve and sign for a signer, and
+//! nobody becomes a master by certificate.
+
+use super::lookup::authorize;
+use super::{Attributes, Operation, Plugin};
+use crate::authz::{self, Authorizer};
+use apimachinery::status::Status;
+use base64::Engine as _;
+use futures::future::BoxFuture;
+use serde_json::Value;
+use std::sync::Arc;
+use x509_parser::prelude::{FromDer as _, X509CertificationRequest};
+
+/// Which of the three.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Check {
+    Approval,
+    Signing,
+    Subject,
+}
+
+pub(super) struct Certificates {
+    pub check: Check,
+    pub authorizers: Vec<Arc<dyn Authorizer>>,
+}
+
+impl Certificates {
+    fn refuse(a: &Attributes<'_>, why: String) -> Status {
+        Status::forbidden(&a.resource.group_resource(), a.name, why)
+    }
+
+    /// Whether the user may do `verb` for a signer: by its name, or for all signers of its domain.
+    async fn may(&self, a: &Attributes<'_>, verb: &str, signer: &str) -> bool {
+        let wildcard = format!("{}/*", signer.split('/').next().unwrap_or_default());
+        for name in [signer, &wildcard] {
+            let attributes = authz::Attributes {
+                user: a.user,
+                verb,
+                is_resource: true,
+                group: "certificates.k8s.io",
+                version: "*",
+                resource: "signers",
+                subresource: "",
+                namespace: "",
+                name,
+                path: "",
+                label_selector: "",
+                field_selector: "",
+            };
+            if authorize(&self.authorizers, &attributes).await.is_ok() {
+                return true;
+            }
+        }
+        false
+    }
+
+    async fn validate_request(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        if !a.is("certificates.k8s.io", "certificatesigningrequests") {
+            return Ok(());
+        }
+        match (self.check, a.subresource, a.operation) {
+            (Check::Approval, "approval", Operation::Update) => {
+                let signer = a.old.and_then(|o| o["spec"]["signerName"].as_str()).unwrap_or_default();
+                if self.may(a, "approve", signer).await {
+                    return Ok(());
+                }
+                let why = format!("user not permitted to approve requests with signerName {signer:?}");
+                Err(Self::refuse(a, why))
+            }
+            (Check::Signing, "status", Operation::Update) => {
+                let (Some(new), Some(old)) = (a.object.as_deref(), a.old) else { return Ok(()) };
+                let same = |key: &str| new["status"].get(key) == old["status"].get(key);
+                if same("certificate") && same("conditions") {
+                    return Ok(());
+                }
+                let signer = old["spec"]["signerName"].as_str().unwrap_or_default();
+                if self.may(a, "sign", signer).await {
+                    return Ok(());
+                }
+                Err(Self::refuse(
+                    a,
+                    format!("user not permitted to sign requests with signerName {signer:?}"),
+                ))
+            }
+            (Check::Subject, "", Operation::Create) => Self::subject(a),
+            _ => Ok(()),
+        }
+    }
+
+    fn subject(a: &Attributes<'_>) -> Result<(), Status> {
+        const SIGNER: &str = "kubernetes.io/kube-apiserver-client";
+        let Some(request) = a.object.as_deref().filter(|o| o["spec"]["signerName"] == SIGNER) else {
+            return Ok(());
+        };
+        let organizations = organizations(&request["spec"]["request"])
+            .map_err(|why| Self::refuse(a, format!("failed to parse CSR: {why}")))?;
+        if organizations.iter().any(|o| o == crate::user::MASTERS) {
+            let why = format!("use of {SIGNER} signer with system:masters group is not allowed");
+            return Err(Self::refuse(a, why));
+        }
+        Ok(())
+    }
+}
+
+/// The organizations in the subject of a request (base64 of PEM).
+fn organizations(request: &Value) -> Result<Vec<String>, String> {
+    let text = request.as_str().unwrap_or_default();
+    let pem = base64::engine::general_purpose::STANDARD.decode(text).map_err(|e| e.to_string())?;
+    let not_pem = "PEM block type must be CERTIFICATE REQUEST";
+    let (_, block) = x509_parser::pem::parse_x509_pem(&pem).map_err(|_| not_pem.to_owned())?;
+    if block.label != "CERTIFICATE REQUEST" {
+        return Err(not_pem.into());
+    }
+    let (_, csr) = X509CertificationRequest::from_der(&block.contents).map_err(|e| e.to_string())?;
+    let subject = &csr.certification_request_info.subject;
+    Ok(subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect())
+}
+
+impl Plugin for Certificates {
+    fn name(&self) -> &'static str {
+        match self.check {
+            Check::Approval => "CertificateApproval",
+            Check::Signing => "CertificateSigning",
+            Check::Subject => "CertificateSubjectRestriction",
+        }
+    }
+
+    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(self.validate_request(a))
+    }
+}

@@ -1,0 +1,59 @@
+//! PersistentVolumeClaimResize: only bound claims of a class that allows it may grow.
+
+use super::lookup::Objects;
+use super::{Attributes, Operation, Plugin};
+use apimachinery::quantity::Quantity;
+use apimachinery::status::Status;
+use futures::future::BoxFuture;
+use serde_json::Value;
+
+pub(super) struct PersistentVolumeClaimResize(pub Objects);
+
+const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
+
+fn size(claim: &Value) -> Option<Quantity> {
+    claim["spec"]["resources"]["requests"]["storage"].as_str()?.parse().ok()
+}
+
+fn class(claim: &Value) -> &str {
+    let annotated = claim["metadata"]["annotations"][CLASS_ANNOTATION].as_str();
+    annotated.or(claim["spec"]["storageClassName"].as_str()).unwrap_or_default()
+}
+
+impl PersistentVolumeClaimResize {
+    fn check(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        let applies = a.operation == Operation::Update
+            && a.is("", "persistentvolumeclaims")
+            && a.subresource.is_empty();
+        let (Some(claim), Some(old)) = (a.object.as_deref().filter(|_| applies), a.old) else {
+            return Ok(());
+        };
+        if size(claim) <= size(old) {
+            return Ok(());
+        }
+        let refuse = |why: &str| Err(Status::forbidden(&a.resource.group_resource(), a.name, why));
+        if old["status"]["phase"] != "Bound" {
+            return refuse("Only bound persistent volume claims can be expanded");
+        }
+        let name = class(claim);
+        let grows = !name.is_empty()
+            && name == class(old)
+            && self.0.get("", name)?.is_some_and(|c| c["allowVolumeExpansion"] == true);
+        if grows {
+            return Ok(());
+        }
+        refuse(
+            "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize",
+        )
+    }
+}
+
+impl Plugin for PersistentVolumeClaimResize {
+    fn name(&self) -> &'static str {
+        "PersistentVolumeClaimResize"
+    }
+
+    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(std::future::ready(self.check(a)))
+    }
+}

@@ -1,0 +1,114 @@
+//! OwnerReferencesPermissionEnforcement: who changes an object's owners may delete it, and who lets it hold up its owner's
+//! deletion may set that owner's finalizers.
+
+use super::lookup::authorize;
+use super::{Attributes, Operation, Plugin};
+use crate::authz::{self, Authorizer};
+use crate::resources::Resources;
+use apimachinery::status::Status;
+use futures::future::BoxFuture;
+use serde_json::Value;
+use std::sync::Arc;
+
+pub(super) struct OwnerReferencesPermissionEnforcement {
+    pub authorizers: Vec<Arc<dyn Authorizer>>,
+    pub resources: Arc<Resources>,
+}
+
+fn owners(object: Option<&Value>) -> &[Value] {
+    let list = object.and_then(|o| o["metadata"]["ownerReferences"].as_array());
+    list.map(Vec::as_slice).unwrap_or_default()
+}
+
+impl OwnerReferencesPermissionEnforcement {
+    async fn check(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        let pods_status = a.is("", "pods") && a.subresource == "status";
+        let (new, old) = (owners(a.object.as_deref()), owners(a.old));
+        let writes = matches!(a.operation, Operation::Create | Operation::Update);
+        if !writes || pods_status || new == old {
+            return Ok(());
+        }
+        let refuse = |why: String| Status::forbidden(&a.resource.group_resource(), a.name, why);
+        let row = &a.resource.row;
+        let base = authz::Attributes {
+            user: a.user,
+            verb: "delete",
+            is_resource: true,
+            group: &row.group,
+            version: &row.version,
+            resource: &row.resource,
+            subresource: a.subresource,
+            namespace: a.namespace,
+            name: a.name,
+            path: "",
+            label_selector: "",
+            field_selector: "",
+        };
+        if a.operation != Operation::Create
+            && let Err(reason) = authorize(&self.authorizers, &base).await
+        {
+            return Err(refuse(format!(
+                "cannot set an ownerRef on a resource you can't delete: {reason}, <nil>"
+            )));
+        }
+        let blocking: Vec<&Value> = new
+            .iter()
+            .filter(|r| r["blockOwnerDeletion"] == true)
+            .filter(|r| !old.iter().any(|o| o["uid"] == r["uid"] && o["blockOwnerDeletion"] == true))
+            .collect();
+        if blocking.is_empty() {
+            return Ok(());
+        }
+        let anything = authz::Attributes {
+            verb: "update",
+            group: "*",
+            version: "*",
+            resource: "*",
+            subresource: "finalizers",
+            namespace: "",
+            name: "*",
+            ..base.clone()
+        };
+        if authorize(&self.authorizers, &anything).await.is_ok() {
+            return Ok(());
+        }
+        for reference in blocking {
+            let text = |key: &str| reference[key].as_str().unwrap_or_default();
+            let (version, kind) = (text("apiVersion"), text("kind"));
+            let Some(owner) = self.resources.of_kind(version, kind) else {
+                let (group, version) = version.split_once('/').unwrap_or(("", version));
+                return Err(refuse(format!(
+                    "cannot set blockOwnerDeletion in this case because cannot find RESTMapping for APIVersion {} Kind {kind}: no matches for kind {kind:?} in version \"{}{version}\"",
+                    text("apiVersion"),
+                    if group.is_empty() { String::new() } else { format!("{group}/") },
+                )));
+            };
+            let on = authz::Attributes {
+                verb: "update",
+                group: &owner.row.group,
+                version: &owner.row.version,
+                resource: &owner.row.resource,
+                subresource: "finalizers",
+                namespace: if owner.row.namespaced { a.namespace } else { "" },
+                name: text("name"),
+                ..base.clone()
+            };
+            if let Err(reason) = authorize(&self.authorizers, &on).await {
+                return Err(refuse(format!(
+                    "cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on: {reason}, <nil>"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Plugin for OwnerReferencesPermissionEnforcement {
+    fn name(&self) -> &'static str {
+        "OwnerReferencesPermissionEnforcement"
+    }
+
+    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(self.check(a))
+    }
+}

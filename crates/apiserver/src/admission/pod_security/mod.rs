@@ -1,0 +1,220 @@
+//! PodSecurity: the Pod Security Standards, as a namespace's labels ask: what violates the enforced level is refused, what
+//! violates the warned one is told.
+
+mod checks;
+mod policy;
+
+use super::lookup::Objects;
+use super::{Attributes, Operation, Plugin};
+use apimachinery::status::Status;
+use futures::future::BoxFuture;
+use policy::{LevelVersion, Policy};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+pub(super) struct PodSecurity {
+    pub namespaces: Objects,
+    pub pods: Objects,
+}
+
+/// What a pod violates at a level: reasons and details.
+fn violations(at: LevelVersion, metadata: &Value, spec: &Value) -> Vec<(String, String)> {
+    checks::evaluate(at, metadata, spec)
+}
+
+fn detail(found: &[(String, String)]) -> String {
+    let one = |(reason, detail): &(String, String)| match detail.as_str() {
+        "" => reason.clone(),
+        detail => format!("{reason} ({detail})"),
+    };
+    found.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// The metadata and spec of the pods that an object makes.
+fn template(object: &Value, resource: &str) -> Option<(Value, Value)> {
+    let template = match resource {
+        "podtemplates" => &object["template"],
+        "cronjobs" => &object["spec"]["jobTemplate"]["spec"]["template"],
+        _ => &object["spec"]["template"],
+    };
+    let spec = template.get("spec")?;
+    Some((template["metadata"].clone(), spec.clone()))
+}
+
+fn is_controller(a: &Attributes<'_>) -> bool {
+    matches!(
+        (a.resource.row.group.as_ref(), a.resource.row.resource.as_ref()),
+        ("", "replicationcontrollers" | "podtemplates")
+            | ("apps", "replicasets" | "deployments" | "statefulsets" | "daemonsets")
+            | ("batch", "jobs" | "cronjobs")
+    )
+}
+
+/// Whether an update of a pod can make a difference: other images, or new containers.
+fn is_significant(new: &Value, old: &Value) -> bool {
+    let list = |pod: &Value, key: &str| pod["spec"][key].as_array().cloned().unwrap_or_default();
+    for key in ["containers", "initContainers"] {
+        let (new, old) = (list(new, key), list(old, key));
+        if new.len() != old.len() || new.iter().zip(&old).any(|(n, o)| n["image"] != o["image"]) {
+            return true;
+        }
+    }
+    let before = list(old, "ephemeralContainers");
+    list(new, "ephemeralContainers")
+        .iter()
+        .any(|n| before.iter().find(|o| o["name"] == n["name"]).is_none_or(|o| o["image"] != n["image"]))
+}
+
+impl PodSecurity {
+    fn policy(&self, namespace: &str) -> Result<(Policy, Vec<String>), Status> {
+        let found = self.namespaces.get("", namespace)?.unwrap_or_default();
+        Ok(Policy::of(&found["metadata"]["labels"]))
+    }
+
+    fn check(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        if !matches!(a.operation, Operation::Create | Operation::Update) {
+            return Ok(());
+        }
+        let Some(object) = a.object.as_deref() else { return Ok(()) };
+        if a.is("", "namespaces") && a.subresource.is_empty() {
+            return self.namespace(a, object);
+        }
+        if a.is("", "pods") {
+            return self.pod(a, object);
+        }
+        if is_controller(a) && a.subresource.is_empty() {
+            let (policy, _) = self.policy(a.namespace)?;
+            if let Some((metadata, spec)) = template(object, &a.resource.row.resource) {
+                warn(&policy, &metadata, &spec);
+            }
+        }
+        Ok(())
+    }
+
+    fn pod(&self, a: &Attributes<'_>, pod: &Value) -> Result<(), Status> {
+        const IGNORED: [&str; 8] =
+            ["exec", "attach", "binding", "eviction", "log", "portforward", "proxy", "status"];
+        if IGNORED.contains(&a.subresource) || a.old.is_some_and(|old| !is_significant(pod, old)) {
+            return Ok(());
+        }
+        let (policy, _) = self.policy(a.namespace)?;
+        let found = violations(policy.enforce, &pod["metadata"], &pod["spec"]);
+        if !found.is_empty() {
+            let why = format!("violates PodSecurity {:?}: {}", policy.enforce.to_string(), detail(&found));
+            return Err(Status::forbidden(&a.resource.group_resource(), a.name, why));
+        }
+        warn(&policy, &pod["metadata"], &pod["spec"]);
+        Ok(())
+    }
+
+    /// Labels that are none are refused when they come; pods that would not be let in any more are told of.
+    fn namespace(&self, a: &Attributes<'_>, namespace: &Value) -> Result<(), Status> {
+        let (policy, errors) = Policy::of(&namespace["metadata"]["labels"]);
+        let (before, old_errors) = a.old.map(|o| Policy::of(&o["metadata"]["labels"])).unwrap_or_default();
+        if !errors.is_empty() && (a.old.is_none() || errors.iter().any(|e| !old_errors.contains(e))) {
+            let mut status = Status::invalid(&a.resource.group_kind(), a.name, &Default::default());
+            status.message = format!(
+                "Namespace {:?} is invalid: {}",
+                a.name,
+                apimachinery::field::aggregate(errors).unwrap_or_default()
+            );
+            return Err(status);
+        }
+        let stricter = a.old.is_some()
+            && policy.enforce != before.enforce
+            && policy.enforce.level > policy::Level::Privileged
+            && policy.enforce.level >= before.enforce.level;
+        if !stricter {
+            return Ok(());
+        }
+        let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for pod in self.pods.list(a.name)? {
+            let reasons: Vec<String> = violations(policy.enforce, &pod["metadata"], &pod["spec"])
+                .into_iter()
+                .map(|(r, _)| r)
+                .collect();
+            if !reasons.is_empty() {
+                found.entry(reasons.join(", ")).or_default().push(crate::object::name(&pod).to_owned());
+            }
+        }
+        if !found.is_empty() {
+            crate::server::warn(format!(
+                "existing pods in namespace {:?} violate the new PodSecurity enforce level {:?}",
+                a.name,
+                policy.enforce.to_string()
+            ));
+        }
+        let mut texts: Vec<String> = found
+            .iter()
+            .map(|(reasons, pods)| {
+                let first = pods.iter().min().map(String::as_str).unwrap_or_default();
+                match pods.len() {
+                    1 => format!("{first}: {reasons}"),
+                    2 => format!("{first} (and 1 other pod): {reasons}"),
+                    n => format!("{first} (and {} other pods): {reasons}", n - 1),
+                }
+            })
+            .collect();
+        texts.sort();
+        texts.into_iter().for_each(crate::server::warn);
+        Ok(())
+    }
+}
+
+fn warn(policy: &Policy, metadata: &Value, spec: &Value) {
+    let found = violations(policy.warn, metadata, spec);
+    if !found.is_empty() {
+        let level = policy.warn.to_string();
+        crate::server::warn(format!("would violate PodSecurity {level:?}: {}", detail(&found)));
+    }
+}
+
+impl Plugin for PodSecurity {
+    fn name(&self) -> &'static str {
+        "PodSecurity"
+    }
+
+    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(std::future::ready(self.check(a)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::policy::{Level, LevelVersion, Version};
+    use super::violations;
+    use serde_json::Value;
+    use std::path::Path;
+
+    /// Upstream's own pods: what must pass passes, what must fail fails, at every level and version.
+    #[test]
+    fn upstreams_pods() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/pod-security");
+        if !root.exists() {
+            assert!(std::env::var_os("CI").is_none(), "{} is missing", root.display());
+            eprintln!("skipped: {} is missing", root.display());
+            return;
+        }
+        let mut pods = 0;
+        for (name, level) in [("baseline", Level::Baseline), ("restricted", Level::Restricted)] {
+            for version in std::fs::read_dir(root.join(name)).unwrap() {
+                let version = version.unwrap().path();
+                let text = version.file_name().unwrap().to_str().unwrap().to_owned();
+                let at = LevelVersion { level, version: Version::parse(&text).unwrap() };
+                for (outcome, passes) in [("pass", true), ("fail", false)] {
+                    let Ok(files) = std::fs::read_dir(version.join(outcome)) else { continue };
+                    for file in files {
+                        let file = file.unwrap().path();
+                        let text = std::fs::read_to_string(&file).unwrap();
+                        let read = schema::decode::free_yaml(&text, Default::default());
+                        let pod: Value = read.unwrap().value;
+                        let found = violations(at, &pod["metadata"], &pod["spec"]);
+                        assert_eq!(found.is_empty(), passes, "{}: {found:?}", file.display());
+                        pods += 1;
+                    }
+                }
+            }
+        }
+        assert!(pods > 1000, "only {pods} pods");
+    }
+}

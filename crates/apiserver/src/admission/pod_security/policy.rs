@@ -1,0 +1,135 @@
+//! Levels, versions, and what a namespace's labels ask.
+
+use serde_json::Value;
+use std::fmt;
+
+/// How much is allowed, the most first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) enum Level {
+    #[default]
+    Privileged,
+    Baseline,
+    Restricted,
+}
+
+impl Level {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "privileged" => Some(Level::Privileged),
+            "baseline" => Some(Level::Baseline),
+            "restricted" => Some(Level::Restricted),
+            _ => None,
+        }
+    }
+}
+
+/// The minor version whose standards apply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) enum Version {
+    Minor(u32),
+    #[default]
+    Latest,
+}
+
+impl Version {
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        if text == "latest" {
+            return Some(Version::Latest);
+        }
+        let minor = text.strip_prefix("v1.")?;
+        let canonical = minor == "0" || !minor.starts_with('0') && !minor.starts_with('+');
+        minor.parse().ok().filter(|_| canonical).map(Version::Minor)
+    }
+
+    /// Whether the standards of this version are those of `minor` or of a later one.
+    pub(super) fn is_at_least(self, minor: u32) -> bool {
+        match self {
+            Version::Latest => true,
+            Version::Minor(own) => own >= minor,
+        }
+    }
+}
+
+/// A level of a version: `restricted:latest`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct LevelVersion {
+    pub level: Level,
+    pub version: Version,
+}
+
+impl fmt::Display for LevelVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.level {
+            Level::Privileged => "privileged",
+            Level::Baseline => "baseline",
+            Level::Restricted => "restricted",
+        })?;
+        match self.version {
+            Version::Latest => f.write_str(":latest"),
+            Version::Minor(minor) => write!(f, ":v1.{minor}"),
+        }
+    }
+}
+
+/// What a namespace asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Policy {
+    pub enforce: LevelVersion,
+    pub warn: LevelVersion,
+}
+
+const PREFIX: &str = "pod-security.kubernetes.io/";
+
+impl Policy {
+    /// The policy of a namespace's labels, and what is wrong with them. A label that cannot be read enforces the strictest
+    /// level, and warns of nothing.
+    pub(super) fn of(labels: &Value) -> (Self, Vec<String>) {
+        let mut policy = Policy::default();
+        let mut errors = Vec::new();
+        let label = |name: &str| labels[format!("{PREFIX}{name}")].as_str();
+        let mut wrong = |name: &str, text: &str, why: &str| {
+            errors.push(format!("metadata.labels[{PREFIX}{name}]: Invalid value: {text:?}: {why}"));
+        };
+        const LEVELS: &str = "must be one of privileged, baseline, restricted";
+        const VERSIONS: &str = "must be \"latest\" or \"v1.x\"";
+        let mut enforced = false;
+        if let Some(text) = label("enforce") {
+            enforced = Level::parse(text).is_some();
+            policy.enforce.level = Level::parse(text).unwrap_or(Level::Restricted);
+            if !enforced {
+                wrong("enforce", text, LEVELS);
+            }
+        }
+        if let Some(text) = label("audit")
+            && Level::parse(text).is_none()
+        {
+            wrong("audit", text, LEVELS);
+        }
+        if let Some(text) = label("warn") {
+            policy.warn.level = Level::parse(text).unwrap_or_default();
+            if Level::parse(text).is_none() {
+                wrong("warn", text, LEVELS);
+            }
+        }
+        for name in ["enforce-version", "audit-version", "warn-version"] {
+            let Some(text) = label(name) else { continue };
+            let version = Version::parse(text);
+            if version.is_none() {
+                wrong(name, text, VERSIONS);
+            }
+            match name {
+                "enforce-version" => policy.enforce.version = version.unwrap_or_default(),
+                "warn-version" => policy.warn.version = version.unwrap_or_default(),
+                _ => {}
+            }
+        }
+        // Who enforces more than is warned of is warned of what is enforced.
+        if label("warn").is_none() && enforced && policy.enforce.level > policy.warn.level {
+            policy.warn.level = policy.enforce.level;
+            if label("warn-version").is_none() {
+                policy.warn.version = policy.enforce.version;
+            }
+        }
+        (policy, errors)
+    }
+}

@@ -1,0 +1,111 @@
+//! RuntimeClass: a pod gets the overhead, node selector and tolerations of the class it names.
+
+use super::lookup::Objects;
+use super::{Attributes, Operation, Plugin};
+use apimachinery::quantity::Quantity;
+use apimachinery::status::Status;
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+pub(super) struct RuntimeClass(pub Objects);
+
+fn applies(a: &Attributes<'_>) -> bool {
+    a.operation == Operation::Create && a.is("", "pods") && a.subresource.is_empty()
+}
+
+fn quantities(value: &Value) -> BTreeMap<String, Quantity> {
+    serde_json::from_value(value.clone()).unwrap_or_default()
+}
+
+impl RuntimeClass {
+    fn refuse(a: &Attributes<'_>, why: impl std::fmt::Display) -> Status {
+        Status::forbidden(&a.resource.group_resource(), a.name, why)
+    }
+
+    fn class(&self, a: &Attributes<'_>) -> Result<Option<Value>, Status> {
+        let pod = a.object.as_deref();
+        let Some(name) = pod.and_then(|p| p["spec"]["runtimeClassName"].as_str()) else { return Ok(None) };
+        match self.0.get("", name)? {
+            Some(class) => Ok(Some(class)),
+            None => Err(Self::refuse(a, format!("pod rejected: RuntimeClass {name:?} not found"))),
+        }
+    }
+
+    fn set(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        if !applies(a) {
+            return Ok(());
+        }
+        let Some(class) = self.class(a)? else { return Ok(()) };
+        let Some(pod) = a.object.as_deref() else { return Ok(()) };
+        let fixed = &class["overhead"]["podFixed"];
+        let own = &pod["spec"]["overhead"];
+        if class["overhead"].is_object()
+            && !quantities(own).is_empty()
+            && quantities(own) != quantities(fixed)
+        {
+            let why = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead";
+            return Err(Self::refuse(a, why));
+        }
+        let selector = class["scheduling"]["nodeSelector"].as_object().cloned().unwrap_or_default();
+        for (key, wanted) in &selector {
+            if let Some(own) = pod["spec"]["nodeSelector"].get(key).filter(|own| *own != wanted) {
+                let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+                let why = format!(
+                    "conflict: runtimeClass.scheduling.nodeSelector[{key}] = {}; pod.spec.nodeSelector[{key}] = {}",
+                    text(wanted),
+                    text(own)
+                );
+                return Err(Self::refuse(a, why));
+            }
+        }
+        let Some(pod) = a.object.as_deref_mut() else { return Ok(()) };
+        if fixed.is_object() {
+            pod["spec"]["overhead"] = fixed.clone();
+        }
+        for (key, wanted) in selector {
+            pod["spec"]["nodeSelector"][key] = wanted;
+        }
+        for toleration in class["scheduling"]["tolerations"].as_array().into_iter().flatten() {
+            match pod["spec"]["tolerations"].as_array_mut() {
+                Some(list) if list.contains(toleration) => {}
+                Some(list) => list.push(toleration.clone()),
+                None => pod["spec"]["tolerations"] = json!([toleration]),
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        if !applies(a) {
+            return Ok(());
+        }
+        let class = self.class(a)?.unwrap_or_default();
+        let overhead = a.object.as_deref().map(|p| &p["spec"]["overhead"]).filter(|o| o.is_object());
+        if class["overhead"].is_object() {
+            let fixed = quantities(&class["overhead"]["podFixed"]);
+            if overhead.map(quantities).unwrap_or_default() != fixed {
+                let why = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead";
+                return Err(Self::refuse(a, why));
+            }
+        } else if overhead.is_some() {
+            let why = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
+            return Err(Self::refuse(a, why));
+        }
+        Ok(())
+    }
+}
+
+impl Plugin for RuntimeClass {
+    fn name(&self) -> &'static str {
+        "RuntimeClass"
+    }
+
+    fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(std::future::ready(self.set(a)))
+    }
+
+    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(std::future::ready(self.check(a)))
+    }
+}

@@ -1,0 +1,222 @@
+//! MutatingAdmissionWebhook and ValidatingAdmissionWebhook: the objections and changes of others, over HTTPS.
+//!
+//! Which webhooks there are is in [`config`], whether one is concerned in [`matching`], what it is asked and what its
+//! answer means in [`review`].
+
+mod conditions;
+mod config;
+mod matching;
+mod review;
+
+use super::{Attributes, Operation, Plugin};
+use crate::outbound::Outbound;
+use crate::resources::{Resources, Served};
+use apimachinery::status::Status;
+use config::{Configs, Hook};
+use futures::future::BoxFuture;
+use matching::Invocation;
+use review::Verdict;
+use serde_json::Value;
+use std::sync::Arc;
+use store::Store;
+
+/// Which of the two plugins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Mutating,
+    Validating,
+}
+
+pub(super) struct Webhooks {
+    phase: Phase,
+    configs: Configs,
+    namespaces: Option<Arc<Served>>,
+    store: Arc<dyn Store>,
+    resources: Arc<Resources>,
+    outbound: Arc<Outbound>,
+    conditions: conditions::Compiled,
+}
+
+impl Webhooks {
+    pub(super) fn new(
+        phase: Phase,
+        store: &Arc<dyn Store>,
+        resources: &Arc<Resources>,
+        outbound: &Arc<Outbound>,
+    ) -> Option<Self> {
+        let name = match phase {
+            Phase::Mutating => "mutatingwebhookconfigurations",
+            Phase::Validating => "validatingwebhookconfigurations",
+        };
+        let configurations = resources.get("admissionregistration.k8s.io", "v1", name)?;
+        Some(Webhooks {
+            phase,
+            configs: Configs::new(store.clone(), configurations),
+            namespaces: resources.get("", "v1", "namespaces"),
+            store: store.clone(),
+            resources: resources.clone(),
+            outbound: outbound.clone(),
+            conditions: Default::default(),
+        })
+    }
+
+    /// The webhooks' own configuration is nobody's to refuse.
+    fn exempt(a: &Attributes<'_>) -> bool {
+        a.resource.row.group == "admissionregistration.k8s.io"
+    }
+
+    /// The labels of the request's namespace; none for what is in no namespace.
+    fn namespace_labels(&self, a: &Attributes<'_>) -> Result<Option<Value>, Status> {
+        if a.is("", "namespaces") {
+            let object = match (a.operation, a.subresource) {
+                (Operation::Create | Operation::Update, "") => a.object.as_deref().or(a.old),
+                _ => a.old.or(a.object.as_deref()),
+            };
+            return Ok(object.map(|o| o["metadata"]["labels"].clone()));
+        }
+        let Some(namespaces) = self.namespaces.as_ref().filter(|_| !a.namespace.is_empty()) else {
+            return Ok(None);
+        };
+        let entry = self.store.pending(&namespaces.key("", a.namespace));
+        let entry = entry.ok_or_else(|| namespaces.not_found(a.namespace))?;
+        Ok(Some(crate::registry::decode(namespaces, &entry)?.value["metadata"]["labels"].clone()))
+    }
+
+    /// The webhooks that are concerned, with the version in which they want to see the object.
+    fn concerned(&self, a: &Attributes<'_>) -> Result<Vec<(Arc<Hook>, Invocation)>, Status> {
+        let hooks = self.configs.hooks();
+        if hooks.is_empty() || Self::exempt(a) {
+            return Ok(Vec::new());
+        }
+        let mut labels: Option<Option<Value>> = None;
+        let mut concerned = Vec::new();
+        for hook in hooks.iter() {
+            let Some(invocation) = matching::invocation(hook, a, &self.resources) else { continue };
+            let labels = match &labels {
+                Some(known) => known,
+                None => labels.insert(self.namespace_labels(a)?),
+            };
+            if matching::selected(hook, a, labels.as_ref()) {
+                concerned.push((hook.clone(), invocation));
+            }
+        }
+        Ok(concerned)
+    }
+
+    /// Asks one webhook. None when it could not be asked and that does not matter, or when its conditions do not hold.
+    async fn ask(
+        &self,
+        hook: &Hook,
+        invocation: &Invocation,
+        a: &Attributes<'_>,
+    ) -> Result<Option<Verdict>, Status> {
+        if a.dry_run && !hook.is_free_of_side_effects {
+            let why = format!("admission webhook {:?} does not support dry run", hook.name);
+            return Err(Status::bad_request(why));
+        }
+        match self.conditions.hold(hook, invocation, a) {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(why) if hook.fails_open => {
+                tracing::warn!(webhook = hook.name, why, "match conditions could not be evaluated");
+                return Ok(None);
+            }
+            Err(why) => {
+                return Err(Status::forbidden(&a.resource.group_resource(), a.name, why));
+            }
+        }
+        let request = review::request(hook, invocation, a);
+        let asked = async {
+            let target = self.outbound.target(&hook.client_config)?;
+            let body = serde_json::to_vec(&request).map_err(|e| e.to_string())?;
+            let answer = self.outbound.post(&target, body, hook.timeout).await?;
+            review::verdict(&request, &answer, self.phase)
+        };
+        match asked.await {
+            Ok(verdict) => {
+                for warning in &verdict.warnings {
+                    crate::server::warn(warning.clone());
+                }
+                if verdict.allowed { Ok(Some(verdict)) } else { Err(review::refusal(&hook.name, &verdict)) }
+            }
+            Err(why) if hook.fails_open => {
+                tracing::warn!(webhook = hook.name, why, "failed calling webhook, failing open");
+                Ok(None)
+            }
+            Err(why) => Err(Status::internal_error(format!(
+                "failed calling webhook {:?}: failed to call webhook: {why}",
+                hook.name
+            ))),
+        }
+    }
+
+    async fn mutate(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        let concerned = self.concerned(a)?;
+        // What the object was after each webhook had its say; those that want to see later changes are asked again, once.
+        let mut seen: Vec<Option<Value>> = Vec::with_capacity(concerned.len());
+        for (hook, invocation) in &concerned {
+            self.mutate_once(hook, invocation, a).await?;
+            seen.push(a.object.as_deref().filter(|_| hook.reinvoke).cloned());
+        }
+        for ((hook, invocation), seen) in concerned.iter().zip(&seen) {
+            let changed = seen.as_ref().is_some_and(|seen| a.object.as_deref() != Some(seen));
+            if changed {
+                self.mutate_once(hook, invocation, a).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn mutate_once(
+        &self,
+        hook: &Hook,
+        invocation: &Invocation,
+        a: &mut Attributes<'_>,
+    ) -> Result<(), Status> {
+        let Some(verdict) = self.ask(hook, invocation, a).await? else { return Ok(()) };
+        // The options of a connection are what its address says.
+        let patch = verdict.patch.filter(|_| a.operation != Operation::Connect);
+        let (Some(patch), Some(object)) = (patch, a.object.as_deref_mut()) else { return Ok(()) };
+        let failed = |why: String| {
+            Status::internal_error(format!(
+                "failed calling webhook {:?}: failed to call webhook: {why}",
+                hook.name
+            ))
+        };
+        let served = invocation.resource.to_served(object.clone());
+        let patched = patch.apply(served).map_err(|e| failed(e.to_string()))?;
+        let resource = &invocation.resource;
+        let ignore = schema::decode::FieldValidation::Ignore;
+        let read = schema::decode::normalise(&resource.table, resource.ty, patched, ignore);
+        *object = resource.to_hub(read.map_err(|e| failed(e.to_string()))?.value);
+        Ok(())
+    }
+
+    async fn check(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        let concerned = self.concerned(a)?;
+        let asked = concerned.iter().map(|(hook, invocation)| self.ask(hook, invocation, a));
+        for verdict in futures::future::join_all(asked).await {
+            verdict?;
+        }
+        Ok(())
+    }
+}
+
+impl Plugin for Webhooks {
+    fn name(&self) -> &'static str {
+        match self.phase {
+            Phase::Mutating => "MutatingAdmissionWebhook",
+            Phase::Validating => "ValidatingAdmissionWebhook",
+        }
+    }
+
+    fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(async move { if self.phase == Phase::Mutating { self.mutate(a).await } else { Ok(()) } })
+    }
+
+    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
+        // Deletes have no mutating step.
+        let asked = self.phase == Phase::Validating || a.operation == Operation::Delete;
+        Box::pin(async move { if asked { self.check(a).await } else { Ok(()) } })
+    }
+}

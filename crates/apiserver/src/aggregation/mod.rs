@@ -1,0 +1,89 @@
+//! The aggregation layer: every group version has an APIService; those that name a Service are other servers', which are
+//! looked after here and to which their requests are handed on.
+//!
+//! [`controller`] keeps the objects and their conditions, [`local`] says what the server's own are, [`proxy`] hands
+//! requests on.
+
+pub mod controller;
+mod local;
+mod proxy;
+
+use crate::outbound::{Outbound, Roots, Target};
+use parking_lot::RwLock;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A group version that another server serves.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Remote {
+    namespace: String,
+    service: String,
+    port: u16,
+    bundle: String,
+    insecure: bool,
+    /// Whether it could be reached lately.
+    pub available: bool,
+    /// The resources it told of, as aggregated discovery has them; kept while it cannot be asked.
+    pub resources: Value,
+    /// Whether it publishes OpenAPI v3.
+    pub openapi: bool,
+}
+
+impl Remote {
+    fn of(spec: &Value) -> Option<Self> {
+        let service = spec.get("service").filter(|s| s.is_object())?;
+        let text = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
+        Some(Remote {
+            namespace: text(service, "namespace"),
+            service: text(service, "name"),
+            port: service["port"].as_u64().and_then(|p| u16::try_from(p).ok()).unwrap_or(443),
+            bundle: text(spec, "caBundle"),
+            insecure: spec["insecureSkipTLSVerify"] == true,
+            available: false,
+            resources: Value::Null,
+            openapi: false,
+        })
+    }
+
+    /// Whether both mean the same server.
+    fn is_same(&self, other: &Remote) -> bool {
+        (&self.namespace, &self.service, self.port, &self.bundle, self.insecure)
+            == (&other.namespace, &other.service, other.port, &other.bundle, other.insecure)
+    }
+}
+
+/// Group and version.
+pub(crate) type GroupVersion = (String, String);
+
+/// What other servers serve, and how they are reached.
+pub struct Aggregation {
+    outbound: Arc<Outbound>,
+    remotes: RwLock<BTreeMap<GroupVersion, Remote>>,
+}
+
+impl std::fmt::Debug for Aggregation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_map().entries(self.remotes.read().iter()).finish()
+    }
+}
+
+impl Aggregation {
+    /// `outbound` shows the front proxy's certificate.
+    pub fn new(outbound: Arc<Outbound>) -> Self {
+        Aggregation { outbound, remotes: RwLock::default() }
+    }
+
+    fn remote(&self, group: &str, version: &str) -> Option<Remote> {
+        self.remotes.read().get(&(group.to_owned(), version.to_owned())).cloned()
+    }
+
+    pub(crate) fn remotes(&self) -> Vec<(GroupVersion, Remote)> {
+        self.remotes.read().iter().map(|(gv, remote)| (gv.clone(), remote.clone())).collect()
+    }
+
+    fn target(&self, remote: &Remote) -> Result<Target, String> {
+        let roots = if remote.insecure { Roots::Anyone } else { Roots::Bundle(&remote.bundle) };
+        self.outbound.service_target(&remote.namespace, &remote.service, remote.port, roots)
+    }
+}

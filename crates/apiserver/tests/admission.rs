@@ -1,0 +1,249 @@
+//! Admission: webhooks over real TLS, and the plugins of a cluster without configuration.
+#![allow(clippy::unwrap_used)]
+
+mod house;
+
+use base64::Engine as _;
+use bytes::Bytes;
+use expect_test::{Expect, expect};
+use house::{House, house};
+use http::Method;
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use pki::{Authority, Profile, San, Subject};
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+const CONFIGMAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+fn base64(bytes: impl AsRef<[u8]>) -> String {
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+/// A webhook server: its address, the bundle to trust, and what it was asked.
+struct Hook {
+    url: String,
+    bundle: String,
+    asked: Arc<Mutex<Vec<Value>>>,
+}
+
+/// Serves a webhook that answers by `answer`; none leaves the caller waiting.
+async fn hook(answer: impl Fn(&Value) -> Option<Value> + Send + Sync + 'static) -> Hook {
+    pki::tls::install_provider();
+    let now = jiff::Timestamp::now();
+    let day = Duration::from_secs(86_400);
+    let authority = Authority::create("hooks", day, now).unwrap();
+    let sans = vec![San::Ip([127, 0, 0, 1].into())];
+    let identity = authority.issue(&Profile::server(Subject::new("hook", &[]), sans, day), now).unwrap();
+    let slot = pki::tls::Slot::of(&identity).unwrap();
+    let tls = Arc::new(pki::tls::server_config(slot, &[], pki::tls::ALPN_HTTP1).unwrap());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/review", listener.local_addr().unwrap());
+    let asked: Arc<Mutex<Vec<Value>>> = Arc::default();
+    let (seen, answer) = (asked.clone(), Arc::new(answer));
+    tokio::spawn(async move {
+        loop {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let acceptor = tokio_rustls::TlsAcceptor::from(tls.clone());
+            let (seen, answer) = (seen.clone(), answer.clone());
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(tcp).await else { return };
+                let service = hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| {
+                    let (seen, answer) = (seen.clone(), answer.clone());
+                    async move {
+                        let body = request.into_body().collect().await.unwrap().to_bytes();
+                        let review: Value = serde_json::from_slice(&body).unwrap();
+                        seen.lock().push(review["request"].clone());
+                        let Some(mut response) = answer(&review["request"]) else {
+                            return std::future::pending().await;
+                        };
+                        response["uid"] = review["request"]["uid"].clone();
+                        let body = json!({"apiVersion": review["apiVersion"], "kind": "AdmissionReview", "response": response});
+                        Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from(body.to_string()))))
+                    }
+                });
+                let _ = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            });
+        }
+    });
+    Hook { url, bundle: base64(authority.certificate.to_pem()), asked }
+}
+
+impl House {
+    async fn register(&self, kind: &str, hook: &Hook, more: Value) {
+        let mut webhook = json!({
+            "name": "test.example.com", "admissionReviewVersions": ["v1"], "sideEffects": "None",
+            "clientConfig": {"url": hook.url, "caBundle": hook.bundle},
+            "rules": [{"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}],
+        });
+        for (key, value) in more.as_object().unwrap() {
+            webhook[key] = value.clone();
+        }
+        let plural = format!("{}s", kind.to_lowercase());
+        let object = json!({"metadata": {"name": "test"}, "webhooks": [webhook]});
+        let at = format!("/apis/admissionregistration.k8s.io/v1/{plural}");
+        let (code, made) = self.json(Method::POST, &at, object).await;
+        assert_eq!(code, 201, "{made}");
+    }
+}
+
+fn map(name: &str, data: Value) -> Value {
+    json!({"metadata": {"name": name}, "data": data})
+}
+
+const MUTATING: &str = "MutatingWebhookConfiguration";
+const VALIDATING: &str = "ValidatingWebhookConfiguration";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_changes_objects() {
+    let house = house().await;
+    let patch = json!([{"op": "add", "path": "/data/by", "value": "hook"}]).to_string();
+    let hook = hook(move |_| {
+        Some(json!({"allowed": true, "patchType": "JSONPatch", "patch": base64(&patch), "warnings": ["mind the gap"]}))
+    })
+    .await;
+    house.register(MUTATING, &hook, json!({})).await;
+    let response = house
+        .send(Method::POST, CONFIGMAPS, &[("content-type", "application/json")], map("a", json!({"x": "1"})))
+        .await;
+    assert_eq!(response.headers()["warning"], "299 - \"mind the gap\"");
+    let made: Value = serde_json::from_slice(response.body()).unwrap();
+    assert_eq!(made["data"], json!({"x": "1", "by": "hook"}), "{made}");
+    let asked = hook.asked.lock().clone();
+    assert_eq!(asked.len(), 1);
+    let request = &asked[0];
+    let seen = [
+        &request["operation"],
+        &request["kind"]["kind"],
+        &request["userInfo"]["username"],
+        &request["dryRun"],
+    ];
+    assert_eq!(seen, [&json!("CREATE"), &json!("ConfigMap"), &json!("tester"), &json!(false)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_refuses() {
+    let house = house().await;
+    let hook = hook(|request| {
+        Some(match request["operation"].as_str().unwrap() {
+            "DELETE" => json!({"allowed": false}),
+            _ if request["object"]["data"]["bad"].is_string() => {
+                json!({"allowed": false, "status": {"code": 403, "message": "no bad things"}})
+            }
+            _ => json!({"allowed": true}),
+        })
+    })
+    .await;
+    let conditions = json!([{"name": "named", "expression": "request.name != 'free'"}]);
+    house.register(VALIDATING, &hook, json!({"matchConditions": conditions, "sideEffects": "Some"})).await;
+    let mut answers = Vec::new();
+    for (method, path, body) in [
+        (Method::POST, CONFIGMAPS.to_owned(), map("a", json!({"bad": "1"}))),
+        (Method::POST, CONFIGMAPS.to_owned(), map("a", json!({"good": "1"}))),
+        (Method::DELETE, format!("{CONFIGMAPS}/a"), Value::Null),
+        (Method::POST, CONFIGMAPS.to_owned(), map("free", json!({"bad": "1"}))),
+        (Method::POST, format!("{CONFIGMAPS}?dryRun=All"), map("b", json!({}))),
+    ] {
+        let (code, answer) = house.json(method, &path, body).await;
+        answers.push(format!("{code} {}", answer["message"].as_str().unwrap_or_default()));
+    }
+    let expected: Expect = expect![[r#"
+        403 admission webhook "test.example.com" denied the request: no bad things
+        201 
+        400 admission webhook "test.example.com" denied the request without explanation
+        201 
+        400 admission webhook "test.example.com" does not support dry run"#]];
+    expected.assert_eq(&answers.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_close_or_open_the_door() {
+    let house = house().await;
+    let silent = hook(|_| None).await;
+    house.register(VALIDATING, &silent, json!({"timeoutSeconds": 1})).await;
+    let (code, answer) = house.json(Method::POST, CONFIGMAPS, map("a", json!({}))).await;
+    assert_eq!(code, 500);
+    let expected = format!(
+        "Internal error occurred: failed calling webhook \"test.example.com\": failed to call webhook: Post \"{}?timeout=1s\": context deadline exceeded",
+        silent.url
+    );
+    assert_eq!(answer["message"], expected);
+    let open = json!([{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Ignore"}]);
+    let at = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/test";
+    assert_eq!(house.call(Method::PATCH, at, "application/json-patch+json", open).await.0, 200);
+    assert_eq!(house.json(Method::POST, CONFIGMAPS, map("a", json!({}))).await.0, 201);
+    let elsewhere = json!([{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Fail"},
+        {"op": "add", "path": "/webhooks/0/namespaceSelector", "value": {"matchLabels": {"hooked": "yes"}}}]);
+    assert_eq!(house.call(Method::PATCH, at, "application/json-patch+json", elsewhere).await.0, 200);
+    assert_eq!(
+        house.json(Method::POST, CONFIGMAPS, map("b", json!({}))).await.0,
+        201,
+        "another namespace is meant"
+    );
+}
+
+async fn post(house: &House, path: &str, object: Value, expected: (u16, &str)) -> Value {
+    let (code, answer) = house.json(Method::POST, path, object).await;
+    let message = answer["message"].as_str().unwrap_or_default();
+    assert_eq!((code, message), expected, "{answer}");
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quotas_are_kept() {
+    let house = house().await;
+    let quotas = "/api/v1/namespaces/default/resourcequotas";
+    let hard = json!({"configmaps": "1", "count/secrets": "0"});
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": hard}});
+    post(&house, quotas, quota, (201, "")).await;
+    post(&house, CONFIGMAPS, map("early", json!({})), (201, "")).await;
+    let status = json!({"status": {"hard": hard, "used": {"configmaps": "0", "count/secrets": "0"}}});
+    let (code, _) = house
+        .call(Method::PATCH, &format!("{quotas}/q/status"), "application/merge-patch+json", status)
+        .await;
+    assert_eq!(code, 200);
+    post(&house, CONFIGMAPS, map("a", json!({})), (201, "")).await;
+    assert_eq!(house.get(&format!("{quotas}/q")).await["status"]["used"]["configmaps"], "1");
+    let full = "configmaps \"b\" is forbidden: exceeded quota: q, requested: configmaps=1, used: configmaps=1, limited: configmaps=1";
+    post(&house, CONFIGMAPS, map("b", json!({})), (403, full)).await;
+    let none = "secrets \"s\" is forbidden: exceeded quota: q, requested: count/secrets=1, used: count/secrets=0, limited: count/secrets=0";
+    post(&house, "/api/v1/namespaces/default/secrets", json!({"metadata": {"name": "s"}}), (403, none)).await;
+}
+
+fn pod(resources: Value) -> Value {
+    json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i", "resources": resources}]}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_and_standards_are_kept() {
+    let house = house().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let account = json!({"metadata": {"name": "default"}});
+    post(&house, "/api/v1/namespaces/default/serviceaccounts", account, (201, "")).await;
+    let limits = json!([{"type": "Container", "max": {"cpu": "1"}, "default": {"cpu": "500m"}, "defaultRequest": {"cpu": "100m"}}]);
+    let range = json!({"metadata": {"name": "r"}, "spec": {"limits": limits}});
+    post(&house, "/api/v1/namespaces/default/limitranges", range, (201, "")).await;
+    let large = "pods \"p\" is forbidden: maximum cpu usage per Container is 1, but limit is 2";
+    post(&house, pods, pod(json!({"limits": {"cpu": "2"}})), (403, large)).await;
+    let made = post(&house, pods, pod(json!({})), (201, "")).await;
+    assert_eq!(
+        made["spec"]["containers"][0]["resources"],
+        json!({"limits": {"cpu": "500m"}, "requests": {"cpu": "100m"}})
+    );
+    let note = "LimitRanger plugin set: cpu request for container c; cpu limit for container c";
+    assert_eq!(made["metadata"]["annotations"]["kubernetes.io/limit-ranger"], note);
+
+    let labels = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "baseline"}}});
+    let merge = "application/merge-patch+json";
+    assert_eq!(house.call(Method::PATCH, "/api/v1/namespaces/default", merge, labels).await.0, 200);
+    let mut wild = pod(json!({}));
+    wild["metadata"]["name"] = "wild".into();
+    wild["spec"]["hostNetwork"] = true.into();
+    let refused = "pods \"wild\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)";
+    post(&house, pods, wild, (403, refused)).await;
+}

@@ -1,0 +1,170 @@
+//! An API server over the embedded store, driven through the in-process transport by somebody who may do everything.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
+use apimachinery::clock::SystemClock;
+use apiserver::admission::{self, Chain};
+use apiserver::authz::{Attributes, Authorizer, Decision, rbac::Rbac};
+use apiserver::cache::StoreSource;
+use apiserver::custom::controller::Definitions;
+use apiserver::documents::{Documents, Health, VersionInfo};
+use apiserver::inprocess::InProcess;
+use apiserver::outbound::Outbound;
+use apiserver::registry::Registry;
+use apiserver::resources::Resources;
+use apiserver::rooms::Rooms;
+use apiserver::server::Server;
+use apiserver::user::User;
+use bytes::Bytes;
+use client::transport::Transport as _;
+use component::health::Checks;
+use futures::future::BoxFuture;
+use http::{Method, Request};
+use http_body_util::BodyExt as _;
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+use store::Store;
+
+pub const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+
+struct AllowAll;
+
+impl Authorizer for AllowAll {
+    fn authorize<'a>(&'a self, _: &'a Attributes<'a>) -> BoxFuture<'a, Decision> {
+        Box::pin(std::future::ready(Decision::Allow { reason: String::new() }))
+    }
+}
+
+pub struct House {
+    pub client: InProcess,
+    pub server: Arc<Server>,
+    _directory: tempfile::TempDir,
+}
+
+/// A server, with its admission plugins.
+pub async fn house() -> House {
+    let directory = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> =
+        store::embedded::Embedded::open(directory.path().join("store"), Default::default()).unwrap();
+    let resources = Arc::new(Resources::new(api::table(), &[]));
+    let source = StoreSource { store: store.clone(), resources: resources.clone() };
+    let informers = client::Informers::from_source(Arc::new(source), Default::default());
+    let plugins = admission::plugins(admission::Deps {
+        store: store.clone(),
+        resources: resources.clone(),
+        rbac: Rbac::new(&informers),
+        authorizers: vec![Arc::new(AllowAll)],
+        outbound: Arc::new(Outbound::new(store.clone(), &resources, None)),
+    });
+    let served = resources.clone();
+    let checks = || Checks::new("readyz", None);
+    let text = String::new;
+    let version = VersionInfo {
+        major: "1".into(),
+        minor: "36".into(),
+        git_version: "v1.36.2".into(),
+        git_commit: text(),
+        git_tree_state: text(),
+        build_date: text(),
+        go_version: text(),
+        compiler: text(),
+        platform: text(),
+    };
+    let documents = Documents::new(
+        api::table(),
+        &move |row| served.serves(&row.group, &row.version),
+        "127.0.0.1:6443",
+        version,
+        Bytes::new(),
+        Bytes::new(),
+    );
+    let server = Arc::new(Server {
+        registry: Arc::new(Registry {
+            store,
+            resources,
+            admission: Chain::new(plugins),
+            clock: Arc::new(SystemClock::default()),
+            event_ttl: Duration::from_secs(3600),
+            gates: Arc::new(|_| true),
+        }),
+        authenticators: Vec::new(),
+        authorizers: vec![Arc::new(AllowAll)],
+        rooms: Rooms::default(),
+        events: Default::default(),
+        documents,
+        health: Health { healthz: checks(), livez: checks(), readyz: checks() },
+        metrics: Default::default(),
+        shutdown: Default::default(),
+    });
+    Definitions::start(server.clone()).await.unwrap();
+    let house = House {
+        client: InProcess::new(server.clone(), User::new("tester", &[])),
+        server,
+        _directory: directory,
+    };
+    for name in ["default", "kube-system"] {
+        let object = serde_json::json!({"metadata": {"name": name}});
+        assert_eq!(house.json(Method::POST, "/api/v1/namespaces", object).await.0, 201);
+    }
+    house
+}
+
+impl House {
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Value,
+    ) -> http::Response<Bytes> {
+        let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = self.client.send(request.body(body).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        http::Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
+    }
+
+    pub async fn call(&self, method: Method, path: &str, media: &str, body: Value) -> (u16, Value) {
+        let response = self.send(method, path, &[("content-type", media)], body).await;
+        (response.status().as_u16(), serde_json::from_slice(response.body()).unwrap_or(Value::Null))
+    }
+
+    pub async fn json(&self, method: Method, path: &str, body: Value) -> (u16, Value) {
+        self.call(method, path, "application/json", body).await
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        self.json(Method::GET, path, Value::Null).await.1
+    }
+
+    /// Follows the definitions until one satisfies the test.
+    pub async fn until(&self, name: &str, done: impl Fn(Option<&Value>) -> bool) {
+        let crds =
+            self.server.registry.resources.get("apiextensions.k8s.io", "v1", "customresourcedefinitions");
+        let crds = crds.unwrap();
+        let store = &self.server.registry.store;
+        let mut watch = store.watch(&crds.prefix, store.snapshot(&crds.prefix).revision).unwrap();
+        loop {
+            let found = self.server.registry.get(&crds, "", name).ok();
+            if done(found.as_ref().map(|f| &f.value)) {
+                return;
+            }
+            tokio::time::timeout(Duration::from_secs(10), watch.next_batch()).await.unwrap().unwrap();
+        }
+    }
+
+    pub async fn define(&self, definition: Value) {
+        let name = definition["metadata"]["name"].as_str().unwrap().to_owned();
+        let (code, made) = self.json(Method::POST, CRDS, definition).await;
+        assert_eq!(code, 201, "{made}");
+        self.until(&name, |d| d.is_some_and(|d| condition(d, "Established") == "True")).await;
+    }
+}
+
+pub fn condition<'a>(definition: &'a Value, ty: &str) -> &'a str {
+    let conditions = definition["status"]["conditions"].as_array().unwrap();
+    conditions.iter().find(|c| c["type"] == ty).and_then(|c| c["status"].as_str()).unwrap_or_default()
+}
