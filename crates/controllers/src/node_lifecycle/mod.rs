@@ -274,3 +274,20 @@ impl Loop {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::play;
+
+    #[test]
+    fn stories() {
+        play(
+            "silent_nodes",
+            &[
+                |c| Box::pin(super::run(c)),
+                |c| Box::pin(crate::taint_eviction::run(c)),
+                |c| Box::pin(crate::pod_gc::run(c)),
+            ],
+        );
+    }
+}
