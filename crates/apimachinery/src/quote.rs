@@ -40,7 +40,7 @@ fn escape(out: &mut String, text: std::fmt::Arguments<'_>) {
 
 /// Go's `unicode.IsPrint`, by way of the same table behind Rust's `escape_debug`. The letter before
 /// the character keeps combining marks, which Go prints, from being escaped.
-pub(crate) fn is_print(c: char) -> bool {
+pub fn is_print(c: char) -> bool {
     let mut pair = String::from("a");
     pair.push(c);
     pair.escape_debug().nth(1) == Some(c)

@@ -100,7 +100,8 @@ impl ApplyError {
     pub fn status(&self) -> Status {
         match self {
             ApplyError::BadRequest(message) => Status::bad_request(message.clone()),
-            ApplyError::Invalid(message) => Status::internal_error(message),
+            // Upstream answers this mistake of the client as if it were its own.
+            ApplyError::Invalid(message) => Status::bad_request(message.clone()),
             ApplyError::Conflicts(conflicts) => {
                 let causes = conflicts
                     .iter()
@@ -219,10 +220,11 @@ pub fn apply(
     force: bool,
 ) -> Result<Value, ApplyError> {
     let version = applied["apiVersion"].as_str().unwrap_or_default();
-    if version != request.api_version {
+    let kind = applied["kind"].as_str().unwrap_or_default();
+    if (version, kind) != (request.api_version, request.kind) {
         return Err(ApplyError::BadRequest(format!(
-            "Incorrect version specified in apply patch. Specified patch version: {version}, expected: {}",
-            request.api_version
+            "invalid object type: {}, Kind={kind}",
+            with_slash(version)
         )));
     }
     if applied["metadata"].get("managedFields").is_some_and(|m| !m.is_null()) {

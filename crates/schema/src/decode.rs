@@ -11,6 +11,7 @@ use serde_json::Value;
 use std::fmt::Write as _;
 
 mod scalar;
+mod syntax;
 mod visit;
 mod yaml;
 
@@ -129,26 +130,21 @@ pub fn looks_like_json(text: &[u8]) -> bool {
     text.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{')
 }
 
-/// The `apiVersion` and `kind` of an object's text, for saying what it is when it does not decode.
-pub fn interpret(text: &[u8]) -> Option<(String, String)> {
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase", default)]
-    #[derive(Default)]
-    struct TypeMeta {
-        api_version: String,
-        kind: String,
-    }
-    let meta: TypeMeta = serde_json::from_slice(text).ok()?;
-    Some((meta.api_version, meta.kind))
+/// The `apiVersion` and `kind` of an object's JSON, in that order; empty where they are absent. The whole text is
+/// checked, as it is before anything else is made of it.
+pub fn type_meta(text: &[u8]) -> Result<(String, String), DecodeError> {
+    let mut parser = serde_json::Deserializer::from_slice(text);
+    serde::de::Deserializer::deserialize_any(&mut parser, visit::TypeMeta)
+        .and_then(|meta| parser.end().map(|()| meta))
+        .map_err(|error| syntax(&error, text))?
+        .map_err(DecodeError)
 }
 
 fn syntax(error: &serde_json::Error, text: &[u8]) -> DecodeError {
-    DecodeError(if error.is_eof() {
-        "unexpected end of JSON input".into()
-    } else if apimachinery::value::json_depth(text) >= 128 {
-        "exceeded max depth".into()
-    } else {
-        error.to_string()
+    DecodeError(match syntax::mistake(text) {
+        Some(mistake) => mistake,
+        None if apimachinery::value::json_depth(text) >= 128 => "exceeded max depth".into(),
+        None => error.to_string(),
     })
 }
 
@@ -217,6 +213,14 @@ impl<'t> Cx<'t> {
         }
     }
 
+    /// The Go struct that is embedded in a type and has this field.
+    fn embedded(&self, row: &'t TypeRow, field: &str) -> Option<&'t str> {
+        let types = self.table.types();
+        let has = |message: &str| types.iter().any(|t| t.proto == message && t.field(field).is_some());
+        let inlined = row.inlined.iter().find(|inlined| has(&inlined.message))?;
+        inlined.message.rsplit('.').next()
+    }
+
     #[cold]
     fn fail(&mut self, message: String) {
         self.error.get_or_insert(message);
@@ -232,6 +236,9 @@ impl<'t> Cx<'t> {
         let mut owner = None;
         for seg in &self.path {
             if let Seg::Field(name, row) = seg {
+                if let Some(embedded) = self.embedded(row, name) {
+                    push_step(&mut fields, embedded);
+                }
                 push_step(&mut fields, name);
                 owner = Some(*row);
             }

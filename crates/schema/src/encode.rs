@@ -9,10 +9,12 @@ use crate::table::Table;
 use serde_json::{Map, Value};
 
 mod body;
+mod indent;
 mod list;
 mod text;
 
 pub use body::{Body, TypeMeta};
+pub use indent::indent;
 pub use list::ListHead;
 pub use text::{write_string, write_value};
 
@@ -21,6 +23,39 @@ pub fn json(table: &Table, id: TypeId, value: &Value) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
     write(table, id, value, &mut out);
     out
+}
+
+/// An object's metadata as its type writes it, appended to `out`.
+pub fn write_metadata(table: &Table, id: TypeId, metadata: &Value, out: &mut Vec<u8>) {
+    match table.ty(id).field("metadata") {
+        Some(field) => Writer { table, out, revision_at: None }.of_type(&field.ty, metadata),
+        None => write_value(out, metadata),
+    }
+}
+
+/// A patched object, for the message that says why it is none of its kind: the keys of its root sorted, what is within
+/// written as its type says.
+pub fn patched(table: &Table, id: TypeId, value: &Value) -> Vec<u8> {
+    let mut out = vec![b'{'];
+    let row = table.ty(id);
+    for (i, (name, member)) in value.as_object().into_iter().flatten().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        write_string(&mut out, name);
+        out.push(b':');
+        match row.field(name) {
+            Some(field) => Writer { table, out: &mut out, revision_at: None }.of_type(&field.ty, member),
+            None => write_value(&mut out, member),
+        }
+    }
+    out.push(b'}');
+    out
+}
+
+/// Any document as YAML.
+pub fn yaml(document: &Value) -> Vec<u8> {
+    serde_saphyr::to_string(document).unwrap_or_default().into_bytes()
 }
 
 /// Like [`json`], appended to `out`.

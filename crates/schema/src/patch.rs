@@ -54,11 +54,34 @@ impl PatchError {
 
 /// Parses the body of a merge or strategic-merge patch, which must be an object, and tells duplicate fields.
 pub fn parse_object(text: &[u8], validation: FieldValidation) -> Result<decode::Decoded, PatchError> {
+    parse_as(text, validation, Wording::MergePatch)
+}
+
+/// [`parse_object`] for a strategic-merge patch: upstream words its mistakes otherwise, and takes `null` for nothing.
+pub fn parse_strategic(text: &[u8], validation: FieldValidation) -> Result<decode::Decoded, PatchError> {
+    parse_as(text, validation, Wording::Strategic)
+}
+
+#[derive(PartialEq)]
+enum Wording {
+    MergePatch,
+    Strategic,
+}
+
+fn parse_as(
+    text: &[u8],
+    validation: FieldValidation,
+    wording: Wording,
+) -> Result<decode::Decoded, PatchError> {
+    let prefix = if wording == Wording::MergePatch { "error decoding patch: " } else { "" };
     let bad = |message: String| PatchError::new(PatchFailure::BadRequest, message);
-    let decoded =
-        decode::free_json(text, validation).map_err(|e| bad(format!("error decoding patch: {e}")))?;
+    let mut decoded = decode::free_json(text, validation).map_err(|e| bad(format!("{prefix}{e}")))?;
     let found = match &decoded.value {
         Value::Object(_) => return Ok(decoded),
+        Value::Null if wording == Wording::Strategic => {
+            decoded.value = Value::Object(Default::default());
+            return Ok(decoded);
+        }
         Value::Null => return Err(bad("Invalid JSON Patch".into())),
         Value::Array(_) => "array",
         Value::String(_) => "string",
@@ -66,12 +89,12 @@ pub fn parse_object(text: &[u8], validation: FieldValidation) -> Result<decode::
         Value::Bool(_) => "bool",
     };
     Err(bad(format!(
-        "error decoding patch: json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
+        "{prefix}json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
     )))
 }
 
 /// A tree as Go prints it with `%v`, for messages.
-pub(crate) fn go_format(value: &Value) -> String {
+pub fn go_format(value: &Value) -> String {
     let mut out = String::new();
     go_format_into(&mut out, value);
     out

@@ -23,6 +23,9 @@ pub const PREFIX: &[u8; 4] = b"k8s\0";
 /// The content type of a single object or list.
 pub const CONTENT_TYPE: &str = "application/vnd.kubernetes.protobuf";
 
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
+
 /// The transcoder of a table.
 #[derive(Debug)]
 pub struct Codec {
@@ -56,6 +59,27 @@ impl Codec {
         let mut out = wire::Back::new();
         write::message(self, &mut out, id, value);
         out.into_vec()
+    }
+
+    /// The message of an object of which only the metadata is told.
+    pub fn metadata_only(&self, metadata: &Value) -> Vec<u8> {
+        let mut out = wire::Back::new();
+        out.nested(1, |out| self.named(out, OBJECT_META, metadata));
+        out.into_vec()
+    }
+
+    /// The message of a list: its metadata, then items that are already encoded. All lists have this form.
+    pub fn list(&self, metadata: &Value, items: &[Vec<u8>]) -> Vec<u8> {
+        let mut out = wire::Back::new();
+        items.iter().rev().for_each(|item| out.bytes(2, item));
+        out.nested(1, |out| self.named(out, LIST_META, metadata));
+        out.into_vec()
+    }
+
+    fn named(&self, out: &mut wire::Back, name: &str, value: &Value) {
+        if let Some(id) = self.table.type_named(name) {
+            write::message(self, out, id, value);
+        }
     }
 
     /// A message into canonical form; kind and apiVersion are not in it.

@@ -356,3 +356,78 @@ impl<'de> Visitor<'de> for Free<'_, '_> {
         Ok(Value::Object(out))
     }
 }
+
+/// Looks for `apiVersion` and `kind`, in the words of the struct that upstream reads them into.
+pub(super) struct TypeMeta;
+
+impl<'de> Visitor<'de> for TypeMeta {
+    type Value = Result<(String, String), String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Ok(Default::default()))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(Err(no_type_meta("bool")))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(Err(no_type_meta("number")))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(Err(no_type_meta("number")))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(Err(no_type_meta("number")))
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(Err(no_type_meta("string")))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Err(no_type_meta("array")))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut api_version, mut kind, mut wrong) = (String::new(), String::new(), None);
+        while let Some(key) = map.next_key_seed(Text)? {
+            let slot = match key.as_str() {
+                "apiVersion" => &mut api_version,
+                "kind" => &mut kind,
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            let found = match map.next_value::<Value>()? {
+                Value::String(text) => {
+                    *slot = text;
+                    continue;
+                }
+                Value::Null => continue,
+                Value::Bool(_) => "bool",
+                Value::Number(_) => "number",
+                Value::Array(_) => "array",
+                Value::Object(_) => "object",
+            };
+            wrong.get_or_insert(format!(
+                "json: cannot unmarshal {found} into Go struct field .{key} of type string"
+            ));
+        }
+        Ok(wrong.map_or(Ok((api_version, kind)), Err))
+    }
+}
+
+fn no_type_meta(found: &str) -> String {
+    format!(
+        r#"json: cannot unmarshal {found} into Go value of type struct {{ APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }}"#
+    )
+}

@@ -62,10 +62,21 @@ impl JsonPatch {
         let mut strict: Vec<String> = decoded.strict.iter().map(|s| format!("json patch {s}")).collect();
         let mut operations = Vec::with_capacity(items.len());
         for (i, item) in items.into_iter().enumerate() {
+            let found = match &item {
+                Value::Object(_) | Value::Null => "",
+                Value::Array(_) => "array",
+                Value::String(_) => "string",
+                Value::Number(_) => "number",
+                Value::Bool(_) => "bool",
+            };
             let Value::Object(mut members) = item else {
-                return Err(bad(
-                    "json: cannot unmarshal value into Go value of type jsonpatch.Operation".into()
-                ));
+                let (prefix, wanted) = match validation {
+                    FieldValidation::Ignore => ("", "jsonpatch.Operation"),
+                    _ => ("error decoding patch: ", "handlers.jsonPatchOp"),
+                };
+                return Err(bad(format!(
+                    "{prefix}json: cannot unmarshal {found} into Go value of type {wanted}"
+                )));
             };
             let mut text = |name: &str| match members.remove(name) {
                 Some(Value::String(text)) => Some(text),
