@@ -44,10 +44,13 @@ pub fn text(code: StatusCode, text: impl Into<String>) -> Answer {
     response
 }
 
-/// A serialisable document as JSON with Go's escapes.
+/// A serialisable document as JSON with Go's escapes, and a newline as Go's encoder writes it.
 pub fn document<T: serde::Serialize>(code: StatusCode, value: &T) -> Answer {
     match apimachinery::value::to_json_vec(value) {
-        Ok(bytes) => json(code, bytes),
+        Ok(mut bytes) => {
+            bytes.push(b'\n');
+            json(code, bytes)
+        }
         Err(error) => status(&Status::internal_error(error)),
     }
 }

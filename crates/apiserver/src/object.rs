@@ -88,3 +88,24 @@ pub fn deletion_grace_period(object: &Value) -> Option<i64> {
 pub fn generation(object: &Value) -> i64 {
     metadata(object).and_then(|m| m.get("generation")).and_then(Value::as_i64).unwrap_or(0)
 }
+
+/// Leaves one reference to each owner and tells which were there more than once.
+pub fn dedup_owner_references(object: &mut Value) -> Vec<String> {
+    let list =
+        object.get_mut("metadata").and_then(|m| m.get_mut("ownerReferences")).and_then(Value::as_array_mut);
+    let Some(list) = list else { return Vec::new() };
+    let mut duplicates = Vec::new();
+    let mut kept: Vec<Value> = Vec::with_capacity(list.len());
+    for reference in list.drain(..) {
+        if kept.contains(&reference) {
+            let uid = reference["uid"].as_str().unwrap_or_default().to_owned();
+            if !duplicates.contains(&uid) {
+                duplicates.push(uid);
+            }
+        } else {
+            kept.push(reference);
+        }
+    }
+    *list = kept;
+    duplicates
+}

@@ -2,47 +2,10 @@
 
 use http::Method;
 
-/// Query parameters, decoded, in order.
-#[derive(Debug, Clone, Default)]
-pub struct Query(pub Vec<(String, String)>);
+pub use apimachinery::meta::query::Query;
 
-impl Query {
-    pub fn parse(query: &str) -> Self {
-        Query(
-            query
-                .split('&')
-                .filter(|p| !p.is_empty())
-                .map(|pair| {
-                    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-                    (decode(key, Plus::Space), decode(value, Plus::Space))
-                })
-                .collect(),
-        )
-    }
-
-    /// The first value of a parameter.
-    pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
-    }
-
-    /// All values of a parameter.
-    pub fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(k, _)| k == key).map(|(_, v)| v.as_str())
-    }
-
-    /// Go's `strconv.ParseBool`, with upstream's rule that a parameter without a value is true.
-    pub fn flag(&self, key: &str) -> bool {
-        self.get(key).is_some_and(|v| !matches!(v, "0" | "f" | "F" | "false" | "FALSE" | "False"))
-    }
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Plus {
-    Space,
-    Plus,
-}
-
-fn decode(text: &str, plus: Plus) -> String {
+/// A path segment without its escapes.
+fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut i = 0;
@@ -57,7 +20,6 @@ fn decode(text: &str, plus: Plus) -> String {
                 }
                 out.push(b'%');
             }
-            b'+' if plus == Plus::Space => out.push(b' '),
             byte => out.push(byte),
         }
         i += 1;
@@ -90,7 +52,7 @@ impl RequestInfo {
     pub fn parse(method: &Method, uri: &http::Uri) -> Self {
         let query = Query::parse(uri.query().unwrap_or_default());
         let path = uri.path().to_owned();
-        let parts: Vec<String> = path.trim_matches('/').split('/').map(|p| decode(p, Plus::Plus)).collect();
+        let parts: Vec<String> = path.trim_matches('/').split('/').map(decode).collect();
         let mut info =
             RequestInfo { path, query, verb: method.as_str().to_ascii_lowercase(), ..Default::default() };
         let mut rest: &[String] = match parts.first().map(String::as_str) {

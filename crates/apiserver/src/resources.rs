@@ -119,6 +119,11 @@ impl Served {
         }
     }
 
+    /// Namespaces are in themselves: their name is the namespace that requests for them are about.
+    pub fn is_namespace(&self) -> bool {
+        self.row.group.is_empty() && self.row.resource == "namespaces"
+    }
+
     pub fn has_status(&self) -> bool {
         self.subresources.contains_key("status")
     }

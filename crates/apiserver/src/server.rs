@@ -8,6 +8,7 @@ use crate::authz::{self, Authorizer, Decision};
 use crate::body::{self, Answer};
 use crate::cache::EncodedEvents;
 use crate::documents::Health;
+use crate::handlers;
 use crate::registry::Registry;
 use crate::request::RequestInfo;
 use crate::rooms::Rooms;
@@ -125,6 +126,7 @@ impl Server {
         let audit_id = parts.headers.get("audit-id").cloned().filter(|v| v.len() <= 64);
         let info = RequestInfo::parse(&parts.method, &parts.uri);
         let call = Call { user, info, parts, body: CallBody::new(request_body) };
+        let asked = (call.parts.headers.clone(), call.info.query.clone());
         // One handler's panic is one request's 500, never the server's end.
         let warnings = WARNINGS.scope(Default::default(), async {
             let stations = AssertUnwindSafe(self.stations(call)).catch_unwind().await;
@@ -140,6 +142,9 @@ impl Server {
             }
         };
         body::warn(&mut answer, &warnings);
+        let failed =
+            !answer.status().is_success() && answer.status() != http::StatusCode::SWITCHING_PROTOCOLS;
+        answer = handlers::Style::of(&asked.0, &asked.1, failed).dress(answer).await;
         let id = audit_id.or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok());
         answer.headers_mut().extend(id.map(|id| (http::HeaderName::from_static("audit-id"), id)));
         answer

@@ -7,24 +7,43 @@
 pub mod apiextensions;
 mod apiextensions_stored;
 mod apps;
+mod autoscaling;
 mod batch;
+mod certificates;
+mod check;
 mod core;
+mod diff;
 mod discovery;
+mod flowcontrol;
+mod flowcontrol_validation;
+mod networking;
+mod networking_validation;
 mod plain;
+mod rbac;
+mod reset;
+mod resource;
 mod small_groups;
+mod storage;
+mod storage_validation;
 mod templates;
 mod tree;
 mod webhook_client;
+
+pub use reset::{Fields, reset_fields};
 
 use apimachinery::field::ErrorList;
 use apimachinery::time::Time;
 use serde_json::Value;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// Everything a hook may know beside the object.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
     pub user: &'a str,
+    pub uid: &'a str,
+    pub groups: &'a [String],
+    pub extra: &'a BTreeMap<String, Vec<String>>,
     pub now: Time,
     /// `status`, `scale`, `resize`, …; absent for the object itself.
     pub subresource: Option<&'a str>,
@@ -164,7 +183,11 @@ pub trait Strategy: Send + Sync {
 #[derive(Debug)]
 pub struct SchemaOnly;
 
-impl Strategy for SchemaOnly {}
+impl Strategy for SchemaOnly {
+    fn has_generation(&self) -> bool {
+        false
+    }
+}
 
 /// Group, kind, and what the kind does.
 type Row = (&'static str, &'static str, &'static dyn Strategy);
@@ -173,10 +196,17 @@ type Row = (&'static str, &'static str, &'static dyn Strategy);
 const STRATEGIES: &[&[Row]] = &[
     apiextensions::STRATEGIES,
     apps::STRATEGIES,
+    autoscaling::STRATEGIES,
     batch::STRATEGIES,
+    certificates::STRATEGIES,
     core::STRATEGIES,
     discovery::STRATEGIES,
+    flowcontrol::STRATEGIES,
+    networking::STRATEGIES,
+    rbac::STRATEGIES,
+    resource::STRATEGIES,
     small_groups::STRATEGIES,
+    storage::STRATEGIES,
 ];
 
 fn row(group: &str, kind: &str) -> Option<&'static Row> {
@@ -200,7 +230,8 @@ pub type Conversion = fn(Value) -> Value;
 type ConversionRow = (&'static str, &'static str, &'static str, &'static str, Conversion);
 
 /// The conversions of each group's folder.
-const CONVERSIONS: &[&[ConversionRow]] = &[apiextensions_stored::CONVERSIONS, core::CONVERSIONS];
+const CONVERSIONS: &[&[ConversionRow]] =
+    &[apiextensions_stored::CONVERSIONS, autoscaling::CONVERSIONS, core::CONVERSIONS];
 
 /// Whether objects of a kind can be brought from one version to another.
 pub fn converts(group: &str, kind: &str, from: &str, to: &str) -> bool {

@@ -11,6 +11,10 @@ pub(super) struct Plain {
     pub default: fn(&mut Value),
     pub prepare_for_create: fn(&mut Value),
     pub validate: fn(&Value) -> ErrorList,
+    /// What a new object must keep beside that.
+    pub validate_create: fn(&Value) -> ErrorList,
+    /// What an update must keep beside the immutable fields; `validate` where nothing is said.
+    pub validate_update: fn(&Value, &Value, &Context) -> ErrorList,
     /// Paths of fields that an update leaves as they are.
     pub immutable: &'static [&'static [&'static str]],
     pub columns: &'static [Column],
@@ -25,11 +29,13 @@ impl Plain {
         default: |_| {},
         prepare_for_create: |_| {},
         validate: |_| ErrorList::new(),
+        validate_create: |_| ErrorList::new(),
+        validate_update: |_, _, _| ErrorList::new(),
         immutable: &[],
         columns: &[],
         cells: |_, _| Vec::new(),
         fields: &[],
-        has_generation: true,
+        has_generation: false,
     };
 }
 
@@ -43,14 +49,18 @@ impl Strategy for Plain {
     }
 
     fn validate(&self, object: &Value, _: &Context) -> ErrorList {
-        (self.validate)(object)
+        let mut errors = (self.validate)(object);
+        errors.extend((self.validate_create)(object));
+        errors
     }
 
     fn validate_update(&self, object: &Value, old: &Value, context: &Context) -> ErrorList {
+        let own = (self.validate_update)(object, old, context);
         if context.subresource == Some("status") {
-            return ErrorList::new();
+            return own;
         }
         let mut errors = (self.validate)(object);
+        errors.extend(own);
         self.immutable.iter().for_each(|path| immutable(&mut errors, object, old, path));
         errors
     }

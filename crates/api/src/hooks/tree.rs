@@ -128,3 +128,8 @@ pub(super) const fn column(
     };
     super::Column { name, ty, format, priority, description }
 }
+
+/// Text, or the word for none.
+pub(super) fn or_none<'a>(text: &'a str, none: &'a str) -> Value {
+    if text.is_empty() { none.into() } else { text.into() }
+}

@@ -56,7 +56,8 @@ impl Controller {
             namespace: "",
             subresource,
             dry_run: false,
-            field_manager: "kube-apiserver",
+            field_manager: "kube-apiserver".into(),
+            ownership: Default::default(),
         }
     }
 

@@ -334,7 +334,8 @@ impl ServiceAccountTokens {
                 namespace: &namespace,
                 subresource: "",
                 dry_run: false,
-                field_manager: "kube-apiserver",
+                field_manager: "kube-apiserver".into(),
+        ownership: Default::default(),
             };
             let label = |secret: &mut Value| {
                 let metadata = object::metadata_mut(secret);

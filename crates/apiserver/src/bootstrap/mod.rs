@@ -352,7 +352,8 @@ async fn ensure(
         namespace: &namespace,
         subresource: "",
         dry_run: false,
-        field_manager: "kube-apiserver",
+        field_manager: "kube-apiserver".into(),
+        ownership: Default::default(),
     };
     match registry.get(&served, &namespace, &name) {
         Err(status) if status.is_not_found() => {

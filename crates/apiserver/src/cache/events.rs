@@ -1,6 +1,6 @@
 //! Watch events as they are sent: encoded once, however many watchers there are.
 
-use crate::handlers::Form;
+use crate::handlers::{Form, Media};
 use crate::resources::Served;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -33,7 +33,7 @@ struct Key {
     event: usize,
     resource: usize,
     kind: EventType,
-    form: Form,
+    form: (Form, Media),
 }
 
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl EncodedEvents {
         event: &Arc<Event>,
         resource: &Arc<Served>,
         kind: EventType,
-        form: Form,
+        form: (Form, Media),
         encode: impl FnOnce() -> Bytes,
     ) -> Bytes {
         let (at, of) = (Arc::as_ptr(event) as usize, Arc::as_ptr(resource) as usize);

@@ -59,7 +59,7 @@ pub fn parse_revision(text: &str) -> Result<Option<u64>, Status> {
     }
     text.parse().map(Some).map_err(|_| {
         Status::bad_request(format!(
-            "invalid resource version {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+            "invalid resource version: resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
         ))
     })
 }

@@ -36,18 +36,7 @@ impl Selection {
                 || term.field == "metadata.namespace" && resource.row.namespaced
                 || resource.strategy.is_selectable(&term.field);
             if !known {
-                return Err(Status::bad_request(format!(
-                    "Unable to find \"{}, Resource={}\" that match label selector {label_selector:?}, field selector {field_selector:?}: field label not supported: {}",
-                    resource.api_version.split('/').next_back().map_or_else(String::new, |v| {
-                        if resource.row.group.is_empty() {
-                            format!("/{v}")
-                        } else {
-                            format!("{}/{v}", resource.row.group)
-                        }
-                    }),
-                    resource.row.resource,
-                    term.field
-                )));
+                return Err(Status::bad_request(unknown_field(resource, &term.field)));
             }
         }
         let exact = |field: &str| fields.requires_exact_match(field).map(str::to_owned);
@@ -91,4 +80,15 @@ impl Selection {
         };
         self.labels.matches(&projected.labels) && self.fields.matches(field)
     }
+}
+
+/// What upstream says of a field that cannot be selected by: it depends on whether the kind has any of its own.
+fn unknown_field(resource: &Served, field: &str) -> String {
+    if resource.custom.is_none() && !resource.strategy.selectable_fields().is_empty() {
+        return format!("field label not supported: {field}");
+    }
+    format!(
+        "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+        apimachinery::quote::quote(field)
+    )
 }

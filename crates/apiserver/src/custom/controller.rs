@@ -62,7 +62,8 @@ impl Definitions {
             namespace: "",
             subresource,
             dry_run: false,
-            field_manager: "kube-apiserver",
+            field_manager: "kube-apiserver".into(),
+            ownership: Default::default(),
         }
     }
 

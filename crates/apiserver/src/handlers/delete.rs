@@ -1,13 +1,14 @@
 //! DELETE of one object and of a collection.
 
-use super::context;
 use super::respond::form;
 use crate::body::{self, Answer};
 use crate::cache::{Selection, list};
-use crate::registry::{DeleteOutcome, delete_message, returns_object};
+use crate::registry::{DeleteOutcome, Ownership, WriteContext, delete_message, returns_object};
 use crate::resources::Served;
 use crate::server::{Call, Server};
+use apimachinery::gvk::GroupKind;
 use apimachinery::meta::options::DeleteOptions;
+use apimachinery::meta::validation::validate_delete_options;
 use apimachinery::status::Status;
 use http::StatusCode;
 use std::sync::Arc;
@@ -15,41 +16,39 @@ use std::sync::Arc;
 /// Options from the body, and from the query where there is none.
 async fn options(call: &Call) -> Result<DeleteOptions, Status> {
     let bytes = call.body.read().await?;
-    let mut options = if bytes.is_empty() {
-        let query = &call.info.query;
-        DeleteOptions {
-            grace_period_seconds: query.get("gracePeriodSeconds").map(str::parse).transpose().map_err(
-                |_| Status::bad_request("strconv.ParseInt: parsing \"gracePeriodSeconds\": invalid syntax"),
-            )?,
-            propagation_policy: query.get("propagationPolicy").map(Into::into),
-            orphan_dependents: query.get("orphanDependents").map(|_| query.flag("orphanDependents")),
-            ..Default::default()
-        }
-    } else if super::media(call) == "application/vnd.kubernetes.protobuf" {
-        let ty = api::table().kind("", "v1", "DeleteOptions").ok_or_else(Status::path_not_found)?;
-        let value = api::protobuf().decode(ty, &bytes).map_err(|e| Status::bad_request(e.to_string()))?;
-        serde_json::from_value(value).map_err(|e| Status::bad_request(e.to_string()))?
-    } else if schema::decode::looks_like_json(&bytes) {
-        serde_json::from_slice(&bytes).map_err(|e| Status::bad_request(e.to_string()))?
+    let options = if bytes.is_empty() {
+        call.info.query.delete_options().map_err(|e| Status::bad_request(e.to_string()))?
     } else {
-        let text = std::str::from_utf8(&bytes).map_err(|e| Status::bad_request(e.to_string()))?;
-        let decoded = schema::decode::free_yaml(text, schema::decode::FieldValidation::Ignore)
-            .map_err(|e| Status::bad_request(e.to_string()))?;
-        serde_json::from_value(decoded.value).map_err(|e| Status::bad_request(e.to_string()))?
+        super::input::delete_options(call, &bytes)?
     };
-    options.dry_run.extend(call.info.query.all("dryRun").map(Into::into));
-    Ok(options)
+    let errors = validate_delete_options(&options);
+    if errors.is_empty() {
+        return Ok(options);
+    }
+    Err(Status::invalid(&GroupKind::new("meta.k8s.io", "DeleteOptions"), "", &errors))
+}
+
+fn delete_context<'a>(
+    call: &'a Call,
+    resource: &'a Arc<Served>,
+    options: &DeleteOptions,
+) -> WriteContext<'a> {
+    WriteContext {
+        user: &call.user,
+        resource,
+        namespace: if resource.is_namespace() { "" } else { &call.info.namespace },
+        subresource: &call.info.subresource,
+        dry_run: !options.dry_run.is_empty(),
+        field_manager: "".into(),
+        ownership: Ownership::Track,
+    }
 }
 
 impl Server {
     pub(super) async fn delete(&self, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
-        let form = form(&call.parts.headers, &call.info.query)?;
+        let form = form(resource, &call)?;
         let options = options(&call).await?;
-        let mut context = context(&call, resource)?;
-        context.dry_run |= !options.dry_run.is_empty();
-        if resource.row.kind == "Namespace" {
-            context.namespace = "";
-        }
+        let context = delete_context(&call, resource, &options);
         match self.registry.delete(&context, &call.info.name, &options).await? {
             DeleteOutcome::Pending(stored) => Ok(self.object(resource, &stored, StatusCode::OK, form)),
             DeleteOutcome::Gone(stored) if returns_object(&resource.row.group, &resource.row.resource) => {
@@ -75,11 +74,10 @@ impl Server {
             parameter("labelSelector"),
             parameter("fieldSelector"),
         )?;
-        let limit = super::read::list_options(query)?.limit;
+        let limit = super::read::limit(&super::read::list_options(query)?);
         let page = list::Page { limit, continue_token: parameter("continue"), ..Default::default() };
         let listed = list::list(&*self.registry.store, resource, &selection, &page).await?;
-        let mut base = context(&call, resource)?;
-        base.dry_run |= !options.dry_run.is_empty();
+        let base = delete_context(&call, resource, &options);
         // Together, so that one sync of the store serves many.
         let deletes = listed.entries.iter().map(|entry| {
             let (namespace, name) = entry.name.split_once('/').unwrap_or(("", &entry.name));
@@ -97,20 +95,6 @@ impl Server {
         for result in futures::future::join_all(deletes).await {
             result?;
         }
-        let items: Vec<serde_json::Value> = listed
-            .entries
-            .iter()
-            .filter_map(|e| crate::registry::decode(resource, e).ok())
-            .map(|s| s.value)
-            .collect();
-        Ok(body::document(
-            StatusCode::OK,
-            &serde_json::json!({
-                "kind": resource.list_kind(),
-                "apiVersion": resource.api_version,
-                "metadata": {"resourceVersion": listed.revision.to_string()},
-                "items": items,
-            }),
-        ))
+        super::read::json_list(resource, listed)
     }
 }

@@ -31,6 +31,8 @@ impl ListBody {
         let (mut before, mut after) = (BytesMut::with_capacity(256), BytesMut::with_capacity(64));
         head.write_head(&mut before);
         head.write_tail(&mut after);
+        // As Go's encoder ends every document.
+        after.extend_from_slice(b"\n");
         let mut left = before.len() + after.len() + entries.len().saturating_sub(1);
         for entry in &entries {
             left += registry::body(entry)?.written_len(None, entry.mod_revision.0);

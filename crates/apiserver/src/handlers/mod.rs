@@ -1,19 +1,24 @@
 //! The verbs on resources. No handler names a kind; what only some resources can do is in [`crate::rooms`].
 
 mod delete;
+mod input;
 mod list_body;
+mod negotiate;
+mod options;
 mod patch;
 mod read;
 mod respond;
 mod watch;
 mod write;
 
+pub(crate) use input::kind as read_kind;
+pub use negotiate::{Media, Style};
+pub use options::WriteOptions;
 pub use patch::Patch;
 pub use respond::{Form, form};
-pub(crate) use write::{media, read_kind};
 
 use crate::body::Answer;
-use crate::registry::WriteContext;
+use crate::registry::{Ownership, WriteContext};
 use crate::resources::Served;
 use crate::server::{Call, Server};
 use apimachinery::gvk::GroupResource;
@@ -78,38 +83,18 @@ impl Server {
 }
 
 /// The context of a write from its request.
-pub(crate) fn context<'a>(call: &'a Call, resource: &'a Arc<Served>) -> Result<WriteContext<'a>, Status> {
-    let mut dry_run = false;
-    for value in call.info.query.all("dryRun") {
-        if value != "All" {
-            return Err(Status::invalid(
-                &apimachinery::gvk::GroupKind::new("meta.k8s.io", "CreateOptions"),
-                "",
-                &apimachinery::field::Error::not_supported(
-                    &apimachinery::field::Path::new("dryRun"),
-                    value,
-                    &["All"],
-                )
-                .into(),
-            ));
-        }
-        dry_run = true;
-    }
-    Ok(WriteContext {
+pub(crate) fn context<'a>(
+    call: &'a Call,
+    resource: &'a Arc<Served>,
+    options: &WriteOptions,
+) -> WriteContext<'a> {
+    WriteContext {
         user: &call.user,
         resource,
         namespace: &call.info.namespace,
         subresource: &call.info.subresource,
-        dry_run,
-        field_manager: field_manager(call),
-    })
-}
-
-/// The manager a write is recorded under: as asked, else the user agent up to its first slash.
-fn field_manager(call: &Call) -> &str {
-    let agent = || {
-        let agent = call.parts.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok());
-        agent.and_then(|a| a.split('/').next()).unwrap_or("unknown")
-    };
-    call.info.query.get("fieldManager").filter(|m| !m.is_empty()).unwrap_or_else(agent)
+        dry_run: options.dry_run,
+        field_manager: options.field_manager.clone().into(),
+        ownership: Ownership::Track,
+    }
 }

@@ -1,98 +1,202 @@
 //! The four kinds of patch, each a function from the current object to the patched one.
 
+use crate::registry::{Registry, WriteContext, merge};
 use crate::resources::Served;
 use crate::server::Call;
+use apimachinery::errors::ResponseBody;
+use apimachinery::field::{Error, Path};
+use apimachinery::gvk::{GroupKind, GroupResource};
+use apimachinery::meta::validation::PatchKind;
 use apimachinery::status::Status;
 use apimachinery::time::Time;
 use bytes::Bytes;
-use schema::decode::FieldValidation;
-use schema::patch::{JsonPatch, PatchError, PatchFailure, merge, parse_object, strategic};
+use schema::decode::{self, Decoded, FieldValidation};
+use schema::patch::{
+    JsonPatch, PatchError, PatchFailure, go_format, merge as merge_patch, parse_object, parse_strategic,
+    strategic,
+};
 use serde_json::Value;
 
-const MEDIA: [&str; 4] = [
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-    "application/apply-patch+yaml",
-];
-
-/// A patch as it came.
-#[derive(Debug)]
-pub enum Patch {
-    Json(JsonPatch),
-    Merge(Value),
-    Strategic(Value),
+/// What a patch is, as its media type says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PatchMedia {
+    Json,
+    Merge,
+    Strategic,
+    Apply,
 }
 
-fn failure(resource: &Served, name: &str, error: PatchError) -> Status {
+impl PatchMedia {
+    pub fn kind(self) -> PatchKind {
+        if self == PatchMedia::Apply { PatchKind::Apply } else { PatchKind::Other }
+    }
+}
+
+const MEDIA: [(&str, PatchMedia); 4] = [
+    ("application/json-patch+json", PatchMedia::Json),
+    ("application/merge-patch+json", PatchMedia::Merge),
+    ("application/strategic-merge-patch+json", PatchMedia::Strategic),
+    ("application/apply-patch+yaml", PatchMedia::Apply),
+];
+
+/// A patch as it came. It is read anew for every attempt: only then is it known whether there is an object to patch,
+/// which clients are to hear first.
+#[derive(Debug)]
+pub struct Patch {
+    pub media: PatchMedia,
+    pub bytes: Bytes,
+    pub validation: FieldValidation,
+    pub force: bool,
+}
+
+fn failure(error: PatchError) -> Status {
     match error.failure {
         PatchFailure::BadRequest => Status::bad_request(error.to_string()),
         PatchFailure::TooLarge => Status::request_entity_too_large(error),
         PatchFailure::Internal => Status::internal_error(error),
-        PatchFailure::Unprocessable => {
-            let mut status = Status::invalid(&resource.group_kind(), name, &Default::default());
-            status.message =
-                format!("the server rejected our request due to an error in our request: {error}");
-            status
-        }
+        PatchFailure::Unprocessable => Status::generic_server_response(
+            422,
+            "",
+            &GroupResource::default(),
+            "",
+            &error.to_string(),
+            0,
+            ResponseBody::Expected,
+        ),
     }
 }
 
-impl Patch {
-    pub fn parse(media: &str, bytes: Bytes, call: &Call, resource: &Served) -> Result<Self, Status> {
-        let fail = |e| failure(resource, &call.info.name, e);
-        match media {
-            "application/json-patch+json" => {
-                JsonPatch::parse(&bytes, FieldValidation::Ignore).map(Patch::Json).map_err(fail)
-            }
-            "application/merge-patch+json" => {
-                parse_object(&bytes, FieldValidation::Ignore).map(|d| Patch::Merge(d.value)).map_err(fail)
-            }
-            "application/strategic-merge-patch+json" => {
-                parse_object(&bytes, FieldValidation::Ignore).map(|d| Patch::Strategic(d.value)).map_err(fail)
-            }
-            _ => Err(Status::unsupported_media_type(&MEDIA)),
-        }
-    }
+/// A patched object that is none of its kind any more.
+fn unfit(what: &str, why: &str) -> Status {
+    Status::invalid(&GroupKind::default(), "", &Error::invalid(&Path::new("patch"), what, why).into())
+}
 
-    /// Whether the patch makes the object where there is none.
-    pub fn creates(&self) -> bool {
-        false
+impl Patch {
+    /// The kind of a request's patch; the parameters of its media type do not count.
+    pub fn media(call: &Call) -> Result<PatchMedia, Status> {
+        let header = call.parts.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+        let media = header.unwrap_or_default().split(';').next().unwrap_or_default();
+        let found = MEDIA.iter().find(|(name, _)| *name == media);
+        found.map(|(_, media)| *media).ok_or_else(|| {
+            // The words of upstream's router, which sees it first.
+            let mut status = Status::unsupported_media_type(&[]);
+            status.message = "415: Unsupported Media Type".into();
+            status.details = Some(Box::default());
+            status
+        })
     }
 
     /// The patched document, for documents that are no rows of the table; strategic patches act as merge patches.
-    pub fn apply_free(&self, resource: &Served, mut document: Value) -> Result<Value, Status> {
-        match self {
-            Patch::Json(patch) => patch.apply(document).map_err(|e| failure(resource, "", e)),
-            Patch::Merge(patch) | Patch::Strategic(patch) => {
-                merge(&mut document, patch);
+    pub fn apply_free(&self, mut document: Value) -> Result<Value, Status> {
+        match self.media {
+            PatchMedia::Json => JsonPatch::parse(&self.bytes, self.validation)
+                .and_then(|p| p.apply(document))
+                .map_err(failure),
+            PatchMedia::Merge | PatchMedia::Strategic => {
+                let patch = parse_object(&self.bytes, self.validation).map_err(failure)?.value;
+                merge_patch(&mut document, &patch);
+                Ok(document)
+            }
+            PatchMedia::Apply => {
+                let patch = self.applied(self.validation)?.value;
+                merge_patch(&mut document, &patch);
                 Ok(document)
             }
         }
     }
 
-    /// The patched object in the served version.
+    fn applied(&self, validation: FieldValidation) -> Result<Decoded, Status> {
+        let bad = |why: &dyn std::fmt::Display| Status::bad_request(format!("error decoding YAML: {why}"));
+        let text = std::str::from_utf8(&self.bytes).map_err(|e| bad(&e))?;
+        decode::free_yaml(text, validation).map_err(|e| bad(&e))
+    }
+
+    /// The patched object, in the hub version, and warnings. `current` is in the hub version too, and absent where
+    /// there is no object yet.
     pub fn apply(
         &self,
-        resource: &Served,
+        registry: &Registry,
+        context: &WriteContext<'_>,
         current: Option<&Value>,
-        _manager: &str,
-        _subresource: &str,
-        _now: Time,
-    ) -> Result<Value, Status> {
-        let Some(current) = current else { return Err(resource.not_found("")) };
-        let name = crate::object::name(current);
-        let fail = |e| failure(resource, name, e);
-        match self {
-            Patch::Json(patch) => patch.apply(current.clone()).map_err(fail),
-            Patch::Merge(patch) => {
-                let mut value = current.clone();
-                merge(&mut value, patch);
-                Ok(value)
+        name: &str,
+        now: Time,
+    ) -> Result<(Value, Vec<String>), Status> {
+        let resource = context.resource;
+        let current = current.map(|c| resource.to_served(c.clone()));
+        let (patched, strict, shown) = match (self.media, current) {
+            (PatchMedia::Apply, current) => {
+                return self.server_side(registry, context, current.as_ref(), now);
             }
-            Patch::Strategic(patch) => {
-                strategic(&resource.table, resource.ty, current.clone(), patch.clone()).map_err(fail)
+            (_, None) => return Err(resource.not_found(name)),
+            (PatchMedia::Json, Some(current)) => {
+                let patch = JsonPatch::parse(&self.bytes, self.validation).map_err(failure)?;
+                (patch.apply(current).map_err(failure)?, patch.strict, None)
             }
+            (PatchMedia::Merge, Some(mut current)) => {
+                let patch = parse_object(&self.bytes, self.validation).map_err(failure)?;
+                merge_patch(&mut current, &patch.value);
+                (current, patch.strict, None)
+            }
+            (PatchMedia::Strategic, Some(current)) => {
+                let patch = parse_strategic(&self.bytes, self.validation).map_err(failure)?;
+                let shown = go_format(&patch.value);
+                let patched =
+                    strategic(&resource.table, resource.ty, current, patch.value).map_err(failure)?;
+                (patched, patch.strict, Some(shown))
+            }
+        };
+        self.fit(resource, patched, strict, shown)
+    }
+
+    /// Brings the patched tree into its type.
+    fn fit(
+        &self,
+        resource: &Served,
+        patched: Value,
+        mut strict: Vec<String>,
+        shown: Option<String>,
+    ) -> Result<(Value, Vec<String>), Status> {
+        let shown = shown.unwrap_or_else(|| {
+            let bytes = schema::encode::patched(&resource.table, resource.ty, &patched);
+            String::from_utf8_lossy(&bytes).into_owned()
+        });
+        let mut patched = patched;
+        if self.media == PatchMedia::Strategic {
+            // What a strategic patch says of the type does not count.
+            super::input::set_type(resource, &mut patched);
+        } else if let Some(why) = super::input::other_type(resource, &patched) {
+            return Err(unfit(&shown, &why));
         }
+        let decoded = decode::normalise(&resource.table, resource.ty, patched, self.validation)
+            .map_err(|error| unfit(&shown, &error.to_string()))?;
+        strict.extend(decoded.strict);
+        if self.validation == FieldValidation::Strict && !strict.is_empty() {
+            return Err(unfit(&shown, &decode::strict_message(&strict)));
+        }
+        let mut value = decoded.value;
+        super::input::set_type(resource, &mut value);
+        Ok((resource.to_hub(value), strict))
+    }
+
+    fn server_side(
+        &self,
+        registry: &Registry,
+        context: &WriteContext<'_>,
+        current: Option<&Value>,
+        now: Time,
+    ) -> Result<(Value, Vec<String>), Status> {
+        let resource = context.resource;
+        let applied = self.applied(self.validation)?;
+        let merged = merge(&registry.resources, context, current, &applied.value, self.force, now)
+            .map_err(|e| e.status())?;
+        if self.validation == FieldValidation::Strict && !applied.strict.is_empty() {
+            let why = applied.strict.join(", ");
+            return Err(Status::bad_request(format!("error strict decoding YAML: {why}")));
+        }
+        let decoded = decode::normalise(&resource.table, resource.ty, merged, FieldValidation::Ignore)
+            .map_err(Status::internal_error)?;
+        let mut value = decoded.value;
+        super::input::set_type(resource, &mut value);
+        Ok((resource.to_hub(value), applied.strict))
     }
 }

@@ -1,23 +1,28 @@
 //! GET of one object, and LIST.
 
+use super::Media;
 use super::list_body::ListBody;
-use super::respond::{Form, columns, form, partial, row, table};
+use super::respond::{Form, accepted, columns, line, message, partial, row, table, type_meta, write};
 use crate::body::{self, Answer};
 use crate::cache::{Selection, list};
 use crate::registry;
 use crate::resources::Served;
 use crate::server::{Call, Server};
+use apimachinery::gvk::GroupKind;
+use apimachinery::meta::ListMeta;
+use apimachinery::meta::options::ListOptions;
+use apimachinery::meta::validation::{set_list_options_defaults, validate_list_options};
 use apimachinery::status::Status;
+use apimachinery::value::to_json_vec;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use schema::encode::{ListHead, TypeMeta};
-use serde_json::json;
+use schema::encode::ListHead;
+use schema::protobuf;
 use std::sync::Arc;
-use store::Entry;
 
 impl Server {
     pub(super) async fn get(&self, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
-        let form = form(&call.parts.headers, &call.info.query)?;
+        let (form, media) = accepted(resource, &call)?;
         let version = call.info.query.get("resourceVersion").unwrap_or_default();
         let asked = list::parse_revision(version)?.unwrap_or(0);
         if asked > 0 {
@@ -32,14 +37,23 @@ impl Server {
         if form == Form::Object {
             // Bytes in, bytes out.
             let stored = registry::body(&entry)?;
-            return Ok(body::json(StatusCode::OK, self.bytes(resource, &stored, None, entry.mod_revision.0)));
+            let revision = entry.mod_revision.0;
+            let meta = type_meta(resource);
+            if media == Media::Protobuf {
+                let message = message(resource, &stored, revision);
+                return Ok(protobuf(protobuf::wrap(&message, meta.kind(), meta.api_version())));
+            }
+            let mut out = BytesMut::with_capacity(stored.max_len(Some(&meta)) + 1);
+            write(resource, &stored, Some(&meta), revision, &mut out);
+            out.extend_from_slice(b"\n");
+            return Ok(body::json(StatusCode::OK, out.freeze()));
         }
         let stored = registry::decode(resource, &entry)?;
         Ok(self.object(resource, &stored, StatusCode::OK, form))
     }
 
     pub(super) async fn list(&self, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
-        let form = form(&call.parts.headers, &call.info.query)?;
+        let (form, media) = accepted(resource, &call)?;
         let query = &call.info.query;
         let parameter = |name| query.get(name).unwrap_or_default();
         let options = list_options(query)?;
@@ -52,131 +66,109 @@ impl Server {
         let page = list::Page {
             resource_version: parameter("resourceVersion"),
             resource_version_match: parameter("resourceVersionMatch"),
-            limit: options.limit,
+            limit: limit(&options),
             continue_token: parameter("continue"),
         };
         let listed = list::list(&*self.registry.store, resource, &selection, &page).await?;
-        let kind = resource.list_kind();
-        let head = ListHead {
-            kind: &kind,
-            api_version: &resource.api_version,
-            revision: listed.revision,
-            continue_token: &listed.continue_token,
+        let metadata = ListMeta {
+            resource_version: listed.revision.to_string(),
+            continue_token: listed.continue_token.clone(),
             remaining_item_count: listed.remaining,
-            sorted: resource.custom.is_some(),
+            ..Default::default()
         };
-        if form == Form::Object {
-            return self.objects(resource, &head, listed.entries);
-        }
-        let mut metadata = json!({"resourceVersion": listed.revision.to_string()});
-        if !listed.continue_token.is_empty() {
-            metadata["continue"] = listed.continue_token.as_str().into();
-        }
-        if let Some(remaining) = listed.remaining {
-            metadata["remainingItemCount"] = remaining.into();
-        }
-        let now = self.registry.now();
-        let mut items = Vec::with_capacity(listed.entries.len());
-        for entry in &listed.entries {
-            let stored = registry::decode(resource, entry)?;
-            items.push(match form {
-                Form::Table(include) => row(resource, &stored.value, include, now),
-                _ => partial(&stored.value),
-            });
-        }
-        let document = match form {
-            Form::Table(_) => table(Some(columns(resource)), metadata, items),
-            _ => {
-                json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items})
+        match form {
+            Form::Object if media == Media::Protobuf => protobuf_list(resource, &listed, &metadata),
+            Form::Object => json_list(resource, listed),
+            Form::Table(include) => {
+                let now = self.registry.now();
+                let rows = rows(resource, &listed, |object| row(resource, object, include, now))?;
+                Ok(body::json(StatusCode::OK, line(table(Some(columns(resource)), &metadata, &rows))))
             }
-        };
-        Ok(body::document(StatusCode::OK, &document))
-    }
-
-    /// A list of whole objects.
-    fn objects(
-        &self,
-        resource: &Served,
-        head: &ListHead<'_>,
-        entries: Vec<Arc<Entry>>,
-    ) -> Result<Answer, Status> {
-        let mut verbatim = true;
-        for entry in &entries {
-            verbatim &= resource.is_verbatim(&registry::body(entry)?);
-        }
-        if verbatim {
-            let list = ListBody::new(head, entries)?;
-            return Ok(body::json(StatusCode::OK, Bytes::new()).map(|_| body::stream(list)));
-        }
-        let mut out = BytesMut::new();
-        head.write_head(&mut out);
-        for (i, entry) in entries.iter().enumerate() {
-            if i > 0 {
-                out.extend_from_slice(b",");
+            Form::Metadata => {
+                let items = rows(resource, &listed, |object| partial(resource, object))?;
+                let mut out =
+                    br#"{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":"#
+                        .to_vec();
+                out.extend(to_json_vec(&metadata).map_err(Status::internal_error)?);
+                out.extend_from_slice(br#","items":["#);
+                out.extend(items.join(&b','));
+                out.extend_from_slice(b"]}\n");
+                Ok(body::json(StatusCode::OK, out))
             }
-            let stored = registry::body(entry)?;
-            out.extend_from_slice(&self.bytes(resource, &stored, None, entry.mod_revision.0));
         }
-        head.write_tail(&mut out);
-        Ok(body::json(StatusCode::OK, out.freeze()))
     }
 }
 
-/// The validated parameters of a list or watch.
-pub(super) struct Options {
-    pub limit: usize,
-    pub timeout: Option<u64>,
+fn rows(
+    resource: &Served,
+    listed: &list::Listed,
+    mut write: impl FnMut(&serde_json::Value) -> Vec<u8>,
+) -> Result<Vec<Vec<u8>>, Status> {
+    listed.entries.iter().map(|entry| Ok(write(&registry::decode(resource, entry)?.value))).collect()
 }
 
-pub(super) fn list_options(query: &crate::request::Query) -> Result<Options, Status> {
-    use apimachinery::field::{Error, ErrorList, Path};
-    let get = |name| query.get(name).unwrap_or_default();
-    let number = |name: &'static str| -> Result<Option<i64>, Status> {
-        match get(name) {
-            "" => Ok(None),
-            text => text.parse().map(Some).map_err(|_| {
-                Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
-            }),
-        }
+fn protobuf(bytes: Vec<u8>) -> Answer {
+    let mut answer = body::json(StatusCode::OK, bytes);
+    let media = http::HeaderValue::from_static(protobuf::CONTENT_TYPE);
+    answer.headers_mut().insert(http::header::CONTENT_TYPE, media);
+    answer
+}
+
+fn protobuf_list(resource: &Served, listed: &list::Listed, metadata: &ListMeta) -> Result<Answer, Status> {
+    let mut items = Vec::with_capacity(listed.entries.len());
+    for entry in &listed.entries {
+        let stored = registry::body(entry)?;
+        items.push(message(resource, &stored, entry.mod_revision.0));
+    }
+    let metadata = serde_json::to_value(metadata).map_err(Status::internal_error)?;
+    let list = api::protobuf().list(&metadata, &items);
+    Ok(protobuf(protobuf::wrap(&list, &resource.list_kind(), &resource.api_version)))
+}
+
+/// A list of whole objects, as JSON.
+pub(super) fn json_list(resource: &Served, listed: list::Listed) -> Result<Answer, Status> {
+    let kind = resource.list_kind();
+    let head = ListHead {
+        kind: &kind,
+        api_version: &resource.api_version,
+        revision: listed.revision,
+        continue_token: &listed.continue_token,
+        remaining_item_count: listed.remaining,
+        sorted: resource.custom.is_some(),
     };
-    let mut errors = ErrorList::default();
-    let version_match = get("resourceVersionMatch");
-    let path = Path::new("resourceVersionMatch");
-    if !version_match.is_empty() && !query.flag("watch") {
-        if get("resourceVersion").is_empty() {
-            errors.push(Error::forbidden(
-                &path,
-                "resourceVersionMatch is forbidden unless resourceVersion is provided",
-            ));
-        }
-        if !get("continue").is_empty() {
-            errors
-                .push(Error::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
-        }
-        if !matches!(version_match, "Exact" | "NotOlderThan") {
-            errors.push(Error::not_supported(&path, version_match, &["Exact", "NotOlderThan", ""]));
-        }
-        if version_match == "Exact" && get("resourceVersion") == "0" {
-            errors.push(Error::forbidden(
-                &path,
-                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-            ));
-        }
+    let mut verbatim = true;
+    for entry in &listed.entries {
+        verbatim &= resource.is_verbatim(&registry::body(entry)?);
     }
-    if !errors.is_empty() {
-        return Err(Status::invalid(
-            &apimachinery::gvk::GroupKind::new("meta.k8s.io", "ListOptions"),
-            "",
-            &errors,
-        ));
+    if verbatim {
+        let list = ListBody::new(&head, listed.entries)?;
+        return Ok(body::json(StatusCode::OK, Bytes::new()).map(|_| body::stream(list)));
     }
-    Ok(Options {
-        limit: usize::try_from(number("limit")?.unwrap_or(0)).unwrap_or(0),
-        timeout: number("timeoutSeconds")?.and_then(|t| u64::try_from(t).ok()),
-    })
+    let mut out = BytesMut::new();
+    head.write_head(&mut out);
+    for (i, entry) in listed.entries.iter().enumerate() {
+        if i > 0 {
+            out.extend_from_slice(b",");
+        }
+        write(resource, &registry::body(entry)?, None, entry.mod_revision.0, &mut out);
+    }
+    head.write_tail(&mut out);
+    out.extend_from_slice(b"\n");
+    Ok(body::json(StatusCode::OK, out.freeze()))
 }
 
-/// The type metadata of a resource in its served version.
-pub(super) fn type_meta(resource: &Served) -> TypeMeta {
-    TypeMeta::new(&resource.row.kind, &resource.api_version)
+/// The parameters of a list or watch, judged.
+pub(super) fn list_options(query: &crate::request::Query) -> Result<ListOptions, Status> {
+    let mut options = query.list_options().map_err(|e| Status::bad_request(e.to_string()))?;
+    set_list_options_defaults(&mut options);
+    let errors = validate_list_options(&options, true);
+    if errors.is_empty() {
+        return Ok(options);
+    }
+    Err(Status::invalid(&GroupKind::new("meta.k8s.io", "ListOptions"), "", &errors))
+}
+
+/// The most objects of a page.
+pub(super) fn limit(options: &ListOptions) -> usize {
+    usize::try_from(options.limit).unwrap_or(0)
 }

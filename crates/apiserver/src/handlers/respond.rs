@@ -1,15 +1,20 @@
 //! In which form an object is answered: as itself, as a table, as metadata only.
 
+use super::negotiate::{Media, accepted_names, negotiate};
 use crate::body::{self, Answer};
 use crate::registry::Stored;
 use crate::resources::Served;
-use crate::server::Server;
+use crate::server::{Call, Server};
 use api::hooks::Column;
+use apimachinery::meta::ListMeta;
+use apimachinery::meta::table::TableColumnDefinition;
 use apimachinery::status::Status;
 use apimachinery::time::Time;
+use apimachinery::value::to_json_vec;
+use bytes::BytesMut;
 use http::StatusCode;
 use schema::encode::{Body, TypeMeta};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// The form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,40 +32,51 @@ pub enum Include {
     Object,
 }
 
-const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+/// The form and the media type an `Accept` header asks for: its best alternative that this server has.
+pub(super) fn accepted(resource: &Served, call: &Call) -> Result<(Form, Media), Status> {
+    let found = negotiate(&call.parts.headers, |clause, media| {
+        let [kind, group, version] = ["as", "g", "v"].map(|p| clause.param(p));
+        if kind.is_none() && group.is_none() && version.is_none() {
+            // Objects of custom resources have no message.
+            return (resource.custom.is_none() || media != Media::Protobuf).then_some(Form::Object);
+        }
+        if group != Some("meta.k8s.io") || !matches!(version, Some("v1" | "v1beta1")) {
+            return None;
+        }
+        match kind {
+            // Tables have no protobuf form.
+            Some("Table") if media != Media::Protobuf => Some(Form::Table(Include::Metadata)),
+            Some("PartialObjectMetadata" | "PartialObjectMetadataList") => Some(Form::Metadata),
+            _ => None,
+        }
+    });
+    let Some((form, media, _)) = found else { return Err(Status::not_acceptable(&accepted_names())) };
+    let form = match form {
+        Form::Table(_) => Form::Table(include(&call.info.query)?),
+        form => form,
+    };
+    Ok((form, media))
+}
 
-/// The form an `Accept` header asks for: its first alternative that this server has.
-pub fn form(headers: &http::HeaderMap, query: &crate::request::Query) -> Result<Form, Status> {
-    let accept = headers.get(http::header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("*/*");
-    for alternative in accept.split(',') {
-        let mut parts = alternative.split(';').map(str::trim);
-        let media = parts.next().unwrap_or_default();
-        if !matches!(media, "" | "*/*" | "application/*" | "application/json") {
-            continue;
-        }
-        let params: Vec<(&str, &str)> = parts.filter_map(|p| p.split_once('=')).collect();
-        let param = |name: &str| params.iter().find(|(n, _)| *n == name).map(|(_, v)| *v);
-        let meta = param("g") == Some("meta.k8s.io") && matches!(param("v"), Some("v1" | "v1beta1"));
-        match param("as") {
-            None => return Ok(Form::Object),
-            Some("Table") if meta => {
-                let include = match query.get("includeObject") {
-                    None | Some("" | "Metadata") => Include::Metadata,
-                    Some("None") => Include::None,
-                    Some("Object") => Include::Object,
-                    Some(other) => {
-                        return Err(Status::bad_request(format!(
-                            "unrecognized includeObject value: {other:?}"
-                        )));
-                    }
-                };
-                return Ok(Form::Table(include));
-            }
-            Some("PartialObjectMetadata" | "PartialObjectMetadataList") if meta => return Ok(Form::Metadata),
-            Some(_) => {}
-        }
+/// The form alone, for answers that the edge writes in the wanted media type.
+pub fn form(resource: &Served, call: &Call) -> Result<Form, Status> {
+    accepted(resource, call).map(|(form, _)| form)
+}
+
+fn include(query: &crate::request::Query) -> Result<Include, Status> {
+    match query.get("includeObject") {
+        None | Some("" | "Metadata") => Ok(Include::Metadata),
+        Some("None") => Ok(Include::None),
+        Some("Object") => Ok(Include::Object),
+        Some(other) => Err(Status::bad_request(format!(
+            "Unable to convert to Table as requested: {}",
+            apimachinery::field::Error::invalid(
+                &apimachinery::field::Path::new("includeObject"),
+                other,
+                "must be 'Metadata', 'Object', 'None', or empty",
+            )
+        ))),
     }
-    Err(Status::not_acceptable(&ACCEPTED))
 }
 
 const NAME: Column = Column {
@@ -85,36 +101,67 @@ const AGE: Column = Column {
 };
 
 /// The column definitions of a resource's table.
-pub(super) fn columns(resource: &Served) -> Value {
-    if let Some(own) = resource.strategy.column_definitions() {
+pub(super) fn columns(resource: &Served) -> Vec<TableColumnDefinition> {
+    let own = resource.strategy.column_definitions();
+    if let Some(own) = own.and_then(|own| serde_json::from_value(own).ok()) {
         return own;
     }
-    let one = |c: &Column| json!({"name": c.name, "type": c.ty, "format": c.format, "description": c.description, "priority": c.priority});
+    let one = |c: &Column| TableColumnDefinition {
+        name: c.name.into(),
+        type_: c.ty.into(),
+        format: c.format.into(),
+        description: c.description.into(),
+        priority: c.priority,
+    };
     [NAME, AGE].iter().map(one).collect()
 }
 
-/// One row: its cells, and as much of the object as is wanted. `object` is in the hub version.
-pub(super) fn row(resource: &Served, object: &Value, include: Include, now: Time) -> Value {
+/// One row of a table, as JSON: its cells, and as much of the object as is wanted. `object` is in the hub version.
+pub(super) fn row(resource: &Served, object: &Value, include: Include, now: Time) -> Vec<u8> {
     let cells = if resource.strategy.column_definitions().is_none() {
         vec![object["metadata"]["name"].clone(), object["metadata"]["creationTimestamp"].clone()]
     } else {
         resource.strategy.cells(object, now)
     };
+    let mut out = b"{\"cells\":".to_vec();
+    schema::encode::write_value(&mut out, &Value::Array(cells));
+    out.extend_from_slice(b",\"object\":");
     match include {
-        Include::None => json!({"cells": cells, "object": null}),
-        Include::Metadata => json!({"cells": cells, "object": partial(object)}),
-        Include::Object => json!({"cells": cells, "object": object}),
+        Include::None => out.extend_from_slice(b"null"),
+        Include::Metadata => out.extend_from_slice(&partial(resource, object)),
+        Include::Object => {
+            let mut served = resource.to_served(object.clone());
+            served["kind"] = resource.row.kind.as_ref().into();
+            schema::encode::write(&resource.table, resource.ty, &served, &mut out);
+        }
     }
+    out.push(b'}');
+    out
 }
 
-/// An object's metadata alone.
-pub(super) fn partial(object: &Value) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
+/// An object's metadata alone, as JSON.
+pub(super) fn partial(resource: &Served, object: &Value) -> Vec<u8> {
+    const HEAD: &[u8] = br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#;
+    let mut out = HEAD.to_vec();
+    schema::encode::write_metadata(&resource.table, resource.ty, &object["metadata"], &mut out);
+    out.push(b'}');
+    out
 }
 
-/// A table around rows.
-pub(super) fn table(columns: Option<Value>, metadata: Value, rows: Vec<Value>) -> Value {
-    json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": columns.unwrap_or(Value::Null), "rows": rows})
+/// A table around rows, as JSON. In a watch only the first one has its columns described.
+pub(super) fn table(
+    columns: Option<Vec<TableColumnDefinition>>,
+    metadata: &ListMeta,
+    rows: &[Vec<u8>],
+) -> Vec<u8> {
+    let mut out = br#"{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":"#.to_vec();
+    out.extend(to_json_vec(metadata).unwrap_or_default());
+    out.extend_from_slice(br#","columnDefinitions":"#);
+    out.extend(to_json_vec(&columns).unwrap_or_default());
+    out.extend_from_slice(br#","rows":["#);
+    out.extend(rows.join(&b','));
+    out.extend_from_slice(b"]}");
+    out
 }
 
 impl Server {
@@ -122,33 +169,70 @@ impl Server {
     pub(crate) fn object(&self, resource: &Served, stored: &Stored, code: StatusCode, form: Form) -> Answer {
         match form {
             Form::Object => {
-                body::json(code, self.bytes(resource, &stored.body, Some(&stored.value), stored.revision))
+                let meta = type_meta(resource);
+                let mut out = BytesMut::with_capacity(stored.body.max_len(Some(&meta)) + 1);
+                write(resource, &stored.body, Some(&meta), stored.revision, &mut out);
+                out.extend_from_slice(b"\n");
+                body::json(code, out.freeze())
             }
-            Form::Metadata => body::document(code, &partial(&stored.value)),
+            Form::Metadata => body::json(code, line(partial(resource, &stored.value))),
             Form::Table(include) => {
-                let revision = json!({"resourceVersion": stored.revision.to_string()});
                 let rows = vec![row(resource, &stored.value, include, self.registry.now())];
-                body::document(code, &table(Some(columns(resource)), revision, rows))
+                let metadata =
+                    ListMeta { resource_version: stored.revision.to_string(), ..Default::default() };
+                body::json(code, line(table(Some(columns(resource)), &metadata, &rows)))
             }
         }
     }
+}
 
-    /// The JSON of an object in the served version, with type metadata and revision.
-    pub(crate) fn bytes<B: AsRef<[u8]>>(
-        &self,
-        resource: &Served,
-        stored: &Body<B>,
-        value: Option<&Value>,
-        revision: u64,
-    ) -> bytes::Bytes {
-        let meta = TypeMeta::new(&resource.row.kind, &resource.api_version);
-        if resource.is_verbatim(stored) {
-            return stored.splice(Some(&meta), revision);
-        }
-        let hub = match value {
-            Some(value) => value.clone(),
-            None => stored.value(Some(&meta), revision).unwrap_or_default(),
-        };
-        schema::encode::json(&resource.table, resource.ty, &resource.to_served(hub)).into()
+/// Appends the JSON of an object in the served version, with its revision, and with type metadata where it is wanted.
+pub(super) fn write(
+    resource: &Served,
+    stored: &Body<impl AsRef<[u8]>>,
+    meta: Option<&TypeMeta>,
+    revision: u64,
+    out: &mut BytesMut,
+) {
+    if resource.is_verbatim(stored) {
+        return stored.write(out, meta, revision);
     }
+    let served = served_tree(resource, stored, meta, revision);
+    out.extend_from_slice(&schema::encode::json(&resource.table, resource.ty, &served));
+}
+
+/// The protobuf message of an object in the served version.
+pub(super) fn message(resource: &Served, stored: &Body<impl AsRef<[u8]>>, revision: u64) -> Vec<u8> {
+    api::protobuf().encode_message(resource.ty, &served_tree(resource, stored, None, revision))
+}
+
+fn served_tree(
+    resource: &Served,
+    stored: &Body<impl AsRef<[u8]>>,
+    meta: Option<&TypeMeta>,
+    revision: u64,
+) -> Value {
+    let mut served = resource.to_served(stored.value(None, revision).unwrap_or_default());
+    if resource.custom.is_some() {
+        return served;
+    }
+    if let Some(map) = served.as_object_mut() {
+        map.remove("apiVersion");
+        if let Some(meta) = meta {
+            map.insert("kind".into(), meta.kind().into());
+            map.insert("apiVersion".into(), meta.api_version().into());
+        }
+    }
+    served
+}
+
+/// The type metadata of a resource in its served version.
+pub(super) fn type_meta(resource: &Served) -> TypeMeta {
+    TypeMeta::new(&resource.row.kind, &resource.api_version)
+}
+
+/// A document with the newline that ends it.
+pub(super) fn line(mut document: Vec<u8>) -> Vec<u8> {
+    document.push(b'\n');
+    document
 }

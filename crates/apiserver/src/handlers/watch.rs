@@ -1,13 +1,16 @@
 //! WATCH: a stream of changes, from a revision or from the state as it is.
 
-use super::read::{list_options, type_meta};
-use super::respond::{Form, columns, form, partial, row, table};
+use super::Media;
+use super::read::list_options;
+use super::respond::{Form, accepted, columns, message, partial, row, table, type_meta, write};
 use crate::body::{self, Answer};
 use crate::cache::{EventType, Selection, list};
 use crate::registry::{self, store_error};
 use crate::resources::Served;
 use crate::server::{Call, Server};
+use apimachinery::meta::ListMeta;
 use apimachinery::status::Status;
+use apimachinery::value::to_json_vec;
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -15,6 +18,7 @@ use futures::stream;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use schema::encode::Body;
+use schema::protobuf;
 use serde_json::{Value, json};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,6 +28,8 @@ use streaming::messages::Framing;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
+/// The media type of a stream of protobuf events.
+const WATCH_PROTOBUF: &str = "application/vnd.kubernetes.protobuf;stream=watch";
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// Frames are gathered up to this size, so that small events do not become small TLS records.
 const GATHER: usize = 64 << 10;
@@ -33,6 +39,7 @@ struct Watcher {
     resource: Arc<Served>,
     selection: Selection,
     form: Form,
+    media: Media,
     watch: store::Watch,
     /// Frames that come before any change.
     first: Option<Bytes>,
@@ -52,7 +59,7 @@ impl Server {
         resource: &Arc<Served>,
         call: Call,
     ) -> Result<Answer, Status> {
-        let form = form(&call.parts.headers, &call.info.query)?;
+        let (form, media) = accepted(resource, &call)?;
         let query = &call.info.query;
         let parameter = |name| query.get(name).unwrap_or_default();
         let options = list_options(query)?;
@@ -70,18 +77,7 @@ impl Server {
                 &format!("metadata.name={}", call.info.name),
             )?;
         }
-        let send_initial = query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents"));
-        if send_initial.is_some() && parameter("resourceVersionMatch") != "NotOlderThan" {
-            return Err(Status::invalid(
-                &apimachinery::gvk::GroupKind::new("meta.k8s.io", "ListOptions"),
-                "",
-                &apimachinery::field::Error::forbidden(
-                    &apimachinery::field::Path::new("resourceVersionMatch"),
-                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-                )
-                .into(),
-            ));
-        }
+        let send_initial = options.send_initial_events;
         let store = &self.registry.store;
         let asked = list::parse_revision(parameter("resourceVersion"))?.unwrap_or(0);
         let initial = send_initial.unwrap_or(asked == 0);
@@ -101,7 +97,8 @@ impl Server {
             let now = Instant::now();
             // Spread over half an hour, so that clients do not all return at once.
             let spread = 1800 + u64::from(uuid::Uuid::new_v4().as_u128() as u16) % 1800;
-            let ends = now + Duration::from_secs(options.timeout.unwrap_or(spread));
+            let seconds = options.timeout_seconds.and_then(|s| u64::try_from(s).ok());
+            let ends = now + Duration::from_secs(seconds.unwrap_or(spread));
             let wake = if bookmarks { ends.min(now + BOOKMARK_EVERY) } else { ends };
             let mut watcher = Watcher {
                 stop: stop(self.shutdown.clone(), resource.clone()).boxed(),
@@ -110,6 +107,7 @@ impl Server {
                 resource: resource.clone(),
                 selection,
                 form,
+                media,
                 watch,
                 first: None,
                 ends,
@@ -138,9 +136,14 @@ impl Server {
             let bytes = watcher.next().await?;
             Some((Ok::<_, std::io::Error>(Frame::data(bytes)), watcher))
         });
-        let answer =
+        let mut answer =
             body::json(http::StatusCode::OK, Bytes::new()).map(|_| body::stream(StreamBody::new(frames)));
-        body::over_websocket(call.parts, answer, Framing::Lines)
+        let framing = if media == Media::Protobuf { Framing::Chunks } else { Framing::Lines };
+        if media == Media::Protobuf {
+            let media = http::HeaderValue::from_static(WATCH_PROTOBUF);
+            answer.headers_mut().insert(http::header::CONTENT_TYPE, media);
+        }
+        body::over_websocket(call.parts, answer, framing)
     }
 }
 
@@ -197,11 +200,7 @@ impl Watcher {
                 Err(store::Error::Closed) => return None,
                 Err(error) => {
                     self.over = true;
-                    let mut out =
-                        apimachinery::value::to_json_vec(&json!({"type": "ERROR", "object": expired(error)}))
-                            .ok()?;
-                    out.push(b'\n');
-                    return Some(out.into());
+                    return Some(self.event("ERROR", &to_json_vec(&expired(error)).ok()?));
                 }
             }
         }
@@ -227,7 +226,8 @@ impl Watcher {
             let bytes = if matches!(self.form, Form::Table(_)) && !described {
                 self.encode(kind.as_str(), entry, event.revision.0)
             } else {
-                let (server, resource, form) = (self.server.clone(), self.resource.clone(), self.form);
+                let (server, resource, form) =
+                    (self.server.clone(), self.resource.clone(), (self.form, self.media));
                 server
                     .events
                     .get(event, &resource, kind, form, || self.encode(kind.as_str(), entry, event.revision.0))
@@ -248,78 +248,88 @@ impl Watcher {
         }
     }
 
-    /// One event: `{"type":…,"object":…}` and a newline.
+    /// One event with its object.
     fn encode(&mut self, kind: &str, entry: &Entry, revision: u64) -> Bytes {
+        let resource = self.resource.clone();
         if self.form == Form::Object
             && let Ok(stored) = Body::from_stored(entry.value.clone())
         {
-            if self.resource.is_verbatim(&stored) {
-                let mut out = BytesMut::with_capacity(entry.value.len() + 192);
-                head(&mut out, kind);
-                stored.write(&mut out, Some(&type_meta(&self.resource)), revision);
-                out.extend_from_slice(b"}\n");
-                return out.freeze();
+            let meta = type_meta(&resource);
+            if self.media == Media::Protobuf {
+                let message = message(&resource, &stored, revision);
+                let object = protobuf::wrap(&message, meta.kind(), meta.api_version());
+                return protobuf::watch_frame(kind, &object).into();
             }
-            let object = self.server.bytes(&self.resource, &stored, None, revision);
-            let mut out = BytesMut::with_capacity(object.len() + 32);
+            let mut out = BytesMut::with_capacity(entry.value.len() + 192);
             head(&mut out, kind);
-            out.extend_from_slice(&object);
+            write(&resource, &stored, Some(&meta), revision, &mut out);
             out.extend_from_slice(b"}\n");
             return out.freeze();
         }
-        let object = match registry::decode(&self.resource, entry) {
+        match registry::decode(&resource, entry) {
             Ok(mut stored) => {
                 crate::object::set_meta(&mut stored.value, "resourceVersion", revision.to_string());
-                self.shape(&stored.value, revision)
+                let object = self.shape(&stored.value, revision);
+                self.event(kind, &object)
             }
-            Err(status) => return line("ERROR", &serde_json::to_value(&status).unwrap_or_default()),
-        };
-        line(kind, &object)
+            Err(status) => self.event("ERROR", &to_json_vec(&status).unwrap_or_default()),
+        }
     }
 
-    fn shape(&mut self, object: &Value, revision: u64) -> Value {
+    /// The JSON of an object in a form that is not its own.
+    fn shape(&mut self, object: &Value, revision: u64) -> Vec<u8> {
         match self.form {
             Form::Table(include) => {
                 let first = !std::mem::replace(&mut self.described, true);
                 let rows = vec![row(&self.resource, object, include, self.server.registry.now())];
-                table(
-                    first.then(|| columns(&self.resource)),
-                    json!({"resourceVersion": revision.to_string()}),
-                    rows,
-                )
+                table(first.then(|| columns(&self.resource)), &at(revision), &rows)
             }
-            _ => partial(object),
+            _ => partial(&self.resource, object),
         }
     }
 
     fn bookmark(&self, revision: u64, initial_events_end: bool) -> Bytes {
-        let mut metadata = json!({"resourceVersion": revision.to_string()});
+        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
         if initial_events_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let object = match self.form {
-            Form::Table(_) => table(None, json!({"resourceVersion": revision.to_string()}), Vec::new()),
-            Form::Metadata => {
-                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
-            }
+            Form::Table(_) => table(None, &at(revision), &[]),
+            Form::Metadata => partial(&self.resource, &json!({"metadata": metadata})),
             Form::Object => {
-                json!({"kind": self.resource.row.kind, "apiVersion": self.resource.api_version, "metadata": metadata})
+                let resource = &self.resource;
+                let mut object = schema::decode::zero(&resource.table, &schema::Type::Ref(resource.ty));
+                object["kind"] = resource.row.kind.as_ref().into();
+                object["apiVersion"] = resource.api_version.as_str().into();
+                object["metadata"] = metadata;
+                schema::encode::json(&resource.table, resource.ty, &object)
             }
         };
-        line("BOOKMARK", &object)
+        self.event("BOOKMARK", &object)
     }
+
+    /// An event around an object that is JSON yet.
+    fn event(&self, kind: &str, object: &[u8]) -> Bytes {
+        if self.media == Media::Protobuf
+            && let Some(object) =
+                serde_json::from_slice(object).ok().and_then(|o| super::negotiate::protobuf(&o))
+        {
+            return protobuf::watch_frame(kind, &object).into();
+        }
+        let mut out = BytesMut::with_capacity(object.len() + 32);
+        head(&mut out, kind);
+        out.extend_from_slice(object);
+        out.extend_from_slice(b"}\n");
+        out.freeze()
+    }
+}
+
+fn at(revision: u64) -> ListMeta {
+    ListMeta { resource_version: revision.to_string(), ..Default::default() }
 }
 
 fn head(out: &mut BytesMut, kind: &str) {
     out.extend_from_slice(b"{\"type\":\"");
     out.extend_from_slice(kind.as_bytes());
     out.extend_from_slice(b"\",\"object\":");
-}
-
-fn line(kind: &str, object: &Value) -> Bytes {
-    let mut out = BytesMut::new();
-    head(&mut out, kind);
-    out.extend_from_slice(&apimachinery::value::to_json_vec(object).unwrap_or_default());
-    out.extend_from_slice(b"}\n");
-    out.freeze()
 }

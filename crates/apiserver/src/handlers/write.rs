@@ -1,140 +1,43 @@
 //! POST, PUT and PATCH.
 
-use super::context;
+use super::patch::PatchMedia;
 use super::respond::form;
+use super::{Patch, WriteOptions, context, input};
 use crate::body::{self, Answer};
 use crate::object;
-use crate::registry::UpdateOptions;
+use crate::registry::{Ownership, UpdateOptions, ensure_namespace};
 use crate::resources::Served;
 use crate::server::{Call, Server};
-use apimachinery::gvk::GroupVersionKind;
 use apimachinery::status::Status;
-use bytes::Bytes;
 use http::StatusCode;
-use schema::decode::{self, DecodeError, Decoded, FieldValidation};
 use serde_json::Value;
 use std::sync::Arc;
 
-const MEDIA: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+/// Takes a second reference to the same owner away, as upstream does before and after admission.
+const DUPLICATE_OWNERS: &str = ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: ";
 
-/// The media type of a request's body, without parameters.
-pub(crate) fn media(call: &Call) -> String {
-    let value =
-        call.parts.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
-}
-
-fn field_validation(call: &Call) -> Result<FieldValidation, Status> {
-    match call.info.query.get("fieldValidation") {
-        None | Some("" | "Warn") => Ok(FieldValidation::Warn),
-        Some("Strict") => Ok(FieldValidation::Strict),
-        Some("Ignore") => Ok(FieldValidation::Ignore),
-        Some(other) => Err(Status::invalid(
-            &apimachinery::gvk::GroupKind::new("meta.k8s.io", "CreateOptions"),
-            "",
-            &apimachinery::field::Error::not_supported(
-                &apimachinery::field::Path::new("fieldValidation"),
-                other,
-                &["", "Ignore", "Strict", "Warn"],
-            )
-            .into(),
-        )),
-    }
-}
-
-/// The words around a decoding error.
-fn undecodable(resource: &Served, error: &DecodeError) -> Status {
-    let (kind, version) = (&resource.row.kind, &resource.row.version);
-    Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {error}"))
-}
-
-/// Decodes a body of any accepted media type as a type of the table.
-fn decode_as(
-    table: &schema::Table,
-    ty: schema::TypeId,
-    media: &str,
-    bytes: &Bytes,
-    validation: FieldValidation,
-) -> Result<Result<Decoded, DecodeError>, Status> {
-    Ok(match media {
-        "" | "application/json" => decode::json(table, ty, bytes, validation),
-        "application/yaml" => {
-            let text = std::str::from_utf8(bytes).map_err(|e| Status::bad_request(e.to_string()))?;
-            decode::yaml(table, ty, text, validation)
-        }
-        "application/vnd.kubernetes.protobuf" => {
-            let decoded = api::protobuf().decode(ty, bytes);
-            decoded.and_then(|value| decode::normalise(table, ty, value, FieldValidation::Ignore))
-        }
-        _ => return Err(Status::unsupported_media_type(&MEDIA)),
-    })
-}
-
-/// Reads the body of a request whose object is not stored: a review, a binding, options.
-pub(crate) async fn read_kind(call: &Call, group: &str, version: &str, kind: &str) -> Result<Value, Status> {
-    let bytes = call.body.read().await?;
-    let table = api::table();
-    let ty = table.kind(group, version, kind).ok_or_else(Status::path_not_found)?;
-    let decoded = decode_as(table, ty, &media(call), &bytes, FieldValidation::Ignore)?;
-    decoded.map(|d| d.value).map_err(|e| {
-        Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {e}"))
-    })
-}
-
-/// Decodes a body as an object of the served version and brings it to the hub version.
-pub(crate) fn decode_object(
-    resource: &Served,
-    call: &Call,
-    bytes: &Bytes,
-) -> Result<(Value, Vec<String>), Status> {
-    let validation = field_validation(call)?;
-    let decoded = decode_as(&resource.table, resource.ty, &media(call), bytes, validation)?;
-    let Decoded { mut value, strict } = decoded.map_err(|e| undecodable(resource, &e))?;
-    if validation == FieldValidation::Strict && !strict.is_empty() {
-        return Err(undecodable(resource, &DecodeError(decode::strict_message(&strict))));
-    }
-    check_type(resource, &mut value)?;
-    Ok((resource.to_hub(value), strict))
-}
-
-/// Absent type metadata is taken from the address; other metadata is refused.
-fn check_type(resource: &Served, value: &mut Value) -> Result<(), Status> {
-    let text = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
-    let (version, kind) = (text(value, "apiVersion"), text(value, "kind"));
-    if !kind.is_empty() && kind != resource.row.kind {
-        let given = GroupVersionKind::from_api_version(&version, &kind);
-        let given = given.map_or(kind, |g| g.to_string());
-        return Err(Status::bad_request(format!(
-            "{} in version \"{}\" cannot be handled as a {}: converting ({given}) to ({}): unknown conversion",
-            resource.row.kind, resource.row.version, resource.row.kind, resource.row.kind
-        )));
-    }
-    if !version.is_empty() && version != resource.api_version {
-        return Err(Status::bad_request(format!(
-            "the API version in the data ({version}) does not match the expected API version ({})",
-            resource.api_version
-        )));
-    }
-    value["apiVersion"] = resource.api_version.as_str().into();
-    value["kind"] = resource.row.kind.as_ref().into();
-    Ok(())
+fn without_duplicate_owners(value: &mut Value) -> Option<String> {
+    let duplicates = object::dedup_owner_references(value);
+    (!duplicates.is_empty()).then(|| format!("{DUPLICATE_OWNERS}{}", duplicates.join(", ")))
 }
 
 impl Server {
     pub(super) async fn create(&self, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
-        let form = form(&call.parts.headers, &call.info.query)?;
+        let form = form(resource, &call)?;
+        let media = input::media(&call)?;
         let bytes = call.body.read().await?;
-        let (value, strict) = decode_object(resource, &call, &bytes)?;
-        let namespace = call.info.namespace.clone();
-        if resource.row.namespaced && namespace.is_empty() {
+        let options = WriteOptions::for_create(&call)?;
+        let (mut value, mut strict) = input::object(resource, media, &bytes, options.field_validation)?;
+        let mut context = context(&call, resource, &options);
+        // A namespace is in itself.
+        if resource.is_namespace() {
+            context.namespace = "";
+        }
+        if resource.row.namespaced && context.namespace.is_empty() {
             // POST to the collection of all namespaces.
             return Err(Status::bad_request("an empty namespace may not be set during creation"));
         }
-        let mut context = context(&call, resource)?;
-        // A namespace is in itself.
-        if resource.row.kind == "Namespace" {
-            context.namespace = "";
-        }
+        strict.extend(without_duplicate_owners(&mut value));
         let (stored, warnings) = self.registry.create(&context, value).await?;
         let mut answer = self.object(resource, &stored, StatusCode::CREATED, form);
         body::warn(&mut answer, &strict);
@@ -143,24 +46,16 @@ impl Server {
     }
 
     pub(super) async fn update(&self, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
-        let form = form(&call.parts.headers, &call.info.query)?;
+        let form = form(resource, &call)?;
         let bytes = call.body.read().await?;
-        let (value, strict) = decode_object(resource, &call, &bytes)?;
+        let options = WriteOptions::for_update(&call)?;
+        let (mut value, mut strict) =
+            input::object(resource, input::media(&call)?, &bytes, options.field_validation)?;
         let name = call.info.name.clone();
-        match object::name(&value) {
-            "" => {
-                return Err(Status::bad_request(
-                    "the name of the object must be specified in the request body",
-                ));
-            }
-            same if same == name => {}
-            other => {
-                return Err(Status::bad_request(format!(
-                    "the name of the object ({other}) does not match the name on the URL ({name})"
-                )));
-            }
-        }
-        let context = context(&call, resource)?;
+        let context = context(&call, resource, &options);
+        ensure_namespace(&context, &mut value)?;
+        check_name(&value, &name)?;
+        strict.extend(without_duplicate_owners(&mut value));
         let options = UpdateOptions { create: resource.strategy.allow_create_on_update(), replace: true };
         let change = |_: Option<&Value>| {
             let value = value.clone();
@@ -175,44 +70,48 @@ impl Server {
     }
 
     pub(super) async fn patch(&self, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
-        let form = form(&call.parts.headers, &call.info.query)?;
+        let media = Patch::media(&call)?;
+        let form = form(resource, &call)?;
         let bytes = call.body.read().await?;
-        let validation = field_validation(&call)?;
-        let patch = crate::handlers::patch::Patch::parse(&media(&call), bytes, &call, resource)?;
+        let options = WriteOptions::for_patch(&call, media.kind())?;
+        let patch = Patch { media, bytes, validation: options.field_validation, force: options.force };
         let name = call.info.name.clone();
-        let context = context(&call, resource)?;
-        let strict = std::sync::Mutex::new(Vec::new());
+        let mut context = context(&call, resource, &options);
+        if media == PatchMedia::Apply {
+            context.ownership = Ownership::Settled;
+        }
+        let strict = parking_lot::Mutex::new(Vec::new());
         let change = |current: Option<&Value>| {
             let result = (|| {
-                let served = current.map(|c| resource.to_served(c.clone()));
-                let patched = patch.apply(
-                    resource,
-                    served.as_ref(),
-                    context.field_manager,
-                    context.subresource,
-                    self.registry.now(),
-                )?;
-                let decoded = decode::normalise(&resource.table, resource.ty, patched, validation)
-                    .map_err(|e| undecodable(resource, &e))?;
-                if validation == FieldValidation::Strict && !decoded.strict.is_empty() {
-                    return Err(undecodable(resource, &DecodeError(decode::strict_message(&decoded.strict))));
-                }
-                if let Ok(mut strict) = strict.lock() {
-                    *strict = decoded.strict;
-                }
-                let mut value = decoded.value;
-                check_type(resource, &mut value)?;
-                Ok(resource.to_hub(value))
+                let (mut value, warnings) =
+                    patch.apply(&self.registry, &context, current, &name, self.registry.now())?;
+                ensure_namespace(&context, &mut value)?;
+                check_name(&value, &name)?;
+                *strict.lock() = warnings;
+                Ok(value)
             })();
             Box::pin(std::future::ready(result)) as futures::future::BoxFuture<'_, _>
         };
-        let options =
-            UpdateOptions { create: patch.creates() && call.info.subresource.is_empty(), replace: false };
+        let create = media == PatchMedia::Apply && call.info.subresource.is_empty();
+        let options = UpdateOptions { create, replace: false };
         let updated = self.registry.update(&context, &name, options, &change).await?;
         let code = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
         let mut answer = self.object(resource, &updated.stored, code, form);
-        body::warn(&mut answer, &strict.into_inner().unwrap_or_default());
+        body::warn(&mut answer, &strict.into_inner());
         body::warn(&mut answer, &updated.warnings);
         Ok(answer)
+    }
+}
+
+/// The name in the body is the name in the address.
+fn check_name(value: &Value, name: &str) -> Result<(), Status> {
+    match object::name(value) {
+        same if same == name => Ok(()),
+        "" => Err(Status::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        ))),
+        other => Err(Status::bad_request(format!(
+            "the name of the object ({other}) does not match the name on the URL ({name})"
+        ))),
     }
 }

@@ -1,6 +1,6 @@
 //! Creates.
 
-use super::{Registry, Stored, WriteContext, meta_rules, store_error};
+use super::{Registry, Stored, WriteContext, managed, meta_rules, store_error};
 use crate::admission::Operation;
 use crate::object;
 use apimachinery::status::Status;
@@ -26,14 +26,14 @@ impl Registry {
     ) -> Result<(Stored, Vec<String>), Status> {
         let resource = context.resource;
         let now = self.now();
-        if !object::meta_str(&value, "resourceVersion").is_empty() {
+        if !object::meta_str(&value, "resourceVersion").is_empty() && !context.dry_run {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
         if let Some(why) = resource.strategy.forbids_create() {
             return Err(Status::forbidden(&resource.group_resource(), object::name(&value), why));
         }
         ensure_namespace(context, &mut value)?;
-        for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
+        for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
             object::remove_meta(&mut value, key);
         }
         object::set_meta(&mut value, "creationTimestamp", now.to_string());
@@ -45,10 +45,11 @@ impl Registry {
             object::set_meta(&mut value, "name", generate(&prefix));
         }
         let name = object::name(&value).to_owned();
+        managed::track(&self.resources, context, None, &mut value, now);
         self.mutate(context, Operation::Create, &name, &mut value, None).await?;
         let mut value = self.normalise(resource, value)?;
 
-        if resource.strategy.has_generation() && value.get("spec").is_some() {
+        if resource.strategy.has_generation() {
             object::set_meta(&mut value, "generation", 1);
         }
         if resource.has_status()
@@ -120,7 +121,7 @@ impl Registry {
 }
 
 /// Puts the request's namespace into the object, or refuses one that differs.
-pub(super) fn ensure_namespace(context: &WriteContext<'_>, value: &mut Value) -> Result<(), Status> {
+pub fn ensure_namespace(context: &WriteContext<'_>, value: &mut Value) -> Result<(), Status> {
     if !context.resource.row.namespaced {
         return Ok(());
     }

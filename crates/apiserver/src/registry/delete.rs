@@ -60,7 +60,6 @@ impl Registry {
         name: &str,
         options: &DeleteOptions,
     ) -> Result<DeleteOutcome, Status> {
-        validate_options(context, name, options)?;
         loop {
             if let Some(outcome) = self.try_delete(context, name, options).await? {
                 return Ok(outcome);
@@ -166,32 +165,6 @@ impl Registry {
 /// A namespace is held by the finalizers in its spec.
 fn holds_itself(value: &Value) -> bool {
     value["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty()) && value["kind"] == "Namespace"
-}
-
-fn validate_options(context: &WriteContext<'_>, _name: &str, options: &DeleteOptions) -> Result<(), Status> {
-    use apimachinery::field::{Error, ErrorList, Path};
-    let mut errors = ErrorList::default();
-    if options.orphan_dependents.is_some() && options.propagation_policy.is_some() {
-        errors.push(Error::invalid(
-            &Path::new("propagationPolicy"),
-            options.propagation_policy.as_deref().unwrap_or_default(),
-            "orphanDependents and deletionPropagation cannot be both set",
-        ));
-    }
-    if let Some(policy) = options.propagation_policy.as_deref()
-        && !matches!(policy, "Foreground" | "Background" | "Orphan")
-    {
-        errors.push(Error::not_supported(
-            &Path::new("propagationPolicy"),
-            policy,
-            &["Foreground", "Background", "Orphan", "nil"],
-        ));
-    }
-    if errors.is_empty() {
-        return Ok(());
-    }
-    let _ = context;
-    Err(Status::invalid(&apimachinery::gvk::GroupKind::new("meta.k8s.io", "DeleteOptions"), "", &errors))
 }
 
 fn preconditions(

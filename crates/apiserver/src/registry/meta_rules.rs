@@ -1,125 +1,123 @@
 //! Validation of object metadata, the same for every kind (upstream's ValidateObjectMeta and ValidateObjectMetaUpdate).
 
-use apimachinery::field::{Error, ErrorList, Path};
-use apimachinery::meta::validation::TOTAL_ANNOTATION_SIZE;
-use apimachinery::validation;
+use apimachinery::field::{BadValue, Error, ErrorList, Path};
+use apimachinery::meta::validation::{validate_annotations, validate_labels, validate_managed_fields};
+use apimachinery::meta::{ObjectMeta, OwnerReference};
+use apimachinery::validation::{self, NameUse};
 use serde_json::Value;
 
 use crate::object;
 use crate::resources::Served;
 
-/// Kinds whose names may be any path segment, as upstream's strategies say.
-fn name_errors(resource: &Served, name: &str) -> Vec<String> {
+/// What names of a kind must keep, where that is not to be a DNS subdomain, as upstream's strategies say.
+fn name_errors(resource: &Served, name: &str, used: NameUse) -> Vec<String> {
+    let path_segment = || match used {
+        NameUse::Whole => validation::is_path_segment_name(name),
+        NameUse::Prefix => validation::is_path_segment_prefix(name),
+    };
     match (resource.row.group.as_ref(), resource.row.resource.as_ref()) {
-        ("rbac.authorization.k8s.io", _) => validation::is_path_segment_name(name),
-        ("", "namespaces") => validation::is_dns1123_label(name),
-        ("", "services") => validation::is_dns1035_label(name),
-        ("certificates.k8s.io", "clustertrustbundles") => Vec::new(),
-        ("", "events") | ("events.k8s.io", "events") => validation::is_dns1123_subdomain(name),
-        ("networking.k8s.io", "ipaddresses") => Vec::new(),
-        _ => validation::is_dns1123_subdomain(name),
+        ("rbac.authorization.k8s.io", _) | ("certificates.k8s.io", "clustertrustbundles") => path_segment(),
+        ("", "namespaces") => validation::name_is_dns_label(name, used),
+        ("", "services") => validation::name_is_dns1035_label(name, used),
+        ("networking.k8s.io", "ipaddresses") => {
+            validation::is_valid_ip(&Path::none(), name).iter().map(|e| e.detail.clone()).collect()
+        }
+        _ => validation::name_is_dns_subdomain(name, used),
     }
 }
 
-/// All that is wrong with the metadata of an object.
+/// All that is wrong with the metadata of a new object.
 pub(super) fn validate(resource: &Served, value: &Value) -> ErrorList {
     let mut errors = ErrorList::default();
     let path = Path::new("metadata");
-    let generate_name = object::meta_str(value, "generateName");
-    if !generate_name.is_empty() {
-        // The generated part is letters and digits: judged as if it followed.
-        for message in name_errors(resource, &format!("{}a", generate_name.trim_end_matches('-'))) {
-            errors.push(Error::invalid(&path.child("generateName"), generate_name, message));
+    let meta: ObjectMeta = serde_json::from_value(value["metadata"].clone()).unwrap_or_default();
+    if !meta.generate_name.is_empty() {
+        for message in name_errors(resource, &meta.generate_name, NameUse::Prefix) {
+            errors.push(Error::invalid(&path.child("generateName"), meta.generate_name.as_str(), message));
         }
     }
-    let name = object::name(value);
-    if name.is_empty() {
+    if meta.name.is_empty() {
         errors.push(Error::required(&path.child("name"), "name or generateName is required"));
     } else {
-        for message in name_errors(resource, name) {
-            errors.push(Error::invalid(&path.child("name"), name, message));
+        for message in name_errors(resource, &meta.name, NameUse::Whole) {
+            errors.push(Error::invalid(&path.child("name"), meta.name.as_str(), message));
         }
     }
-    let namespace = object::namespace(value);
+    let namespace = path.child("namespace");
     if resource.row.namespaced {
-        if namespace.is_empty() {
-            errors.push(Error::required(&path.child("namespace"), ""));
+        if meta.namespace.is_empty() {
+            errors.push(Error::required(&namespace, ""));
         } else {
-            for message in validation::is_dns1123_label(namespace) {
-                errors.push(Error::invalid(&path.child("namespace"), namespace, message));
+            for message in validation::is_dns1123_label(&meta.namespace) {
+                errors.push(Error::invalid(&namespace, meta.namespace.as_str(), message));
             }
         }
-    } else if !namespace.is_empty() {
-        errors.push(Error::forbidden(&path.child("namespace"), "not allowed on this type"));
+    } else if !meta.namespace.is_empty() {
+        errors.push(Error::forbidden(&namespace, "not allowed on this type"));
     }
-    if object::generation(value) < 0 {
-        errors.push(Error::invalid(
-            &path.child("generation"),
-            object::generation(value),
-            "must be greater than or equal to 0",
-        ));
+    if meta.generation < 0 {
+        let at = path.child("generation");
+        errors.push(Error::invalid(&at, meta.generation, "must be greater than or equal to 0"));
     }
-    let Some(meta) = object::metadata(value) else { return errors };
-    let labels = meta.get("labels").and_then(Value::as_object);
-    for (key, label) in labels.into_iter().flatten() {
-        let at = path.child("labels");
-        for message in validation::is_qualified_name(key) {
-            errors.push(Error::invalid(&at, key.as_str(), message));
+    common(&mut errors, &meta, &path);
+    finalizers(&mut errors, &meta.finalizers, &path.child("finalizers"));
+    errors.extend(validate_managed_fields(&meta.managed_fields, &path.child("managedFields")));
+    for (i, finalizer) in meta.finalizers.iter().enumerate() {
+        if !finalizer.contains('/')
+            && !matches!(finalizer.as_str(), "kubernetes" | "orphan" | "foregroundDeletion")
+        {
+            let at = path.child("finalizers").index(i);
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(Error::invalid(&at, finalizer.as_str(), why));
         }
-        let label = label.as_str().unwrap_or_default();
-        for message in validation::is_valid_label_value(label) {
-            errors.push(Error::invalid(&at, label, message));
-        }
-    }
-    let annotations = meta.get("annotations").and_then(Value::as_object);
-    let mut total = 0;
-    for (key, annotation) in annotations.into_iter().flatten() {
-        for message in validation::is_qualified_name(&key.to_lowercase()) {
-            errors.push(Error::invalid(&path.child("annotations"), key.as_str(), message));
-        }
-        total += key.len() + annotation.as_str().map_or(0, str::len);
-    }
-    if total > TOTAL_ANNOTATION_SIZE {
-        errors.push(Error::too_long(&path.child("annotations"), TOTAL_ANNOTATION_SIZE));
-    }
-    owner_references(&mut errors, &path.child("ownerReferences"), meta.get("ownerReferences"));
-    let finalizers = object::finalizers(value);
-    for finalizer in &finalizers {
-        for message in validation::is_qualified_name(finalizer) {
-            errors.push(Error::invalid(&path.child("finalizers"), *finalizer, message));
-        }
-    }
-    if finalizers.contains(&"orphan") && finalizers.contains(&"foregroundDeletion") {
-        errors.push(Error::invalid(
-            &path.child("finalizers"),
-            Value::from(finalizers.clone()).to_string().as_str(),
-            "finalizer orphan and foregroundDeletion cannot be both set",
-        ));
     }
     errors
 }
 
-fn owner_references(errors: &mut ErrorList, path: &Path, references: Option<&Value>) {
-    let mut controller: Option<String> = None;
-    for (i, owner) in references.and_then(Value::as_array).into_iter().flatten().enumerate() {
-        let at = path.index(i);
-        let text = |key: &str| owner[key].as_str().unwrap_or_default();
-        if text("apiVersion").is_empty() {
-            errors.push(Error::invalid(&at.child("apiVersion"), "", "version must not be empty"));
+/// What holds for new and for changed objects.
+fn common(errors: &mut ErrorList, meta: &ObjectMeta, path: &Path) {
+    errors.extend(validate_labels(&meta.labels, &path.child("labels")));
+    errors.extend(validate_annotations(&meta.annotations, &path.child("annotations")));
+    owner_references(errors, &path.child("ownerReferences"), &meta.owner_references);
+}
+
+fn finalizers(errors: &mut ErrorList, finalizers: &[String], path: &Path) {
+    for finalizer in finalizers {
+        for message in validation::is_qualified_name(finalizer) {
+            errors.push(Error::invalid(path, finalizer.as_str(), message));
         }
-        for (key, value) in [("kind", text("kind")), ("name", text("name")), ("uid", text("uid"))] {
+    }
+    let has = |name: &str| finalizers.iter().any(|f| f == name);
+    if has("orphan") && has("foregroundDeletion") {
+        let why = "finalizer orphan and foregroundDeletion cannot be both set";
+        errors.push(Error::invalid(path, BadValue::json(finalizers), why));
+    }
+}
+
+/// Upstream's paths name no index here.
+fn owner_references(errors: &mut ErrorList, path: &Path, references: &[OwnerReference]) {
+    let mut controller: Option<String> = None;
+    for owner in references {
+        let api_version = owner.api_version.as_str();
+        if api_version.is_empty() || api_version.matches('/').count() > 1 || api_version.ends_with('/') {
+            errors.push(Error::invalid(&path.child("apiVersion"), api_version, "version must not be empty"));
+        }
+        for (key, value) in [("kind", &owner.kind), ("name", &owner.name), ("uid", &owner.uid)] {
             if value.is_empty() {
-                errors.push(Error::invalid(&at.child(key), "", "must not be empty"));
+                errors.push(Error::invalid(&path.child(key), "", "must not be empty"));
             }
         }
-        if owner["controller"] == true {
-            let name = format!("{}/{}", text("kind"), text("name"));
+        if (api_version, owner.kind.as_str()) == ("v1", "Event") {
+            let why = "/v1, Kind=Event is disallowed from being an owner";
+            errors.push(Error::invalid(path, BadValue::json(owner), why));
+        }
+        if owner.controller == Some(true) {
+            let name = format!("{}/{}", owner.kind, owner.name);
             if let Some(first) = &controller {
-                errors.push(Error::invalid(
-                    path,
-                    references.unwrap_or(&Value::Null),
-                    format!("Only one reference can have Controller set to true. Found \"true\" in references for {first} and {name}"),
-                ));
+                let why = format!(
+                    "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {name}"
+                );
+                errors.push(Error::invalid(path, BadValue::json(references), why));
             } else {
                 controller = Some(name);
             }
@@ -162,5 +160,7 @@ pub(super) fn validate_update(value: &Value, old: &Value) -> ErrorList {
             ));
         }
     }
+    let meta: ObjectMeta = serde_json::from_value(value["metadata"].clone()).unwrap_or_default();
+    common(&mut errors, &meta, &path);
     errors
 }

@@ -6,11 +6,13 @@
 
 mod create;
 mod delete;
+mod managed;
 mod meta_rules;
 mod update;
 
-pub use create::CreateOptions;
+pub use create::{CreateOptions, ensure_namespace};
 pub use delete::{DeleteOutcome, delete_message, returns_object};
+pub use managed::{Ownership, merge};
 pub use update::{Change, UpdateOptions};
 
 use crate::admission::{Chain, Operation};
@@ -21,6 +23,7 @@ use apimachinery::status::Status;
 use apimachinery::time::Time;
 use schema::encode::{Body, TypeMeta};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::sync::Arc;
 use store::{Entry, Key, Store};
 
@@ -50,13 +53,17 @@ pub struct WriteContext<'a> {
     pub namespace: &'a str,
     pub subresource: &'a str,
     pub dry_run: bool,
-    pub field_manager: &'a str,
+    pub field_manager: Cow<'a, str>,
+    pub ownership: Ownership,
 }
 
 impl WriteContext<'_> {
     pub(crate) fn hook_context(&self, now: Time) -> api::hooks::Context<'_> {
         api::hooks::Context {
             user: &self.user.name,
+            uid: &self.user.uid,
+            groups: &self.user.groups,
+            extra: &self.user.extra,
             now,
             subresource: (!self.subresource.is_empty()).then_some(self.subresource),
         }

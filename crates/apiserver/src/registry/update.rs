@@ -1,7 +1,7 @@
 //! Updates: replace, patch, apply and every subresource that edits the object.
 
 use super::create::ensure_namespace;
-use super::{Registry, Stored, WriteContext, meta_rules, store_error};
+use super::{Registry, Stored, WriteContext, managed, meta_rules, store_error};
 use crate::admission::Operation;
 use crate::object;
 use apimachinery::status::Status;
@@ -113,15 +113,16 @@ impl Registry {
                 return Err(resource.not_found(name));
             }
             let mut value = change(None).await?;
-            if !object::uid(&value).is_empty() && options.replace {
-                return Err(Status::conflict(
-                    &resource.group_resource(),
-                    name,
+            let uid = object::uid(&value);
+            if !uid.is_empty() {
+                let why = if options.replace {
+                    format!("Precondition failed: UID in precondition: {uid}, UID in object meta: ")
+                } else {
                     format!(
-                        "Precondition failed: UID in precondition: {}, UID in object meta: ",
-                        object::uid(&value)
-                    ),
-                ));
+                        "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                    )
+                };
+                return Err(Status::conflict(&resource.group_resource(), name, why));
             }
             object::remove_meta(&mut value, "resourceVersion");
             object::set_meta(&mut value, "name", name);
@@ -158,7 +159,7 @@ impl Registry {
             return Err(Status::conflict(&resource.group_resource(), name, MODIFIED));
         }
         let uid = object::uid(&value).to_owned();
-        if !uid.is_empty() && uid != object::uid(old) {
+        if options.replace && !uid.is_empty() && uid != object::uid(old) {
             return Err(Status::conflict(
                 &resource.group_resource(),
                 name,
@@ -170,10 +171,11 @@ impl Registry {
         }
         self.default(resource, &mut value);
         keep_system_fields(&mut value, old);
+        managed::track(&self.resources, context, Some(old), &mut value, self.now());
         self.mutate(context, Operation::Update, name, &mut value, Some(old)).await?;
         let mut value = self.normalise(resource, value)?;
         keep_system_fields(&mut value, old);
-        self.separate_status(context, &mut value, old);
+        self.separate(context, &mut value, old);
         schema::gates::drop_disabled(&resource.table, resource.hub_ty, &mut value, Some(old), &|g| {
             (self.gates)(g)
         });
@@ -185,6 +187,8 @@ impl Registry {
         }
 
         let mut errors = meta_rules::validate(resource, &value);
+        // Upstream judges a change of metadata twice, once for all kinds and once for each.
+        errors.extend(meta_rules::validate_update(&value, old));
         errors.extend(meta_rules::validate_update(&value, old));
         errors.extend(resource.strategy.validate_update(&value, old, &hooks));
         if !errors.is_empty() {
@@ -192,6 +196,8 @@ impl Registry {
         }
         let warnings = resource.strategy.warnings(&value, Some(old), &hooks);
         self.check(context, Operation::Update, name, Some(&mut value), Some(old)).await?;
+
+        managed::keep_times(&mut value, old);
 
         // The last finalizer of an object that is being deleted is gone: so is the object.
         if deleted_by(&value) {
@@ -244,43 +250,57 @@ impl Registry {
         }
     }
 
-    /// An update of the object keeps its status; an update of the status keeps all else but what upstream lets through.
-    fn separate_status(&self, context: &WriteContext<'_>, value: &mut Value, old: &Value) {
+    /// What the way of this write cannot set stays as it is.
+    fn separate(&self, context: &WriteContext<'_>, value: &mut Value, old: &Value) {
+        let row = &context.resource.row;
+        let has_status = context.resource.has_status();
         if context.subresource == "status" {
-            let status = value.get("status").cloned();
-            let mut kept = old.clone();
-            // Metadata that a status update may change: upstream keeps labels of most kinds as they were, but lets
-            // annotations, finalizers and owner references of the request through.
-            for key in
-                ["annotations", "finalizers", "ownerReferences", "labels", "managedFields", "resourceVersion"]
-            {
-                object::copy_meta(&mut kept, value, key);
+            // All that is neither metadata nor status is somebody else's.
+            for (key, kept) in old.as_object().into_iter().flatten() {
+                if !matches!(key.as_str(), "metadata" | "status" | "kind" | "apiVersion") {
+                    value[key] = kept.clone();
+                }
             }
-            if let Some(map) = kept.as_object_mut() {
-                match status {
-                    Some(status) => map.insert("status".into(), status),
-                    None => map.remove("status"),
-                };
+            if let Some(map) = value.as_object_mut() {
+                map.retain(|key, _| key == "status" || old.get(key).is_some());
             }
-            *value = kept;
-        } else if context.resource.has_status() && context.subresource.is_empty() {
-            object::copy_member(value, old, "status");
+        }
+        for path in api::hooks::reset_fields(&row.group, &row.kind, context.subresource, has_status) {
+            match path {
+                ["metadata"] => METADATA_OF_CLIENTS.iter().for_each(|key| object::copy_meta(value, old, key)),
+                ["metadata", key] => object::copy_meta(value, old, key),
+                [key] => object::copy_member(value, old, key),
+                [outer, key] => match old[outer].get(key) {
+                    Some(kept) => value[outer][key] = kept.clone(),
+                    None => {
+                        if let Some(map) = value[outer].as_object_mut() {
+                            map.remove(*key);
+                        }
+                    }
+                },
+                _ => {}
+            }
         }
     }
 }
 
+/// The metadata that clients set and status updates of some kinds keep (upstream's ResetObjectMetaForStatus).
+const METADATA_OF_CLIENTS: [&str; 4] = ["labels", "annotations", "finalizers", "ownerReferences"];
+
 /// What only the server sets.
 fn keep_system_fields(value: &mut Value, old: &Value) {
-    for key in [
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-        "selfLink",
-        "generateName",
-    ] {
+    for key in ["creationTimestamp", "generation", "selfLink"] {
         object::copy_meta(value, old, key);
+    }
+    if object::uid(value).is_empty() {
+        object::copy_meta(value, old, "uid");
+    }
+    // A deletion that has begun goes on; who tries to begin one so hears of it in validation.
+    if object::is_being_deleted(old) {
+        object::copy_meta(value, old, "deletionTimestamp");
+    }
+    if object::deletion_grace_period(value).is_none() {
+        object::copy_meta(value, old, "deletionGracePeriodSeconds");
     }
     if object::name(value).is_empty() {
         object::copy_meta(value, old, "name");

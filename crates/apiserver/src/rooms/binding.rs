@@ -38,7 +38,8 @@ pub(crate) async fn create(server: &Server, resource: &Arc<Served>, call: Call) 
     }
     let uid = object::uid(&binding).to_owned();
     let now = server.registry.now();
-    let context = handlers::context(&call, &pods)?;
+    let options = handlers::WriteOptions::for_create(&call)?;
+    let context = handlers::context(&call, &pods, &options);
     let annotations = binding["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
     server
         .registry

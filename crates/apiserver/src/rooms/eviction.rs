@@ -33,7 +33,9 @@ pub(crate) async fn create(server: &Server, pods: &Arc<Served>, call: Call) -> R
         }
         None => DeleteOptions::default(),
     };
-    let context = handlers::context(&call, pods)?;
+    let written = handlers::WriteOptions::for_create(&call)?;
+    let mut context = handlers::context(&call, pods, &written);
+    context.dry_run |= !options.dry_run.is_empty();
     let pod = server.registry.get(pods, &call.info.namespace, &name)?.value;
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
     let counts = !matches!(phase, "Succeeded" | "Failed" | "Pending") && !object::is_being_deleted(&pod);
@@ -176,7 +178,8 @@ async fn spend_budget(server: &Server, call: &Call, pod: &Value) -> Result<Spent
     }
     let pod_name = object::name(pod).to_owned();
     let now = server.registry.now();
-    let mut context = handlers::context(call, &budgets)?;
+    let options = handlers::WriteOptions::for_create(call)?;
+    let mut context = handlers::context(call, &budgets, &options);
     context.subresource = "status";
     server
         .registry

@@ -82,7 +82,8 @@ impl Server {
             namespace: &info.namespace,
             subresource: &info.subresource,
             dry_run: false,
-            field_manager: "",
+            field_manager: "".into(),
+            ownership: Default::default(),
         };
         self.registry.connect(&context, &info.name, options).await
     }

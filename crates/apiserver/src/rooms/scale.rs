@@ -1,7 +1,7 @@
 //! `…/scale`: the number of replicas of anything that has one, as an `autoscaling/v1` Scale.
 
 use crate::body::{self, Answer};
-use crate::handlers::{self, Patch};
+use crate::handlers::{self, Patch, WriteOptions};
 use crate::object;
 use crate::registry::UpdateOptions;
 use crate::resources::Served;
@@ -64,20 +64,26 @@ pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -
         let stored = server.registry.get(resource, &call.info.namespace, &name)?;
         return Ok(body::document(StatusCode::OK, &scale_of(resource, &stored.value)));
     }
-    let (patch, put) = match call.info.verb.as_str() {
+    let (patch, put, options) = match call.info.verb.as_str() {
         "patch" => {
+            let media = Patch::media(&call)?;
             let bytes = call.body.read().await?;
-            (Some(Patch::parse(&handlers::media(&call), bytes, &call, resource)?), None)
+            let options = WriteOptions::for_patch(&call, media.kind())?;
+            let patch = Patch { media, bytes, validation: options.field_validation, force: options.force };
+            (Some(patch), None, options)
         }
-        _ => (None, Some(handlers::read_kind(&call, "autoscaling", "v1", "Scale").await?)),
+        _ => {
+            let scale = handlers::read_kind(&call, "autoscaling", "v1", "Scale").await?;
+            (None, Some(scale), WriteOptions::for_update(&call)?)
+        }
     };
-    let context = handlers::context(&call, resource)?;
+    let context = handlers::context(&call, resource, &options);
     let change = |current: Option<&Value>| {
         let result = (|| {
             let current = current.ok_or_else(|| resource.not_found(&name))?;
             let scale = match (&put, &patch) {
                 (Some(scale), _) => scale.clone(),
-                (None, Some(patch)) => patch.apply_free(resource, scale_of(resource, current))?,
+                (None, Some(patch)) => patch.apply_free(scale_of(resource, current))?,
                 (None, None) => scale_of(resource, current),
             };
             if object::name(&scale) != name {

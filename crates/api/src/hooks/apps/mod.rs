@@ -1,5 +1,6 @@
 //! The group `apps`, and ReplicationController, which is a ReplicaSet of older days.
 
+mod controller_revision;
 mod daemon_set;
 mod deployment;
 mod replica_set;
@@ -9,6 +10,7 @@ use super::Row;
 
 pub(super) const STRATEGIES: &[Row] = &[
     ("", "ReplicationController", &replica_set::ReplicationControllers),
+    ("apps", "ControllerRevision", &controller_revision::REVISIONS),
     ("apps", "DaemonSet", &daemon_set::DaemonSets),
     ("apps", "Deployment", &deployment::Deployments),
     ("apps", "ReplicaSet", &replica_set::ReplicaSets),

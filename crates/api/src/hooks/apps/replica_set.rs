@@ -20,20 +20,15 @@ const COLUMNS: &[Column] = &[
         "Desired",
         "integer",
         0,
-        "Replicas is the number of desired pods. This is a pointer to distinguish between explicit zero and unspecified. Defaults to 1. More info: https://kubernetes.io/docs/concepts/workloads/controllers/replicaset",
+        "Replicas is the number of desired replicas. This is a pointer to distinguish between explicit zero and unspecified. Defaults to 1. More info: https://kubernetes.io/docs/concepts/workloads/controllers/replicationcontroller#what-is-a-replicationcontroller",
     ),
     column(
         "Current",
         "integer",
         0,
-        "Replicas is the most recently observed number of non-terminating pods. More info: https://kubernetes.io/docs/concepts/workloads/controllers/replicaset",
+        "Replicas is the most recently observed number of replicas. More info: https://kubernetes.io/docs/concepts/workloads/controllers/replicationcontroller#what-is-a-replicationcontroller",
     ),
-    column(
-        "Ready",
-        "integer",
-        0,
-        "The number of non-terminating pods targeted by this ReplicaSet with a Ready Condition.",
-    ),
+    column("Ready", "integer", 0, "The number of ready replicas for this replication controller."),
     AGE,
     CONTAINERS,
     IMAGES,
@@ -41,7 +36,7 @@ const COLUMNS: &[Column] = &[
         "Selector",
         "string",
         1,
-        "Selector is a label query over pods that should match the replica count. Label keys and values that must match in order to be controlled by this replica set. It must match the pod template's labels. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors",
+        "Selector is a label query over pods that should match the Replicas count. If Selector is empty, it is defaulted to the labels present on the Pod template. Label keys and values that must match in order to be controlled by this replication controller, if empty defaulted to labels on Pod template. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors",
     ),
 ];
 const FIELDS: &[SelectableField] = &[STATUS_REPLICAS];

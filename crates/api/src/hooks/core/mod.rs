@@ -1,5 +1,7 @@
 //! The core group: what its kinds do beyond their schema.
 
+mod claim_validation;
+mod endpoints_validation;
 mod event;
 mod namespace;
 mod node;
@@ -8,11 +10,17 @@ mod pod_columns;
 pub(super) mod pod_spec;
 mod pod_update;
 pub(super) mod pod_validation;
+mod quota_validation;
+mod resource_names;
 mod service;
 mod small;
 mod sysctls;
+mod volume_validation;
 
-use super::{ConversionRow, Row};
+use super::tree::typed;
+use super::{Context, ConversionRow, Row};
+use apimachinery::field::ErrorList;
+use serde_json::Value;
 
 pub(super) const STRATEGIES: &[Row] = &[
     ("", "ConfigMap", &small::ConfigMaps),
@@ -34,3 +42,18 @@ pub(super) const CONVERSIONS: &[ConversionRow] = &[
     ("events.k8s.io", "Event", "v1", "events.k8s.io/v1", event::to_events_k8s_io),
     ("events.k8s.io", "Event", "events.k8s.io/v1", "v1", event::from_events_k8s_io),
 ];
+
+pub(super) use volume_validation::validate_driver_name;
+
+/// The rules of a new ResourceQuota.
+pub(super) fn validate_quota(quota: &Value) -> ErrorList {
+    quota_validation::validate_quota(&typed(quota))
+}
+
+/// What a change of a ResourceQuota must keep beside them.
+pub(super) fn validate_quota_update(quota: &Value, old: &Value, context: &Context) -> ErrorList {
+    match context.subresource {
+        Some("status") => quota_validation::validate_quota_status(&typed(quota)),
+        _ => quota_validation::validate_scopes(&typed(quota), &typed(old)),
+    }
+}

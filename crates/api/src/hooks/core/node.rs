@@ -21,18 +21,33 @@ impl Strategy for Nodes {
 
     fn columns(&self) -> &'static [Column] {
         const COLUMNS: &[Column] = &[
-            column("Name", "string", 0, "Name must be unique within a namespace."),
+            column(
+                "Name",
+                "string",
+                0,
+                "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names",
+            ),
             column("Status", "string", 0, "The status of the node"),
             column("Roles", "string", 0, "The roles of the node"),
             column(
                 "Age",
                 "string",
                 0,
-                "CreationTimestamp is a timestamp representing the server time when this object was created.",
+                "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
             ),
             column("Version", "string", 0, "Kubelet Version reported by the node."),
-            column("Internal-IP", "string", 1, "List of addresses reachable to the node."),
-            column("External-IP", "string", 1, "List of addresses reachable to the node."),
+            column(
+                "Internal-IP",
+                "string",
+                1,
+                "List of addresses reachable to the node. Queried from cloud provider, if available. More info: https://kubernetes.io/docs/reference/node/node-status/#addresses Note: This field is declared as mergeable, but the merge key is not sufficiently unique, which can cause data corruption when it is merged. Callers should instead use a full-replacement patch. See https://pr.k8s.io/79391 for an example. Consumers should assume that addresses can change during the lifetime of a Node. However, there are some exceptions where this may not be possible, such as Pods that inherit a Node's address in its own status or consumers of the downward API (status.hostIP).",
+            ),
+            column(
+                "External-IP",
+                "string",
+                1,
+                "List of addresses reachable to the node. Queried from cloud provider, if available. More info: https://kubernetes.io/docs/reference/node/node-status/#addresses Note: This field is declared as mergeable, but the merge key is not sufficiently unique, which can cause data corruption when it is merged. Callers should instead use a full-replacement patch. See https://pr.k8s.io/79391 for an example. Consumers should assume that addresses can change during the lifetime of a Node. However, there are some exceptions where this may not be possible, such as Pods that inherit a Node's address in its own status or consumers of the downward API (status.hostIP).",
+            ),
             column(
                 "OS-Image",
                 "string",

@@ -4,9 +4,10 @@
 use super::pod_validation::{validate_ephemeral, validate_pod, validate_resources};
 use crate::core::v1::Pod;
 use crate::hooks::Context;
+use crate::hooks::diff::diff;
 use crate::hooks::tree::{or, text, typed};
 use apimachinery::field::{Error, ErrorList, Path};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Keeps what the subresource of the request is not about.
 pub(super) fn prepare(pod: &mut Value, old: &Value, context: &Context) {
@@ -171,26 +172,11 @@ fn validate_spec(pod: &Value, old: &Value, new: &Pod, before: &Pod) -> ErrorList
     if munged != old["spec"] {
         let text = format!(
             "pod updates may not change fields other than {UPDATABLE}\n{}",
-            difference(&munged, &old["spec"])
+            diff(&munged, &old["spec"])
         );
         errors.push(Error::forbidden(&spec, text));
     }
     errors
-}
-
-/// The members that differ, as JSON, new before old.
-fn difference(new: &Value, old: &Value) -> String {
-    let empty = serde_json::Map::new();
-    let (new, old) = (new.as_object().unwrap_or(&empty), old.as_object().unwrap_or(&empty));
-    let keys: std::collections::BTreeSet<&String> = new.keys().chain(old.keys()).collect();
-    let changed = keys.into_iter().filter(|key| new.get(*key) != old.get(*key));
-    changed
-        .map(|key| {
-            let show =
-                |map: &serde_json::Map<String, Value>| json!({ key.as_str(): map.get(key) }).to_string();
-            format!("- {}\n+ {}\n", show(new), show(old))
-        })
-        .collect()
 }
 
 fn validate_ephemeral_update(new: &Pod, old: &Pod) -> ErrorList {

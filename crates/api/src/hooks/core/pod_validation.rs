@@ -185,22 +185,8 @@ fn validate_affinity(errors: &mut ErrorList, affinity: &Affinity, path: &Path) {
     if let Some(node) = &affinity.node_affinity
         && let Some(required) = &node.required_during_scheduling_ignored_during_execution
     {
-        let path = path
-            .child("nodeAffinity")
-            .child("requiredDuringSchedulingIgnoredDuringExecution")
-            .child("nodeSelectorTerms");
-        if required.node_selector_terms.is_empty() {
-            errors.push(Error::required(&path, "must have at least one node selector term"));
-        }
-        for (i, term) in required.node_selector_terms.iter().enumerate() {
-            for (j, expression) in term.match_expressions.iter().enumerate() {
-                validate_node_requirement(
-                    errors,
-                    expression,
-                    &path.index(i).child("matchExpressions").index(j),
-                );
-            }
-        }
+        let path = path.child("nodeAffinity").child("requiredDuringSchedulingIgnoredDuringExecution");
+        validate_node_selector(errors, required, &path);
     }
     let terms = |errors: &mut ErrorList, terms: &[PodAffinityTerm], path: Path| {
         for (i, term) in terms.iter().enumerate() {
@@ -224,6 +210,19 @@ fn validate_affinity(errors: &mut ErrorList, affinity: &Affinity, path: &Path) {
             &pod.required_during_scheduling_ignored_during_execution,
             path.child("podAntiAffinity").child(required),
         );
+    }
+}
+
+/// A selector of nodes, which has terms.
+pub(super) fn validate_node_selector(errors: &mut ErrorList, selector: &NodeSelector, path: &Path) {
+    let path = path.child("nodeSelectorTerms");
+    if selector.node_selector_terms.is_empty() {
+        errors.push(Error::required(&path, "must have at least one node selector term"));
+    }
+    for (i, term) in selector.node_selector_terms.iter().enumerate() {
+        for (j, expression) in term.match_expressions.iter().enumerate() {
+            validate_node_requirement(errors, expression, &path.index(i).child("matchExpressions").index(j));
+        }
     }
 }
 

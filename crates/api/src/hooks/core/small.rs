@@ -1,18 +1,26 @@
 //! Kinds with little of their own: configuration, accounts, endpoints, volumes, limits.
 
-use crate::hooks::tree::{absent_or, at, column, each, joined, list, name, object_age, or, text, with};
+use super::{claim_validation, endpoints_validation, quota_validation, volume_validation};
+use crate::hooks::tree::{
+    absent_or, at, column, each, joined, list, name, object_age, or, text, typed, with,
+};
 use crate::hooks::{Column, Context, SelectableField, Strategy};
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::time::Time;
 use apimachinery::validation::is_config_map_key;
 use serde_json::{Value, json};
 
-const NAME: Column = column("Name", "string", 0, "Name must be unique within a namespace.");
+const NAME: Column = column(
+    "Name",
+    "string",
+    0,
+    "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names",
+);
 const AGE: Column = column(
     "Age",
     "string",
     0,
-    "CreationTimestamp is a timestamp representing the server time when this object was created.",
+    "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
 );
 /// What a Secret or ConfigMap may hold.
 const MAX_SIZE: usize = 1 << 20;
@@ -39,7 +47,9 @@ fn validate_data(object: &Value, members: &[&str]) -> ErrorList {
         }
     }
     if size > MAX_SIZE {
-        errors.push(Error::too_long(&Path::new(members[0].to_string()), MAX_SIZE));
+        // Upstream names no field for the data of a ConfigMap.
+        let at = if members.len() == 2 { Path::none().key("") } else { Path::new(members[0].to_string()) };
+        errors.push(Error::too_long(&at, MAX_SIZE));
     }
     errors
 }
@@ -84,8 +94,16 @@ impl Strategy for ConfigMaps {
     }
 
     fn columns(&self) -> &'static [Column] {
-        const COLUMNS: &[Column] =
-            &[NAME, column("Data", "string", 0, "Data contains the configuration data."), AGE];
+        const COLUMNS: &[Column] = &[
+            NAME,
+            column(
+                "Data",
+                "string",
+                0,
+                "Data contains the configuration data. Each key must consist of alphanumeric characters, '-', '_' or '.'. Values with non-UTF-8 byte sequences must use the BinaryData field. The keys stored in Data must not overlap with the keys in the BinaryData field, this is enforced during validation process.",
+            ),
+            AGE,
+        ];
         COLUMNS
     }
 
@@ -160,8 +178,18 @@ impl Strategy for Secrets {
     fn columns(&self) -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             NAME,
-            column("Type", "string", 0, "Used to facilitate programmatic handling of secret data."),
-            column("Data", "string", 0, "Data contains the secret data."),
+            column(
+                "Type",
+                "string",
+                0,
+                "Used to facilitate programmatic handling of secret data. More info: https://kubernetes.io/docs/concepts/configuration/secret/#secret-types",
+            ),
+            column(
+                "Data",
+                "string",
+                0,
+                "Data contains the secret data. Each key must consist of alphanumeric characters, '-', '_' or '.'. The serialized form of the secret data is a base64 encoded string, representing the arbitrary (possibly non-string) data value here. Described in https://tools.ietf.org/html/rfc4648#section-4",
+            ),
             AGE,
         ];
         COLUMNS
@@ -209,6 +237,14 @@ impl Strategy for ServiceAccounts {
 pub(super) struct EndpointsLists;
 
 impl Strategy for EndpointsLists {
+    fn validate(&self, object: &Value, _: &Context) -> ErrorList {
+        endpoints_validation::validate(object)
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, _: &Context) -> ErrorList {
+        endpoints_validation::validate_update(object, old)
+    }
+
     fn default(&self, object: &mut Value) {
         each(object, "subsets", |subset| each(subset, "ports", |port| or(port, "protocol", "TCP")));
     }
@@ -216,7 +252,12 @@ impl Strategy for EndpointsLists {
     fn columns(&self) -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             NAME,
-            column("Endpoints", "string", 0, "The set of all endpoints is the union of all subsets."),
+            column(
+                "Endpoints",
+                "string",
+                0,
+                "The set of all endpoints is the union of all subsets. Addresses are placed into subsets according to the IPs they share. A single address with multiple ports, some of which are ready and some of which are not (because they come from different containers) will result in the address being displayed in different subsets for the different ports. No address will appear in both Addresses and NotReadyAddresses in the same subset. Sets of addresses and ports that comprise a service.",
+            ),
             AGE,
         ];
         COLUMNS
@@ -246,6 +287,17 @@ impl Strategy for EndpointsLists {
 pub(super) struct Claims;
 
 impl Strategy for Claims {
+    fn validate(&self, object: &Value, _: &Context) -> ErrorList {
+        claim_validation::validate(object)
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, context: &Context) -> ErrorList {
+        match context.subresource {
+            Some("status") => ErrorList::new(),
+            _ => claim_validation::validate_update(object, old),
+        }
+    }
+
     fn default(&self, object: &mut Value) {
         with(object, "spec", |spec| absent_or(spec, "volumeMode", "Filesystem"));
         with(object, "status", |status| absent_or(status, "phase", "Pending"));
@@ -275,7 +327,7 @@ impl Strategy for Claims {
                 "Access Modes",
                 "string",
                 0,
-                "accessModes contains the actual access modes the volume backing the PVC has.",
+                "accessModes contains the actual access modes the volume backing the PVC has. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#access-modes-1",
             ),
             column("StorageClass", "string", 0, "StorageClass of the pvc"),
             column("VolumeAttributesClass", "string", 0, "VolumeAttributesClass of the pvc"),
@@ -284,7 +336,7 @@ impl Strategy for Claims {
                 "VolumeMode",
                 "string",
                 1,
-                "volumeMode defines what type of volume is required by the claim.",
+                "volumeMode defines what type of volume is required by the claim. Value of Filesystem is implied when not included in claim spec.",
             ),
         ];
         COLUMNS
@@ -339,6 +391,17 @@ fn access_modes(modes: &[Value]) -> String {
 pub(super) struct Volumes;
 
 impl Strategy for Volumes {
+    fn validate(&self, object: &Value, _: &Context) -> ErrorList {
+        volume_validation::validate(object)
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, context: &Context) -> ErrorList {
+        match context.subresource {
+            Some("status") => ErrorList::new(),
+            _ => volume_validation::validate_update(object, old),
+        }
+    }
+
     fn default(&self, object: &mut Value) {
         with(object, "spec", |spec| {
             or(spec, "persistentVolumeReclaimPolicy", "Retain");
@@ -358,36 +421,46 @@ impl Strategy for Volumes {
                 "Capacity",
                 "string",
                 0,
-                "capacity is the description of the persistent volume's resources and capacity.",
+                "capacity is the description of the persistent volume's resources and capacity. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#capacity",
             ),
-            column("Access Modes", "string", 0, "accessModes contains all ways the volume can be mounted."),
+            column(
+                "Access Modes",
+                "string",
+                0,
+                "accessModes contains all ways the volume can be mounted. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#access-modes",
+            ),
             column(
                 "Reclaim Policy",
                 "string",
                 0,
-                "persistentVolumeReclaimPolicy defines what happens to a persistent volume when released from its claim.",
+                "persistentVolumeReclaimPolicy defines what happens to a persistent volume when released from its claim. Valid options are Retain (default for manually created PersistentVolumes), Delete (default for dynamically provisioned PersistentVolumes), and Recycle (deprecated). Recycle must be supported by the volume plugin underlying this PersistentVolume. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#reclaiming",
             ),
             column(
                 "Status",
                 "string",
                 0,
-                "phase indicates if a volume is available, bound to a claim, or released by a claim.",
+                "phase indicates if a volume is available, bound to a claim, or released by a claim. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#phase",
             ),
             column(
                 "Claim",
                 "string",
                 0,
-                "claimRef is part of a bi-directional binding between PersistentVolume and PersistentVolumeClaim.",
+                "claimRef is part of a bi-directional binding between PersistentVolume and PersistentVolumeClaim. Expected to be non-nil when bound. claim.VolumeName is the authoritative bind between PV and PVC. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#binding",
             ),
             column("StorageClass", "string", 0, "StorageClass of the pv"),
             column("VolumeAttributesClass", "string", 0, "VolumeAttributesClass of the pv"),
-            column("Reason", "string", 0, "reason is a brief CamelCase string that describes any failure."),
+            column(
+                "Reason",
+                "string",
+                0,
+                "reason is a brief CamelCase string that describes any failure and is meant for machine parsing and tidy display in the CLI.",
+            ),
             AGE,
             column(
                 "VolumeMode",
                 "string",
                 1,
-                "volumeMode defines if a volume is intended to be used with a formatted filesystem.",
+                "volumeMode defines if a volume is intended to be used with a formatted filesystem or to remain in raw block state. Value of Filesystem is implied when not included in spec.",
             ),
         ];
         COLUMNS
@@ -427,6 +500,14 @@ impl Strategy for Volumes {
 pub(super) struct LimitRanges;
 
 impl Strategy for LimitRanges {
+    fn validate(&self, object: &Value, _: &Context) -> ErrorList {
+        quota_validation::validate_limit_range(&typed(object))
+    }
+
+    fn validate_update(&self, object: &Value, _: &Value, context: &Context) -> ErrorList {
+        self.validate(object, context)
+    }
+
     fn default(&self, object: &mut Value) {
         with(object, "spec", |spec| {
             each(spec, "limits", |limit| {
@@ -453,7 +534,7 @@ impl Strategy for LimitRanges {
                 "Created At",
                 "date",
                 0,
-                "CreationTimestamp is a timestamp representing the server time when this object was created.",
+                "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
             ),
         ];
         COLUMNS

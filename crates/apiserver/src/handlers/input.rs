@@ -1,0 +1,264 @@
+//! Bodies: what they say they are, and what is made of them.
+
+use super::negotiate::{Media, accepted_names};
+use crate::resources::Served;
+use crate::server::Call;
+use apimachinery::meta::options::DeleteOptions;
+use apimachinery::status::Status;
+use bytes::Bytes;
+use schema::decode::{self, DecodeError, Decoded, FieldValidation};
+use schema::protobuf;
+use serde_json::Value;
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+/// The form of a request's body.
+pub(super) fn media(call: &Call) -> Result<Media, Status> {
+    let header = call.parts.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    let media = header.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match media.as_str() {
+        "" | "application/json" => Ok(Media::Json),
+        "application/yaml" => Ok(Media::Yaml),
+        protobuf::CONTENT_TYPE => Ok(Media::Protobuf),
+        _ => Err(Status::unsupported_media_type(&accepted_names())),
+    }
+}
+
+/// What a body is expected to be.
+struct Expected<'a> {
+    table: &'a schema::Table,
+    group: &'a str,
+    version: &'a str,
+    kind: &'a str,
+    /// Whether a kind of another version or group is the same object.
+    is_same: &'a dyn Fn(&str, &str) -> bool,
+    /// Of a custom resource nothing is known but what is expected.
+    custom: bool,
+}
+
+fn api_version(group: &str, version: &str) -> String {
+    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+}
+
+/// The package that upstream keeps a group's unversioned types in.
+fn package(group: &str) -> &str {
+    match group.split('.').next().unwrap_or_default() {
+        "" | "events" => "core",
+        first => first,
+    }
+}
+
+/// The beginning of a body, for the message about a body that nothing can be made of.
+fn summary(bytes: &[u8]) -> String {
+    const MAX: usize = 30;
+    let shown = &bytes[..bytes.len().min(MAX)];
+    let mut out = match bytes.first() {
+        None => return "<empty>".into(),
+        Some(b'{') => String::from_utf8_lossy(shown).into_owned(),
+        Some(_) => shown.iter().fold(String::new(), |mut out, byte| {
+            let _ = write!(out, "{byte:02x}");
+            out
+        }),
+    };
+    if bytes.len() > MAX {
+        out.push_str(" ...");
+    }
+    out
+}
+
+impl Expected<'_> {
+    fn unrecognized(&self, why: &str, bytes: &[u8]) -> Status {
+        let kind = self.kind;
+        Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): {why} ({})",
+            summary(bytes)
+        ))
+    }
+
+    fn other_version(&self, group: &str, version: &str) -> Status {
+        Status::bad_request(format!(
+            "the API version in the data ({}) does not match the expected API version ({})",
+            api_version(group, version),
+            api_version(self.group, self.version)
+        ))
+    }
+
+    /// Reads a body; every mistake is told in upstream's order and words.
+    fn read(&self, media: Media, bytes: &Bytes, validation: FieldValidation) -> Result<Decoded, Status> {
+        let unrecognized = |why: &str| self.unrecognized(why, bytes);
+        let no_meta =
+            |e: DecodeError| unrecognized(&format!("couldn't get version/kind; json parse error: {e}"));
+        let mut free = None;
+        let text: Cow<'_, str> = match media {
+            Media::Protobuf => Cow::Borrowed(""),
+            // Go reads what is no text as if its bytes were marks of replacement.
+            _ => String::from_utf8_lossy(bytes),
+        };
+        let (api_version, kind) = match media {
+            Media::Json => decode::type_meta(text.as_bytes()).map_err(no_meta)?,
+            Media::Yaml if decode::looks_like_json(text.as_bytes()) => {
+                decode::type_meta(text.as_bytes()).map_err(no_meta)?
+            }
+            Media::Yaml => {
+                let tree = decode::free_yaml(&text, validation).map_err(no_meta)?;
+                let member = |name: &str| tree.value[name].as_str().unwrap_or_default().to_owned();
+                let meta = (member("apiVersion"), member("kind"));
+                free = Some(tree);
+                meta
+            }
+            Media::Protobuf => {
+                let envelope = protobuf::read_envelope(bytes).map_err(|e| unrecognized(&e.0))?;
+                (envelope.api_version.to_owned(), envelope.kind.to_owned())
+            }
+        };
+        let (group, version) = match api_version.split('/').collect::<Vec<_>>().as_slice() {
+            [""] => (self.group, self.version),
+            [version] => ("", *version),
+            [group, version] => (*group, *version),
+            _ => return Err(unrecognized(&format!("unexpected GroupVersion string: {api_version}"))),
+        };
+        let kind = if kind.is_empty() { self.kind } else { kind.as_str() };
+        let refuse = |why: &dyn std::fmt::Display| {
+            Status::bad_request(format!(
+                "{kind} in version \"{version}\" cannot be handled as a {}: {why}",
+                self.kind
+            ))
+        };
+        if self.custom && (group, version) != (self.group, self.version) {
+            return Err(self.other_version(group, version));
+        }
+        let Some(ty) = self.table.kind(group, version, kind) else {
+            return Err(refuse(&not_registered(kind, &self::api_version(group, version))));
+        };
+        let decoded = match (media, free) {
+            (Media::Protobuf, _) => {
+                let decoded = api::protobuf().decode(ty, bytes);
+                decoded.and_then(|value| decode::normalise(self.table, ty, value, FieldValidation::Ignore))
+            }
+            (_, Some(free)) => {
+                decode::normalise(self.table, ty, free.value, validation).map(|mut decoded| {
+                    decoded.strict.splice(0..0, free.strict);
+                    decoded
+                })
+            }
+            _ => decode::json(self.table, ty, text.as_bytes(), validation),
+        };
+        let mut decoded = decoded.map_err(|e| refuse(&e))?;
+        let expected = (group, version, kind) == (self.group, self.version, self.kind);
+        let is_of_kind = kind == self.kind && (self.is_same)(group, version);
+        if !expected && !is_of_kind {
+            return Err(refuse(&format!(
+                "converting ({version}.{kind}) to ({}.{}): unknown conversion",
+                package(self.group),
+                self.kind
+            )));
+        }
+        if validation == FieldValidation::Strict && !decoded.strict.is_empty() {
+            return Err(refuse(&decode::strict_message(&decoded.strict)));
+        }
+        if !expected {
+            return Err(self.other_version(group, version));
+        }
+        decoded.value["apiVersion"] = self::api_version(group, version).into();
+        decoded.value["kind"] = kind.into();
+        Ok(decoded)
+    }
+}
+
+/// Reads the body of a request whose object is not stored: a review, a binding, options.
+pub(crate) async fn kind(call: &Call, group: &str, version: &str, kind: &str) -> Result<Value, Status> {
+    let media = media(call)?;
+    let bytes = call.body.read().await?;
+    let expected =
+        Expected { table: api::table(), group, version, kind, is_same: &|_, _| false, custom: false };
+    expected.read(media, &bytes, FieldValidation::Ignore).map(|decoded| decoded.value)
+}
+
+/// Reads a body as an object of the served version and brings it to the hub version.
+pub(super) fn object(
+    resource: &Served,
+    media: Media,
+    bytes: &Bytes,
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>), Status> {
+    let row = &resource.row;
+    if resource.custom.is_some() && media == Media::Protobuf {
+        return Err(Status::unsupported_media_type(&accepted_names()[..2]));
+    }
+    let is_same = |group: &str, version: &str| {
+        let version = api_version(group, version);
+        version == resource.hub_api_version
+            || api::hooks::converts(&row.group, &row.kind, &version, &resource.hub_api_version)
+    };
+    let expected = Expected {
+        table: &resource.table,
+        group: &row.group,
+        version: &row.version,
+        kind: &row.kind,
+        is_same: &is_same,
+        custom: resource.custom.is_some(),
+    };
+    let decoded = expected.read(media, bytes, validation)?;
+    Ok((resource.to_hub(decoded.value), decoded.strict))
+}
+
+/// Reads the options of a deletion, of whatever group their sender says they are.
+pub(super) fn delete_options(call: &Call, bytes: &Bytes) -> Result<DeleteOptions, Status> {
+    let bad = |e: &dyn std::fmt::Display| Status::bad_request(e.to_string());
+    let table = api::table();
+    let media = media(call)?;
+    let ty = table.kind("", "v1", "DeleteOptions").ok_or_else(Status::path_not_found)?;
+    let decoded = match media {
+        Media::Protobuf => api::protobuf()
+            .decode(ty, bytes)
+            .and_then(|value| decode::normalise(table, ty, value, FieldValidation::Ignore)),
+        _ => {
+            let text = String::from_utf8_lossy(bytes);
+            if media == Media::Json {
+                let (_, kind) = decode::type_meta(text.as_bytes())
+                    .map_err(|e| bad(&format!("couldn't get version/kind; json parse error: {e}")))?;
+                if !matches!(kind.as_str(), "" | "DeleteOptions") {
+                    return Err(bad(&"decoded object cannot be converted to DeleteOptions"));
+                }
+            }
+            decode::yaml(table, ty, &text, FieldValidation::Ignore)
+        }
+    };
+    let mut value = decoded.map_err(|e| bad(&e))?.value;
+    if let Some(map) = value.as_object_mut() {
+        // Absent members are absent options.
+        map.retain(|_, member| !member.is_null());
+    }
+    serde_json::from_value(value).map_err(|e| bad(&e))
+}
+
+/// Says of an object which type it is.
+pub(super) fn set_type(resource: &Served, value: &mut Value) {
+    value["apiVersion"] = resource.api_version.as_str().into();
+    value["kind"] = resource.row.kind.as_ref().into();
+}
+
+/// Why a patched object is not of the type it was.
+pub(super) fn other_type(resource: &Served, value: &Value) -> Option<String> {
+    let text = |key: &str| value[key].as_str().unwrap_or_default();
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    let row = &resource.row;
+    if (api_version, kind) == (resource.api_version.as_str(), row.kind.as_ref()) {
+        return None;
+    }
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    Some(match resource.table.kind(group, version, kind) {
+        Some(_) => format!(
+            "converting ({version}.{kind}) to ({}.{}): unknown conversion",
+            package(&row.group),
+            row.kind
+        ),
+        None => not_registered(kind, api_version),
+    })
+}
+
+fn not_registered(kind: &str, api_version: &str) -> String {
+    format!(
+        "no kind \"{kind}\" is registered for version \"{api_version}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+    )
+}
