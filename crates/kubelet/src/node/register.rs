@@ -21,11 +21,12 @@ impl Projection for Bare {
 }
 
 /// Creates the node, or brings an existing one's labels up to date; tries until it succeeds.
-pub(crate) async fn register(context: &Context, status: NodeStatus) -> Node {
+/// Returns it with the status it had before, empty if it is new.
+pub(crate) async fn register(context: &Context, status: NodeStatus) -> (Node, NodeStatus) {
     let mut pause = Duration::from_millis(100);
     loop {
         match try_register(context, &status).await {
-            Ok(node) => return node,
+            Ok(registered) => return registered,
             Err(error) => {
                 tracing::warn!(node = %context.config.node_name, %error, "the node could not be registered")
             }
@@ -35,25 +36,26 @@ pub(crate) async fn register(context: &Context, status: NodeStatus) -> Node {
     }
 }
 
-async fn try_register(context: &Context, status: &NodeStatus) -> client::Result<Node> {
+async fn try_register(context: &Context, status: &NodeStatus) -> client::Result<(Node, NodeStatus)> {
     let nodes = context.client.all::<Node>();
     let wanted = status::initial(&context.config, &context.machine, status.clone());
     match nodes.create(&wanted).await {
         Ok(node) => {
             tracing::info!(node = %node.metadata.name, "registered the node");
-            return Ok(node);
+            return Ok((node, NodeStatus::default()));
         }
         Err(error) if error.is_already_exists() => {}
         Err(error) => return Err(error),
     }
     let node = nodes.get(&wanted.metadata.name).await?;
+    let before = node.status.clone();
     let missing: BTreeMap<&String, &String> =
         wanted.metadata.labels.iter().filter(|(k, v)| node.metadata.labels.get(*k) != Some(v)).collect();
     if missing.is_empty() {
-        return Ok(node);
+        return Ok((node, before));
     }
     let patch = Patch::Strategic(serde_json::json!({ "metadata": { "labels": missing } }));
-    nodes.patch(&wanted.metadata.name, &patch, &PatchParams::default()).await
+    Ok((nodes.patch(&wanted.metadata.name, &patch, &PatchParams::default()).await?, before))
 }
 
 /// Follows the node's object; tells the runtime the pod network's range when it is known.

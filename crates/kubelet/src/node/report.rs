@@ -1,6 +1,7 @@
 //! The node's heartbeat: every ten seconds the lease, and the status when it changed or has not been written for five
 //! minutes; more often until the node is ready for the first time. Upstream: `syncNodeStatus`, `fastStatusUpdateOnce`.
 
+use super::events::Telling;
 use super::{conditions, lease, register, status};
 use crate::context::Context;
 use api::core::v1::{Node, NodeStatus};
@@ -32,12 +33,15 @@ async fn observe(context: &Context, old: &NodeStatus, port: u16) -> NodeStatus {
 async fn report(context: &Arc<Context>, informers: &Informers, port: u16) {
     let config = &context.config;
     let first = observe(context, &NodeStatus::default(), port).await;
-    let node = register::register(context, first).await;
+    let (node, before) = register::register(context, first).await;
+    let mut telling = Telling::since(&before);
     context.node.send_replace(Arc::new(node.clone()));
     register::follow(context, informers);
     context.events.node(&config.node_name, EventType::Normal, "Starting", "Starting kubelet.");
+    // The kubelet does not run without the cgroup of all pods.
+    let enforced = "Updated Node Allocatable limit across pods";
+    context.events.node(&config.node_name, EventType::Normal, "NodeAllocatableEnforced", enforced);
     let mut known = node.status.clone();
-    let mut ready = false;
     let mut reported = Instant::now();
     let mut held = None;
     let mut renewed: Option<Instant> = None;
@@ -71,18 +75,18 @@ async fn report(context: &Arc<Context>, informers: &Informers, port: u16) {
                 }
                 Err(error) if error.is_not_found() => {
                     // Somebody deleted the node while it lives.
-                    known = register::register(context, status).await.status;
+                    let (node, before) = register::register(context, status).await;
+                    (known, telling) = (node.status, Telling::since(&before));
                 }
                 Err(error) => tracing::warn!(%error, "the node's status was not written"),
             }
         }
-        let now_ready = conditions::is_ready(&known.conditions);
-        if now_ready != ready {
-            let event = if now_ready { "NodeReady" } else { "NodeNotReady" };
+        let unschedulable = context.node.borrow().spec.unschedulable;
+        for event in telling.changes(&known, unschedulable) {
             let message = format!("Node {} status is now: {event}", config.node_name);
             context.events.node(&config.node_name, EventType::Normal, event, message);
-            ready = now_ready;
         }
+        let ready = conditions::is_ready(&known.conditions);
         tokio::time::sleep(if ready { config.node_status_update_frequency } else { pause }).await;
         pause = (pause * 2).min(Duration::from_secs(1));
     }
