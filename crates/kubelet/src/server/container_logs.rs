@@ -83,7 +83,8 @@ fn options(pairs: &[(String, String)]) -> Result<LogOptions, String> {
     } else if let Some(time) = value(pairs, "sinceTime").filter(|v| !v.is_empty()) {
         let parsed: apimachinery::time::Timestamp =
             time.parse().map_err(|_| format!("{{\"message\": \"Invalid sinceTime: {time}\"}}"))?;
-        since = i64::try_from(parsed.as_nanosecond()).ok();
+        let nanos = parsed.as_nanosecond().clamp(i64::MIN.into(), i64::MAX.into());
+        since = i64::try_from(nanos).ok();
     }
     Ok(LogOptions {
         tail: not_negative("tailLines", number("tailLines")?)?,

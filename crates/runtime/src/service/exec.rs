@@ -2,7 +2,7 @@
 //! the process directly, through pipes or a terminal; the shim only starts and reaps.
 
 use super::sandbox::failure;
-use super::{Container, Inner, Runtime, blocking, io_error};
+use super::{Container, Inner, Runtime, blocking, dial_error, io_error};
 use crate::pty::Pty;
 use crate::shims::Shim;
 use crate::spec;
@@ -12,6 +12,7 @@ use cri::{Error, Result, Streams};
 use futures::FutureExt;
 use rustix::pipe::{PipeFlags, pipe_with};
 use shim::protocol::{ExecSpec, Exit, Reply, Request};
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -286,14 +287,20 @@ impl Streams for Runtime {
                 sandbox.id
             )));
         }
+        let id = sandbox.id.clone();
         let netns = (!spec::on_host_network(&sandbox.record().config)).then(|| sandbox.netns());
         let stream = blocking(move || {
             let connect = move || {
                 let patience = Duration::from_secs(10);
                 let local =
                     [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), (Ipv6Addr::LOCALHOST, port).into()];
-                TcpStream::connect_timeout(&local[0], patience)
-                    .or_else(|first| TcpStream::connect_timeout(&local[1], patience).map_err(|_| first))
+                let told = |network, at: &SocketAddr, error| dial_error(network, &at.to_string(), &error);
+                TcpStream::connect_timeout(&local[0], patience).or_else(|v4| {
+                    TcpStream::connect_timeout(&local[1], patience).map_err(|v6| {
+                        let (v4, v6) = (told("tcp4", &local[0], v4), told("tcp6", &local[1], v6));
+                        io::Error::other(format!("IPv4: {v4} IPv6 {v6} "))
+                    })
+                })
             };
             let stream = match netns {
                 None => connect(),
@@ -301,8 +308,11 @@ impl Streams for Runtime {
                     linux::netns::Netns::open(path).and_then(|netns| netns.run(connect)).and_then(|r| r)
                 }
             };
-            let stream =
-                stream.map_err(io_error(format!("failed to connect to localhost:{port} inside the pod")))?;
+            let stream = stream.map_err(|why| {
+                Error::unknown(format!(
+                    "failed to connect to localhost:{port} inside namespace {id:?}, {why}"
+                ))
+            })?;
             stream.set_nonblocking(true).map_err(io_error("port forward"))?;
             Ok(stream)
         })

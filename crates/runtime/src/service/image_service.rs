@@ -42,7 +42,14 @@ impl ImageService for Runtime {
     async fn pull_image(&self, request: PullImageRequest) -> Result<PullImageResponse> {
         let (images, name) = (self.inner.images.clone(), name(request.image));
         let credentials = request.auth.and_then(Credentials::from_cri);
-        let image = super::survive(async move { Ok(images.pull(&name, credentials).await?) }).await?;
+        let pull = async move {
+            let pulled = images.pull(&name, credentials).await.map_err(cri::Error::from);
+            // containerd's words, which people search for.
+            pulled.map_err(|e| {
+                cri::Error::new(e.code, format!("failed to pull and unpack image {name:?}: {}", e.message))
+            })
+        };
+        let image = super::survive(pull).await?;
         Ok(PullImageResponse { image_ref: image.id.to_string() })
     }
 

@@ -191,6 +191,18 @@ pub(crate) fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> Err
     move |error| Error::unknown(format!("{what}: {error}"))
 }
 
+/// A failed connection in Go's words, which containerd's errors have.
+pub(crate) fn dial_error(network: &str, address: &str, error: &io::Error) -> String {
+    let text = error.to_string();
+    match error.raw_os_error() {
+        Some(_) => {
+            let text = text.split(" (os error").next().unwrap_or_default().to_lowercase();
+            format!("dial {network} {address}: connect: {text}")
+        }
+        None => format!("dial {network} {address}: {text}"),
+    }
+}
+
 /// Runs what blocks where that hurts nobody.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,

@@ -5,6 +5,7 @@ use super::super::error::{Error, Result};
 use super::super::{Digest, Reference};
 use super::auth::{self, Challenge, Credentials, TokenAnswer};
 use super::config::{Endpoint, TlsFiles};
+use crate::service::dial_error;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
@@ -196,7 +197,8 @@ impl Session {
         let host = url.host().ok_or_else(|| error(&"no host"))?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let port = url.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        let tcp = TcpStream::connect((host, port)).await.map_err(|e| error(&format!("dial tcp: {e}")))?;
+        let tcp = TcpStream::connect((host, port)).await;
+        let tcp = tcp.map_err(|e| error(&dial_error("tcp", &format!("{host}:{port}"), &e)))?;
         tcp.set_nodelay(true).map_err(|e| error(&e))?;
         if !tls {
             return Ok(Box::new(tcp));
