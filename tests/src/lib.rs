@@ -1,1 +1,33 @@
-//! Whole-cluster tests, driven by real kubectl.
+//! Whole-cluster tests, driven by real kubectl: a real `tiphys server` with its node, in a network namespace of its own.
+//! A file of `tests/` is one capability; its scenarios share a cluster, each with a Kubernetes namespace of its own.
+#![allow(clippy::unwrap_used)]
+
+/// A cluster: started, killed, started again, ended.
+pub mod cluster;
+/// HTTP as a client of Services sees it.
+pub mod http;
+/// kubectl, as one types it.
+pub mod kubectl;
+/// What an ended cluster must not leave behind.
+mod leaks;
+/// Manifests that more than one file applies.
+pub mod manifests;
+/// The network namespace in which all of it happens.
+pub mod net;
+/// Scenarios by name: run, explained when they fail, and the cluster's end as the last of them.
+pub mod suite;
+
+pub use cluster::Cluster;
+pub use kubectl::{Kubectl, Stream};
+pub use suite::{Room, Scenario, Suite};
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long anything may take that a test waits for; a healthy cluster needs a fraction of it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The top of the source tree.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}

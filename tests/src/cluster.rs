@@ -1,0 +1,207 @@
+//! A cluster: the real binary, in a network namespace and with a data directory of its own.
+
+use crate::kubectl::{self, Kubectl};
+use crate::leaks::Traces;
+use crate::net::{NODE_IP, Net};
+use crate::{PATIENCE, root};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, OnceLock};
+
+/// The version of kubectl that most tests use.
+pub const KUBECTL: &str = "1.36.4";
+/// The node's name.
+pub const NODE: &str = "helm";
+
+/// A running cluster of one node.
+#[derive(Debug)]
+pub struct Cluster {
+    pub net: Net,
+    base: PathBuf,
+    server: Mutex<Option<Child>>,
+    before: Traces,
+}
+
+/// The binary, built by whoever comes first.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let own = std::env::current_exe().unwrap();
+        let profile = own.parent().unwrap().parent().unwrap().to_owned();
+        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        build.args(["build", "--quiet", "--locked", "--package", "tiphys"]).current_dir(root());
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().unwrap().success(), "the binary cannot be built");
+        profile.join("tiphys")
+    })
+}
+
+/// Image archives, made from Debian packages when they are not there.
+fn images() -> Vec<PathBuf> {
+    let output = Command::new(root().join("scripts/image")).args(["busybox", "nginx"]).output().unwrap();
+    assert!(output.status.success(), "scripts/image: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(PathBuf::from).collect()
+}
+
+impl Cluster {
+    /// Starts one, with the images `localhost/busybox` and `localhost/nginx`, each as `debian12` and as `next`.
+    pub fn start(name: &str) -> Cluster {
+        assert!(rustix::process::geteuid().is_root(), "whole-cluster tests run as root");
+        let unique = format!("tiphys-{name}-{}", std::process::id());
+        let base = std::env::temp_dir().join(&unique);
+        std::fs::create_dir_all(base.join("home")).unwrap();
+        let net = Net::make(&unique);
+        let before = Traces::of(&net, &base);
+        let cluster = Cluster { net, base, server: Mutex::default(), before };
+        cluster.serve();
+        let kubectl = cluster.kubectl(KUBECTL);
+        kubectl.wait("create", &format!("node/{NODE}"));
+        kubectl.wait("condition=Ready", &format!("node/{NODE}"));
+        for archive in images() {
+            let image = archive.file_stem().unwrap().to_str().unwrap();
+            let import = ["image", "import", "--name", &format!("localhost/{image}:next")];
+            succeed(cluster.tiphys(&import).arg(&archive).output().unwrap());
+        }
+        cluster
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.base.join("data")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.base.join("server.log")
+    }
+
+    /// `tiphys` with a subcommand of this cluster.
+    pub fn tiphys(&self, arguments: &[&str]) -> Command {
+        let mut command = self.net.command(binary());
+        command.args(arguments).arg("--data-dir").arg(self.data()).stdin(Stdio::null());
+        command
+    }
+
+    /// Starts the server; returns when it serves.
+    pub fn serve(&self) {
+        let mut server = self
+            .tiphys(&["server", "--node-name", NODE, "--node-ip", NODE_IP])
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let said = tee(server.stderr.take().unwrap(), &self.log());
+        *self.server.lock().unwrap() = Some(server);
+        while let Ok(line) = said.recv_timeout(PATIENCE) {
+            if line.contains("the API server is ready") {
+                return;
+            }
+        }
+        panic!("the server does not start:\n{}", self.log_tail(20));
+    }
+
+    /// `kill -9` of the server, and of nothing else.
+    pub fn kill(&self) {
+        let server = self.server.lock().unwrap().take();
+        let mut server = server.unwrap();
+        server.kill().unwrap();
+        server.wait().unwrap();
+    }
+
+    /// Stops the server as an administrator does.
+    pub fn stop(&self) {
+        let Some(mut server) = self.server.lock().unwrap().take() else { return };
+        let pid = rustix::process::Pid::from_child(&server);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let status = server.wait().unwrap();
+        assert!(status.success(), "the server ended with {status}:\n{}", self.log_tail(20));
+    }
+
+    /// kubectl of a version, as the administrator.
+    pub fn kubectl(&self, version: &str) -> Kubectl {
+        Kubectl {
+            net: self.net.clone(),
+            version: version.to_owned(),
+            program: kubectl::program(version),
+            kubeconfig: self.data().join("admin.kubeconfig"),
+            home: self.base.join("home"),
+            namespace: "default".into(),
+        }
+    }
+
+    /// Kills every process of a container from the node, as the kernel might.
+    pub fn kill_container(&self, kubectl: &Kubectl, pod: &str, container: &str) {
+        let path = format!(".status.containerStatuses[?(@.name==\"{container}\")].containerID");
+        let id = kubectl.field(&format!("pod/{pod}"), &path);
+        let id = id.rsplit('/').next().unwrap();
+        assert_eq!(id.len(), 64, "{id}");
+        let mut killed = 0;
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) else { continue };
+            if std::fs::read_to_string(entry.path().join("cgroup")).is_ok_and(|groups| groups.contains(id)) {
+                rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+                killed += 1;
+            }
+        }
+        assert!(killed > 0, "container {id} has no process");
+    }
+
+    pub fn log_tail(&self, lines: usize) -> String {
+        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let all: Vec<&str> = log.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
+    /// Ends it and says what it left behind.
+    pub fn end(&self) -> Vec<String> {
+        self.stop();
+        let reset = self.tiphys(&["reset", "--remove-data"]).output().unwrap();
+        let mut left = self.before.new_ones(&Traces::of(&self.net, &self.base));
+        if !reset.status.success() {
+            left.push(format!("tiphys reset failed: {}", String::from_utf8_lossy(&reset.stderr)));
+        }
+        left
+    }
+
+    /// Removes what the test itself wrote.
+    pub fn forget(&self) {
+        std::fs::remove_dir_all(&self.base).unwrap();
+    }
+
+    /// Where its log is.
+    pub fn base(&self) -> &Path {
+        &self.base
+    }
+}
+
+impl Drop for Cluster {
+    /// Whatever became of the tests, nothing goes on running.
+    fn drop(&mut self) {
+        if let Some(mut server) = self.server.lock().ok().and_then(|mut server| server.take()) {
+            let _ = server.kill();
+            let _ = server.wait();
+            let _ = self.tiphys(&["reset", "--remove-data"]).output();
+        }
+        self.net.remove();
+    }
+}
+
+fn succeed(output: Output) {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Keeps what a server says, and passes it on while somebody listens.
+fn tee(from: std::process::ChildStderr, log: &Path) -> Receiver<String> {
+    let mut log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+    let (sender, said) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            let _ = writeln!(log, "{line}");
+            let _ = sender.send(line);
+        }
+    });
+    said
+}
