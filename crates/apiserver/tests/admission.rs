@@ -173,7 +173,7 @@ async fn failures_close_or_open_the_door() {
         silent.url
     );
     assert_eq!(answer["message"], expected);
-    let open = json!([{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Ignore"}]);
+    let open = json!([{"op": "add", "path": "/webhooks/0/failurePolicy", "value": "Ignore"}]);
     let at = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/test";
     assert_eq!(house.call(Method::PATCH, at, "application/json-patch+json", open).await.0, 200);
     assert_eq!(house.json(Method::POST, CONFIGMAPS, map("a", json!({}))).await.0, 201);
