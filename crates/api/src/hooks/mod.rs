@@ -4,6 +4,7 @@
 //! validation, generation, separation of spec and status). A strategy adds the rest. Defaulting and preparing edit the
 //! tree, so that nothing unknown is lost on the way; validation reads structs. All of it is pure.
 
+mod admissionregistration;
 pub mod apiextensions;
 mod apiextensions_stored;
 mod apps;
@@ -194,6 +195,7 @@ type Row = (&'static str, &'static str, &'static dyn Strategy);
 
 /// The strategies of each group's folder.
 const STRATEGIES: &[&[Row]] = &[
+    admissionregistration::STRATEGIES,
     apiextensions::STRATEGIES,
     apps::STRATEGIES,
     autoscaling::STRATEGIES,
