@@ -252,7 +252,7 @@ impl Api {
         schema::defaults::apply(api::table(), id, &mut value);
         hooks.default(&mut value);
         value.as_object_mut().expect("an object").remove("status");
-        hooks.prepare_for_create(&mut value, &Context { user: "test", now, subresource: None });
+        hooks.prepare_for_create(&mut value, &context(now));
         let key = (at.resource.clone(), at.namespace.clone(), text(&value, "name").to_owned());
         if state.objects.contains_key(&key) {
             let group = self::group(at);
@@ -300,11 +300,7 @@ impl Api {
             let hooks = strategy(&at.resource.group, &kind);
             schema::defaults::apply(api::table(), id, &mut value);
             hooks.default(&mut value);
-            hooks.prepare_for_update(
-                &mut value,
-                &old,
-                &Context { user: "test", now: self.now(), subresource: None },
-            );
+            hooks.prepare_for_update(&mut value, &old, &context(self.now()));
             if value["spec"] != old["spec"] {
                 value["metadata"]["generation"] =
                     json!(old["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
@@ -456,4 +452,10 @@ impl Source for Api {
         let rest = futures::stream::unfold(from, |mut from| async move { Some((from.recv().await?, from)) });
         futures::stream::iter([first]).chain(rest).map(Ok).boxed()
     }
+}
+
+/// Hooks see one user, who belongs to no group.
+fn context(now: Time) -> Context<'static> {
+    static NO_EXTRA: std::collections::BTreeMap<String, Vec<String>> = std::collections::BTreeMap::new();
+    Context { user: "test", uid: "", groups: &[], extra: &NO_EXTRA, now, subresource: None }
 }
