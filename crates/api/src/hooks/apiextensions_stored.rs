@@ -135,7 +135,7 @@ mod tests {
                 ],
             }),
             expect![[
-                r#"{"conversion":{"conversionReviewVersions":["v1"],"strategy":"Webhook","webhookClientConfig":{"url":"https://a"}},"versions":[{"name":"v2","subresources":{"status":{}}},{"name":"v1"}],"preserveUnknownFields":false,"version":"v2","validation":{"openAPIV3Schema":{"type":"object"}},"additionalPrinterColumns":[{"name":"A","JSONPath":".spec.a"}]}"#
+                r#"{"additionalPrinterColumns":[{"JSONPath":".spec.a","name":"A"}],"conversion":{"conversionReviewVersions":["v1"],"strategy":"Webhook","webhookClientConfig":{"url":"https://a"}},"preserveUnknownFields":false,"validation":{"openAPIV3Schema":{"type":"object"}},"version":"v2","versions":[{"name":"v2","subresources":{"status":{}}},{"name":"v1"}]}"#
             ]],
         );
     }

@@ -16,7 +16,8 @@ fn name_errors(resource: &Served, name: &str, used: NameUse) -> Vec<String> {
         NameUse::Prefix => validation::is_path_segment_prefix(name),
     };
     match (resource.row.group.as_ref(), resource.row.resource.as_ref()) {
-        ("rbac.authorization.k8s.io", _) | ("certificates.k8s.io", "clustertrustbundles") => path_segment(),
+        ("rbac.authorization.k8s.io" | "apiregistration.k8s.io", _)
+        | ("certificates.k8s.io", "clustertrustbundles") => path_segment(),
         ("", "namespaces") => validation::name_is_dns_label(name, used),
         ("", "services") => validation::name_is_dns1035_label(name, used),
         ("networking.k8s.io", "ipaddresses") => {
