@@ -187,9 +187,9 @@ mod tests {
             fresh,
             &json!({"plural": "bars", "shortNames": ["f"], "kind": "Foo"}),
             expect![[r#"
-            {"listKind":"FooList","plural":"foos","singular":"foo","kind":""}
-            "NamesAccepted" "False" "KindConflict" "\"Foo\" is already in use"
-            "Established" "False" "NotAccepted" "not all names are accepted""#]],
+                {"kind":"","listKind":"FooList","plural":"foos","singular":"foo"}
+                "NamesAccepted" "False" "KindConflict" "\"Foo\" is already in use"
+                "Established" "False" "NotAccepted" "not all names are accepted""#]],
         );
     }
 }
