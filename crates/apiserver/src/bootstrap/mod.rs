@@ -220,7 +220,10 @@ fn objects(config: &Config, today: &str) -> Vec<(&'static str, &'static str, Val
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": config.secure_port}],
         },
     })));
-    all.extend(kubernetes_endpoints(config));
+    // No pod reaches a loopback address, and Endpoints may not have one.
+    if !config.advertise_address.is_loopback() {
+        all.extend(kubernetes_endpoints(config));
+    }
     all.extend(config.dns.iter().flat_map(dns));
     all
 }
