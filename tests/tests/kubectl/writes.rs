@@ -134,7 +134,12 @@ pub(crate) fn edit(room: &Room) {
     );
     let refused =
         k.script(&format!("KUBE_EDITOR=\"sed -i s/^data:/datum:/\" kubectl -n {ns} edit configmap c"), "");
-    has(&String::from_utf8([refused.stdout, refused.stderr].concat()).unwrap(), &["unknown field \"datum\""]);
+    let said = String::from_utf8([refused.stdout, refused.stderr].concat()).unwrap();
+    has(&said, &["configmaps \"c\" is invalid"]);
+    // What was wrong stands at the top of the copy that is kept.
+    let copy = said.split('"').find(|part| part.contains("kubectl-edit-")).expect("a copy").to_owned();
+    has(&std::fs::read_to_string(&copy).unwrap(), &["strict decoding error: unknown field \"datum\""]);
+    std::fs::remove_file(copy).unwrap();
     idle(room, "d");
     k.sh(&format!("KUBE_EDITOR=\"sed -i 's/replicas: 1/replicas: 2/'\" kubectl -n {ns} edit deployment d"));
     assert_eq!(k.field("deployment d", ".spec.replicas"), "2");
@@ -161,7 +166,10 @@ pub(crate) fn patch(room: &Room) {
     );
     has(
         &k.refused("patch deployment d -p '{\"spec\":{\"replicas\":\"many\"}}'"),
-        &["Error from server (BadRequest)", "cannot unmarshal string into Go struct field"],
+        &[
+            "The request is invalid: patch: Invalid value: \"map[spec:map[replicas:many]]\"",
+            "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ],
     );
     has(
         &k.refused("patch deployment d -p '{\"spec\":{\"selector\":{\"matchLabels\":{\"app\":\"x\"}}}}'"),
