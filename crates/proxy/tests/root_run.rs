@@ -142,7 +142,9 @@ fn start(node: &Netns) -> Running {
     let informers = Informers::from_source(objects.clone(), shutdown.clone());
     let client = Client::new(Arc::new(Deaf), "test");
     let task = tokio::spawn(proxy::run(config, informers, client, shutdown.clone()));
-    soon("the first look", || objects.feeds.lock().contains_key("nodes"));
+    // Each informer opens its feed in a task of its own, in any order.
+    let open = |resource: &&str| objects.feeds.lock().contains_key(*resource);
+    soon("the first look", || ["services", "endpointslices", "nodes"].iter().all(open));
     Running { objects, shutdown, task, healthz, metrics }
 }
 
