@@ -68,6 +68,10 @@ impl World {
             (&["net", "ipv4", "conf", "default", "send_redirects"], "0"),
         ];
         linux::sysctl::write_in(&node, all).unwrap();
+        // A namespace begins as the machine's first one is now: where that forwards, so would this, back and forth.
+        let still: &[(&[&str], &str)] =
+            &[(&["net", "ipv4", "ip_forward"], "0"), (&["net", "ipv6", "conf", "all", "forwarding"], "0")];
+        linux::sysctl::write_in(&outside, still).unwrap();
         let (a, b) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
         let ends = (VethEnd { name: "uplink", mac: a }, VethEnd { name: "eth0", mac: b });
         let mut routing = Routing::open_in(&node).unwrap();
