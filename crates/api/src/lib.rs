@@ -1,10 +1,9 @@
-//! The rows of the built-in kinds, their typed structs, and one file of hooks per kind.
+//! The rows of the built-in kinds and their typed structs.
 //!
 //! [`table`] is the table of Kubernetes v1.36; the modules named after groups (`core::v1::Pod`, `apps::v1::Deployment`)
 //! hold the structs of each kind's hub version. Both are made at build time from `data/api-facts-v1.36.json`.
 
 mod byte_string;
-pub mod hooks;
 mod kind;
 pub mod qos;
 mod rows;

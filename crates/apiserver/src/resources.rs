@@ -2,10 +2,10 @@
 //! Built-in ones are there from the start; others come and go ([`Resources::install`]), and a request in flight keeps the
 //! one it began with.
 
-use api::hooks::{Strategy, strategy};
 use apimachinery::gvk::{GroupKind, GroupResource};
 use apimachinery::status::Status;
 use client::recent::Recent;
+use hooks::{Strategy, strategy};
 use parking_lot::RwLock;
 use schema::encode::Body;
 use schema::{ResourceRow, Table, TypeId};
@@ -185,7 +185,7 @@ impl Served {
         if from == to {
             return value;
         }
-        api::hooks::convert(&self.row.group, &self.row.kind, from, to, value)
+        hooks::convert(&self.row.group, &self.row.kind, from, to, value)
     }
 
     /// A stored custom object as its schema has it now: what was written under another schema is pruned and defaulted.
@@ -263,8 +263,8 @@ impl Resources {
             };
             let hub_api_version = self::api_version(hub_group, hub_version);
             // Serving a version as if it had its hub's shape would lose what the client said.
-            let both_ways = api::hooks::converts(&row.group, &row.kind, &api_version, &hub_api_version)
-                && api::hooks::converts(&row.group, &row.kind, &hub_api_version, &api_version);
+            let both_ways = hooks::converts(&row.group, &row.kind, &api_version, &hub_api_version)
+                && hooks::converts(&row.group, &row.kind, &hub_api_version, &api_version);
             if !both_ways {
                 continue;
             }

@@ -119,7 +119,7 @@ async fn every_kind_lives_its_life() {
     let all: Vec<Arc<Served>> = house.server.registry.resources.all();
     let mut kinds = 0;
     for resource in
-        all.iter().filter(|r| !r.prefix.is_empty() && api::hooks::is_schema_only(&r.row.group, &r.row.kind))
+        all.iter().filter(|r| !r.prefix.is_empty() && hooks::is_schema_only(&r.row.group, &r.row.kind))
     {
         let at = base(resource);
         let what = format!("{resource:?}");

@@ -3,10 +3,10 @@
 use super::controller::Definitions;
 use crate::registry::{Change, UpdateOptions, WriteContext};
 use crate::resources::Served;
-use api::hooks::apiextensions::{CLEANUP_FINALIZER, set_condition};
 use apimachinery::meta::options::DeleteOptions;
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
+use hooks::apiextensions::{CLEANUP_FINALIZER, set_condition};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,8 +3,8 @@
 use super::source::Source;
 use super::strategy::CustomStrategy;
 use crate::resources::{Custom, Served, Shared, Types};
-use api::hooks::apiextensions::condition;
 use bytes::Bytes;
+use hooks::apiextensions::condition;
 use schema::discovery::compare_versions;
 use schema::row::Str;
 use schema::{ResourceRow, TypeId};

@@ -1,7 +1,7 @@
 //! What the server says of a definition: the names it accepts, and its conditions. Pure.
 
-use api::hooks::apiextensions::{approval_state, condition, is_protected, set_condition};
 use apimachinery::field::{ErrorList, Path};
+use hooks::apiextensions::{approval_state, condition, is_protected, set_condition};
 use schema::custom::structural;
 use serde_json::{Value, json};
 use std::collections::HashSet;

@@ -1,9 +1,9 @@
 //! What a custom kind does beyond its schema: nothing but what its definition says.
 
 use super::source::Source;
-use api::hooks::{Context, ScalePaths, Strategy};
 use apimachinery::field::{BadValue, Error, ErrorList, ErrorType, Path};
 use apimachinery::time::Time;
+use hooks::{Context, ScalePaths, Strategy};
 use schema::custom::{self, JsonPath, Ratchet, cell};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;

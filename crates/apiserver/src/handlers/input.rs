@@ -188,7 +188,7 @@ pub(super) fn object(
     let is_same = |group: &str, version: &str| {
         let version = api_version(group, version);
         version == resource.hub_api_version
-            || api::hooks::converts(&row.group, &row.kind, &version, &resource.hub_api_version)
+            || hooks::converts(&row.group, &row.kind, &version, &resource.hub_api_version)
     };
     let expected = Expected {
         table: &resource.table,

@@ -59,12 +59,8 @@ fn with_request<T>(
     work: impl FnOnce(&apply::Request<'_>) -> T,
 ) -> T {
     let served = context.resource;
-    let fields = api::hooks::reset_fields(
-        &served.row.group,
-        &served.row.kind,
-        context.subresource,
-        served.has_status(),
-    );
+    let fields =
+        hooks::reset_fields(&served.row.group, &served.row.kind, context.subresource, served.has_status());
     let reset = (!fields.is_empty()).then(|| FieldSet::of_fields(fields));
     work(&apply::Request {
         table: &served.table,

@@ -58,8 +58,8 @@ pub struct WriteContext<'a> {
 }
 
 impl WriteContext<'_> {
-    pub(crate) fn hook_context(&self, now: Time) -> api::hooks::Context<'_> {
-        api::hooks::Context {
+    pub(crate) fn hook_context(&self, now: Time) -> hooks::Context<'_> {
+        hooks::Context {
             user: &self.user.name,
             uid: &self.user.uid,
             groups: &self.user.groups,

@@ -58,7 +58,7 @@ impl Kept {
         let ty = served.table.kind(own, version, &row.kind);
         let protobuf = ty.filter(|_| !JSON_GROUPS.contains(&own));
         // A version that cannot be reached from the hub is not written.
-        let reachable = protobuf.is_some() || api::hooks::converts(own, &row.kind, hub, &api_version);
+        let reachable = protobuf.is_some() || hooks::converts(own, &row.kind, hub, &api_version);
         let (api_version, protobuf) = match reachable {
             true => (api_version, protobuf),
             false => (hub.to_owned(), Some(served.hub_ty).filter(|_| !JSON_GROUPS.contains(&own))),
@@ -73,7 +73,7 @@ impl Kept {
         let body = Body::from_stored(value.clone()).map_err(failed)?;
         let mut tree = body.value(Some(&TypeMeta::new(kind, hub)), 0).map_err(failed)?;
         if self.api_version != *hub {
-            tree = api::hooks::convert(&self.group, kind, hub, &self.api_version, tree);
+            tree = hooks::convert(&self.group, kind, hub, &self.api_version, tree);
         }
         if let Some(ty) = self.protobuf {
             return Ok(api::protobuf().encode(ty, &tree, kind, &self.api_version).into());
@@ -104,7 +104,7 @@ impl Kept {
         };
         let hub = &served.hub_api_version;
         if api_version != *hub {
-            tree = api::hooks::convert(&self.group, &served.row.kind, &api_version, hub, tree);
+            tree = hooks::convert(&self.group, &served.row.kind, &api_version, hub, tree);
         }
         let decoded = schema::decode::normalise(&served.table, served.hub_ty, tree, FieldValidation::Ignore);
         let mut tree = decoded.map_err(failed)?.value;

@@ -52,7 +52,7 @@ fn means(raw: &[u8], revision: &ControllerRevision, wanted: &str) -> bool {
     if let Some(id) = api::table().kind("apps", "v1", "StatefulSet") {
         schema::defaults::apply(api::table(), id, &mut set);
     }
-    api::hooks::strategy("apps", "StatefulSet").default(&mut set);
+    hooks::strategy("apps", "StatefulSet").default(&mut set);
     data::text(&data::of_template(&set["spec"]["template"])) == wanted
 }
 

@@ -3,7 +3,6 @@
 //! Objects get the table's defaults and the kind's hooks; names, uids and revisions are counted, so that a story reads
 //! the same each time. Informers are fed from the commit.
 
-use api::hooks::{Context, strategy};
 use apimachinery::clock::Clock;
 use apimachinery::gvk::GroupResource;
 use apimachinery::status::Status;
@@ -15,6 +14,7 @@ use client::{Error, ObjectKey, Resource};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use hooks::{Context, strategy};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use parking_lot::Mutex;

@@ -209,7 +209,7 @@ mod tests {
                         let read = schema::decode::free_yaml(&text, Default::default());
                         let mut pod: Value = read.unwrap().value;
                         // A volume without a source is an emptyDir before anybody judges it.
-                        api::hooks::strategy("", "Pod").default(&mut pod);
+                        hooks::strategy("", "Pod").default(&mut pod);
                         let found = violations(at, &pod["metadata"], &pod["spec"]);
                         assert_eq!(found.is_empty(), passes, "{}: {found:?}", file.display());
                         pods += 1;

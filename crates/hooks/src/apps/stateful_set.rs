@@ -1,0 +1,187 @@
+//! StatefulSets.
+
+use crate::templates::*;
+use crate::tree::{absent_or, column, each, int, name, object_age, or, text, typed, with};
+use crate::{Column, Context, Strategy};
+use api::apps::v1::{StatefulSet, StatefulSetSpec};
+use api::core::v1::Volume;
+use apimachinery::field::{BadValue, Error, ErrorList, Path};
+use apimachinery::time::Time;
+use apimachinery::validation::is_dns1123_label;
+use serde_json::{Value, json};
+
+pub(super) struct StatefulSets;
+
+/// What an update may change; all else in the spec stays.
+const MUTABLE: [&str; 7] = [
+    "replicas",
+    "template",
+    "updateStrategy",
+    "minReadySeconds",
+    "ordinals",
+    "revisionHistoryLimit",
+    "persistentVolumeClaimRetentionPolicy",
+];
+
+impl Strategy for StatefulSets {
+    fn default(&self, set: &mut Value) {
+        with(set, "spec", |spec| {
+            or(spec, "podManagementPolicy", "OrderedReady");
+            absent_or(spec, "updateStrategy", json!({}));
+            with(spec, "updateStrategy", |strategy| {
+                if text(strategy, &["type"]).is_empty() {
+                    or(strategy, "type", "RollingUpdate");
+                    absent_or(strategy, "rollingUpdate", json!({}));
+                }
+                if text(strategy, &["type"]) == "RollingUpdate" {
+                    with(strategy, "rollingUpdate", |update| {
+                        absent_or(update, "partition", 0);
+                    });
+                }
+            });
+            absent_or(spec, "persistentVolumeClaimRetentionPolicy", json!({}));
+            with(spec, "persistentVolumeClaimRetentionPolicy", |policy| {
+                or(policy, "whenDeleted", "Retain");
+                or(policy, "whenScaled", "Retain");
+            });
+            absent_or(spec, "replicas", 1);
+            absent_or(spec, "revisionHistoryLimit", 10);
+            each(spec, "volumeClaimTemplates", |claim| {
+                claim["apiVersion"] = "v1".into();
+                claim["kind"] = "PersistentVolumeClaim".into();
+                with(claim, "spec", |spec| absent_or(spec, "volumeMode", "Filesystem"));
+                absent_or(claim, "status", json!({}));
+                with(claim, "status", |status| or(status, "phase", "Pending"));
+            });
+            default_template(spec);
+        });
+    }
+
+    fn validate(&self, set: &Value, _: &Context) -> ErrorList {
+        let set = typed::<StatefulSet>(set);
+        let mut errors = ErrorList::new();
+        let at = Path::new("metadata").child("name");
+        let found = is_dns1123_label(&set.metadata.name);
+        errors.extend(found.into_iter().map(|why| Error::invalid(&at, set.metadata.name.as_str(), why)));
+        let service = set.spec.service_name.as_str();
+        if !service.is_empty() {
+            let at = Path::new("spec").child("serviceName");
+            errors.extend(is_dns1123_label(service).into_iter().map(|why| Error::invalid(&at, service, why)));
+        }
+        errors.extend(validate(&set.spec, &Path::new("spec")));
+        errors
+    }
+
+    fn validate_update(&self, set: &Value, old: &Value, context: &Context) -> ErrorList {
+        if context.subresource == Some("status") {
+            let mut errors = ErrorList::new();
+            for (field, count) in set["status"].as_object().into_iter().flatten() {
+                if let Some(count) = count.as_i64() {
+                    not_negative(&mut errors, &Path::new("status").child(field.clone()), count);
+                }
+            }
+            return errors;
+        }
+        let mut errors = validate(&typed::<StatefulSet>(set).spec, &Path::new("spec"));
+        let rest = |set: &Value| {
+            let mut spec = set["spec"].clone();
+            MUTABLE.iter().for_each(|key| crate::tree::remove(&mut spec, key));
+            spec
+        };
+        if rest(set) != rest(old) {
+            errors.push(Error::forbidden(
+                &Path::new("spec"),
+                "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden",
+            ));
+        }
+        errors
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const COLUMNS: &[Column] = &[
+            NAME,
+            column("Ready", "string", 0, "Number of the pod with ready state"),
+            AGE,
+            CONTAINERS,
+            IMAGES,
+        ];
+        COLUMNS
+    }
+
+    fn cells(&self, set: &Value, now: Time) -> Vec<Value> {
+        let [containers, images] = containers(&set["spec"]["template"]);
+        let ready = int(set, &["status", "readyReplicas"]);
+        vec![
+            name(set),
+            format!("{ready}/{}", int(set, &["spec", "replicas"])).into(),
+            object_age(set, now).into(),
+            containers,
+            images,
+        ]
+    }
+}
+
+fn validate(spec: &StatefulSetSpec, path: &Path) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let at = path.child("podManagementPolicy");
+    match spec.pod_management_policy.as_str() {
+        "" => errors.push(Error::required(&at, "")),
+        "OrderedReady" | "Parallel" => {}
+        other => errors.push(Error::invalid(&at, other, "must be 'OrderedReady' or 'Parallel'")),
+    }
+    let strategy = path.child("updateStrategy");
+    let update = spec.update_strategy.rolling_update.as_ref();
+    match (spec.update_strategy.type_.as_str(), update) {
+        ("", _) => errors.push(Error::required(&strategy, "")),
+        ("OnDelete", Some(update)) => errors.push(Error::invalid(
+            &strategy.child("rollingUpdate"),
+            BadValue::json(update),
+            "only allowed for updateStrategy 'RollingUpdate'",
+        )),
+        ("OnDelete" | "RollingUpdate", None) => {}
+        ("RollingUpdate", Some(update)) => {
+            let path = strategy.child("rollingUpdate");
+            not_negative(&mut errors, &path.child("partition"), update.partition.unwrap_or(0));
+            if update.max_unavailable.is_some() {
+                let at = path.child("maxUnavailable");
+                validate_amount(&mut errors, &at, update.max_unavailable.as_ref());
+                if amount(update.max_unavailable.as_ref()) == 0 {
+                    errors.push(Error::invalid(&at, BadValue::json(&update.max_unavailable), "cannot be 0"));
+                }
+                validate_not_more_than_all(&mut errors, &at, update.max_unavailable.as_ref());
+            }
+        }
+        _ => errors.push(Error::invalid(
+            &strategy,
+            BadValue::json(&spec.update_strategy),
+            "must be 'RollingUpdate' or 'OnDelete'",
+        )),
+    }
+    if let Some(policy) = &spec.persistent_volume_claim_retention_policy {
+        let path = path.child("persistentVolumeClaimRetentionPolicy");
+        for (field, value) in [("whenDeleted", &policy.when_deleted), ("whenScaled", &policy.when_scaled)] {
+            if !matches!(value.as_str(), "Retain" | "Delete") {
+                errors.push(Error::not_supported(&path.child(field), value.as_str(), &["Delete", "Retain"]));
+            }
+        }
+    }
+    not_negative(&mut errors, &path.child("replicas"), spec.replicas.unwrap_or(1));
+    not_negative(&mut errors, &path.child("minReadySeconds"), spec.min_ready_seconds);
+    if let Some(ordinals) = &spec.ordinals {
+        not_negative(&mut errors, &path.child("ordinals.start"), ordinals.start);
+    }
+    errors.extend(validate_selector(spec.selector.as_ref(), "statefulset", &path.child("selector")));
+    // The controller sets name and subdomain of each pod, and adds the volumes of the claims.
+    let mut template = spec.template.clone();
+    template.spec.hostname.clear();
+    template.spec.subdomain.clear();
+    for claim in &spec.volume_claim_templates {
+        let name = &claim.metadata.name;
+        template.spec.volumes.retain(|v| v.name != *name);
+        let volume = json!({"name": name, "persistentVolumeClaim": {"claimName": name}});
+        template.spec.volumes.push(typed::<Volume>(&volume));
+    }
+    let at = path.child("template");
+    errors.extend(validate_lasting_template(&template, spec.selector.as_ref(), "StatefulSet", &at));
+    errors
+}

@@ -1,0 +1,98 @@
+//! Pods.
+
+use super::pod_columns;
+use super::pod_spec::{default_pod, default_pod_spec};
+use super::pod_update;
+use super::pod_validation::validate_pod;
+use crate::tree::{int, list, text, typed, with};
+use crate::{Column, Context, SelectableField, Strategy};
+use api::core::v1::Pod;
+use api::qos::compute_pod_qos;
+use apimachinery::field::ErrorList;
+use apimachinery::time::Time;
+use serde_json::{Value, json};
+
+pub(super) struct Pods;
+
+const FIELDS: &[SelectableField] = &[
+    ("spec.nodeName", |pod| text(pod, &["spec", "nodeName"]).into()),
+    ("spec.restartPolicy", |pod| text(pod, &["spec", "restartPolicy"]).into()),
+    ("spec.schedulerName", |pod| text(pod, &["spec", "schedulerName"]).into()),
+    ("spec.serviceAccountName", |pod| text(pod, &["spec", "serviceAccountName"]).into()),
+    ("spec.hostNetwork", |pod| (pod["spec"]["hostNetwork"] == true).to_string()),
+    ("status.phase", |pod| text(pod, &["status", "phase"]).into()),
+    ("status.podIP", |pod| {
+        list(pod, &["status", "podIPs"]).first().map(|ip| text(ip, &["ip"]).into()).unwrap_or_default()
+    }),
+    ("status.nominatedNodeName", |pod| text(pod, &["status", "nominatedNodeName"]).into()),
+];
+
+impl Strategy for Pods {
+    fn default(&self, pod: &mut Value) {
+        with(pod, "spec", |spec| {
+            default_pod_spec(spec);
+            default_pod(spec);
+        });
+    }
+
+    fn prepare_for_create(&self, pod: &mut Value, context: &Context) {
+        let class = compute_pod_qos(&typed::<Pod>(pod)).as_str();
+        pod["status"] = json!({"phase": "Pending", "qosClass": class});
+        pod["metadata"]["generation"] = 1.into();
+        if !list(pod, &["spec", "schedulingGates"]).is_empty() {
+            pod["status"]["conditions"] = json!([{
+                "type": "PodScheduled",
+                "status": "False",
+                "lastProbeTime": null,
+                "lastTransitionTime": context.now.to_string(),
+                "reason": "SchedulingGated",
+                "message": "Scheduling is blocked due to non-empty scheduling gates",
+            }]);
+        }
+    }
+
+    fn prepare_for_update(&self, pod: &mut Value, old: &Value, context: &Context) {
+        pod_update::prepare(pod, old, context);
+    }
+
+    fn validate(&self, pod: &Value, _: &Context) -> ErrorList {
+        let mut errors = validate_pod(&typed(pod));
+        errors.extend(pod_update::validate_new(&typed(pod)));
+        errors
+    }
+
+    fn validate_update(&self, pod: &Value, old: &Value, context: &Context) -> ErrorList {
+        pod_update::validate(pod, old, context)
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        pod_columns::COLUMNS
+    }
+
+    fn cells(&self, pod: &Value, now: Time) -> Vec<Value> {
+        pod_columns::cells(&typed(pod), now)
+    }
+
+    fn selectable_fields(&self) -> &'static [SelectableField] {
+        FIELDS
+    }
+
+    fn deletion_grace_period(&self, pod: &Value, asked: Option<i64>) -> Option<i64> {
+        let wish = asked.unwrap_or_else(|| int(pod, &["spec", "terminationGracePeriodSeconds"]));
+        let over = matches!(text(pod, &["status", "phase"]), "Succeeded" | "Failed");
+        // Nothing runs that could be asked to stop.
+        let idle = text(pod, &["spec", "nodeName"]).is_empty() || over;
+        // A negative period is a slip of the client's; upstream takes it for the shortest one.
+        Some(if idle {
+            0
+        } else if wish < 0 {
+            1
+        } else {
+            wish
+        })
+    }
+
+    fn has_generation(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,358 @@
+//! What kinds refuse, and in which words: each rule as an object and the complaints about it.
+#![allow(clippy::unwrap_used)]
+
+use apimachinery::time::Time;
+use expect_test::{Expect, expect};
+use hooks::{Context, strategy};
+use serde_json::{Value, json};
+
+fn context(subresource: Option<&'static str>) -> Context<'static> {
+    Context {
+        user: "tester",
+        uid: "",
+        groups: &[],
+        extra: NO_EXTRA.get_or_init(Default::default),
+        now: Time::default(),
+        subresource,
+    }
+}
+
+static NO_EXTRA: std::sync::OnceLock<std::collections::BTreeMap<String, Vec<String>>> =
+    std::sync::OnceLock::new();
+
+/// The complaints about a new object, with the kind's defaults.
+#[track_caller]
+fn check(group: &str, kind: &str, mut object: Value, expected: Expect) {
+    let strategy = strategy(group, kind);
+    strategy.default(&mut object);
+    let errors = strategy.validate(&object, &context(None));
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    expected.assert_eq(&lines.join("\n"));
+}
+
+/// The complaints about a change.
+#[track_caller]
+fn check_update(group: &str, kind: &str, old: Value, new: Value, expected: Expect) {
+    let strategy = strategy(group, kind);
+    let errors = strategy.validate_update(&new, &old, &context(None));
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    expected.assert_eq(&lines.join("\n"));
+}
+
+#[test]
+fn volumes_and_claims() {
+    check(
+        "",
+        "PersistentVolume",
+        json!({"spec": {}}),
+        expect![[r#"
+        spec.accessModes: Required value
+        spec.capacity: Required value
+        spec.capacity: Unsupported value: {}: supported values: "storage"
+        spec: Required value: must specify a volume type"#]],
+    );
+    check(
+        "",
+        "PersistentVolume",
+        json!({"spec": {
+            "capacity": {"storage": "0"}, "accessModes": ["ReadWriteOncePod", "ReadWriteMany"],
+            "hostPath": {"path": "/a/../b"}, "nfs": {"server": "s", "path": "x"}, "volumeMode": "Raw",
+        }}),
+        expect![[r#"
+            spec.accessModes: Forbidden: may not use ReadWriteOncePod with other access modes
+            spec.capacity[storage]: Invalid value: "0": must be greater than zero
+            spec.hostPath.path: Invalid value: "/a/../b": must not contain '..'
+            spec.nfs: Forbidden: may not specify more than 1 volume type
+            spec.volumeMode: Unsupported value: "Raw": supported values: "Block", "Filesystem""#]],
+    );
+    check(
+        "",
+        "PersistentVolumeClaim",
+        json!({"spec": {"dataSource": {"kind": "Foo"}}}),
+        expect![[r#"
+        spec.accessModes: Required value: at least 1 access mode is required
+        spec.resources[storage]: Required value
+        spec.dataSource.name: Required value
+        spec.dataSource: Invalid value: "Foo": must be 'PersistentVolumeClaim' when referencing the default apiGroup"#]],
+    );
+    check_update(
+        "",
+        "PersistentVolumeClaim",
+        json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}}}),
+        json!({"spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}}),
+        expect![[r#"
+            spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims
+            - {"accessModes":["ReadWriteOnce"]}
+            + {"accessModes":["ReadWriteMany"]}
+            - {"resources":{"requests":{"storage":"2Gi"}}}
+            + {"resources":{"requests":{"storage":"1Gi"}}}
+        "#]],
+    );
+}
+
+#[test]
+fn limits_and_quotas() {
+    check(
+        "",
+        "LimitRange",
+        json!({"spec": {"limits": [
+            {"type": "Pod", "min": {"cpu": "2"}, "max": {"cpu": "1"}, "default": {"cpu": "1"}},
+            {"type": "PersistentVolumeClaim"}, {"type": "Foo"},
+        ]}}),
+        expect![[r#"
+            spec.limits[0].default: Forbidden: may not be specified when `type` is 'Pod'
+            spec.limits[0].min[cpu]: Invalid value: "2": min value 2 is greater than max value 1
+            spec.limits[1].limits: Required value: either minimum or maximum storage value is required, but neither was provided
+            spec.limits[2].type: Invalid value: "Foo": must be a standard limit type or fully qualified"#]],
+    );
+    check(
+        "",
+        "ResourceQuota",
+        json!({"spec": {
+            "hard": {"pods": "1500m", "foo": "1", "services": "-1"},
+            "scopes": ["BestEffort", "NotBestEffort", "Bar"],
+        }}),
+        expect![[r#"
+            spec.hard[foo]: Invalid value: "foo": must be a standard resource type or fully qualified
+            spec.hard[foo]: Invalid value: "foo": must be a standard resource for quota
+            spec.hard[pods]: Invalid value: "1500m": must be an integer
+            spec.hard[services]: Invalid value: "-1": must be greater than or equal to 0
+            spec.scopes: Invalid value: ["BestEffort","NotBestEffort","Bar"]: unsupported scope applied to resource
+            spec.scopes: Invalid value: ["BestEffort","NotBestEffort","Bar"]: unsupported scope applied to resource
+            spec.scopes: Invalid value: ["BestEffort","NotBestEffort","Bar"]: unsupported scope
+            spec.scopes: Invalid value: ["BestEffort","NotBestEffort","Bar"]: conflicting scopes"#]],
+    );
+}
+
+#[test]
+fn networking() {
+    let backend = json!({"service": {"name": "s", "port": {"number": 80, "name": "p"}}});
+    check(
+        "networking.k8s.io",
+        "Ingress",
+        json!({"spec": {}}),
+        expect!["spec: Invalid value: null: either `defaultBackend` or `rules` must be specified"],
+    );
+    check(
+        "networking.k8s.io",
+        "Ingress",
+        json!({"spec": {"rules": [{"host": "1.2.3.4", "http": {"paths": [
+            {"path": "a//b", "pathType": "Prefix", "backend": backend}, {"backend": {}},
+        ]}}]}}),
+        expect![[r#"
+            spec.rules[0].host: Invalid value: "1.2.3.4": must be a DNS name, not an IP address
+            spec.rules[0].http.paths[0].path: Invalid value: "a//b": must be an absolute path
+            spec.rules[0].http.paths[0].path: Invalid value: "a//b": must not contain '//'
+            spec.rules[0].http.paths[0].backend: Invalid value: "": cannot set both port name & port number
+            spec.rules[0].http.paths[1].pathType: Required value: pathType must be specified"#]],
+    );
+    check(
+        "networking.k8s.io",
+        "NetworkPolicy",
+        json!({"spec": {"podSelector": {}, "ingress": [{
+            "ports": [{"port": 0, "endPort": 5, "protocol": "ICMP"}, {"endPort": 5}],
+            "from": [{}, {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/8"]}, "podSelector": {}}],
+        }]}}),
+        expect![[r#"
+            spec.ingress[0].ports[0].protocol: Unsupported value: "ICMP": supported values: "TCP", "UDP", "SCTP"
+            spec.ingress[0].ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive
+            spec.ingress[0].ports[1].endPort: Invalid value: 5: may not be specified when `port` is not specified
+            spec.ingress[0].from[0]: Required value: must specify a peer
+            spec.ingress[0].from[1].ipBlock.except[0]: Invalid value: "11.0.0.0/8": must be a strict subset of `cidr`
+            spec.ingress[0].from[1]: Forbidden: may not specify both ipBlock and another peer"#]],
+    );
+    check(
+        "networking.k8s.io",
+        "ServiceCIDR",
+        json!({"spec": {"cidrs": ["10.0.0.0/8", "11.0.0.0/8"]}}),
+        expect![[
+            r#"spec.cidrs: Invalid value: ["10.0.0.0/8","11.0.0.0/8"]: may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"#
+        ]],
+    );
+    check("networking.k8s.io", "IPAddress", json!({"spec": {}}), expect!["spec.parentRef: Required value"]);
+}
+
+#[test]
+fn roles() {
+    const GROUP: &str = "rbac.authorization.k8s.io";
+    check(
+        GROUP,
+        "Role",
+        json!({"rules": [{"nonResourceURLs": ["/a"]}, {"verbs": ["get"]}]}),
+        expect![[r#"
+        rules[0].verbs: Required value: verbs must contain at least one value
+        rules[0].nonResourceURLs: Invalid value: ["/a"]: namespaced rules cannot apply to non-resource URLs
+        rules[1].apiGroups: Required value: resource rules must supply at least one api group
+        rules[1].resources: Required value: resource rules must supply at least one resource"#]],
+    );
+    check(
+        GROUP,
+        "ClusterRole",
+        json!({"aggregationRule": {}}),
+        expect![
+            "aggregationRule.clusterRoleSelectors: Required value: at least one clusterRoleSelector required if aggregationRule is non-nil"
+        ],
+    );
+    check(
+        GROUP,
+        "ClusterRoleBinding",
+        json!({"roleRef": {"kind": "Role"}, "subjects": [{"kind": "ServiceAccount", "name": "A"}, {"kind": "X"}]}),
+        expect![[r#"
+            roleRef.kind: Unsupported value: "Role": supported values: "ClusterRole"
+            roleRef.name: Required value
+            subjects[0].name: Invalid value: "A": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+            subjects[0].namespace: Required value
+            subjects[1].name: Required value
+            subjects[1].kind: Unsupported value: "X": supported values: "ServiceAccount", "User", "Group""#]],
+    );
+    check_update(
+        GROUP,
+        "RoleBinding",
+        json!({"roleRef": {"apiGroup": GROUP, "kind": "Role", "name": "a"}}),
+        json!({"roleRef": {"apiGroup": GROUP, "kind": "Role", "name": "b"}}),
+        expect![[
+            r#"roleRef: Invalid value: {"apiGroup":"rbac.authorization.k8s.io","kind":"Role","name":"b"}: cannot change roleRef"#
+        ]],
+    );
+}
+
+#[test]
+fn autoscalers() {
+    check(
+        "autoscaling",
+        "HorizontalPodAutoscaler",
+        json!({"spec": {
+            "minReplicas": 0, "maxReplicas": -1, "scaleTargetRef": {"kind": "Deployment", "apiVersion": "v1"},
+            "metrics": [{"type": "Pods", "object": {}}, {"type": "Foo"}],
+            "behavior": {"scaleUp": {"stabilizationWindowSeconds": 4000, "policies": [{"type": "X"}]}},
+        }}),
+        expect![[r#"
+            spec.minReplicas: Invalid value: 0: must be greater than or equal to 1
+            spec.maxReplicas: Invalid value: -1: must be greater than or equal to 1
+            spec.maxReplicas: Invalid value: -1: must be greater than or equal to `minReplicas`
+            spec.scaleTargetRef.name: Required value
+            spec.scaleTargetRef.apiVersion: Invalid value: "v1": apiVersion must specify API group
+            spec.metrics[0].object.describedObject.kind: Required value
+            spec.metrics[0].object.describedObject.name: Required value
+            spec.metrics[0].object.metric.name: Required value: must specify a metric name
+            spec.metrics[0].object.target.type: Required value: must specify a metric target type
+            spec.metrics[0].object.target.type: Invalid value: "": must be either Utilization, Value, or AverageValue
+            spec.metrics[0].object.target.averageValue: Required value: must set either a target value or averageValue
+            spec.metrics[0].pods: Required value: must populate information for the given metric source
+            spec.metrics[1].type: Unsupported value: "Foo": supported values: "ContainerResource", "External", "Object", "Pods", "Resource"
+            spec.metrics[1].type: Unsupported value: "Foo": supported values: "ContainerResource", "External", "Object", "Pods", "Resource"
+            spec.metrics: Forbidden: must specify at least one Object or External metric to support scaling to zero replicas
+            spec.behavior.scaleUp.stabilizationWindowSeconds: Invalid value: 4000: must be less than or equal to 3600
+            spec.behavior.scaleUp.policies[0].type: Unsupported value: "X": supported values: "Percent", "Pods"
+            spec.behavior.scaleUp.policies[0].value: Invalid value: 0: must be greater than zero
+            spec.behavior.scaleUp.policies[0].periodSeconds: Invalid value: 0: must be greater than zero"#]],
+    );
+}
+
+#[test]
+fn conversions_of_autoscalers_lose_nothing() {
+    let object = json!({
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "a"},
+        "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "D", "name": "d"}, "metrics": [
+            {"type": "Pods", "pods": {"metric": {"name": "m"}, "target": {"type": "AverageValue", "averageValue": "3"}}},
+            {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}},
+        ]},
+    });
+    let (v1, v2) = ("autoscaling/v1", "autoscaling/v2");
+    let one = hooks::convert("autoscaling", "HorizontalPodAutoscaler", v2, v1, object.clone());
+    assert_eq!(one["spec"]["targetCPUUtilizationPercentage"], 50);
+    assert_eq!(hooks::convert("autoscaling", "HorizontalPodAutoscaler", v1, v2, one), object);
+}
+
+#[test]
+fn storage() {
+    const GROUP: &str = "storage.k8s.io";
+    check(
+        GROUP,
+        "StorageClass",
+        json!({"provisioner": "A b", "reclaimPolicy": "Recycle", "volumeBindingMode": "X"}),
+        expect![[r#"
+            provisioner: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
+            reclaimPolicy: Unsupported value: "Recycle": supported values: "Delete", "Retain"
+            volumeBindingMode: Unsupported value: "X": supported values: "Immediate", "WaitForFirstConsumer""#]],
+    );
+    check(
+        GROUP,
+        "VolumeAttachment",
+        json!({"spec": {"attacher": "a", "nodeName": "N"}}),
+        expect![[r#"
+        spec.source: Required value: must specify exactly one of inlineVolumeSpec and persistentVolumeName
+        spec.nodeName: Invalid value: "N": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"#]],
+    );
+    check(
+        GROUP,
+        "CSINode",
+        json!({"spec": {"drivers": [{"name": "d", "nodeID": ""}, {"name": "d", "nodeID": "n", "allocatable": {"count": -1}}]}}),
+        expect![[r#"
+            spec.drivers[0].nodeID: Required value
+            spec.drivers[1].allocatable.count: Invalid value: -1: must be greater than or equal to 0
+            spec.drivers[1].name: Duplicate value: "d""#]],
+    );
+    check(
+        GROUP,
+        "VolumeAttributesClass",
+        json!({"driverName": ""}),
+        expect![[r#"
+        driverName: Required value
+        driverName: Invalid value: "": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+        parameters: Required value: must contain at least one key/value pair"#]],
+    );
+}
+
+#[test]
+fn certificates() {
+    check(
+        "certificates.k8s.io",
+        "CertificateSigningRequest",
+        json!({"spec": {"request": "", "signerName": "kubernetes.io/legacy-unknown", "usages": ["x", "any", "any"], "expirationSeconds": 5}}),
+        expect![[r#"
+            spec.request: Invalid value: "": PEM block type must be CERTIFICATE REQUEST
+            spec.usages: Required value
+            spec.signerName: Required value"#]],
+    );
+}
+
+#[test]
+fn flow_control() {
+    const GROUP: &str = "flowcontrol.apiserver.k8s.io";
+    check(
+        GROUP,
+        "FlowSchema",
+        json!({"metadata": {"name": "a"}, "spec": {"matchingPrecedence": 1, "priorityLevelConfiguration": {}, "rules": [
+            {"subjects": [{"kind": "User"}, {"kind": "Group", "group": {"name": "g"}, "user": {"name": "u"}}]},
+            {"subjects": [], "resourceRules": [{"verbs": ["*", "get"], "apiGroups": [], "resources": ["*", "a"]}],
+             "nonResourceRules": [{"verbs": ["fly"], "nonResourceURLs": ["a", "/*/b"]}]},
+        ]}}),
+        expect![[r#"
+            spec.matchingPrecedence: Invalid value: 1: only the schema named 'exempt' may have matchingPrecedence 1
+            spec.priorityLevelConfiguration.name: Required value: must reference a priority level
+            spec.rules[0].subjects[0].user: Required value: user is required when subject kind is 'User'
+            spec.rules[0].subjects[1].user: Forbidden: user is forbidden when subject kind is not 'User'
+            spec.rules[0]: Required value: at least one of resourceRules and nonResourceRules has to be non-empty
+            spec.rules[1].subjects: Required value: subjects must contain at least one value
+            spec.rules[1].resourceRules[0].verbs: Invalid value: ["*","get"]: if '*' is present, must not specify other verbs
+            spec.rules[1].resourceRules[0].apiGroups: Required value: resource rules must supply at least one api group
+            spec.rules[1].resourceRules[0].resources: Invalid value: ["*","a"]: if '*' is present, must not specify other resources
+            spec.rules[1].resourceRules[0].namespaces: Required value: resource rules that are not cluster scoped must supply at least one namespace
+            spec.rules[1].nonResourceRules[0].verbs: Unsupported value: ["fly"]: supported values: "create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"
+            spec.rules[1].nonResourceRules[0].nonResourceURLs[0]: Invalid value: "a": must start with slash
+            spec.rules[1].nonResourceRules[0].nonResourceURLs[1]: Invalid value: "/*/b": wildcard can only do suffix matching"#]],
+    );
+    check(
+        GROUP,
+        "PriorityLevelConfiguration",
+        json!({"metadata": {"name": "exempt"}, "spec": {"type": "Limited", "limited": {
+            "lendablePercent": 101, "limitResponse": {"type": "Queue", "queuing": {"queues": 4, "handSize": 8, "queueLengthLimit": -1}},
+        }}}),
+        expect![[r#"
+            spec.type: Invalid value: "Limited": must be 'Exempt' if and only if `name` is 'exempt'
+            spec.limited.limitResponse.queuing.queueLengthLimit: Invalid value: -1: must be positive
+            spec.limited.limitResponse.queuing.handSize: Invalid value: 8: should not be greater than queues (4)
+            spec.limited.lendablePercent: Invalid value: 101: must be between 0 and 100, inclusive"#]],
+    );
+}
