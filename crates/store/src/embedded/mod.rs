@@ -40,7 +40,7 @@ use crate::watch::Watch;
 use head::{Head, MAX_BATCH, Mode};
 use recover::{Layout, Recovered};
 
-/// A sync that takes longer than this makes the store unhealthy.
+/// A disk that does not answer for longer than this makes the store unhealthy.
 const STALLED: Duration = Duration::from_secs(4);
 
 /// Why a store does not open.
@@ -160,26 +160,25 @@ struct Core {
     /// The snapshot under way is complete, or has failed.
     snapshot_done: AtomicBool,
     epoch: Instant,
-    /// Milliseconds since `epoch` at which the sync under way began, plus one; 0 when there is none.
-    syncing: AtomicU64,
+    /// Milliseconds since `epoch` at which the writer turned to the disk, plus one; 0 when it is not there.
+    at_disk: AtomicU64,
     syncs: AtomicU64,
     log_bytes: AtomicU64,
     file_bytes: AtomicU64,
 }
 
 impl Core {
-    fn begin_sync(&self) {
+    fn begin_disk(&self) {
         let now = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
-        self.syncing.store(now + 1, Ordering::Release);
+        self.at_disk.store(now + 1, Ordering::Release);
     }
 
-    fn end_sync(&self) {
-        self.syncing.store(0, Ordering::Release);
-        self.syncs.fetch_add(1, Ordering::Relaxed);
+    fn end_disk(&self) {
+        self.at_disk.store(0, Ordering::Release);
     }
 
     fn stalled(&self) -> Option<Duration> {
-        let since = self.syncing.load(Ordering::Acquire).checked_sub(1)?;
+        let since = self.at_disk.load(Ordering::Acquire).checked_sub(1)?;
         Some(self.epoch.elapsed().saturating_sub(Duration::from_millis(since))).filter(|long| *long > STALLED)
     }
 
@@ -239,7 +238,7 @@ impl Embedded {
             wants_space: AtomicBool::new(false),
             snapshot_done: AtomicBool::new(false),
             epoch: Instant::now(),
-            syncing: AtomicU64::new(0),
+            at_disk: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
             log_bytes: AtomicU64::new(0),
             file_bytes: AtomicU64::new(0),

@@ -16,6 +16,11 @@ use crate::contract::{Error, Result};
 /// How long after a failed attempt the next one to get space back, or to write a snapshot, may come.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// A disk that takes longer to answer held up what people do about expiry, too.
+const STALL: Duration = Duration::from_secs(1);
+/// The longest that expiry waits after a stall.
+const LONGEST_GRACE: Duration = Duration::from_secs(60);
+
 pub(super) struct Writer {
     core: Arc<Core>,
     log: Log,
@@ -30,7 +35,7 @@ pub(super) struct Writer {
     not_before: Option<Instant>,
     /// When the last attempt to leave `NoSpace` was made.
     tried: Option<Instant>,
-    /// Nothing expires before this time, after a deletion found no room.
+    /// Nothing expires before this time, after a deletion found no room or the disk did not answer.
     expire_after: Option<Instant>,
     /// What is on disk is not known: nothing more is written.
     broken: bool,
@@ -132,9 +137,11 @@ impl Writer {
             }
             batch.reset();
             spare = batch;
+            self.core.begin_disk();
             self.collect_snapshot(false);
             self.consider_snapshot();
             self.regain_space();
+            self.core.end_disk();
             self.measure();
         }
     }
@@ -146,9 +153,16 @@ impl Writer {
             self.collect_snapshot(true);
         }
         let had_reserve = self.log.has_reserve;
-        self.core.begin_sync();
+        let begun = Instant::now();
+        self.core.begin_disk();
         let appended = self.log.append(&mut batch.frame, revision, self.core.clock.now_ms());
-        self.core.end_sync();
+        self.core.end_disk();
+        self.core.syncs.fetch_add(1, Ordering::Relaxed);
+        let took = begun.elapsed();
+        if took > STALL {
+            // Nobody could renew anything meanwhile: they get as long as they had to wait.
+            self.expire_after = Some(Instant::now() + took.min(LONGEST_GRACE));
+        }
         if had_reserve && !self.log.has_reserve {
             self.enter(Mode::NoSpace);
         }
