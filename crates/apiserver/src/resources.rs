@@ -13,6 +13,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Deref;
 use std::sync::Arc;
+use store::Entry;
 use tokio_util::sync::CancellationToken;
 
 /// What is static for a built-in resource and shared for one that may go.
@@ -63,7 +64,7 @@ pub struct Served {
     pub table: Types,
     /// The type in the served version.
     pub ty: TypeId,
-    /// The version on which hooks run and which is stored.
+    /// The version on which hooks run: of built-in kinds the stored one, of custom kinds the served one.
     pub hub_version: String,
     pub hub_ty: TypeId,
     pub strategy: Shared<dyn Strategy>,
@@ -90,6 +91,8 @@ pub struct Custom {
     pub listed: Vec<ResourceRow>,
     /// Where its schema is.
     pub source: Arc<crate::custom::Source>,
+    /// How its objects come from version to version.
+    pub conversion: Arc<crate::custom::Conversion>,
 }
 
 impl std::fmt::Debug for Served {
@@ -145,29 +148,63 @@ impl Served {
         self.api_version == self.hub_api_version
     }
 
-    /// Whether a stored object is served as its bytes stand.
-    pub fn is_verbatim<B: AsRef<[u8]>>(&self, stored: &Body<B>) -> bool {
-        match &self.custom {
-            None => self.is_hub(),
-            // Keys are sorted, so that the version comes first.
-            Some(custom) => {
-                let rest = stored.json().strip_prefix(b"{\"apiVersion\":\"");
-                !custom.stale_storage
-                    && rest
-                        .and_then(|r| r.strip_prefix(self.api_version.as_bytes()))
-                        .is_some_and(|r| r.starts_with(b"\""))
-            }
+    /// Whether an object is served as its bytes stand; those of custom kinds are once they are presented.
+    pub fn is_verbatim(&self) -> bool {
+        self.custom.is_some() || self.is_hub()
+    }
+
+    /// Whether a stored object is in the version in which it is served, and as its schema has it now. Objects of built-in
+    /// kinds are in their hub version when they come from the store.
+    pub fn is_presented(&self, entry: &Entry) -> bool {
+        self.custom.is_none() || Body::from_stored(&entry.value[..]).is_ok_and(|body| self.is_own_form(&body))
+    }
+
+    /// Whether the body of an object of a custom kind is as it would be written now.
+    pub(crate) fn is_own_form<B: AsRef<[u8]>>(&self, body: &Body<B>) -> bool {
+        // Keys are sorted, so that the version comes first.
+        let rest = body.json().strip_prefix(b"{\"apiVersion\":\"");
+        self.custom.as_ref().is_none_or(|custom| !custom.stale_storage)
+            && rest
+                .and_then(|r| r.strip_prefix(self.api_version.as_bytes()))
+                .is_some_and(|r| r.starts_with(b"\""))
+    }
+
+    /// The conversion that stands between stored and served objects, where it may have to do something.
+    fn conversion(&self, entry: &Entry) -> Option<&crate::custom::Conversion> {
+        let custom = self.custom.as_ref()?;
+        (!self.is_presented(entry)).then_some(&*custom.conversion)
+    }
+
+    /// A stored object in the version in which it is served.
+    pub async fn present(&self, entry: Arc<Entry>) -> Result<Arc<Entry>, Status> {
+        match self.conversion(&entry) {
+            Some(conversion) => conversion.present(self, &entry).await,
+            None => Ok(entry),
         }
     }
 
-    /// A stored object in the hub version.
-    pub(crate) fn read(&self, mut value: Value) -> Value {
-        let Some(custom) = &self.custom else { return value };
-        if !custom.stale_storage && value["apiVersion"] == *self.hub_api_version {
-            return value;
+    /// Stored objects in the version in which they are served: what has to be converted is so together.
+    pub async fn present_all(&self, entries: Vec<Arc<Entry>>) -> Result<Vec<Arc<Entry>>, Status> {
+        match &self.custom {
+            Some(custom) => custom.conversion.present_all(self, entries).await,
+            None => Ok(entries),
         }
-        value["apiVersion"] = self.hub_api_version.as_str().into();
-        self.canonical(value)
+    }
+
+    /// An object of this resource's hub version as `other`, a version of the same kind, serves it.
+    pub(crate) async fn seen_as(&self, other: &Served, value: Value) -> Result<Value, Status> {
+        match &self.custom {
+            None => Ok(other.to_served(value)),
+            Some(custom) => custom.conversion.convert_one(value, &other.api_version).await,
+        }
+    }
+
+    /// The way back of [`Served::seen_as`].
+    pub(crate) async fn taken_from(&self, other: &Served, value: Value) -> Result<Value, Status> {
+        match &self.custom {
+            None => Ok(other.to_hub(value)),
+            Some(custom) => custom.conversion.convert_one(value, &self.api_version).await,
+        }
     }
 
     /// Brings an object of the served version to the hub version.
@@ -177,8 +214,7 @@ impl Served {
 
     /// Brings an object of the hub version to the served version.
     pub fn to_served(&self, value: Value) -> Value {
-        let value = self.convert(&self.hub_api_version, &self.api_version, value);
-        if self.custom.is_none() { value } else { self.canonical(value) }
+        self.convert(&self.hub_api_version, &self.api_version, value)
     }
 
     fn convert(&self, from: &str, to: &str, value: Value) -> Value {
@@ -186,17 +222,6 @@ impl Served {
             return value;
         }
         hooks::convert(&self.row.group, &self.row.kind, from, to, value)
-    }
-
-    /// A stored custom object as its schema has it now: what was written under another schema is pruned and defaulted.
-    pub(crate) fn canonical(&self, value: Value) -> Value {
-        let ignore = schema::decode::FieldValidation::Ignore;
-        let Ok(decoded) = schema::decode::normalise(&self.table, self.ty, value, ignore) else {
-            return Value::Null;
-        };
-        let mut value = decoded.value;
-        schema::defaults::apply(&self.table, self.ty, &mut value);
-        value
     }
 }
 

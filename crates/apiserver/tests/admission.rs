@@ -3,75 +3,22 @@
 
 mod house;
 
-use base64::Engine as _;
-use bytes::Bytes;
 use expect_test::{Expect, expect};
+use house::hook::{Hook, base64, serve};
 use house::{House, house};
 use http::Method;
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
-use pki::{Authority, Profile, San, Subject};
 use serde_json::{Value, json};
-use std::convert::Infallible;
-use std::sync::Arc;
-use std::time::Duration;
 
 const CONFIGMAPS: &str = "/api/v1/namespaces/default/configmaps";
 
-fn base64(bytes: impl AsRef<[u8]>) -> String {
-    base64::engine::general_purpose::STANDARD.encode(bytes)
-}
-
-/// A webhook server: its address, the bundle to trust, and what it was asked.
-struct Hook {
-    url: String,
-    bundle: String,
-    asked: Arc<Mutex<Vec<Value>>>,
-}
-
 /// Serves a webhook that answers by `answer`; none leaves the caller waiting.
 async fn hook(answer: impl Fn(&Value) -> Option<Value> + Send + Sync + 'static) -> Hook {
-    pki::tls::install_provider();
-    let now = jiff::Timestamp::now();
-    let day = Duration::from_secs(86_400);
-    let authority = Authority::create("hooks", day, now).unwrap();
-    let sans = vec![San::Ip([127, 0, 0, 1].into())];
-    let identity = authority.issue(&Profile::server(Subject::new("hook", &[]), sans, day), now).unwrap();
-    let slot = pki::tls::Slot::of(&identity).unwrap();
-    let tls = Arc::new(pki::tls::server_config(slot, &[], pki::tls::ALPN_HTTP1).unwrap());
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://{}/review", listener.local_addr().unwrap());
-    let asked: Arc<Mutex<Vec<Value>>> = Arc::default();
-    let (seen, answer) = (asked.clone(), Arc::new(answer));
-    tokio::spawn(async move {
-        loop {
-            let (tcp, _) = listener.accept().await.unwrap();
-            let acceptor = tokio_rustls::TlsAcceptor::from(tls.clone());
-            let (seen, answer) = (seen.clone(), answer.clone());
-            tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(tcp).await else { return };
-                let service = hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| {
-                    let (seen, answer) = (seen.clone(), answer.clone());
-                    async move {
-                        let body = request.into_body().collect().await.unwrap().to_bytes();
-                        let review: Value = serde_json::from_slice(&body).unwrap();
-                        seen.lock().push(review["request"].clone());
-                        let Some(mut response) = answer(&review["request"]) else {
-                            return std::future::pending().await;
-                        };
-                        response["uid"] = review["request"]["uid"].clone();
-                        let body = json!({"apiVersion": review["apiVersion"], "kind": "AdmissionReview", "response": response});
-                        Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from(body.to_string()))))
-                    }
-                });
-                let _ = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
-            });
-        }
-    });
-    Hook { url, bundle: base64(authority.certificate.to_pem()), asked }
+    serve(move |review| {
+        let mut response = answer(&review["request"])?;
+        response["uid"] = review["request"]["uid"].clone();
+        Some(json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}))
+    })
+    .await
 }
 
 impl House {

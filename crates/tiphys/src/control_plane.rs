@@ -132,7 +132,7 @@ pub(crate) async fn start(
         resources: resources.clone(),
         rbac: rbac.clone(),
         authorizers: authorizers.clone(),
-        outbound,
+        outbound: outbound.clone(),
     });
     let allocator =
         ServiceAllocator::new(store.clone(), &settings.service_cidr).map_err(anyhow::Error::msg)?;
@@ -218,7 +218,7 @@ pub(crate) async fn start(
     let written = bootstrap::run(&registry, &config)
         .await
         .map_err(|status| anyhow::anyhow!("writing what every cluster has: {status}"))?;
-    Definitions::start(server.clone())
+    Definitions::start(server.clone(), outbound)
         .await
         .map_err(|status| anyhow::anyhow!("reading the custom resource definitions: {status}"))?;
     AggregationController::start(server.clone(), aggregation)

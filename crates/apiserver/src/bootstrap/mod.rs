@@ -358,7 +358,7 @@ async fn ensure(
         field_manager: "kube-apiserver".into(),
         ownership: Default::default(),
     };
-    match registry.get(&served, &namespace, &name) {
+    match registry.read(&served, &namespace, &name).await {
         Err(status) if status.is_not_found() => {
             let value = registry.normalise(&served, wanted)?;
             match registry.create(&context, value).await {

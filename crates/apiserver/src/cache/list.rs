@@ -96,13 +96,19 @@ pub async fn list(
     {
         // One name: a look-up, not a walk.
         let key = format!("{}{name}", selection.scope);
-        let found = snapshot.get(&key).filter(|e| selection.matches(resource, e)).cloned();
+        let found = match snapshot.get(&key).cloned() {
+            Some(entry) => Some(resource.present(entry).await?).filter(|e| selection.matches(resource, e)),
+            None => None,
+        };
         return Ok(Listed {
             entries: found.into_iter().collect(),
             revision,
             continue_token: String::new(),
             remaining: None,
         });
+    }
+    if resource.custom.is_some() {
+        return custom(resource, selection, limit, revision, rest.cloned()).await;
     }
     for entry in rest.by_ref() {
         if !selection.matches(resource, entry) {
@@ -119,6 +125,40 @@ pub async fn list(
             });
         }
         entries.push(entry.clone());
+    }
+    Ok(Listed { entries, revision, continue_token: String::new(), remaining: None })
+}
+
+/// How many objects are converted together at most.
+const TOGETHER: usize = 500;
+
+/// Lists what is selected of a custom kind: an object is judged as it is served.
+async fn custom(
+    resource: &Served,
+    selection: &Selection,
+    limit: usize,
+    revision: u64,
+    rest: impl Iterator<Item = Arc<Entry>> + Send,
+) -> Result<Listed, Status> {
+    let mut rest = rest.peekable();
+    let mut entries = Vec::new();
+    while rest.peek().is_some() {
+        let wanted = limit.saturating_sub(entries.len()).saturating_add(1).min(TOGETHER);
+        let piece: Vec<Arc<Entry>> = rest.by_ref().take(wanted).collect();
+        let piece = resource.present_all(piece).await?;
+        let left = piece.len();
+        for (i, entry) in piece.into_iter().enumerate() {
+            if !selection.matches(resource, &entry) {
+                continue;
+            }
+            if entries.len() == limit {
+                let start = entry.name[selection.scope.len()..].to_owned();
+                let remaining = selection.is_everything().then(|| (left - i + rest.count()) as i64);
+                let continue_token = Continue::new(revision as i64, &start).encode();
+                return Ok(Listed { entries, revision, continue_token, remaining });
+            }
+            entries.push(entry);
+        }
     }
     Ok(Listed { entries, revision, continue_token: String::new(), remaining: None })
 }

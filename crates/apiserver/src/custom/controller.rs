@@ -1,8 +1,9 @@
 //! Follows the definitions in the order in which they were written. What a definition brings is served before the write
 //! that says so, so that nobody who sees it established finds it missing.
 
-use super::definition::served;
+use super::definition::{served, stored as stored_version};
 use super::status::{self, Taken};
+use crate::outbound::Outbound;
 use crate::registry::{WriteContext, store_error};
 use crate::resources::Served;
 use crate::server::Server;
@@ -32,18 +33,20 @@ pub struct Definitions {
     pub(super) server: Arc<Server>,
     resource: Arc<Served>,
     user: User,
+    /// How webhooks that convert are reached.
+    outbound: Arc<Outbound>,
     known: Mutex<BTreeMap<String, Known>>,
 }
 
 impl Definitions {
     /// Serves what the stored definitions bring, then follows them until the server's shutdown.
-    pub async fn start(server: Arc<Server>) -> Result<(), Status> {
+    pub async fn start(server: Arc<Server>, outbound: Arc<Outbound>) -> Result<(), Status> {
         let resources = &server.registry.resources;
         let found = resources.get("apiextensions.k8s.io", "v1", "customresourcedefinitions");
         let Some(resource) = found else { return Ok(()) };
         let user = User::new("system:apiserver", &[MASTERS]);
         let definitions =
-            Arc::new(Definitions { server, resource, user, known: Mutex::new(BTreeMap::new()) });
+            Arc::new(Definitions { server, resource, user, outbound, known: Mutex::new(BTreeMap::new()) });
         let watch = definitions.clone().resync().await?;
         tokio::spawn(async move {
             let shutdown = definitions.server.shutdown.clone();
@@ -192,7 +195,7 @@ impl Definitions {
                 Err(status) => tracing::warn!(definition = name, %status, "writing a definition's status"),
             }
         }
-        self.clone().begin_cleanup(name, &stored.value);
+        self.clone().begin_cleanup(name, &stored.value, &stored.body.json_bytes());
         let after = self.known.lock().get(name).map(|k| k.accepted.clone());
         if before.is_some() && before != after {
             self.retry(name).await;
@@ -210,11 +213,11 @@ impl Definitions {
             }
             known.fingerprint = fingerprint;
         }
-        self.server.registry.resources.install(name, served(definition, &bytes));
+        self.server.registry.resources.install(name, served(definition, &bytes, &self.outbound));
         self.publish();
     }
 
-    fn begin_cleanup(self: Arc<Self>, name: &str, definition: &Value) {
+    fn begin_cleanup(self: Arc<Self>, name: &str, definition: &Value, bytes: &bytes::Bytes) {
         let finalizers = crate::object::finalizers(definition);
         if !crate::object::is_being_deleted(definition) || !finalizers.contains(&CLEANUP_FINALIZER) {
             return;
@@ -228,10 +231,9 @@ impl Definitions {
             }
             known.cleaning = Some(uid);
         }
-        let group = definition["spec"]["group"].as_str().unwrap_or_default();
-        let plural = definition["status"]["acceptedNames"]["plural"].as_str().unwrap_or_default();
         let established = condition(definition, "Established") == "True";
-        let served = established.then(|| self.server.registry.resources.preferred(group, plural)).flatten();
+        // In the version in which they are stored: nobody need be asked to convert them.
+        let served = established.then(|| stored_version(definition, bytes, &self.outbound)).flatten();
         tokio::spawn(self.clean(name.to_owned(), served));
     }
 }

@@ -1,7 +1,9 @@
 //! A definition to the resources it brings: one per served version.
 
+use super::conversion::{Conversion, Webhook};
 use super::source::Source;
 use super::strategy::CustomStrategy;
+use crate::outbound::Outbound;
 use crate::resources::{Custom, Served, Shared, Types};
 use bytes::Bytes;
 use hooks::apiextensions::condition;
@@ -47,22 +49,45 @@ fn texts(value: &Value, key: &str) -> Cow<'static, [Str]> {
 }
 
 /// What `definition` brings; `bytes` is its stored form.
-pub fn served(definition: &Value, bytes: &Bytes) -> Vec<Arc<Served>> {
-    let spec = &definition["spec"];
+pub fn served(definition: &Value, bytes: &Bytes, outbound: &Arc<Outbound>) -> Vec<Arc<Served>> {
     let accepted = condition(definition, "NamesAccepted") == "True";
     if !accepted && condition(definition, "Established") != "True" {
         return Vec::new();
     }
-    let versions = spec["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let storage = versions.iter().find(|v| v["storage"] == true).map_or("", |v| text(v, "name"));
-    versions
-        .iter()
-        .filter(|v| v["served"] == true)
-        .map(|version| Arc::new(one(definition, version, versions, storage, bytes)))
-        .collect()
+    let conversion = conversion(definition, bytes, outbound);
+    let served = versions(definition).iter().filter(|v| v["served"] == true);
+    served.filter_map(|version| one(definition, version, &conversion).map(Arc::new)).collect()
 }
 
-fn one(definition: &Value, version: &Value, versions: &[Value], storage: &str, bytes: &Bytes) -> Served {
+/// What `definition` stores, whether that version is served or not.
+pub(super) fn stored(definition: &Value, bytes: &Bytes, outbound: &Arc<Outbound>) -> Option<Arc<Served>> {
+    let version = versions(definition).iter().find(|v| v["storage"] == true)?;
+    one(definition, version, &conversion(definition, bytes, outbound)).map(Arc::new)
+}
+
+fn versions(definition: &Value) -> &[Value] {
+    definition["spec"]["versions"].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn conversion(definition: &Value, bytes: &Bytes, outbound: &Arc<Outbound>) -> Arc<Conversion> {
+    let spec = &definition["spec"];
+    let names = &definition["status"]["acceptedNames"];
+    let group = text(spec, "group");
+    let source = |version: &Value| {
+        let (kind, list_kind) = (text(names, "kind"), text(names, "listKind"));
+        Arc::new(Source::new(bytes.clone(), group, text(version, "name"), kind, list_kind))
+    };
+    let versions = versions(definition);
+    let storage = versions.iter().find(|v| v["storage"] == true).map_or("", |v| text(v, "name"));
+    Arc::new(Conversion::new(
+        format!("{group}/{storage}"),
+        versions.iter().map(source).collect(),
+        Webhook::of(&spec["conversion"], outbound),
+    ))
+}
+
+/// One version of a definition as it is served.
+fn one(definition: &Value, version: &Value, conversion: &Arc<Conversion>) -> Option<Served> {
     let spec = &definition["spec"];
     let names = &definition["status"]["acceptedNames"];
     let (group, name) = (text(spec, "group"), text(version, "name"));
@@ -80,7 +105,7 @@ fn one(definition: &Value, version: &Value, versions: &[Value], storage: &str, b
         categories: texts(names, "categories"),
         verbs: Cow::Borrowed(VERBS),
         key_prefix: Some(Cow::Owned(format!("/registry/{group}/{plural}"))),
-        storage_version: Some((owned(group), owned(storage))),
+        storage_version: Some((owned(group), owned(conversion.storage_version()))),
     };
     let mut subresources = HashMap::new();
     for (subresource, of) in [("status", None), ("scale", Some(("autoscaling", "v1", "Scale")))] {
@@ -107,28 +132,29 @@ fn one(definition: &Value, version: &Value, versions: &[Value], storage: &str, b
     }
     let listed =
         std::iter::once(listed).chain(subresources.values().map(|row| ResourceRow::clone(row))).collect();
-    let source = Arc::new(Source::new(bytes.clone(), group, name, kind, text(names, "listKind")));
     let api_version = format!("{group}/{name}");
-    Served {
+    let source = conversion.version(&api_version)?.clone();
+    Some(Served {
         prefix: format!("/registry/{group}/{plural}/").into(),
         row: Shared::Owned(Arc::new(row)),
         table: Types::Custom(source.clone()),
         ty: TypeId(0),
-        hub_version: storage.to_owned(),
+        hub_version: name.to_owned(),
         hub_ty: TypeId(0),
         strategy: Shared::Owned(Arc::new(CustomStrategy::new(version, source.clone(), terminating))),
-        hub_api_version: format!("{group}/{storage}"),
+        hub_api_version: api_version.clone(),
         api_version,
         subresources,
         custom: Some(Custom {
             gone: Default::default(),
             // The first generation of a definition is the only one whose objects are all of one shape.
             stale_storage: definition["metadata"]["generation"].as_i64() != Some(1),
-            warning: warning(version, versions, group, kind),
+            warning: warning(version, versions(definition), group, kind),
             listed,
             source,
+            conversion: conversion.clone(),
         }),
-    }
+    })
 }
 
 /// What users of a deprecated version are told.

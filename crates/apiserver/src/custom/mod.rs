@@ -2,10 +2,11 @@
 //!
 //! [`controller`] follows the definitions: it decides on names and conditions ([`status`], pure), installs what a
 //! definition brings ([`definition`]) before anybody can see it established, and clears its instances away when it goes
-//! ([`cleanup`]). CEL rules are in [`rules`], and judged when a definition comes in [`rule_check`]. What a custom kind does beyond its schema is its [`strategy`].
+//! ([`cleanup`]). Between versions stands [`conversion`]. CEL rules are in [`rules`], and judged when a definition comes in [`rule_check`]. What a custom kind does beyond its schema is its [`strategy`].
 
 mod cleanup;
 pub mod controller;
+mod conversion;
 mod definition;
 pub mod rule_check;
 mod rules;
@@ -13,6 +14,7 @@ mod source;
 mod status;
 mod strategy;
 
+pub use conversion::{Conversion, Webhook};
 pub use definition::served;
 pub use source::Source;
 pub use status::plan;

@@ -113,19 +113,19 @@ impl Patch {
 
     /// The patched object, in the hub version, and warnings. `current` is in the hub version too, and absent where
     /// there is no object yet.
-    pub fn apply(
+    pub async fn apply(
         &self,
         registry: &Registry,
         context: &WriteContext<'_>,
-        current: Option<&Value>,
+        current: Option<Value>,
         name: &str,
         now: Time,
     ) -> Result<(Value, Vec<String>), Status> {
         let resource = context.resource;
-        let current = current.map(|c| resource.to_served(c.clone()));
+        let current = current.map(|c| resource.to_served(c));
         let (patched, strict, shown) = match (self.media, current) {
             (PatchMedia::Apply, current) => {
-                return self.server_side(registry, context, current.as_ref(), now);
+                return self.server_side(registry, context, current.as_ref(), now).await;
             }
             (_, None) => return Err(resource.not_found(name)),
             (PatchMedia::Json, Some(current)) => {
@@ -178,7 +178,7 @@ impl Patch {
         Ok((resource.to_hub(value), strict))
     }
 
-    fn server_side(
+    async fn server_side(
         &self,
         registry: &Registry,
         context: &WriteContext<'_>,
@@ -187,8 +187,7 @@ impl Patch {
     ) -> Result<(Value, Vec<String>), Status> {
         let resource = context.resource;
         let applied = self.applied(self.validation)?;
-        let merged = merge(&registry.resources, context, current, &applied.value, self.force, now)
-            .map_err(|e| e.status())?;
+        let merged = merge(&registry.resources, context, current, &applied.value, self.force, now).await?;
         if self.validation == FieldValidation::Strict && !applied.strict.is_empty() {
             let why = applied.strict.join(", ");
             return Err(Status::bad_request(format!("error strict decoding YAML: {why}")));

@@ -34,6 +34,7 @@ impl Server {
             "" => self.registry.latest(resource, namespace, name).await?,
             _ => self.registry.entry(resource, namespace, name)?,
         };
+        let entry = resource.present(entry).await?;
         if form == Form::Object {
             // Bytes in, bytes out.
             let stored = registry::body(&entry)?;
@@ -136,11 +137,7 @@ pub(super) fn json_list(resource: &Served, listed: list::Listed) -> Result<Answe
         remaining_item_count: listed.remaining,
         sorted: resource.custom.is_some(),
     };
-    let mut verbatim = true;
-    for entry in &listed.entries {
-        verbatim &= resource.is_verbatim(&registry::body(entry)?);
-    }
-    if verbatim {
+    if resource.is_verbatim() {
         let list = ListBody::new(&head, listed.entries)?;
         return Ok(body::json(StatusCode::OK, Bytes::new()).map(|_| body::stream(list)));
     }

@@ -168,6 +168,10 @@ impl Server {
     /// Answers one object in the wanted form.
     pub(crate) fn object(&self, resource: &Served, stored: &Stored, code: StatusCode, form: Form) -> Answer {
         match form {
+            // Its form at rest may be another one.
+            Form::Object if resource.custom.is_some() && !resource.is_own_form(&stored.body) => {
+                body::json(code, line(schema::encode::json(&resource.table, resource.ty, &stored.value)))
+            }
             Form::Object => {
                 let meta = type_meta(resource);
                 let mut out = BytesMut::with_capacity(stored.body.max_len(Some(&meta)) + 1);
@@ -194,7 +198,7 @@ pub(super) fn write(
     revision: u64,
     out: &mut BytesMut,
 ) {
-    if resource.is_verbatim(stored) {
+    if resource.is_verbatim() {
         return stored.write(out, meta, revision);
     }
     let served = served_tree(resource, stored, meta, revision);

@@ -117,7 +117,8 @@ impl Server {
             if let Some(snapshot) = first {
                 let mut out = BytesMut::new();
                 let scope = watcher.selection.scope.clone();
-                for entry in snapshot.range(&scope, "") {
+                let entries: Vec<Arc<Entry>> = snapshot.range(&scope, "").cloned().collect();
+                for entry in &resource.present_all(entries).await? {
                     if watcher.selection.matches(resource, entry) {
                         out.extend_from_slice(&watcher.encode("ADDED", entry, entry.mod_revision.0));
                     }
@@ -192,6 +193,13 @@ impl Watcher {
             };
             match events {
                 Ok(events) => {
+                    let events = match presented(&self.resource, &self.selection.scope, events).await {
+                        Ok(events) => events,
+                        Err(status) => {
+                            self.over = true;
+                            return Some(self.event("ERROR", &to_json_vec(&status).ok()?));
+                        }
+                    };
                     let frame = self.frame(&events);
                     if !frame.is_empty() {
                         return Some(frame);
@@ -322,6 +330,22 @@ impl Watcher {
         out.extend_from_slice(b"}\n");
         out.freeze()
     }
+}
+
+/// The changes below a scope, as they are served.
+async fn presented(
+    resource: &Served,
+    scope: &str,
+    events: Vec<Arc<Event>>,
+) -> Result<Vec<Arc<Event>>, Status> {
+    let Some(custom) = &resource.custom else { return Ok(events) };
+    let mut presented = Vec::with_capacity(events.len());
+    for event in events {
+        if event.entry.name.starts_with(scope) {
+            presented.push(custom.conversion.present_event(resource, &event).await?);
+        }
+    }
+    Ok(presented)
 }
 
 fn at(revision: u64) -> ListMeta {

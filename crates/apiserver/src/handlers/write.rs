@@ -82,15 +82,16 @@ impl Server {
         }
         let strict = parking_lot::Mutex::new(Vec::new());
         let change = |current: Option<&Value>| {
-            let result = (|| {
-                let (mut value, warnings) =
-                    patch.apply(&self.registry, &context, current, &name, self.registry.now())?;
+            let current = current.cloned();
+            Box::pin(async {
+                let now = self.registry.now();
+                let patched = patch.apply(&self.registry, &context, current, &name, now).await;
+                let (mut value, warnings) = patched?;
                 ensure_namespace(&context, &mut value)?;
                 check_name(&value, &name)?;
                 *strict.lock() = warnings;
                 Ok(value)
-            })();
-            Box::pin(std::future::ready(result)) as futures::future::BoxFuture<'_, _>
+            }) as futures::future::BoxFuture<'_, _>
         };
         let create = media == PatchMedia::Apply && call.info.subresource.is_empty();
         let options = UpdateOptions { create, replace: false };

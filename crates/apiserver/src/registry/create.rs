@@ -45,7 +45,7 @@ impl Registry {
             object::set_meta(&mut value, "name", generate(&prefix));
         }
         let name = object::name(&value).to_owned();
-        managed::track(&self.resources, context, None, &mut value, now);
+        managed::track(&self.resources, context, None, &mut value, now).await?;
         self.mutate(context, Operation::Create, &name, &mut value, None).await?;
         let mut value = self.normalise(resource, value)?;
 
@@ -86,29 +86,25 @@ impl Registry {
         for _ in 0..NAME_ATTEMPTS {
             let name = object::name(&value).to_owned();
             let key = resource.key(context.namespace, &name);
-            let body = self.encode(resource, &value);
+            let body = self.encode(resource, &value).await?;
             let outcome = if context.dry_run {
                 match self.store.pending(&key) {
                     Some(_) => Err(None),
-                    None => Ok(0),
+                    None => Ok(None),
                 }
             } else {
                 let life =
                     if resource.row.kind == "Event" { Life::Ttl(self.event_ttl) } else { Life::Forever };
                 let write = Write::put(key, body.stored().clone(), Expect::Absent).living(life);
                 match self.store.commit(write).await {
-                    Ok(event) => Ok(event.revision.0),
+                    Ok(event) => Ok(Some(event)),
                     Err(store::Error::Conflict { .. }) => Err(None),
                     Err(error) => Err(Some(store_error(error))),
                 }
             };
             match outcome {
-                Ok(revision) => {
-                    if revision > 0 {
-                        object::set_meta(&mut value, "resourceVersion", revision.to_string());
-                    }
-                    return Ok(Stored { value, body, revision, stale: false });
-                }
+                Ok(None) => return Ok(Stored { value, body, revision: 0, stale: false }),
+                Ok(Some(event)) => return self.written(resource, value, body, &event.entry).await,
                 Err(Some(status)) => return Err(status),
                 Err(None) => match &generate_name {
                     Some(prefix) => object::set_meta(&mut value, "name", generate(prefix)),

@@ -140,7 +140,7 @@ impl Registry {
         if resource.row.kind == "Namespace" && resource.row.group.is_empty() {
             value["status"]["phase"] = "Terminating".into();
         }
-        let body = self.encode(resource, &value);
+        let body = self.encode(resource, &value).await?;
         if context.dry_run || body.json() == current.body.json() {
             return Ok(Some(DeleteOutcome::Pending(Stored {
                 value,
@@ -152,9 +152,8 @@ impl Registry {
         let write = Write::put(key, body.stored().clone(), Expect::Revision(Revision(current.revision)));
         match self.store.commit(write).await {
             Ok(event) => {
-                let revision = event.revision.0;
-                object::set_meta(&mut value, "resourceVersion", revision.to_string());
-                Ok(Some(DeleteOutcome::Pending(Stored { value, body, revision, stale: false })))
+                let stored = self.written(resource, value, body, &event.entry).await?;
+                Ok(Some(DeleteOutcome::Pending(stored)))
             }
             Err(store::Error::Conflict { .. }) => Ok(None),
             Err(error) => Err(store_error(error)),

@@ -2,11 +2,12 @@
 
 use super::WriteContext;
 use crate::object;
-use crate::resources::{Resources, Served};
+use crate::resources::{Custom, Resources, Served};
+use apimachinery::status::Status;
 use apimachinery::time::Time;
-use schema::apply::{self, ApplyError, Converted, FieldSet, Typed, Versions};
+use schema::apply::{self, Converted, FieldSet, Typed, Versions};
 use serde_json::Value;
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::sync::Arc;
 
 /// How a write comes by its managed fields.
@@ -25,7 +26,14 @@ struct OtherVersions<'a> {
     served: &'a Served,
     /// All versions of the resource, looked up when one is needed.
     versions: OnceCell<Vec<Arc<Served>>>,
+    /// Conversions that somebody had to be asked for.
+    answers: &'a Answers,
+    /// Conversions that somebody has to be asked for.
+    questions: RefCell<Vec<(Value, String)>>,
 }
+
+/// Objects, the versions they were wanted in, and what they are there.
+type Answers = Vec<(Value, String, Value)>;
 
 impl OtherVersions<'_> {
     fn versions(&self) -> &[Arc<Served>] {
@@ -36,12 +44,32 @@ impl OtherVersions<'_> {
             all
         })
     }
+
+    fn custom(&self, custom: &Custom, value: &Value, api_version: &str) -> Converted<'_> {
+        let version = self.served.custom.as_ref().and_then(|c| c.conversion.version(api_version));
+        let Some(version) = version else { return Converted::Missing };
+        let typed = Typed { table: version, ty: Some(self.served.ty) };
+        let known = self.answers.iter().find(|(object, to, _)| to == api_version && object == value);
+        if let Some((_, _, answer)) = known {
+            return Converted::Into(answer.clone(), typed);
+        }
+        if !custom.conversion.asks() {
+            let mut there = value.clone();
+            there["apiVersion"] = api_version.into();
+            return Converted::Into(there, typed);
+        }
+        self.questions.borrow_mut().push((value.clone(), api_version.to_owned()));
+        Converted::Same
+    }
 }
 
 impl Versions for OtherVersions<'_> {
     fn convert(&self, value: &Value, api_version: &str) -> Converted<'_> {
         if api_version == self.served.api_version {
             return Converted::Same;
+        }
+        if let Some(custom) = &self.served.custom {
+            return self.custom(custom, value, api_version);
         }
         let Some(other) = self.versions().iter().find(|other| other.api_version == api_version) else {
             return Converted::Missing;
@@ -51,41 +79,70 @@ impl Versions for OtherVersions<'_> {
     }
 }
 
-/// Runs `work` with the request that the managed fields are settled by.
-fn with_request<T>(
+/// Runs `work` with the request that the managed fields are settled by. Where conversions have to be asked for, it runs
+/// again when they are known.
+async fn with_request<T>(
     resources: &Resources,
     context: &WriteContext<'_>,
     now: Time,
-    work: impl FnOnce(&apply::Request<'_>) -> T,
-) -> T {
+    mut work: impl FnMut(&apply::Request<'_>) -> T,
+) -> Result<T, Status> {
     let served = context.resource;
     let fields =
         hooks::reset_fields(&served.row.group, &served.row.kind, context.subresource, served.has_status());
     let reset = (!fields.is_empty()).then(|| FieldSet::of_fields(fields));
-    work(&apply::Request {
-        table: &served.table,
-        ty: Some(served.ty),
-        api_version: &served.api_version,
-        kind: &served.row.kind,
-        subresource: context.subresource,
-        manager: &context.field_manager,
-        now,
-        reset_fields: reset.as_ref(),
-        versions: &OtherVersions { resources, served, versions: OnceCell::new() },
-    })
+    let mut answers = Answers::new();
+    loop {
+        let versions = OtherVersions {
+            resources,
+            served,
+            versions: OnceCell::new(),
+            answers: &answers,
+            questions: RefCell::default(),
+        };
+        let done = work(&apply::Request {
+            table: &served.table,
+            ty: Some(served.ty),
+            api_version: &served.api_version,
+            kind: &served.row.kind,
+            subresource: context.subresource,
+            manager: &context.field_manager,
+            now,
+            reset_fields: reset.as_ref(),
+            versions: &versions,
+        });
+        let questions = versions.questions.into_inner();
+        let Some(custom) = served.custom.as_ref().filter(|_| !questions.is_empty()) else {
+            return Ok(done);
+        };
+        drop(done);
+        for (object, to) in questions {
+            let answer = custom.conversion.convert_one(object.clone(), &to).await?;
+            answers.push((object, to, answer));
+        }
+    }
 }
 
 /// Notes what `value` changes against `live`; both are in the hub version.
-pub(super) fn track(
+pub(super) async fn track(
     resources: &Resources,
     context: &WriteContext<'_>,
     live: Option<&Value>,
     value: &mut Value,
     now: Time,
-) {
+) -> Result<(), Status> {
     let served = context.resource;
     if context.ownership == Ownership::Settled {
-        return;
+        return Ok(());
+    }
+    if served.custom.as_ref().is_some_and(|c| c.conversion.asks()) {
+        let tracked = with_request(resources, context, now, |request| {
+            let mut tracked = value.clone();
+            apply::update(request, live, &mut tracked);
+            tracked
+        });
+        *value = tracked.await?;
+        return Ok(());
     }
     with_request(resources, context, now, |request| {
         if served.is_hub() {
@@ -95,19 +152,21 @@ pub(super) fn track(
         let mut there = served.to_served(value.clone());
         apply::update(request, live.as_ref(), &mut there);
         object::copy_meta(value, &there, "managedFields");
-    });
+    })
+    .await
 }
 
 /// Merges an applied object into the current one; both are in the served version.
-pub fn merge(
+pub async fn merge(
     resources: &Resources,
     context: &WriteContext<'_>,
     live: Option<&Value>,
     applied: &Value,
     force: bool,
     now: Time,
-) -> Result<Value, ApplyError> {
-    with_request(resources, context, now, |request| apply::apply(request, live, applied, force))
+) -> Result<Value, Status> {
+    let merge = |request: &apply::Request<'_>| apply::apply(request, live, applied, force);
+    with_request(resources, context, now, merge).await?.map_err(|e| e.status())
 }
 
 /// A write that changes nothing but the times of its traces changes nothing.

@@ -16,6 +16,7 @@ pub use managed::{Ownership, merge};
 pub use update::{Change, UpdateOptions};
 
 use crate::admission::{Chain, Operation};
+use crate::object;
 use crate::resources::{Resources, Served};
 use crate::user::User;
 use apimachinery::clock::Clock;
@@ -85,7 +86,23 @@ impl Registry {
         Time::from(self.clock.now())
     }
 
-    /// The current object, as last committed.
+    /// The current object, as last committed, in the version of the resource.
+    pub async fn read(&self, resource: &Served, namespace: &str, name: &str) -> Result<Stored, Status> {
+        self.open(resource, self.entry(resource, namespace, name)?).await
+    }
+
+    /// A stored object with its tree in the hub version, and its form at rest.
+    async fn open(&self, resource: &Served, entry: Arc<Entry>) -> Result<Stored, Status> {
+        let at_rest = entry.clone();
+        let presented = resource.present(entry).await?;
+        let mut stored = decode(resource, &presented)?;
+        if !Arc::ptr_eq(&presented, &at_rest) {
+            stored.body = Body::from_stored(at_rest.value.clone()).map_err(|e| damaged(&at_rest, &e))?;
+        }
+        Ok(stored)
+    }
+
+    /// The current object of a built-in kind, as last committed.
     pub fn get(&self, resource: &Served, namespace: &str, name: &str) -> Result<Stored, Status> {
         let entry = self.store.get(&resource.key(namespace, name)).ok_or_else(|| resource.not_found(name))?;
         decode(resource, &entry)
@@ -105,12 +122,34 @@ impl Registry {
     /// The newest logged object, which a write is checked against.
     async fn newest(&self, resource: &Served, key: &Key) -> Result<Option<Stored>, Status> {
         let newest = self.store.newest(key).await.map_err(store_error)?;
-        newest.map(|entry| decode(resource, &entry)).transpose()
+        match newest {
+            Some(entry) => self.open(resource, entry).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The stored form of a tree in the hub version.
-    fn encode(&self, resource: &Served, value: &Value) -> Body {
-        Body::encode(&resource.table, resource.hub_ty, value)
+    async fn encode(&self, resource: &Served, value: &Value) -> Result<Body, Status> {
+        match &resource.custom {
+            Some(custom) => custom.conversion.to_rest(value).await,
+            None => Ok(Body::encode(&resource.table, resource.hub_ty, value)),
+        }
+    }
+
+    /// What a write came to: its tree has the revision, and what became of it on its way to another version at rest.
+    async fn written(
+        &self,
+        resource: &Served,
+        mut value: Value,
+        body: Body,
+        entry: &Arc<Entry>,
+    ) -> Result<Stored, Status> {
+        let revision = entry.mod_revision.0;
+        if resource.custom.is_some() && !resource.is_own_form(&body) {
+            return self.open(resource, entry.clone()).await;
+        }
+        object::set_meta(&mut value, "resourceVersion", revision.to_string());
+        Ok(Stored { value, body, revision, stale: false })
     }
 
     /// Table defaults, then the kind's own.
@@ -189,14 +228,15 @@ impl Registry {
     }
 }
 
-/// The tree of an entry, with type metadata of the hub version and its resourceVersion.
+/// The tree of an entry, with type metadata of the hub version and its resourceVersion. One of a custom kind must be
+/// presented.
 pub fn decode(resource: &Served, entry: &Entry) -> Result<Stored, Status> {
     let body = Body::from_stored(entry.value.clone()).map_err(|e| damaged(entry, &e))?;
     let revision = entry.mod_revision.0;
     let value = body
         .value(Some(&TypeMeta::new(&resource.row.kind, &resource.hub_api_version)), revision)
         .map_err(|e| damaged(entry, &e))?;
-    Ok(Stored { value: resource.read(value), body, revision, stale: entry.stale })
+    Ok(Stored { value, body, revision, stale: entry.stale })
 }
 
 /// The stored form of an entry, for reading.

@@ -77,8 +77,8 @@ impl Registry {
                 value,
                 schema::decode::FieldValidation::Ignore,
             );
-            let mut value = value.map_err(Status::internal_error)?.value;
-            let body = self.encode(resource, &value);
+            let value = value.map_err(Status::internal_error)?.value;
+            let body = self.encode(resource, &value).await?;
             if context.dry_run || body.json() == current.body.json() && !current.stale {
                 return Ok(Stored { value, body, revision: current.revision, stale: false });
             }
@@ -88,11 +88,7 @@ impl Registry {
                 Expect::Revision(store::Revision(current.revision)),
             );
             match self.store.commit(write).await {
-                Ok(event) => {
-                    let revision = event.revision.0;
-                    object::set_meta(&mut value, "resourceVersion", revision.to_string());
-                    return Ok(Stored { value, body, revision, stale: false });
-                }
+                Ok(event) => return self.written(resource, value, body, &event.entry).await,
                 Err(store::Error::Conflict { .. }) => {}
                 Err(error) => return Err(store_error(error)),
             }
@@ -171,7 +167,7 @@ impl Registry {
         }
         self.default(resource, &mut value);
         keep_system_fields(&mut value, old);
-        managed::track(&self.resources, context, Some(old), &mut value, self.now());
+        managed::track(&self.resources, context, Some(old), &mut value, self.now()).await?;
         self.mutate(context, Operation::Update, name, &mut value, Some(old)).await?;
         let mut value = self.normalise(resource, value)?;
         keep_system_fields(&mut value, old);
@@ -212,11 +208,11 @@ impl Registry {
                     Err(error) => return Err(store_error(error)),
                 }
             }
-            let body = self.encode(resource, &value);
+            let body = self.encode(resource, &value).await?;
             let stored = Stored { value, body, revision: current.revision, stale: false };
             return Ok(Attempt::Done(Updated { stored, created: false, warnings }));
         }
-        let body = self.encode(resource, &value);
+        let body = self.encode(resource, &value).await?;
         if body.json() == current.body.json() && !current.stale {
             let stored =
                 Stored { value, body: current.body.clone(), revision: current.revision, stale: false };
@@ -233,13 +229,8 @@ impl Registry {
         }
         match self.store.commit(write).await {
             Ok(event) => {
-                let revision = event.revision.0;
-                object::set_meta(&mut value, "resourceVersion", revision.to_string());
-                Ok(Attempt::Done(Updated {
-                    stored: Stored { value, body, revision, stale: false },
-                    created: false,
-                    warnings,
-                }))
+                let stored = self.written(resource, value, body, &event.entry).await?;
+                Ok(Attempt::Done(Updated { stored, created: false, warnings }))
             }
             Err(store::Error::Conflict { current: None, .. }) => Err(resource.not_found(name)),
             Err(store::Error::Conflict { .. }) if conditional => {

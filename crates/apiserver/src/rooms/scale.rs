@@ -61,7 +61,7 @@ fn scale_of(resource: &Served, object: &Value) -> Value {
 pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
     let name = call.info.name.clone();
     if call.info.verb == "get" {
-        let stored = server.registry.get(resource, &call.info.namespace, &name)?;
+        let stored = server.registry.read(resource, &call.info.namespace, &name).await?;
         return Ok(body::document(StatusCode::OK, &scale_of(resource, &stored.value)));
     }
     let (patch, put, options) = match call.info.verb.as_str() {

@@ -1,6 +1,8 @@
 //! An API server over the embedded store, driven through the in-process transport by somebody who may do everything.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod hook;
+
 use apimachinery::clock::SystemClock;
 use apiserver::admission::{self, Chain};
 use apiserver::authz::{Attributes, Authorizer, Decision, rbac::Rbac};
@@ -49,12 +51,13 @@ pub async fn house() -> House {
     let resources = Arc::new(Resources::new(api::table(), &[]));
     let source = StoreSource { store: store.clone(), resources: resources.clone() };
     let informers = client::Informers::from_source(Arc::new(source), Default::default());
+    let outbound = Arc::new(Outbound::new(store.clone(), &resources, None));
     let plugins = admission::plugins(admission::Deps {
         store: store.clone(),
         resources: resources.clone(),
         rbac: Rbac::new(&informers),
         authorizers: vec![Arc::new(AllowAll)],
-        outbound: Arc::new(Outbound::new(store.clone(), &resources, None)),
+        outbound: outbound.clone(),
     });
     let served = resources.clone();
     let checks = || Checks::new("readyz", None);
@@ -96,7 +99,7 @@ pub async fn house() -> House {
         metrics: Default::default(),
         shutdown: Default::default(),
     });
-    Definitions::start(server.clone()).await.unwrap();
+    Definitions::start(server.clone(), outbound).await.unwrap();
     let house = House {
         client: InProcess::new(server.clone(), User::new("tester", &[])),
         server,

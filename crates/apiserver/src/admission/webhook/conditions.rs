@@ -1,9 +1,6 @@
 //! `matchConditions`: CEL over the request, all of which must hold for a webhook to be asked.
 
 use super::config::Hook;
-use super::matching::Invocation;
-use super::review::request_of;
-use crate::admission::Attributes;
 use cel::env::Environment;
 use cel::program::Program;
 use cel::types::Type;
@@ -47,23 +44,17 @@ impl Compiled {
     }
 
     /// Whether all conditions of the webhook hold; a false one decides before an error does.
-    pub(super) fn hold(
-        &self,
-        hook: &Hook,
-        invocation: &Invocation,
-        a: &Attributes<'_>,
-    ) -> Result<bool, String> {
+    pub(super) fn hold(&self, hook: &Hook, request: &Value) -> Result<bool, String> {
         if hook.conditions.is_empty() {
             return Ok(true);
         }
         let programs = self.of(hook)?;
-        let request = request_of(invocation, a);
         let null = Value::Null;
         let member = |key: &str| request.get(key).unwrap_or(&null);
         let variables = [
             ("object", Val::from(member("object"))),
             ("oldObject", Val::from(member("oldObject"))),
-            ("request", Val::from(&request)),
+            ("request", Val::from(request)),
         ];
         let mut errors = Vec::new();
         let mut left = BUDGET;

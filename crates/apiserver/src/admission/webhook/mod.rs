@@ -114,7 +114,8 @@ impl Webhooks {
             let why = format!("admission webhook {:?} does not support dry run", hook.name);
             return Err(Status::bad_request(why));
         }
-        match self.conditions.hold(hook, invocation, a) {
+        let request = review::request_of(invocation, a).await?;
+        match self.conditions.hold(hook, &request) {
             Ok(true) => {}
             Ok(false) => return Ok(None),
             Err(why) if hook.fails_open => {
@@ -125,7 +126,7 @@ impl Webhooks {
                 return Err(Status::forbidden(&a.resource.group_resource(), a.name, why));
             }
         }
-        let request = review::request(hook, invocation, a);
+        let request = review::request(hook, request);
         let asked = async {
             let target = self.outbound.target(&hook.client_config)?;
             let body = serde_json::to_vec(&request).map_err(|e| e.to_string())?;
@@ -183,12 +184,15 @@ impl Webhooks {
                 hook.name
             ))
         };
-        let served = invocation.resource.to_served(object.clone());
+        let served = a.resource.seen_as(&invocation.resource, object.clone()).await;
+        let served = served.map_err(|status| failed(status.message))?;
         let patched = patch.apply(served).map_err(|e| failed(e.to_string()))?;
         let resource = &invocation.resource;
         let ignore = schema::decode::FieldValidation::Ignore;
         let read = schema::decode::normalise(&resource.table, resource.ty, patched, ignore);
-        *object = resource.to_hub(read.map_err(|e| failed(e.to_string()))?.value);
+        let read = read.map_err(|e| failed(e.to_string()))?.value;
+        let back = a.resource.taken_from(resource, read).await;
+        *object = back.map_err(|status| failed(status.message))?;
         Ok(())
     }
 

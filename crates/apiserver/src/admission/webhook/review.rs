@@ -32,16 +32,19 @@ fn resource_of(resource: &Served) -> Value {
 }
 
 /// An object as the webhook wants to see it; options of a connection are what they are.
-fn shown(invocation: &Invocation, object: Option<&Value>, a: &Attributes<'_>) -> Value {
+async fn shown(invocation: &Invocation, object: Option<&Value>, a: &Attributes<'_>) -> Result<Value, Status> {
     match object {
-        None => Value::Null,
-        Some(object) if a.operation == Operation::Connect => object.clone(),
-        Some(object) => invocation.resource.to_served(object.clone()),
+        None => Ok(Value::Null),
+        Some(object) if a.operation == Operation::Connect => Ok(object.clone()),
+        Some(object) => {
+            let seen = a.resource.seen_as(&invocation.resource, object.clone()).await;
+            seen.map_err(|status| Status::internal_error(status.message))
+        }
     }
 }
 
 /// The members of a request, as conditions see them too.
-pub(super) fn request_of(invocation: &Invocation, a: &Attributes<'_>) -> Value {
+pub(super) async fn request_of(invocation: &Invocation, a: &Attributes<'_>) -> Result<Value, Status> {
     let options = match a.operation {
         Operation::Create => "CreateOptions",
         Operation::Update => "UpdateOptions",
@@ -63,8 +66,8 @@ pub(super) fn request_of(invocation: &Invocation, a: &Attributes<'_>) -> Value {
         "requestResource": resource_of(a.resource),
         "operation": operation(a.operation),
         "userInfo": user,
-        "object": shown(invocation, a.object.as_deref(), a),
-        "oldObject": shown(invocation, a.old, a),
+        "object": shown(invocation, a.object.as_deref(), a).await?,
+        "oldObject": shown(invocation, a.old, a).await?,
         "dryRun": a.dry_run,
         "options": match options {
             "" => Value::Null,
@@ -81,15 +84,15 @@ pub(super) fn request_of(invocation: &Invocation, a: &Attributes<'_>) -> Value {
             request[key] = value.into();
         }
     }
-    request
+    Ok(request)
 }
 
 /// The review that is sent.
-pub(super) fn request(hook: &Hook, invocation: &Invocation, a: &Attributes<'_>) -> Value {
+pub(super) fn request(hook: &Hook, request: Value) -> Value {
     json!({
         "kind": "AdmissionReview",
         "apiVersion": format!("admission.k8s.io/{}", hook.review_version),
-        "request": request_of(invocation, a),
+        "request": request,
     })
 }
 
