@@ -25,6 +25,12 @@ pub struct TerminalSize {
     pub height: u16,
 }
 
+impl From<(u16, u16)> for TerminalSize {
+    fn from((width, height): (u16, u16)) -> Self {
+        TerminalSize { width, height }
+    }
+}
+
 /// One exec or attach. Streams that were not asked for are `None`; with a terminal there is no stderr.
 pub struct Session {
     /// To the process.

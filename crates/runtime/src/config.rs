@@ -70,7 +70,15 @@ pub trait Network: Send + Sync + 'static {
 
     /// Whether pods can be set up; if not, why: the message of the condition `NetworkReady`.
     async fn status(&self) -> Result<(), String>;
+
+    /// The node's pod ranges, in CIDR notation, as a kubelet tells them. A network that has addresses of its own heeds
+    /// no ranges.
+    async fn set_ranges(&self, ranges: &[String]) -> Result<(), String> {
+        let _ = ranges;
+        Ok(())
+    }
 }
+
 /// The pod network of crate `cni`: plugins if configured, else built in.
 #[async_trait::async_trait]
 impl Network for cni::PodNetwork {
@@ -86,6 +94,11 @@ impl Network for cni::PodNetwork {
 
     async fn status(&self) -> Result<(), String> {
         cni::PodNetwork::status(self).await.map_err(|error| chain(&error))
+    }
+
+    async fn set_ranges(&self, ranges: &[String]) -> Result<(), String> {
+        let ranges: Vec<cni::Cidr> = ranges.iter().map(|range| range.parse()).collect::<Result<_, _>>()?;
+        cni::PodNetwork::set_pod_cidrs(self, &ranges).await.map_err(|error| chain(&error))
     }
 }
 

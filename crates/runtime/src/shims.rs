@@ -36,6 +36,8 @@ pub(crate) struct Shim {
     pending: Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>>,
     next: AtomicU64,
     closed: Arc<AtomicBool>,
+    /// What it speaks.
+    version: std::sync::OnceLock<u32>,
 }
 
 fn broken(error: impl std::fmt::Display) -> Failure {
@@ -55,6 +57,7 @@ impl Shim {
             pending: Arc::default(),
             next: AtomicU64::new(1),
             closed: Arc::default(),
+            version: std::sync::OnceLock::new(),
         });
         // The task holds no `Shim`: dropping the last one closes the connection.
         let (pending, closed, listener) = (shim.pending.clone(), shim.closed.clone(), listener());
@@ -68,7 +71,9 @@ impl Shim {
             listener.gone();
         });
         let state = async {
-            shim.ask(Request::Hello { version: VERSION }).await?;
+            if let Reply::Hello { version, .. } = shim.ask(Request::Hello { version: VERSION }).await? {
+                shim.version.get_or_init(|| version);
+            }
             match shim.ask(Request::Subscribe).await? {
                 Reply::State(state) => Ok(state),
                 other => Err(broken(format!("unexpected answer {other:?}"))),
@@ -81,6 +86,11 @@ impl Shim {
                 Err(failure)
             }
         }
+    }
+
+    /// The version of the protocol that it speaks.
+    pub(crate) fn version(&self) -> u32 {
+        self.version.get().copied().unwrap_or(0)
     }
 
     /// A call without descriptors, answered soon.

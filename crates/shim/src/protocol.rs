@@ -8,7 +8,8 @@
 use serde::{Deserialize, Serialize};
 
 /// The version this build speaks; it grows when an old peer could misunderstand a new one.
-pub const VERSION: u32 = 1;
+/// Version 2 knows [`MountKind::Layers`].
+pub const VERSION: u32 = 2;
 /// The oldest version this build still adopts.
 pub const OLDEST: u32 = 1;
 /// The file in a container's directory that holds its [`Exit`].
@@ -398,7 +399,7 @@ pub struct Mount {
     pub nodev: bool,
     pub noexec: bool,
     pub propagation: Propagation,
-    /// Idmapped with the pod's user namespace (`Bind` only).
+    /// Idmapped with the pod's user namespace (`Bind` and `Layers` only).
     pub idmap: bool,
 }
 
@@ -415,6 +416,12 @@ pub enum MountKind {
     /// `data` as in mount(8), e.g. `mode=1777,size=65536k`.
     Tmpfs {
         data: String,
+    },
+    /// Layers of an image, the uppermost first, or what is at `sub_path` in them: read-only, and only inside the
+    /// container's mount namespace. A `sub_path` that is not there is a failure of kind `NotFound`.
+    Layers {
+        lower: Vec<String>,
+        sub_path: String,
     },
     Proc,
     /// Without a network namespace of its own the host's /sys is bound instead.

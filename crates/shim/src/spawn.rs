@@ -36,24 +36,41 @@ impl Program {
         Ok(Program { memfd })
     }
 
-    /// Starts a shim and returns when it listens. Blocks for a few milliseconds: two forks and a bind.
-    pub fn start(&self, options: &Options<'_>) -> io::Result<()> {
+    /// Whether mounts of the directory can be mapped into a user namespace; if not, why. Blocks for a few milliseconds.
+    pub fn probe_idmap(&self, dir: &Path) -> io::Result<()> {
+        let mut command = self.command();
+        command.arg("probe-idmap").arg(dir);
+        succeed("probing idmapped mounts", command)
+    }
+
+    fn command(&self) -> Command {
         let mut command = Command::new(format!("/proc/self/fd/{}", self.memfd.as_raw_fd()));
-        command.arg0("tiphys-shim").arg("shim").arg(options.dir);
-        for dir in options.cgroups {
-            command.arg(OsStr::new(dir));
-        }
         command
+            .arg0("tiphys-shim")
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        let output = command.output()?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let message = String::from_utf8_lossy(&output.stderr);
-        Err(io::Error::other(format!("starting shim: {}: {}", output.status, message.trim())))
+        command
     }
+
+    /// Starts a shim and returns when it listens. Blocks for a few milliseconds: two forks and a bind.
+    pub fn start(&self, options: &Options<'_>) -> io::Result<()> {
+        let mut command = self.command();
+        command.arg("shim").arg(options.dir);
+        for dir in options.cgroups {
+            command.arg(OsStr::new(dir));
+        }
+        succeed("starting shim", command)
+    }
+}
+
+fn succeed(what: &str, mut command: Command) -> io::Result<()> {
+    let output = command.output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let message = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!("{what}: {}: {}", output.status, message.trim())))
 }

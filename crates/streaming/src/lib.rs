@@ -7,6 +7,8 @@ pub mod client;
 /// The tasks of a connection and how it ends.
 mod connection;
 mod error;
+/// Sessions and what they are about, joined.
+mod join;
 /// A body as messages, for logs and watches.
 pub mod messages;
 /// Who speaks what: upgrade requests and their answers.
@@ -28,6 +30,7 @@ mod ws;
 
 pub use channel::{Input, Output};
 pub use error::Error;
+pub use join::Process;
 pub use outcome::Outcome;
 pub use port_forward::{Forward, PortForward};
 pub use remote_command::{RemoteCommand, Resizes, Streams, TerminalSize};

@@ -23,6 +23,8 @@ enum Command {
     Server(Box<Server>),
     /// The API server alone, with upstream's flags.
     Apiserver(Box<crate::apiserver::ApiServer>),
+    /// The embedded container runtime alone, on a socket that speaks CRI v1: for crictl, critest and other kubelets.
+    Runtime(Box<Runtime>),
     /// Print the administrator's kubeconfig.
     Kubeconfig {
         #[command(flatten)]
@@ -220,6 +222,20 @@ pub(crate) struct Server {
     pub manifests: Option<PathBuf>,
 }
 
+/// The embedded runtime without a cluster.
+#[derive(Debug, Args)]
+pub(crate) struct Runtime {
+    /// State of the runtime; one server or runtime has it at a time.
+    #[arg(long, default_value = "/var/lib/tiphys")]
+    pub data_dir: PathBuf,
+    /// The socket, unix://… [default: cri.sock in the run directory].
+    #[arg(long)]
+    pub listen: Option<String>,
+    /// The range of the built-in pod network, until a kubelet tells another one.
+    #[arg(long, default_value = "10.244.0.0/24")]
+    pub pod_cidr: String,
+}
+
 /// Runs a subcommand to its end.
 pub(crate) fn run(cli: Cli) -> Result<()> {
     match cli.command {
@@ -238,6 +254,14 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
             })
             .map_err(anyhow::Error::msg)?;
             crate::apiserver::run(*flags)
+        }
+        Command::Runtime(flags) => {
+            component::logs::init(&component::logs::Options {
+                verbosity: cli.verbosity,
+                ..Default::default()
+            })
+            .map_err(anyhow::Error::msg)?;
+            crate::runtime_socket::run(*flags)
         }
         Command::Kubeconfig { find } => crate::server::print_kubeconfig(&find.data_dir),
         Command::Image { find, command } => {

@@ -7,6 +7,7 @@ mod images;
 mod node;
 mod places;
 mod reset;
+mod runtime_socket;
 mod server;
 mod services;
 mod settings;

@@ -4,8 +4,7 @@ use crate::cli::Server as Flags;
 use crate::images;
 use crate::places::Places;
 use anyhow::{Context as _, Result};
-use api::core::v1::Node;
-use client::{Client, Informers, Projection};
+use client::{Client, Informers};
 use cri::v1::ListPodSandboxRequest;
 use cri::{ImageService, RuntimeService, Streams};
 use kubelet::server::Serving;
@@ -26,8 +25,8 @@ pub(crate) struct Identity {
 pub(crate) struct Engine {
     pub runtime: Arc<dyn RuntimeService>,
     pub images: Arc<dyn ImageService>,
-    /// The embedded one, and the network it gives pods.
-    pub embedded: Option<(runtime::Runtime, cni::PodNetwork)>,
+    /// The embedded one.
+    pub embedded: Option<runtime::Runtime>,
 }
 
 /// Opens the embedded runtime and its network; what runs is adopted.
@@ -46,7 +45,9 @@ pub(crate) async fn open_embedded(
         network.cluster_cidrs.push(cidr);
     }
     let network = cni::PodNetwork::open(network).await.context("opening the pod network")?;
+    let registries = runtime::images::registry::RegistriesFile::load(&places.registries)?;
     let config = runtime::Config {
+        registries: runtime::images::registry::Registries::new(registries),
         cgroup_root: places.shims_cgroup.clone(),
         seccomp_dir: places.root_dir.join("seccomp"),
         network: Some(Arc::new(network.clone())),
@@ -66,9 +67,9 @@ async fn engine(flags: &Flags, places: &Places, node_ip: IpAddr) -> Result<Engin
         let client = Arc::new(client);
         return Ok(Engine { runtime: client.clone(), images: client, embedded: None });
     }
-    let (runtime, network) = open_embedded(places, Some(&flags.cluster_cidr), Some(node_ip)).await?;
+    let (runtime, _) = open_embedded(places, Some(&flags.cluster_cidr), Some(node_ip)).await?;
     let shared = Arc::new(runtime.clone());
-    Ok(Engine { runtime: shared.clone(), images: shared, embedded: Some((runtime, network)) })
+    Ok(Engine { runtime: shared.clone(), images: shared, embedded: Some(runtime) })
 }
 
 /// Starts the node's tasks. `client` and `informers` are those of `system:node:<name>`.
@@ -94,19 +95,16 @@ pub(crate) async fn start(
         identity: pki::tls::Slot::of(&bundle.kubelet_server)?,
         client_authorities: vec![bundle.cluster_ca.certificate.clone()],
     };
-    let streams = engine.embedded.as_ref().map(|(runtime, _)| Arc::new(runtime.clone()) as Arc<dyn Streams>);
+    let streams = engine.embedded.as_ref().map(|runtime| Arc::new(runtime.clone()) as Arc<dyn Streams>);
     let parts = Parts {
         client,
-        informers: informers.clone(),
+        informers,
         runtime: engine.runtime,
         images: engine.images.clone(),
         streams,
         serving: Some(serving),
     };
-    if let Some((_, network)) = &engine.embedded {
-        tasks.spawn(follow_ranges(informers, identity.name.clone(), network.clone(), shutdown.clone()));
-    }
-    let embedded = engine.embedded.map(|(runtime, _)| runtime.images());
+    let embedded = engine.embedded.map(|runtime| runtime.images());
     let door = images::server::bind(&places.images_socket(), engine.images, embedded)
         .with_context(|| format!("listening on {}", places.images_socket().display()))?;
     tasks.spawn(door.run(shutdown.clone()));
@@ -118,52 +116,4 @@ pub(crate) async fn start(
         }
     });
     Ok(())
-}
-
-/// The pod ranges of a node.
-struct Ranges(Vec<String>);
-
-impl Projection for Ranges {
-    type Kind = Node;
-    fn project(node: &Node) -> Self {
-        Ranges(node.spec.pod_cidrs.clone())
-    }
-}
-
-/// Tells the pod network the node's ranges as the Node object has them.
-async fn follow_ranges(
-    informers: Informers,
-    name: String,
-    network: cni::PodNetwork,
-    shutdown: CancellationToken,
-) {
-    let query = client::source::Query::of::<Node>().fields(format!("metadata.name={name}"));
-    let node = informers.query::<Ranges>(query);
-    let (sender, mut ranges) = tokio::sync::watch::channel(Vec::new());
-    node.subscribe(move |change| {
-        let new = &change.object().projection.0;
-        sender.send_if_modified(|known| {
-            let changed = known != new && !new.is_empty();
-            if changed {
-                known.clone_from(new);
-            }
-            changed
-        });
-    });
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            changed = ranges.changed() => if changed.is_err() { return },
-        }
-        let texts = ranges.borrow_and_update().clone();
-        let cidrs: Result<Vec<cni::Cidr>, String> = texts.iter().map(|text| text.parse()).collect();
-        let done = match cidrs {
-            Ok(cidrs) => network.set_pod_cidrs(&cidrs).await.map_err(|error| error.to_string()),
-            Err(error) => Err(error),
-        };
-        match done {
-            Ok(()) => tracing::info!(ranges = ?texts, "the node has its pod ranges"),
-            Err(error) => tracing::error!(%error, ranges = ?texts, "the node's pod ranges cannot be used"),
-        }
-    }
 }

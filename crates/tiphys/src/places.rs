@@ -19,6 +19,8 @@ pub(crate) struct Places {
     pub run_dir: PathBuf,
     /// Where CNI configurations are looked for.
     pub cni_conf: PathBuf,
+    /// Mirrors, credentials and certificates of image registries: a file in k3s' form that need not be there.
+    pub registries: PathBuf,
     /// The cgroup beneath which `kubepods` is.
     pub pods_cgroup: String,
     /// The cgroup of shims.
@@ -36,6 +38,7 @@ impl Places {
                 container_logs: "/var/log/containers".into(),
                 run_dir: "/run/tiphys".into(),
                 cni_conf: "/etc/cni/net.d".into(),
+                registries: "/etc/tiphys/registries.yaml".into(),
                 pods_cgroup: "/".into(),
                 shims_cgroup: "/tiphys".into(),
                 data_dir,
@@ -48,6 +51,7 @@ impl Places {
             container_logs: data_dir.join("log/containers"),
             run_dir: Path::new("/run").join(&name),
             cni_conf: data_dir.join("cni/net.d"),
+            registries: data_dir.join("registries.yaml"),
             pods_cgroup: format!("/{name}"),
             shims_cgroup: format!("/{name}/shims"),
             data_dir,
@@ -57,6 +61,11 @@ impl Places {
     /// Where a running server answers `tiphys image`.
     pub(crate) fn images_socket(&self) -> PathBuf {
         self.run_dir.join("images.sock")
+    }
+
+    /// Where `tiphys runtime` speaks CRI unless told otherwise.
+    pub(crate) fn cri_socket(&self) -> PathBuf {
+        self.run_dir.join("cri.sock")
     }
 
     pub(crate) fn runtime(&self) -> PathBuf {

@@ -51,25 +51,16 @@ pub(super) async fn answer(
         }
     };
     tokio::spawn(async move {
-        let Ok(Session::PortForward(mut forwards)) = session.await else { return };
-        let mut open = tokio::task::JoinSet::new();
-        while let Some(mut forward) = forwards.next().await {
+        let Ok(Session::PortForward(forwards)) = session.await else { return };
+        let connect = |port| {
             let (direct, id) = (direct.clone(), id.clone());
-            open.spawn(async move {
-                match direct.port_forward_stream(&id, forward.port).await {
-                    Ok(mut to) => {
-                        let _ = tokio::io::copy_bidirectional(&mut forward, &mut to).await;
-                    }
-                    Err(error) => {
-                        let port = forward.port;
-                        let told = format!("an error occurred forwarding {port}: error forwarding port {port} to pod {id}, uid : {error}");
-                        forward.fail(&told).await;
-                    }
-                }
-            });
-        }
-        while open.join_next().await.is_some() {}
-        let _ = forwards.finish().await;
+            async move {
+                direct.port_forward_stream(&id, port).await.map_err(|error| {
+                    format!("an error occurred forwarding {port}: error forwarding port {port} to pod {id}, uid : {error}")
+                })
+            }
+        };
+        forwards.join(connect).await;
     });
     response.map(|()| super::empty())
 }

@@ -9,8 +9,7 @@ use cri::v1::{AttachRequest, ExecRequest, ExecSyncRequest};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use std::sync::Arc;
-use streaming::{Endpoint, Outcome, RemoteCommand, Session, Streams};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use streaming::{Endpoint, Session, Streams};
 
 /// The running container that a request means, or the answer that says why there is none.
 async fn container_id(inner: &Inner, target: &Target) -> Result<String, Response> {
@@ -123,7 +122,7 @@ fn upgrade(
     };
     tokio::spawn(async move {
         match session.await {
-            Ok(Session::RemoteCommand(command)) => join(command, open).await,
+            Ok(Session::RemoteCommand(command)) => command.join(process(open)).await,
             Ok(Session::PortForward(_)) => {}
             Err(error) => tracing::debug!(%error, "an upgrade came to nothing"),
         }
@@ -131,68 +130,10 @@ fn upgrade(
     response.map(|()| super::empty())
 }
 
-/// Copies until the process has ended and everything it wrote was sent.
-async fn join(mut command: RemoteCommand, open: impl Future<Output = cri::Result<cri::Session>>) {
-    let outcome = match open.await {
-        Ok(session) => {
-            let gone = command.gone();
-            tokio::select! {
-                outcome = copy(&mut command, session) => outcome,
-                // Dropping the session hangs up on the process.
-                () = gone.cancelled() => return,
-            }
-        }
-        Err(error) => Outcome::Failed(error.to_string()),
-    };
-    if let Err(error) = command.finish(outcome).await {
-        tracing::debug!(%error, "the end of a command could not be told");
-    }
-}
-
-async fn copy(command: &mut RemoteCommand, session: cri::Session) -> Outcome {
-    let cri::Session { stdin, stdout, stderr, resize, exit } = session;
-    let input = pipe_in(command.stdin.take(), stdin);
-    let sizes = command.resizes.take();
-    let resizing = async move {
-        let (Some(mut sizes), Some(resize)) = (sizes, resize) else { return };
-        while let Some(size) = sizes.next().await {
-            let size = cri::streams::TerminalSize { width: size.width, height: size.height };
-            if resize.send(size).await.is_err() {
-                return;
-            }
-        }
-    };
-    let output = async {
-        tokio::join!(pipe_out(stdout, command.stdout.take()), pipe_out(stderr, command.stderr.take()));
-        exit.await
-    };
-    let side = async {
-        tokio::join!(input, resizing);
-        std::future::pending::<()>().await
-    };
-    let ended = tokio::select! {
-        ended = output => ended,
-        () = side => return Outcome::Success,
-    };
-    match ended {
-        Ok(0) => Outcome::Success,
-        Ok(code) => Outcome::ExitCode(code),
-        Err(error) => Outcome::Failed(error.to_string()),
-    }
-}
-
-async fn pipe_in(from: Option<impl AsyncRead + Unpin>, to: Option<cri::streams::Writer>) {
-    let (Some(mut from), Some(mut to)) = (from, to) else { return };
-    let _ = tokio::io::copy(&mut from, &mut to).await;
-    // The process sees the end of its input.
-    let _ = to.shutdown().await;
-}
-
-async fn pipe_out(from: Option<cri::streams::Reader>, to: Option<impl AsyncWrite + Unpin>) {
-    let (Some(mut from), Some(mut to)) = (from, to) else { return };
-    if tokio::io::copy(&mut from, &mut to).await.is_err() {
-        // A client that reads no more must not stop the process' output.
-        let _ = tokio::io::copy(&mut from, &mut tokio::io::sink()).await;
-    }
-    let _ = to.flush().await;
+async fn process(
+    open: impl Future<Output = cri::Result<cri::Session>>,
+) -> Result<streaming::Process<cri::streams::TerminalSize>, String> {
+    let cri::Session { stdin, stdout, stderr, resize, exit } = open.await.map_err(|e| e.to_string())?;
+    let exit = async move { exit.await.map_err(|e| e.to_string()) };
+    Ok(streaming::Process { stdin, stdout, stderr, resize, exit: Box::pin(exit) })
 }

@@ -163,6 +163,14 @@ impl Images {
         Some(image)
     }
 
+    /// As `pin`, beside what the holder has pinned already.
+    pub fn pin_too(&self, name: &str, holder: &str) -> Option<Image> {
+        let mut state = self.state.lock();
+        let image = find(&state.images, name).cloned()?;
+        state.pins.entry(holder.to_owned()).or_default().extend(image.chain.iter().cloned());
+        Some(image)
+    }
+
     /// Lets go of what `holder` has pinned; layers that nobody needs any more are removed. Blocks.
     pub fn unpin(&self, holder: &str) {
         if self.state.lock().pins.remove(holder).is_some_and(|chain| !chain.is_empty()) {

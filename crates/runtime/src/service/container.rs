@@ -3,7 +3,9 @@
 use super::sandbox::{DYING, expect_started, failure};
 use super::{Container, Inner, Sandbox, blocking, io_error, sandbox};
 use crate::disk::{self, Durability};
+use crate::images::Image;
 use crate::record::{CONTAINER_FILE, ContainerRecord, Phase, UserRecord, new_id, now, save};
+use crate::shims::Shim;
 use crate::spec::{self, Inputs, resources, signals};
 use cri::v1::*;
 use cri::{Error, Result};
@@ -55,12 +57,38 @@ pub(super) async fn create(
     }
 }
 
-async fn begin(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, id: &str, config: ContainerConfig) -> Result<()> {
+/// Finds the images that are to be mounted, holds their layers, and notes what was found, as the status will show it.
+fn volumes(inner: &Inner, shim: &Shim, id: &str, config: &mut ContainerConfig) -> Result<Vec<Image>> {
+    let mut found = Vec::new();
+    for mount in &mut config.mounts {
+        let Some(wanted) = spec::volume_image(mount).map(str::to_owned) else { continue };
+        if shim.version() < 2 {
+            return Err(Error::failed_precondition(
+                "the pod was started by an earlier release, whose shim mounts no images: it must be made anew",
+            ));
+        }
+        let image = inner.images.pin_too(&wanted, id);
+        let image = image
+            .ok_or_else(|| Error::not_found(format!("failed to resolve image {wanted:?}: not found")))?;
+        mount.image.get_or_insert_default().image_ref = image.id.to_string();
+        found.push(image);
+    }
+    Ok(found)
+}
+
+async fn begin(
+    inner: &Arc<Inner>,
+    sandbox: &Arc<Sandbox>,
+    id: &str,
+    mut config: ContainerConfig,
+) -> Result<()> {
     let shim = sandbox.shim()?;
     let wanted = config.image.clone().unwrap_or_default().image;
     let image = inner.images.pin(&wanted, id);
     let image =
         image.ok_or_else(|| Error::not_found(format!("failed to resolve image {wanted:?}: not found")))?;
+    let volumes = volumes(inner, &shim, id, &mut config)?;
+    let chain = [&image].into_iter().chain(&volumes).flat_map(|image| image.chain.iter().cloned());
     let of_sandbox = sandbox.record();
     let cgroup = format!("{}/{id}", of_sandbox.cgroup_parent);
     let log_path = match (of_sandbox.config.log_directory.as_str(), config.log_path.as_str()) {
@@ -84,7 +112,7 @@ async fn begin(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, id: &str, config: Con
         config,
         image: image.id.clone(),
         image_ref: image.digests.first().cloned().unwrap_or_else(|| image.id.to_string()),
-        chain: image.chain.clone(),
+        chain: chain.collect(),
         created_at: now(),
         cgroup,
         log_path,
@@ -119,6 +147,7 @@ async fn begin(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, id: &str, config: Con
             cgroup: &group,
             hostname: &hostname,
             seccomp_dir: &work.config.seccomp_dir,
+            volumes: &volumes.iter().map(|image| work.images.lower_dirs(image)).collect::<Vec<_>>(),
         })?;
         make_layer(&dir, &lower, &pod_config)?;
         group.create().map_err(io_error(format!("making cgroup {}", group.path())))?;
@@ -130,8 +159,10 @@ async fn begin(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, id: &str, config: Con
     let process = built.spec.process.clone();
     let start_error = match shim.ask(Request::Create(Box::new(built.spec))).await {
         Ok(_) => String::new(),
-        // The pod is going down: there is nothing to keep.
-        Err(refused) if refused.kind == FailureKind::InvalidState => return Err(failure(refused)),
+        // The pod is going down, or an image volume has no such subpath: there is nothing to keep.
+        Err(refused) if matches!(refused.kind, FailureKind::InvalidState | FailureKind::NotFound) => {
+            return Err(failure(refused));
+        }
         Err(refused) => refused.message,
     };
     let user =

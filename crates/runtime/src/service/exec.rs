@@ -64,7 +64,7 @@ impl Drop for Running {
     }
 }
 
-fn running(inner: &Inner, id: &str) -> Result<(Arc<Container>, Arc<Shim>)> {
+pub(super) fn running(inner: &Inner, id: &str) -> Result<(Arc<Container>, Arc<Shim>)> {
     let container = inner.container(id)?;
     if !container.is_running() {
         let state = if container.live().exit.is_some() { "CONTAINER_EXITED" } else { "CONTAINER_CREATED" };

@@ -17,6 +17,8 @@ mod sandbox;
 mod stats;
 /// Answers to questions.
 mod status;
+/// Exec, attach and port-forward for callers in other processes.
+mod streaming;
 
 use crate::config::Config;
 use crate::images::Images;
@@ -47,12 +49,16 @@ pub(crate) struct Inner {
     pub(crate) cgroups: Cgroups,
     pub(crate) program: shim::spawn::Program,
     pub(crate) boot: String,
+    /// Whether pods can have user namespaces of their own here.
+    pub(crate) user_namespaces: bool,
     sandboxes: Mutex<BTreeMap<String, Arc<Sandbox>>>,
     containers: Mutex<BTreeMap<String, Arc<Container>>>,
     /// Names that are taken, with the id that has them.
     names: Mutex<HashMap<String, String>>,
     turns: Keyed,
     events: broadcast::Sender<ContainerEventResponse>,
+    /// For callers on a socket; set when there may be any.
+    door: std::sync::OnceLock<streaming::Door>,
 }
 
 /// A sandbox: its record as it is on disk, and its shim.
@@ -278,6 +284,14 @@ impl Runtime {
         self.inner.images.clone()
     }
 
+    /// Makes `Exec`, `Attach` and `PortForward` answer with URLs, for callers on a socket.
+    pub async fn serve_streams(&self) -> io::Result<()> {
+        let door = streaming::Door::open(&self.inner).await?;
+        // A second call changes nothing: the first door stays.
+        let _ = self.inner.door.set(door);
+        Ok(())
+    }
+
     /// Stops and removes every sandbox and what the runtime keeps beside them: for taking a node down. Images stay.
     pub async fn purge(&self) -> Result<()> {
         let ids: Vec<String> = self.inner.sandboxes.lock().keys().cloned().collect();
@@ -378,6 +392,18 @@ impl RuntimeService for Runtime {
         exec::sync(&self.inner, request).await
     }
 
+    async fn exec(&self, request: ExecRequest) -> Result<ExecResponse> {
+        Ok(ExecResponse { url: streaming::exec(&self.inner, request)? })
+    }
+
+    async fn attach(&self, request: AttachRequest) -> Result<AttachResponse> {
+        Ok(AttachResponse { url: streaming::attach(&self.inner, request)? })
+    }
+
+    async fn port_forward(&self, request: PortForwardRequest) -> Result<PortForwardResponse> {
+        Ok(PortForwardResponse { url: streaming::port_forward(&self.inner, request)? })
+    }
+
     async fn container_stats(&self, request: ContainerStatsRequest) -> Result<ContainerStatsResponse> {
         let container = self.inner.container(&request.container_id)?;
         let inner = self.inner.clone();
@@ -412,9 +438,20 @@ impl RuntimeService for Runtime {
 
     async fn update_runtime_config(
         &self,
-        _: UpdateRuntimeConfigRequest,
+        request: UpdateRuntimeConfigRequest,
     ) -> Result<UpdateRuntimeConfigResponse> {
-        // The pod range reaches the network from the Node object, not through here.
+        let network = request.runtime_config.and_then(|config| config.network_config);
+        let ranges = network.map(|network| network.pod_cidr).unwrap_or_default();
+        let ranges: Vec<String> =
+            ranges.split(',').filter(|range| !range.is_empty()).map(str::to_owned).collect();
+        if let (Some(network), false) = (self.inner.config.network.clone(), ranges.is_empty()) {
+            survive(async move {
+                network.set_ranges(&ranges).await.map_err(Error::invalid_argument)?;
+                tracing::info!(?ranges, "pods get their addresses from these ranges");
+                Ok(())
+            })
+            .await?;
+        }
         Ok(UpdateRuntimeConfigResponse {})
     }
 

@@ -78,17 +78,26 @@ fn prepare(config: Config) -> Result<(Inner, ContainersBySandbox)> {
         Images::open(&config.data_dir.join("images"), config.limits, config.registries.clone(), pins)?;
     let boot = record::boot_id();
     let program = shim::spawn::Program::new(crate::SHIM).map_err(io_error("loading the shim"))?;
+    let user_namespaces = match program.probe_idmap(&config.data_dir) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::info!(%error, "pods cannot have user namespaces here");
+            false
+        }
+    };
     let cgroups = Cgroups::detect().map_err(io_error("finding the cgroups"))?;
     let inner = Inner {
         images: Arc::new(images),
         cgroups,
         program,
         boot,
+        user_namespaces,
         sandboxes: Mutex::default(),
         containers: Mutex::default(),
         names: Mutex::default(),
         turns: Keyed::default(),
         events: broadcast::channel(events::BACKLOG).0,
+        door: std::sync::OnceLock::new(),
         config,
     };
     let mut of_sandbox = ContainersBySandbox::new();

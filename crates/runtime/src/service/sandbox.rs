@@ -30,6 +30,7 @@ pub(super) async fn run(inner: Arc<Inner>, request: RunPodSandboxRequest) -> Res
         let handler = &request.runtime_handler;
         return Err(Error::unknown(format!("no runtime for {handler:?} is configured")));
     }
+    check_users(&config)?;
     let PodSandboxMetadata { name, uid, namespace, attempt } = metadata;
     let id = new_id();
     inner.reserve("sandbox", &format!("{name}_{namespace}_{uid}_{attempt}"), &id)?;
@@ -53,6 +54,31 @@ pub(super) async fn run(inner: Arc<Inner>, request: RunPodSandboxRequest) -> Res
             Err(error)
         }
     }
+}
+
+/// As containerd: a pod's user namespace is its own or the node's, and a single mapping that has root in it.
+fn check_users(config: &PodSandboxConfig) -> Result<()> {
+    let security = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+    let options = security.and_then(|security| security.namespace_options.as_ref());
+    let Some(users) = options.and_then(|options| options.userns_options.as_ref()) else { return Ok(()) };
+    let invalid = |why: String| Err(Error::invalid_argument(format!("user namespace: {why}")));
+    match users.mode() {
+        NamespaceMode::Node if users.uids.is_empty() && users.gids.is_empty() => return Ok(()),
+        NamespaceMode::Node => return invalid("the node's has no mappings to choose".into()),
+        NamespaceMode::Pod => {}
+        other => return invalid(format!("mode {} is not supported", other.as_str_name())),
+    }
+    for (kind, maps) in [("uid", &users.uids), ("gid", &users.gids)] {
+        match maps.as_slice() {
+            [map] if map.container_id == 0 && map.length > 0 => {}
+            [_] => return invalid(format!("the {kind} mapping must begin with 0")),
+            _ => return invalid(format!("there must be one {kind} mapping, not {}", maps.len())),
+        }
+    }
+    if users.uids != users.gids {
+        return invalid("uid and gid mappings must be the same".into());
+    }
+    Ok(())
 }
 
 async fn begin(inner: &Arc<Inner>, id: &str, config: PodSandboxConfig) -> Result<Arc<Sandbox>> {

@@ -204,7 +204,8 @@ pub(super) async fn runtime(inner: &Inner, verbose: bool) -> Result<StatusRespon
         let text = serde_json::json!({"dataDir": inner.config.data_dir, "runDir": inner.config.run_dir});
         info.insert("config".to_owned(), text.to_string());
     }
-    let features = RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false };
+    let features =
+        RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: inner.user_namespaces };
     Ok(StatusResponse {
         status: Some(RuntimeStatus {
             conditions: vec![condition("RuntimeReady", &Ok(())), condition("NetworkReady", &network)],

@@ -40,6 +40,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) cgroup: &'a Cgroup,
     pub(crate) hostname: &'a str,
     pub(crate) seccomp_dir: &'a Path,
+    /// The layers of the images that are mounted as volumes, the uppermost first: one for each such mount, in order.
+    pub(crate) volumes: &'a [Vec<PathBuf>],
 }
 
 /// What creating a container takes.
@@ -58,6 +60,11 @@ pub(crate) fn security(config: &ContainerConfig) -> LinuxContainerSecurityContex
 pub(crate) fn user_namespace(sandbox: &PodSandboxConfig) -> Option<&cri::v1::UserNamespace> {
     let options = sandbox.linux.as_ref()?.security_context.as_ref()?.namespace_options.as_ref()?;
     options.userns_options.as_ref().filter(|users| users.mode() == NamespaceMode::Pod)
+}
+
+/// Whether what is mounted is an image.
+pub(crate) fn volume_image(mount: &cri::v1::Mount) -> Option<&str> {
+    mount.image.as_ref().map(|image| image.image.as_str()).filter(|image| !image.is_empty())
 }
 
 /// Whether the pod is in the host's network namespace.

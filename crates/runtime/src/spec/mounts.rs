@@ -1,10 +1,10 @@
 //! What the container sees at which path: the file systems every container has, the pod's files, and what was asked for.
 
-use super::{Inputs, user_namespace};
+use super::{Inputs, user_namespace, volume_image};
 use cri::v1::{LinuxContainerSecurityContext, MountPropagation, NamespaceMode, NamespaceOption};
 use cri::{Error, Result};
 use shim::protocol::{Mount, MountKind, Propagation};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Hidden unless the container is privileged; containerd's list.
 pub(super) const MASKED: [&str; 12] = [
@@ -48,8 +48,12 @@ pub(super) fn mounts(
     }
     let mut root = Propagation::Private;
     let mut own = Vec::new();
+    let mut volumes = inputs.volumes.iter();
     for mount in asked {
-        let mount = bind(inputs, mount)?;
+        let mount = match volume_image(mount) {
+            Some(_) => image(inputs, mount, volumes.next())?,
+            None => bind(inputs, mount)?,
+        };
         root = match (root, mount.propagation) {
             (Propagation::Shared, _) | (_, Propagation::Shared) => Propagation::Shared,
             (Propagation::Slave, _) | (_, Propagation::Slave) => Propagation::Slave,
@@ -92,11 +96,32 @@ fn usual(
     ]
 }
 
+/// An image as a volume.
+fn image(inputs: &Inputs<'_>, mount: &cri::v1::Mount, layers: Option<&Vec<PathBuf>>) -> Result<Mount> {
+    let invalid =
+        |why: &str| Error::invalid_argument(format!("image volume {:?}: {why}", mount.container_path));
+    if !mount.readonly {
+        return Err(invalid("must be read-only"));
+    }
+    if mount.container_path.is_empty() || !mount.host_path.is_empty() {
+        return Err(invalid("needs a container path and no host path"));
+    }
+    if Path::new(&mount.image_sub_path).components().any(|part| part == std::path::Component::ParentDir) {
+        return Err(invalid("its subpath must not contain '..'"));
+    }
+    let layers = layers.ok_or_else(|| invalid("its image is not there"))?;
+    let lower = layers.iter().map(|dir| dir.to_string_lossy().into_owned()).collect();
+    Ok(Mount {
+        destination: clean(&mount.container_path),
+        kind: MountKind::Layers { lower, sub_path: mount.image_sub_path.clone() },
+        readonly: true,
+        idmap: user_namespace(inputs.sandbox).is_some(),
+        ..Default::default()
+    })
+}
+
 fn bind(inputs: &Inputs<'_>, mount: &cri::v1::Mount) -> Result<Mount> {
     let invalid = |why: &str| Error::invalid_argument(format!("mount {:?}: {why}", mount.container_path));
-    if mount.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
-        return Err(Error::unimplemented("image volumes are not supported by this runtime"));
-    }
     if mount.container_path.is_empty() || mount.host_path.is_empty() {
         return Err(invalid("needs a container path and a host path"));
     }

@@ -107,7 +107,8 @@ fn user(inputs: &Inputs<'_>, security: &LinuxContainerSecurityContext) -> Result
         let gid = u32::try_from(*gid).ok().filter(|gid| *gid <= i32::MAX as u32);
         groups.push(gid.ok_or_else(|| invalid(user::Error::OutOfRange(format!("{gid:?}"))))?);
     }
-    groups.retain(|gid| *gid != identity.gid);
+    // As containerd: the primary group is among them.
+    groups.push(identity.gid);
     groups.sort_unstable();
     groups.dedup();
     Ok(UserRecord { uid: identity.uid, gid: identity.gid, groups })

@@ -47,6 +47,7 @@ impl Case {
             cgroup: &group,
             hostname: "host",
             seccomp_dir: dir,
+            volumes: &[],
         })
     }
 
@@ -88,22 +89,22 @@ fn identities() {
         }
     };
     let number = |value| Some(Int64Value { value });
-    check(&|_| {}, Ok((0, 0, &[])));
-    check(&|case| case.image.user = Some("web".into()), Ok((33, 34, &[50])));
-    check(&|case| case.image.user = Some("web:extra".into()), Ok((33, 50, &[])));
-    check(&|case| case.security().run_as_username = "web".into(), Ok((33, 34, &[50])));
-    check(&|case| case.security().run_as_user = number(1000), Ok((1000, 0, &[])));
+    check(&|_| {}, Ok((0, 0, &[0])));
+    check(&|case| case.image.user = Some("web".into()), Ok((33, 34, &[34, 50])));
+    check(&|case| case.image.user = Some("web:extra".into()), Ok((33, 50, &[50])));
+    check(&|case| case.security().run_as_username = "web".into(), Ok((33, 34, &[34, 50])));
+    check(&|case| case.security().run_as_user = number(1000), Ok((1000, 0, &[0])));
     let both = |case: &mut Case| {
         case.security().run_as_user = number(33);
         case.security().run_as_group = number(7);
         case.security().supplemental_groups = vec![9, 7];
     };
-    check(&both, Ok((33, 7, &[9, 50])));
+    check(&both, Ok((33, 7, &[7, 9, 50])));
     let strict = |case: &mut Case| {
         both(case);
         case.security().set_supplemental_groups_policy(SupplementalGroupsPolicy::Strict);
     };
-    check(&strict, Ok((33, 7, &[9])));
+    check(&strict, Ok((33, 7, &[7, 9])));
     check(&|case| case.security().run_as_group = number(7), Err("without user"));
     for bad in ["4294967296", "2147483648", "-1"] {
         check(&|case| case.image.user = Some(bad.into()), Err("range"));

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod node;
+mod socket;
+mod volumes;
 
 use cri::v1::*;
 use cri::{Code, RuntimeService, Streams};

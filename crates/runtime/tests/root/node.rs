@@ -154,6 +154,10 @@ impl Node {
         self.runtime.container_status(request).await.unwrap().status.unwrap()
     }
 
+    pub(crate) async fn runtime_status(&self) -> StatusResponse {
+        self.runtime.status(StatusRequest { verbose: false }).await.unwrap()
+    }
+
     pub(crate) async fn stop(&self, id: &str, timeout: i64) {
         let request = StopContainerRequest { container_id: id.into(), timeout };
         self.runtime.stop_container(request).await.unwrap();
@@ -220,22 +224,38 @@ fn archive() -> Vec<u8> {
         0o644,
         b"root:x:0:0::/root:/bin/sh\nweb:x:33:33::/:/bin/sh\n",
     );
-    let layer = layer.into_inner().unwrap();
+    wrap("busybox:latest", &[layer.into_inner().unwrap()])
+}
+
+/// An image of files, a list for each layer, the lowest first.
+pub(crate) fn layered_archive(name: &str, layers: &[&[(&str, &str)]]) -> Vec<u8> {
+    let layer = |files: &&[(&str, &str)]| {
+        let mut layer = tar::Builder::new(Vec::new());
+        for (path, text) in *files {
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(0o644);
+            header.set_size(text.len() as u64);
+            layer.append_data(&mut header, path, text.as_bytes()).unwrap();
+        }
+        layer.into_inner().unwrap()
+    };
+    wrap(name, &layers.iter().map(layer).collect::<Vec<_>>())
+}
+
+fn wrap(name: &str, layers: &[Vec<u8>]) -> Vec<u8> {
     let config = serde_json::json!({
         "os": "linux",
         "architecture": runtime::images::manifest::architecture(),
         "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]},
-        "rootfs": {"diff_ids": [digest(&layer)]},
+        "rootfs": {"diff_ids": layers.iter().map(|layer| digest(layer)).collect::<Vec<_>>()},
     });
-    let manifest = serde_json::json!([
-        {"Config": "config.json", "RepoTags": ["busybox:latest"], "Layers": ["layer.tar"]}
-    ]);
+    let names: Vec<String> = (0..layers.len()).map(|number| format!("{number}.tar")).collect();
+    let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": [name], "Layers": names}]);
     let mut archive = tar::Builder::new(Vec::new());
-    for (name, data) in [
-        ("config.json", config.to_string().into_bytes()),
-        ("manifest.json", manifest.to_string().into_bytes()),
-        ("layer.tar", layer),
-    ] {
+    let (config, manifest) = (config.to_string().into_bytes(), manifest.to_string().into_bytes());
+    let documents = [("config.json", &config), ("manifest.json", &manifest)];
+    let layers = names.iter().map(String::as_str).zip(layers);
+    for (name, data) in documents.into_iter().chain(layers) {
         let mut header = tar::Header::new_gnu();
         header.set_size(data.len() as u64);
         archive.append_data(&mut header, name, &data[..]).unwrap();

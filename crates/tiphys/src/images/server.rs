@@ -35,12 +35,8 @@ struct Answers {
 
 type Failure = (StatusCode, String);
 
-/// Binds the socket, in the place of one that a dead server left.
-pub(crate) fn bind(
-    path: &Path,
-    images: Arc<dyn ImageService>,
-    embedded: Option<Arc<Images>>,
-) -> io::Result<Door> {
+/// A socket for its owner alone, in the place of one that a dead server left.
+pub(crate) fn private_socket(path: &Path) -> io::Result<UnixListener> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
     }
@@ -50,7 +46,16 @@ pub(crate) fn bind(
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(Door { listener, answers: Arc::new(Answers { images, embedded }) })
+    Ok(listener)
+}
+
+/// Binds the image socket.
+pub(crate) fn bind(
+    path: &Path,
+    images: Arc<dyn ImageService>,
+    embedded: Option<Arc<Images>>,
+) -> io::Result<Door> {
+    Ok(Door { listener: private_socket(path)?, answers: Arc::new(Answers { images, embedded }) })
 }
 
 impl Door {

@@ -5,12 +5,14 @@ mod conn;
 mod create;
 mod exec;
 mod exit;
+mod image;
 mod init;
 mod inroot;
 mod launch;
 mod lifecycle;
 mod logs;
 mod mounts;
+mod probe;
 mod process;
 mod requests;
 mod rootfs;
@@ -30,12 +32,13 @@ fn main() {
             Some(dir) => start::run(&dir, &args.collect::<Vec<_>>()),
             None => usage(),
         },
+        Some("probe-idmap") => args.next().map_or_else(usage, |dir| probe::idmap(&dir)),
         _ => usage(),
     };
     std::process::exit(code);
 }
 
 fn usage() -> i32 {
-    eprintln!("usage: tiphys-shim shim DIR [CGROUP]...");
+    eprintln!("usage: tiphys-shim shim DIR [CGROUP]... | probe-idmap DIR");
     2
 }

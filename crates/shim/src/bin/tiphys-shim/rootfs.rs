@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use shim::protocol::{ContainerSpec, IdMap, Mount, MountKind, Propagation, Rootfs};
 
+use crate::image;
 use crate::inroot::{self, Links};
 use crate::mounts;
 use crate::process::is_null;
@@ -36,10 +37,10 @@ pub(crate) struct Built {
     pub(crate) terminal: Option<(OwnedFd, OwnedFd)>,
 }
 
-/// What was opened while the host's mounts still had their propagation.
-struct Source {
-    mount: OwnedFd,
-    dir: bool,
+/// What will be attached to a place in the root.
+pub(crate) struct Source {
+    pub(crate) mount: OwnedFd,
+    pub(crate) dir: bool,
 }
 
 pub(crate) fn build(
@@ -48,7 +49,7 @@ pub(crate) fn build(
     users: Option<&Users>,
     own_net: bool,
 ) -> Outcome<Built> {
-    let sources = sources(spec, fds, users, own_net)?;
+    let mut sources = sources(spec, fds, users, own_net)?;
     let host =
         rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).at("/")?;
     // The host's unmounts reach us, nothing of ours reaches the host; and pivot_root wants it so.
@@ -56,6 +57,12 @@ pub(crate) fn build(
     let staging =
         rustix::fs::open(&spec.dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .at(&spec.dir)?;
+    for (mount, source) in spec.mounts.iter().zip(&mut sources.mounts) {
+        if let MountKind::Layers { lower, sub_path } = &mount.kind {
+            let users = users.filter(|_| mount.idmap);
+            *source = Some(image::layers(lower, sub_path, users, &staging, &mount.destination)?);
+        }
+    }
     let root = match (&spec.rootfs, sources.root) {
         (_, Some(mount)) => mount,
         (Rootfs::Overlay { lower, upper, work, options }, None) => {
@@ -120,6 +127,7 @@ fn sources(spec: &ContainerSpec, fds: &[OwnedFd], users: Option<&Users>, own_net
                 mounts::clone_fd(fd).at("mount source")?
             }
             MountKind::Sysfs if !own_net => mounts::clone_path("/sys").at("/sys")?,
+            // Layers are stacked when nothing that is mounted for it can reach the host.
             _ => {
                 out.push(None);
                 continue;
@@ -138,7 +146,7 @@ fn sources(spec: &ContainerSpec, fds: &[OwnedFd], users: Option<&Users>, own_net
     Ok(Sources { root, mounts: out })
 }
 
-fn idmap(mount: &OwnedFd, users: Option<&Users>) -> std::io::Result<()> {
+pub(crate) fn idmap(mount: &OwnedFd, users: Option<&Users>) -> std::io::Result<()> {
     let Some(users) = users else { return Ok(()) };
     let attr = MountAttr {
         set: libc::MOUNT_ATTR_IDMAP,
@@ -228,7 +236,7 @@ fn overlay_by_descriptor(
 /// Idmapped copies of an image's layers, attached to a tmpfs on the staging directory, so that their files belong to the
 /// pod's user namespace without being changed. The upper layer is not mapped: overlayfs writes to it as its mounter,
 /// whom the mapping would not know.
-fn idmapped(lower: &[String], users: &Users, staging: &OwnedFd) -> std::io::Result<Vec<String>> {
+pub(crate) fn idmapped(lower: &[String], users: &Users, staging: &OwnedFd) -> std::io::Result<Vec<String>> {
     // All are opened before the staging directory, in which they may lie, is covered.
     let map = |path: &String| -> std::io::Result<OwnedFd> {
         let mount = mounts::clone_path(path)?;
@@ -298,7 +306,9 @@ fn one(
             ("devpts", format!("newinstance,ptmxmode=0666,mode=0620{group}"), Links::Follow)
         }
         MountKind::Cgroup => return cgroups(root, spec, mount, flags),
-        MountKind::Bind { .. } | MountKind::BindFd { .. } => return Err(failed("a bind without a source")),
+        MountKind::Bind { .. } | MountKind::BindFd { .. } | MountKind::Layers { .. } => {
+            return Err(failed("a bind without a source"));
+        }
     };
     let target = ordinary(root, &mount.destination, links, kind)?;
     let options = match (kind, users) {
