@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// What a cgroup is given.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Resources {
+pub(crate) struct PodLimits {
     pub cpu_shares: Option<i64>,
     pub cpu_quota: Option<i64>,
     pub memory: Option<i64>,
@@ -97,9 +97,9 @@ impl Cgroups {
     /// Makes `kubepods` and its tiers.
     pub(crate) fn set_up(&self, cpu_milli: i64, memory: i64) -> io::Result<()> {
         let root =
-            Resources { cpu_shares: Some(shares(cpu_milli)), memory: Some(memory), ..Default::default() };
+            PodLimits { cpu_shares: Some(shares(cpu_milli)), memory: Some(memory), ..Default::default() };
         self.make(&self.kubepods, root)?;
-        let least = Resources { cpu_shares: Some(shares(0)), ..Default::default() };
+        let least = PodLimits { cpu_shares: Some(shares(0)), ..Default::default() };
         self.make(&self.tier(QosClass::Burstable), least)?;
         self.make(&self.tier(QosClass::BestEffort), least)
     }
@@ -109,13 +109,21 @@ impl Cgroups {
         self.make(&self.pod_parent(pod), pod_resources(pod))
     }
 
+    /// Changes limits of a pod that runs; those that are `None` stay.
+    pub(crate) fn update_pod(&self, pod: &Pod, limits: PodLimits) -> io::Result<()> {
+        if limits == PodLimits::default() {
+            return Ok(());
+        }
+        self.make(&self.pod_parent(pod), limits)
+    }
+
     /// Gives the burstable tier the weight of all its pods.
     pub(crate) fn weigh_burstable<'a>(&self, pods: impl Iterator<Item = &'a Pod>) -> io::Result<()> {
         let sum: i64 = pods
             .filter(|pod| pod_qos(pod) == QosClass::Burstable)
             .map(|pod| requests_as::<i64>(pod, Options::default()).get("cpu").copied().unwrap_or(0))
             .sum();
-        let weight = Resources { cpu_shares: Some(shares(sum)), ..Default::default() };
+        let weight = PodLimits { cpu_shares: Some(shares(sum)), ..Default::default() };
         self.make(&self.tier(QosClass::Burstable), weight)
     }
 
@@ -128,7 +136,7 @@ impl Cgroups {
             .try_for_each(|hierarchy| remove(&hierarchy.join(parent.trim_start_matches('/'))))
     }
 
-    fn make(&self, name: &str, resources: Resources) -> io::Result<()> {
+    fn make(&self, name: &str, resources: PodLimits) -> io::Result<()> {
         let relative = name.trim_start_matches('/');
         if let Some(unified) = &self.layout.unified {
             return make_v2(unified, relative, resources);
@@ -155,7 +163,7 @@ impl Cgroups {
     }
 }
 
-fn make_v2(root: &Path, relative: &str, resources: Resources) -> io::Result<()> {
+fn make_v2(root: &Path, relative: &str, resources: PodLimits) -> io::Result<()> {
     let mut dir = root.to_owned();
     for component in Path::new(relative).components() {
         // Controllers reach a child only when its parent passes them on.
@@ -210,7 +218,7 @@ fn remove(dir: &Path) -> io::Result<()> {
 }
 
 /// What the whole pod may use. Upstream: `ResourceConfigForPod`.
-fn pod_resources(pod: &Pod) -> Resources {
+pub(crate) fn pod_resources(pod: &Pod) -> PodLimits {
     let requests = requests_as::<i64>(pod, Options::default());
     let limits = limits_as::<i64>(pod, Options::default());
     let pod_level = |name: &str| pod.spec.resources.as_ref().is_some_and(|r| r.limits.contains_key(name));
@@ -220,7 +228,7 @@ fn pod_resources(pod: &Pod) -> Resources {
             || all.into_iter().all(|c| c.resources.limits.get(name).is_some_and(|q| q.milli_value() > 0))
     };
     let get = |map: &std::collections::BTreeMap<String, i64>, name: &str| map.get(name).copied().unwrap_or(0);
-    Resources {
+    PodLimits {
         cpu_shares: Some(if pod_qos(pod) == QosClass::BestEffort {
             shares(0)
         } else {

@@ -32,6 +32,8 @@ mod pod_worker;
 mod pods;
 /// Startup, liveness and readiness.
 mod probes;
+/// Resizing pods in place.
+mod resize;
 mod runtime_events;
 mod runtime_pod;
 /// The HTTPS server on port 10250.

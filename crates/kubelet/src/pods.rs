@@ -3,6 +3,7 @@
 
 use crate::context::Context;
 use crate::pod_worker::{Mailbox, Worker};
+use crate::resize::Resources;
 use api::core::v1::Pod;
 use parking_lot::Mutex;
 use rules::pod_conditions::is_terminal;
@@ -13,15 +14,18 @@ use tokio_util::task::TaskTracker;
 
 /// The pods by uid.
 pub(crate) struct Pods {
-    context: Arc<Context>,
+    pub(crate) context: Arc<Context>,
     mailboxes: Mutex<HashMap<String, Arc<Mailbox>>>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
+    /// The uids of pods that ask for other resources than they have.
+    pub(crate) resizes: Mutex<Vec<String>>,
 }
 
 impl Pods {
     pub(crate) fn new(context: Arc<Context>, shutdown: CancellationToken) -> Arc<Self> {
-        Arc::new(Pods { context, mailboxes: Mutex::default(), tasks: TaskTracker::new(), shutdown })
+        let (mailboxes, resizes, tasks) = (Mutex::default(), Mutex::default(), TaskTracker::new());
+        Arc::new(Pods { context, mailboxes, tasks, shutdown, resizes })
     }
 
     /// A pod is wanted, or wanted otherwise than before.
@@ -35,10 +39,22 @@ impl Pods {
             return;
         }
         let mailbox = Mailbox::new(pod.clone());
+        let record = crate::resize::record::load(&self.context.config, &uid);
+        let known = record.is_some();
+        if let Some(record) = record {
+            mailbox.change_resizing(|resizing| {
+                resizing.allocated = Some(record.allocated);
+                resizing.actuated = record.actuated;
+            });
+        }
         mailboxes.insert(uid.clone(), mailbox.clone());
         drop(mailboxes);
         self.context.objects.register(&pod, &mailbox);
-        self.start(uid, mailbox);
+        self.start(uid.clone(), mailbox);
+        if known {
+            // It may have been changed while nobody looked.
+            self.resize_wanted(&uid);
+        }
     }
 
     /// A pod that is in the runtime only must end.
@@ -57,13 +73,14 @@ impl Pods {
             if let Some(pods) = pods.upgrade() {
                 pods.mailboxes.lock().remove(&uid);
                 pods.weigh();
+                pods.retry_resizes();
             }
         });
         self.weigh();
     }
 
     fn update(&self, mailbox: &Arc<Mailbox>, pod: Arc<Pod>) {
-        let old = mailbox.letter().pod;
+        let old = mailbox.letter().desired;
         let meta = |p: &Pod| (p.metadata.labels.clone(), p.metadata.annotations.clone());
         let spec_changed = old.spec != pod.spec;
         let shown_changed = meta(&old) != meta(&pod);
@@ -76,9 +93,16 @@ impl Pods {
         }
         // What comes back of our own status is taken note of, but is no news.
         if spec_changed || end_changed || conditions_changed || shown_changed {
-            mailbox.write(|letter| letter.pod = pod);
+            let uid = pod.metadata.uid.clone();
+            let resized = Resources::of(&old) != Resources::of(&pod);
+            mailbox.replace(pod);
+            mailbox.wake();
             if shown_changed {
                 mailbox.volumes_changed();
+            }
+            if resized {
+                self.resize_wanted(&uid);
+                self.weigh();
             }
         } else {
             mailbox.replace(pod);

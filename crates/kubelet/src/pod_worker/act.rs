@@ -9,6 +9,7 @@ use super::stop::{self, Kill};
 use crate::container_config::container::facts;
 use crate::container_config::sandbox::sandbox_config;
 use crate::context::Context;
+use crate::resize::{self, Resources};
 use crate::runtime_pod::{ExitedCache, RuntimePod, State, observe};
 use crate::volumes::Mounted;
 use api::core::v1::{Container, Pod, Secret};
@@ -21,6 +22,7 @@ const SECOND: i64 = 1_000_000_000;
 /// How long a container that could not be started waits. Upstream: `backOffPeriod`.
 const HOLD: i64 = 10 * SECOND;
 /// Holds that belong to no container.
+pub(super) const RESIZE: &str = "/resize";
 const SANDBOX: &str = "";
 const VOLUMES: &str = "/volumes";
 const MAX_VOLUME_HOLD: i64 = 122 * SECOND;
@@ -33,6 +35,10 @@ pub(super) struct Shared {
     /// By container name: not before, and how often it failed in a row.
     holds: Mutex<HashMap<String, (i64, u32)>>,
     mounted: Mutex<Option<Arc<Mounted>>>,
+    /// What containers were last started with or updated to.
+    pub actuated: Mutex<Resources>,
+    /// Why the last resize failed.
+    pub resize_error: Mutex<Option<String>>,
 }
 
 impl Shared {
@@ -125,6 +131,7 @@ impl Acting<'_> {
                     let Some(container) = container_at(pod, place) else { continue };
                     self.start(place, &container, &volumes, &secrets).await?;
                 }
+                Action::Resize => self.resize().await,
                 Action::BackOff { .. } => {}
             }
         }
@@ -228,6 +235,17 @@ impl Acting<'_> {
         Ok(())
     }
 
+    async fn resize(&self) {
+        let done = resize::act::resize(self.context, self.pod, &self.runtime, &self.shared.actuated).await;
+        match done {
+            Ok(()) => self.shared.release(RESIZE),
+            Err(error) => {
+                *self.shared.resize_error.lock() = Some(error);
+                self.shared.hold(RESIZE, |_| HOLD);
+            }
+        }
+    }
+
     async fn create_sandbox(&mut self, attempt: u32) -> Result<(), String> {
         let (context, pod) = (self.context, self.pod);
         let made = match sandbox_config(context, pod, attempt) {
@@ -298,6 +316,10 @@ impl Acting<'_> {
         match start_container::start(&ground, place, container).await {
             Ok(()) => {
                 self.shared.reasons.lock().remove(&container.name);
+                let mut actuated = self.shared.actuated.lock();
+                actuated.containers.insert(container.name.clone(), container.resources.clone());
+                actuated.pod.clone_from(&pod.spec.resources);
+                drop(actuated);
                 self.shared.release(&container.name);
             }
             Err(error) => {

@@ -29,8 +29,13 @@ pub(crate) fn conditions(
     status: &PodStatus,
     sandbox_ready: bool,
 ) -> Vec<PodCondition> {
-    let mut out: Vec<PodCondition> =
-        pod.status.conditions.iter().filter(|c| !is_owned(&c.type_)).cloned().collect();
+    let mut out: Vec<PodCondition> = pod
+        .status
+        .conditions
+        .iter()
+        .filter(|c| !is_owned(&c.type_) && !crate::resize::is_condition(&c.type_))
+        .cloned()
+        .collect();
     if let Some(disrupted) =
         old.conditions.iter().find(|c| c.type_ == rules::pod_conditions::DISRUPTION_TARGET)
     {

@@ -2,6 +2,7 @@
 //! pure. Upstream: `convertToAPIContainerStatuses`.
 
 use super::plan::{any_regular_container_created, should_container_be_restarted};
+use crate::resize::Resources;
 use crate::runtime_pod::{RuntimeContainer, RuntimePod, State};
 use api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
@@ -28,6 +29,8 @@ pub(crate) struct Sources<'a> {
     pub runtime: &'a RuntimePod,
     pub runtime_name: &'a str,
     pub reasons: &'a Reasons,
+    /// What containers have of what is allocated to them.
+    pub actuated: &'a Resources,
     /// Whether the runtime can make mounts read-only recursively.
     pub recursive_read_only: bool,
 }
@@ -183,7 +186,7 @@ fn convert(
         }
         State::Unknown => status.state = waiting("", ""),
     }
-    status.resources = Some(container.resources.clone());
+    status.resources = Some(crate::resize::status::resources(container, from, sources.actuated));
     status.allocated_resources = container.resources.requests.clone();
     status.user = from.user.as_ref().map(|u| ContainerUser {
         linux: Some(LinuxContainerUser {

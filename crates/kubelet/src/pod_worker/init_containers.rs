@@ -4,6 +4,7 @@
 use super::plan::{Action, Inputs, KillReason, kill, should_container_be_restarted};
 use crate::labels::container_hash;
 use crate::probes::{Kind, Outcome};
+use crate::resize::plan::{Need, need};
 use crate::runtime_pod::State;
 use rules::container_status::is_restartable_init_container;
 
@@ -15,6 +16,8 @@ pub(crate) struct InitPlan {
     pub kills: Vec<Action>,
     /// Init containers to start, in the order of the spec.
     pub starts: Vec<usize>,
+    /// A sidecar is to be resized where it runs.
+    pub resize: bool,
     /// Whether regular containers may run.
     pub initialized: bool,
 }
@@ -114,5 +117,16 @@ fn running_sidecar(inputs: &Inputs, i: usize, previously: bool, out: &mut InitPl
         let message = format!("Init container {} failed liveness probe", container.name);
         out.kills.push(kill(status, message, KillReason::LivenessProbe));
         out.starts.push(i);
+        return;
+    }
+    match need(container, status, inputs.actuated) {
+        Need::Restart => {
+            let message = format!("Container {} resize requires restart", container.name);
+            out.kills.push(kill(status, message, KillReason::Other));
+            out.starts.push(i);
+            out.resize = true;
+        }
+        Need::Update => out.resize = true,
+        Need::Nothing => {}
     }
 }

@@ -1,6 +1,7 @@
 //! How the rest of the kubelet talks to a pod's worker: the newest word counts, and wakes it.
 
 use super::status::Forced;
+use crate::resize::Resizing;
 use api::core::v1::{Pod, PodStatus};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -10,7 +11,10 @@ use tokio::sync::Notify;
 /// What is wanted of the pod.
 #[derive(Debug, Clone)]
 pub(crate) struct Letter {
+    /// With the resources that are allocated to it.
     pub pod: Arc<Pod>,
+    /// As its spec has it.
+    pub desired: Arc<Pod>,
     /// Nobody wants it any more: it left the API, or its manifest is gone.
     pub gone: bool,
     /// It must fail, for this reason.
@@ -33,18 +37,21 @@ pub(crate) struct Mailbox {
     status: Mutex<Arc<PodStatus>>,
     volumes_changed: AtomicBool,
     admitted: AtomicBool,
+    resizing: Mutex<Resizing>,
 }
 
 impl Mailbox {
     pub(crate) fn new(pod: Arc<Pod>) -> Arc<Self> {
         let status = Mutex::new(Arc::new(pod.status.clone()));
-        let letter = Letter { pod, gone: false, forced: None, mirror_uid: None };
+        let resizing = Mutex::new(Resizing::of(&pod));
+        let letter = Letter { desired: pod.clone(), pod, gone: false, forced: None, mirror_uid: None };
         Arc::new(Mailbox {
             notify: Arc::new(Notify::new()),
             letter: Mutex::new(letter),
             status,
             volumes_changed: AtomicBool::new(false),
             admitted: AtomicBool::new(false),
+            resizing,
         })
     }
 
@@ -59,8 +66,23 @@ impl Mailbox {
     }
 
     /// Takes note of a pod that asks for nothing new.
-    pub(crate) fn replace(&self, pod: Arc<Pod>) {
-        self.letter.lock().pod = pod;
+    pub(crate) fn replace(&self, desired: Arc<Pod>) {
+        let pod = self.resizing.lock().allocated_pod(&desired);
+        let mut letter = self.letter.lock();
+        (letter.pod, letter.desired) = (pod, desired);
+    }
+
+    /// How far resizing has come.
+    pub(crate) fn resizing(&self) -> Resizing {
+        self.resizing.lock().clone()
+    }
+
+    /// Changes how far resizing has come; the pod follows what is allocated.
+    pub(crate) fn change_resizing(&self, change: impl FnOnce(&mut Resizing)) {
+        let mut resizing = self.resizing.lock();
+        change(&mut resizing);
+        let mut letter = self.letter.lock();
+        letter.pod = resizing.allocated_pod(&letter.desired);
     }
 
     pub(crate) fn wake(&self) {

@@ -25,6 +25,7 @@ pub(crate) use status::Forced;
 use crate::context::Context;
 use crate::pods::Pods;
 use crate::probes::{self, Probes};
+use crate::resize::{self, Resources};
 use crate::runtime_pod::{ExitedCache, RuntimePod, observe};
 use act::Shared;
 use api::core::v1::{Pod, PodStatus};
@@ -61,6 +62,8 @@ impl Worker {
         shutdown: CancellationToken,
     ) -> Self {
         let letter = mailbox.letter();
+        let shared = Shared::default();
+        *shared.actuated.lock() = mailbox.resizing().actuated;
         let probing = probes::Context {
             runtime: context.runtime.clone(),
             events: context.events.clone(),
@@ -70,7 +73,7 @@ impl Worker {
             probes: Probes::new(probing, letter.pod.clone(), mailbox.notify.clone()),
             writer: StatusWriter::new(context.client.clone(), &letter),
             status: letter.pod.status.clone(),
-            shared: Arc::default(),
+            shared: Arc::new(shared),
             exited: ExitedCache::new(),
             admitted: false,
             context,
@@ -111,6 +114,7 @@ impl Worker {
             if let Err(refused) = self.admit(pod, &runtime) {
                 return Some(refused);
             }
+            self.follow_resize(pod, &runtime);
             self.probes.sync(pod, &runtime, &self.context.config.node_ips);
             let status = self.make_status(&letter, &runtime, Finality::Going, None);
             if is_terminal(&status.phase) {
@@ -130,11 +134,13 @@ impl Worker {
             }
             let results = self.probes.results();
             let back_off = self.shared.back_off.lock().clone();
+            let actuated = self.shared.actuated.lock().clone();
             let planned = plan::plan(&plan::Inputs {
                 pod,
                 runtime: &runtime,
                 results: &results,
                 back_off: &back_off,
+                actuated: &actuated,
                 now,
             });
             let Due { actions, wake_at } = self.due(pod, planned, now);
@@ -209,6 +215,10 @@ impl Worker {
             }
         }
         self.admitted = true;
+        if self.mailbox.resizing().allocated.is_none() {
+            self.mailbox.change_resizing(|resizing| resizing.allocated = Some(Resources::of(pod)));
+            resize::pending::save(&self.context.config, &self.mailbox);
+        }
         self.mailbox.set_admitted();
         Ok(())
     }
@@ -222,6 +232,8 @@ impl Worker {
     ) -> PodStatus {
         let results = self.probes.results();
         let reasons = self.shared.reasons.lock().clone();
+        let mut resizing = self.mailbox.resizing();
+        resizing.actuated = self.shared.actuated.lock().clone();
         status::status(&status::Inputs {
             pod: &letter.pod,
             old: &self.status,
@@ -229,12 +241,45 @@ impl Worker {
             runtime_name: &self.context.runtime_info.name,
             results: &results,
             reasons: &reasons,
+            resizing: &resizing,
             host_ips: &self.context.config.node_ips,
             finality,
             forced,
             recursive_read_only: self.context.runtime_info.recursive_read_only,
             now: crate::clock::time(),
         })
+    }
+
+    /// Notes what was actuated, and tells when a resize begins, fails and is done. Upstream: the head of `SyncPod`.
+    fn follow_resize(&mut self, pod: &Pod, runtime: &RuntimePod) {
+        let before = self.mailbox.resizing();
+        let actuated = self.shared.actuated.lock().clone();
+        if before.actuated != actuated {
+            self.mailbox.change_resizing(|resizing| resizing.actuated = actuated.clone());
+            resize::pending::save(&self.context.config, &self.mailbox);
+        }
+        let generation = pod.metadata.generation;
+        if resize::plan::in_progress(pod, runtime, &actuated) {
+            let error = self.shared.resize_error.lock().take();
+            let reason = if error.is_some() { "Error" } else { "" };
+            let message = error.unwrap_or_default();
+            let (mut of, mut changed) = (generation, false);
+            self.mailbox.change_resizing(|resizing| {
+                (of, changed) = resizing.set_in_progress(reason, &message, generation);
+            });
+            if changed && !message.is_empty() {
+                let told = resize::event_message("Pod resize error", pod, of, &message);
+                self.context.events.warning(pod, "ResizeError", told);
+            }
+        } else if let Some(condition) = before.in_progress {
+            self.mailbox.change_resizing(|resizing| resizing.in_progress = None);
+            let told = resize::event_message("Pod resize completed", pod, condition.observed_generation, "");
+            self.context.events.normal(pod, "ResizeCompleted", told);
+            if let Some(pods) = self.pods.upgrade() {
+                // What was given back may be what others wait for.
+                pods.retry_resizes();
+            }
+        }
     }
 
     fn publish(&mut self, status: PodStatus) {
@@ -262,6 +307,7 @@ impl Worker {
                 }
                 Action::StartContainer(place) => plan::container_at(pod, *place).map(|c| c.name.clone()),
                 Action::CreateSandbox { .. } => Some(String::new()),
+                Action::Resize => Some(act::RESIZE.to_owned()),
                 _ => None,
             };
             match name.and_then(|name| self.shared.held(&name, now)) {

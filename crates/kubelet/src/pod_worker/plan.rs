@@ -5,6 +5,8 @@ use super::back_off::BackOff;
 use super::init_containers;
 use crate::labels::container_hash;
 use crate::probes::{Kind, Outcome, Results};
+use crate::resize::Resources;
+use crate::resize::plan::{Need, need, pod_differs};
 use crate::runtime_pod::{RuntimeContainer, RuntimePod, State};
 use api::core::v1::{Container, Pod};
 use rules::container_status::{is_restartable_init_container, should_restart};
@@ -49,6 +51,8 @@ pub(crate) enum Action {
         attempt: u32,
     },
     StartContainer(Place),
+    /// Brings the pod and those of its containers that need no restart to what is allocated to them.
+    Resize,
     /// The container waits; `until` is in nanoseconds since the epoch.
     BackOff {
         place: Place,
@@ -64,6 +68,8 @@ pub(crate) struct Inputs<'a> {
     pub runtime: &'a RuntimePod,
     pub results: &'a Results,
     pub back_off: &'a BackOff,
+    /// What containers have of what is allocated to them.
+    pub actuated: &'a Resources,
     /// Nanoseconds since the epoch.
     pub now: i64,
 }
@@ -181,9 +187,11 @@ pub(crate) fn plan(inputs: &Inputs) -> Vec<Action> {
     if init.kill_pod {
         return vec![Action::KillPod];
     }
+    let mut resize = init.resize || pod_differs(pod, inputs.actuated);
     actions.extend(init.kills);
     let init_starts = init.starts.into_iter().map(|index| Place { role: Role::Init, index });
     if !init.initialized {
+        actions.extend(init.resize.then_some(Action::Resize));
         starts.extend(init_starts);
         actions.extend(starts.into_iter().map(Action::StartContainer));
         return with_back_off(inputs, actions);
@@ -217,7 +225,19 @@ pub(crate) fn plan(inputs: &Inputs) -> Vec<Action> {
         } else if inputs.results.get(Kind::Startup, &status.id) == Some(Outcome::Failure) {
             (format!("Container {} failed startup probe", container.name), KillReason::StartupProbe)
         } else {
-            keep += 1;
+            match need(container, status, inputs.actuated) {
+                Need::Restart => {
+                    regular.push(place);
+                    resize = true;
+                    let message = format!("Container {} resize requires restart", container.name);
+                    actions.push(kill(status, message, KillReason::Other));
+                }
+                Need::Update => {
+                    keep += 1;
+                    resize = true;
+                }
+                Need::Nothing => keep += 1,
+            }
             continue;
         };
         if restart {
@@ -231,6 +251,7 @@ pub(crate) fn plan(inputs: &Inputs) -> Vec<Action> {
         // Sidecars must not keep a finished pod alive.
         return vec![Action::KillPod];
     }
+    actions.extend(resize.then_some(Action::Resize));
     starts.extend(init_starts);
     starts.extend(regular);
     actions.extend(starts.into_iter().map(Action::StartContainer));

@@ -6,6 +6,7 @@ use super::container_statuses::{List, Reasons, Sources, container_statuses};
 use super::phase::{Finality, phase};
 use super::plan::{common, sandbox_changed};
 use crate::probes::{Kind, Outcome, Results};
+use crate::resize::Resizing;
 use crate::runtime_pod::RuntimePod;
 use api::core::v1::{Container, ContainerStatus, HostIP, Pod, PodIP, PodStatus};
 use apimachinery::time::Time;
@@ -22,6 +23,7 @@ pub(crate) struct Inputs<'a> {
     pub runtime_name: &'a str,
     pub results: &'a Results,
     pub reasons: &'a Reasons,
+    pub resizing: &'a Resizing,
     pub host_ips: &'a [String],
     pub finality: Finality,
     /// A phase, reason and message that something else decided (eviction, deadline, refused admission).
@@ -45,6 +47,7 @@ pub(crate) fn status(inputs: &Inputs) -> PodStatus {
         runtime,
         runtime_name: inputs.runtime_name,
         reasons: inputs.reasons,
+        actuated: &inputs.resizing.actuated,
         recursive_read_only: inputs.recursive_read_only,
     };
     let ephemeral: Vec<Container> = pod.spec.ephemeral_containers.iter().map(common).collect();
@@ -73,12 +76,22 @@ pub(crate) fn status(inputs: &Inputs) -> PodStatus {
         nominated_node_name: pod.status.nominated_node_name.clone(),
         resource_claim_statuses: pod.status.resource_claim_statuses.clone(),
         extended_resource_claim_status: pod.status.extended_resource_claim_status.clone(),
+        resources: pod
+            .spec
+            .resources
+            .as_ref()
+            .map(|now| inputs.resizing.actuated.pod.as_ref().unwrap_or(now).clone()),
+        allocated_resources: pod.spec.resources.as_ref().map(|r| r.requests.clone()).unwrap_or_default(),
         ..Default::default()
     };
     mark_started_and_ready(inputs, &mut status);
     decide_phase(inputs, &mut status);
     let (changed, _) = sandbox_changed(pod, runtime);
     status.conditions = conditions::conditions(pod, old, &status, !changed);
+    if !is_terminal(&status.phase) {
+        let resizing = [&inputs.resizing.pending, &inputs.resizing.in_progress];
+        status.conditions.extend(resizing.into_iter().flatten().cloned());
+    }
     for condition in &mut status.conditions {
         if !conditions::is_owned(&condition.type_) {
             continue;

@@ -169,5 +169,12 @@ fn merged(old: Option<&Value>, new: &Value, key: &str) -> Option<Value> {
             out.push(json!({ "$patch": "delete", "ip": gone["ip"] }));
         }
     }
+    if key == "type" {
+        // Those of resizing are the kubelet's alone, and go when it is done.
+        let own = |o: &&Value| o[key].as_str().is_some_and(crate::resize::is_condition);
+        for gone in old.iter().filter(own).filter(|o| !new.iter().any(|n| n[key] == o[key])) {
+            out.push(json!({ "$patch": "delete", "type": gone["type"] }));
+        }
+    }
     (!out.is_empty()).then_some(Value::Array(out))
 }

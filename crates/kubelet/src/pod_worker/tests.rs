@@ -7,6 +7,7 @@ use super::plan::{Action, Inputs, Place, Role, container_at, plan};
 use super::status;
 use crate::labels::container_hash;
 use crate::probes::{Kind, Outcome, Results};
+use crate::resize::{Resizing, Resources};
 use crate::runtime_pod::{RuntimeContainer, RuntimePod, Sandbox, State};
 use api::core::v1::{Pod, PodStatus};
 use apimachinery::time::Time;
@@ -94,6 +95,7 @@ fn shown(pod: &Pod, action: &Action) -> String {
         Action::CreateSandbox { attempt } => format!("sandbox {attempt}"),
         Action::StartContainer(place) if place.role == Role::Init => format!("init {}", name(place)),
         Action::StartContainer(place) => format!("start {}", name(place)),
+        Action::Resize => "resize".into(),
         Action::BackOff { place, delay, .. } => format!("back off {} {}s", name(place), delay.as_secs()),
     }
 }
@@ -101,7 +103,15 @@ fn shown(pod: &Pod, action: &Action) -> String {
 fn check_with(yaml: &str, has: &str, results: Results, back_off: &BackOff, want: Expect) {
     let pod = pod(yaml);
     let runtime = runtime(&pod, has);
-    let inputs = Inputs { pod: &pod, runtime: &runtime, results: &results, back_off, now: 20 * S };
+    let actuated = Resources::default();
+    let inputs = Inputs {
+        pod: &pod,
+        runtime: &runtime,
+        results: &results,
+        back_off,
+        actuated: &actuated,
+        now: 20 * S,
+    };
     let actions: Vec<String> = plan(&inputs).iter().map(|a| shown(&pod, a)).collect();
     want.assert_eq(&actions.join("; "));
 }
@@ -190,6 +200,7 @@ fn show_status(yaml: &str, has: &str, finality: Finality, reasons: &[(&str, &str
         runtime_name: "tiphys",
         results: &Results::default(),
         reasons: &reasons,
+        resizing: &Resizing::default(),
         host_ips: &["10.1.1.1".to_owned()],
         finality,
         forced: None,
@@ -305,4 +316,35 @@ fn sidecars_stop_last_and_in_reverse() {
     let names: Vec<Vec<&str>> =
         stages.iter().map(|stage| stage.iter().map(|i| running[*i].name.as_str()).collect()).collect();
     assert_eq!(names, [vec!["b", "a"], vec!["t"], vec!["s"]]);
+}
+
+#[test]
+fn resizes() {
+    const BOTH: &str = "{containers: [{name: a, resources: {limits: {cpu: 200m}}, resizePolicy: [{resourceName: memory, restartPolicy: RestartContainer}]}, {name: b}]}";
+    let check = |was: &str, has: &str, want: Expect| {
+        let pod = pod(BOTH);
+        let runtime = runtime(&pod, has);
+        let mut actuated = Resources::of(&pod);
+        actuated.containers.insert("a".into(), serde_json::from_str(was).unwrap());
+        let (results, back_off) = (Results::default(), BackOff::default());
+        let inputs = Inputs {
+            pod: &pod,
+            runtime: &runtime,
+            results: &results,
+            back_off: &back_off,
+            actuated: &actuated,
+            now: 20 * S,
+        };
+        let actions: Vec<String> = plan(&inputs).iter().map(|a| shown(&pod, a)).collect();
+        want.assert_eq(&actions.join("; "));
+    };
+    check(r#"{"limits":{"cpu":"0.2"}}"#, "sandbox a=running b=running", expect![""]);
+    check(r#"{"limits":{"cpu":"1"}}"#, "sandbox a=running b=running", expect!["resize"]);
+    check(
+        r#"{"limits":{"cpu":"200m","memory":"1Gi"}}"#,
+        "sandbox a=running b=running",
+        expect!["kill a1: Container a resize requires restart; resize; start a"],
+    );
+    // What does not run gets what is allocated when it starts.
+    check(r#"{"limits":{"cpu":"1"}}"#, "sandbox a=exit:1 b=running", expect!["start a"]);
 }

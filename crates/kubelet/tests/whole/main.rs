@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod resize;
 
 use api::Api;
 use client::{Client, Informers};
