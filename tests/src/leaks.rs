@@ -1,5 +1,5 @@
 //! What an ended cluster must not leave behind: processes, mounts, interfaces, addresses, routes, packet-filter rules,
-//! cgroups, network namespaces, files. Taken before and after, and compared.
+//! cgroups, network namespaces, files, kernel settings. Taken before and after, and compared.
 
 use crate::net::Net;
 use std::collections::BTreeSet;
@@ -46,6 +46,7 @@ impl Traces {
             ("rule", "ip rule show; ip -6 rule show"),
             ("neighbour", "ip neigh show nud permanent; ip neigh show proxy"),
             ("packet filter", "nft list ruleset"),
+            ("setting", "grep . /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/all/route_localnet"),
         ] {
             for line in net.run(command).lines().filter(|line| !line.trim().is_empty()) {
                 self.add(kind, line);

@@ -4,6 +4,7 @@ mod apiserver;
 mod cli;
 mod control_plane;
 mod images;
+mod kernel_settings;
 mod node;
 mod places;
 mod reset;

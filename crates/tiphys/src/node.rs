@@ -1,7 +1,7 @@
 //! The node of a server: runtime, pod network and kubelet, put together.
 
 use crate::cli::Server as Flags;
-use crate::images;
+use crate::{images, kernel_settings};
 use crate::places::Places;
 use anyhow::{Context as _, Result};
 use client::{Client, Informers};
@@ -82,6 +82,7 @@ pub(crate) async fn start(
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
 ) -> Result<()> {
+    kernel_settings::remember(places)?;
     let engine = engine(flags, places, identity.ip).await?;
     let mut config = kubelet::Config::new(&identity.name, &identity.ip.to_string());
     config.root_dir = places.root_dir.clone();

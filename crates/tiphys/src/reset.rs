@@ -1,6 +1,6 @@
 //! `tiphys reset`: ends what a stopped server left running on this machine. Upstream's nearest kin: `kubeadm reset`.
 
-use crate::node;
+use crate::{kernel_settings, node};
 use crate::places::Places;
 use anyhow::{Context as _, Result, bail};
 use std::fs;
@@ -31,6 +31,7 @@ pub(crate) fn run(places: &Places, remove_data: bool) -> Result<()> {
     })?;
     drop(runtime);
     proxy::cleanup().context("removing the rules of Services")?;
+    kernel_settings::restore(places)?;
     for dir in [&places.root_dir, &places.run_dir, &places.data_dir] {
         unmount_below(dir)?;
     }
