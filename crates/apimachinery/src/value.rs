@@ -1,6 +1,9 @@
 //! `Value` trees: the form in which objects are defaulted, pruned, patched and converted.
 //! Walks by path, and JSON text exactly as Go's `encoding/json` writes it.
 
+use serde::Deserialize;
+use serde::de::value::MapDeserializer;
+use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
 use std::io;
 
 pub use serde_json::{Map, Number, Value};
@@ -38,6 +41,93 @@ pub fn nested_array<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Vec<Value
 /// The object at `path`.
 pub fn nested_object<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Map<String, Value>> {
     get_path(value, path)?.as_object()
+}
+
+/// The typed form of an object, without `metadata.managedFields`: they are long, and only those read them who settle
+/// ownership, on the tree.
+pub fn typed<T: DeserializeOwned>(object: &Value) -> Result<T, serde_json::Error> {
+    let Value::Object(members) = object else { return T::deserialize(object) };
+    let members = members.iter().map(|(key, value)| {
+        let without = if key == "metadata" { "managedFields" } else { "" };
+        (key.as_str(), Without { value, without })
+    });
+    T::deserialize(MapDeserializer::new(members))
+}
+
+/// The typed metadata of an object, managed fields included but for the sets in them.
+pub fn typed_metadata<T: DeserializeOwned>(object: &Value) -> Result<T, serde_json::Error> {
+    let members =
+        object.get("metadata").and_then(Value::as_object).into_iter().flatten().map(|(key, value)| {
+            let without = if key == "managedFields" { "fieldsV1" } else { "" };
+            (key.as_str(), Without { value, without })
+        });
+    T::deserialize(MapDeserializer::new(members))
+}
+
+/// A value, or each item of a list, read as if it had no member of this name.
+#[derive(Clone, Copy)]
+struct Without<'a> {
+    value: &'a Value,
+    without: &'static str,
+}
+
+impl<'de> IntoDeserializer<'de, serde_json::Error> for Without<'de> {
+    type Deserializer = Self;
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+impl<'de> Deserializer<'de> for Without<'de> {
+    type Error = serde_json::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        match self.value {
+            _ if self.without.is_empty() => self.value.deserialize_any(visitor),
+            Value::Object(map) => {
+                let members = map.iter().filter(|(key, _)| *key != self.without);
+                visitor.visit_map(MapDeserializer::new(members.map(|(key, value)| (key.as_str(), value))))
+            }
+            Value::Array(items) => {
+                let items = items.iter().map(|value| Without { value, ..self });
+                visitor.visit_seq(serde::de::value::SeqDeserializer::new(items))
+            }
+            other => other.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        match self.value {
+            Value::Null => visitor.visit_none(),
+            _ => visitor.visit_some(self),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        match self.without {
+            // Raw values are asked for in this way.
+            "" => self.value.deserialize_newtype_struct(name, visitor),
+            _ => visitor.visit_newtype_struct(self),
+        }
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        self.value.deserialize_enum(name, variants, visitor)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
+        tuple_struct map struct identifier ignored_any
+    }
 }
 
 /// The object that `value` is; whatever else it was gives way to an empty one.

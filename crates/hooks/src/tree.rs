@@ -75,9 +75,9 @@ pub(super) fn at<'a>(object: &'a Value, path: &[&str]) -> Option<&'a Value> {
     path.iter().try_fold(object, |value, key| value.get(key))
 }
 
-/// The typed form. Trees that hooks see were decoded by the same rows, so that this cannot fail.
+/// The typed form, without `managedFields`, which no hook reads. Trees that hooks see were decoded by the same rows, so that this cannot fail.
 pub(super) fn typed<T: DeserializeOwned + Default>(object: &Value) -> T {
-    serde_json::from_value(object.clone()).unwrap_or_default()
+    apimachinery::value::typed(object).unwrap_or_default()
 }
 
 /// How long ago a time in the object was, as columns show it.

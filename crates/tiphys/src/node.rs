@@ -1,8 +1,8 @@
 //! The node of a server: runtime, pod network and kubelet, put together.
 
 use crate::cli::Server as Flags;
-use crate::{images, kernel_settings};
 use crate::places::Places;
+use crate::{images, kernel_settings};
 use anyhow::{Context as _, Result};
 use client::{Client, Informers};
 use cri::v1::ListPodSandboxRequest;

@@ -1,7 +1,7 @@
 //! `tiphys reset`: ends what a stopped server left running on this machine. Upstream's nearest kin: `kubeadm reset`.
 
-use crate::{kernel_settings, node};
 use crate::places::Places;
+use crate::{kernel_settings, node};
 use anyhow::{Context as _, Result, bail};
 use std::fs;
 use std::io;

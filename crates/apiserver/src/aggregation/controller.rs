@@ -117,7 +117,9 @@ impl Controller {
             if existing.iter().any(|o| crate::object::name(o) == name) {
                 continue;
             }
-            match registry.create(&self.context(""), object).await {
+            let context = self.context("");
+            let object = registry.normalise(context.resource, object)?;
+            match registry.create(&context, object).await {
                 Ok(_) => {}
                 Err(status) if status.code == 409 => {}
                 Err(status) => return Err(status),

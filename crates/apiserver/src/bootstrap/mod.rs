@@ -373,7 +373,8 @@ async fn ensure(
         }
         Err(status) => Err(status),
         Ok(current) => {
-            let reconciled = reconcile(current.value.clone(), &wanted, resource);
+            let reconciled =
+                registry.normalise(&served, reconcile(current.value.clone(), &wanted, resource))?;
             if reconciled == current.value {
                 return Ok(current.revision);
             }

@@ -111,83 +111,89 @@ impl Patch {
         decode::free_yaml(text, validation).map_err(|e| bad(&e))
     }
 
-    /// The patched object, in the hub version, and warnings. `current` is in the hub version too, and absent where
-    /// there is no object yet.
-    pub async fn apply(
+    /// The patched object, in the hub version, and warnings, for every kind of patch but an apply. `current` is in the
+    /// hub version too, and absent where there is no object yet.
+    pub fn apply(
         &self,
-        registry: &Registry,
-        context: &WriteContext<'_>,
-        current: Option<Value>,
+        resource: &Served,
+        current: Option<&Value>,
         name: &str,
-        now: Time,
     ) -> Result<(Value, Vec<String>), Status> {
-        let resource = context.resource;
-        let current = current.map(|c| resource.to_served(c));
-        let (patched, strict, shown) = match (self.media, current) {
-            (PatchMedia::Apply, current) => {
-                return self.server_side(registry, context, current.as_ref(), now).await;
-            }
-            (_, None) => return Err(resource.not_found(name)),
-            (PatchMedia::Json, Some(current)) => {
+        let Some(current) = current else { return Err(resource.not_found(name)) };
+        let served = || resource.to_served(current.clone());
+        let (patched, strict) = self.patched(resource, served())?;
+        self.fit(resource, patched, strict, &|| self.shown(resource, served()))
+    }
+
+    /// The current object with the patch in it, and what is amiss with the patch itself.
+    fn patched(&self, resource: &Served, mut current: Value) -> Result<(Value, Vec<String>), Status> {
+        match self.media {
+            PatchMedia::Json => {
                 let patch = JsonPatch::parse(&self.bytes, self.validation).map_err(failure)?;
-                (patch.apply(current).map_err(failure)?, patch.strict, None)
+                Ok((patch.apply(current).map_err(failure)?, patch.strict))
             }
-            (PatchMedia::Merge, Some(mut current)) => {
-                let patch = parse_object(&self.bytes, self.validation).map_err(failure)?;
-                merge_patch(&mut current, &patch.value);
-                (current, patch.strict, None)
-            }
-            (PatchMedia::Strategic, Some(current)) => {
+            PatchMedia::Strategic => {
                 let patch = parse_strategic(&self.bytes, self.validation).map_err(failure)?;
-                let shown = go_format(&patch.value);
                 let patched =
                     strategic(&resource.table, resource.ty, current, patch.value).map_err(failure)?;
-                (patched, patch.strict, Some(shown))
+                Ok((patched, patch.strict))
             }
-        };
-        self.fit(resource, patched, strict, shown)
+            PatchMedia::Merge | PatchMedia::Apply => {
+                let patch = parse_object(&self.bytes, self.validation).map_err(failure)?;
+                merge_patch(&mut current, &patch.value);
+                Ok((current, patch.strict))
+            }
+        }
+    }
+
+    /// What a refusal shows as the cause: the patched object, or the patch where it is strategic. Made anew, since few
+    /// patches are refused.
+    fn shown(&self, resource: &Served, current: Value) -> String {
+        if self.media == PatchMedia::Strategic {
+            let patch = parse_strategic(&self.bytes, self.validation);
+            return patch.map(|patch| go_format(&patch.value)).unwrap_or_default();
+        }
+        let patched = self.patched(resource, current).map(|(patched, _)| patched).unwrap_or_default();
+        String::from_utf8_lossy(&schema::encode::patched(&resource.table, resource.ty, &patched)).into_owned()
     }
 
     /// Brings the patched tree into its type.
     fn fit(
         &self,
         resource: &Served,
-        patched: Value,
+        mut patched: Value,
         mut strict: Vec<String>,
-        shown: Option<String>,
+        shown: &dyn Fn() -> String,
     ) -> Result<(Value, Vec<String>), Status> {
-        let shown = shown.unwrap_or_else(|| {
-            let bytes = schema::encode::patched(&resource.table, resource.ty, &patched);
-            String::from_utf8_lossy(&bytes).into_owned()
-        });
-        let mut patched = patched;
         if self.media == PatchMedia::Strategic {
             // What a strategic patch says of the type does not count.
             super::input::set_type(resource, &mut patched);
         } else if let Some(why) = super::input::other_type(resource, &patched) {
-            return Err(unfit(&shown, &why));
+            return Err(unfit(&shown(), &why));
         }
         let decoded = decode::normalise(&resource.table, resource.ty, patched, self.validation)
-            .map_err(|error| unfit(&shown, &error.to_string()))?;
+            .map_err(|error| unfit(&shown(), &error.to_string()))?;
         strict.extend(decoded.strict);
         if self.validation == FieldValidation::Strict && !strict.is_empty() {
-            return Err(unfit(&shown, &decode::strict_message(&strict)));
+            return Err(unfit(&shown(), &decode::strict_message(&strict)));
         }
         let mut value = decoded.value;
         super::input::set_type(resource, &mut value);
         Ok((resource.to_hub(value), strict))
     }
 
-    async fn server_side(
+    /// The object with the patch applied to it, both in the hub version, and warnings.
+    pub async fn apply_server_side(
         &self,
         registry: &Registry,
         context: &WriteContext<'_>,
-        current: Option<&Value>,
+        current: Option<Value>,
         now: Time,
     ) -> Result<(Value, Vec<String>), Status> {
         let resource = context.resource;
+        let current = current.map(|current| resource.to_served(current));
         let applied = self.applied(self.validation)?;
-        let merged = merge(&registry.resources, context, current, &applied.value, self.force, now).await?;
+        let merged = merge(&registry.resources, context, current.as_ref(), &applied.value, self.force, now).await?;
         if self.validation == FieldValidation::Strict && !applied.strict.is_empty() {
             let why = applied.strict.join(", ");
             return Err(Status::bad_request(format!("error strict decoding YAML: {why}")));

@@ -81,17 +81,22 @@ impl Server {
             context.ownership = Ownership::Settled;
         }
         let strict = parking_lot::Mutex::new(Vec::new());
-        let change = |current: Option<&Value>| {
+        let checked = |patched: Result<(Value, Vec<String>), Status>| {
+            let (mut value, warnings) = patched?;
+            ensure_namespace(&context, &mut value)?;
+            check_name(&value, &name)?;
+            *strict.lock() = warnings;
+            Ok(value)
+        };
+        let change = |current: Option<&Value>| -> futures::future::BoxFuture<'_, _> {
+            if media != PatchMedia::Apply {
+                return Box::pin(std::future::ready(checked(patch.apply(resource, current, &name))));
+            }
             let current = current.cloned();
             Box::pin(async {
                 let now = self.registry.now();
-                let patched = patch.apply(&self.registry, &context, current, &name, now).await;
-                let (mut value, warnings) = patched?;
-                ensure_namespace(&context, &mut value)?;
-                check_name(&value, &name)?;
-                *strict.lock() = warnings;
-                Ok(value)
-            }) as futures::future::BoxFuture<'_, _>
+                checked(patch.apply_server_side(&self.registry, &context, current, now).await)
+            })
         };
         let create = media == PatchMedia::Apply && call.info.subresource.is_empty();
         let options = UpdateOptions { create, replace: false };

@@ -47,7 +47,7 @@ impl Registry {
         let name = object::name(&value).to_owned();
         managed::track(&self.resources, context, None, &mut value, now).await?;
         self.mutate(context, Operation::Create, &name, &mut value, None).await?;
-        let mut value = self.normalise(resource, value)?;
+        self.default(resource, &mut value);
 
         if resource.strategy.has_generation() {
             object::set_meta(&mut value, "generation", 1);

@@ -171,20 +171,16 @@ pub async fn merge(
 
 /// A write that changes nothing but the times of its traces changes nothing.
 pub(super) fn keep_times(value: &mut Value, old: &Value) {
-    let entries = |v: &Value| v["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
-    let (new, was) = (entries(value), entries(old));
-    if new == was || new.len() != was.len() {
-        return;
+    fn entries(object: &Value) -> &[Value] {
+        object["metadata"]["managedFields"].as_array().map_or(&[], Vec::as_slice)
     }
-    let timeless = |mut entries: Vec<Value>| {
-        for entry in &mut entries {
-            if let Some(map) = entry.as_object_mut() {
-                map.remove("time");
-            }
-        }
-        entries
-    };
-    if timeless(new) != timeless(was) {
+    fn timeless(entry: &Value) -> impl Iterator<Item = (&String, &Value)> {
+        entry.as_object().into_iter().flatten().filter(|(key, _)| *key != "time")
+    }
+    let (new, was) = (entries(value), entries(old));
+    let same =
+        new.len() == was.len() && new.iter().zip(was).all(|(new, was)| timeless(new).eq(timeless(was)));
+    if !same || new == was {
         return;
     }
     let mut candidate = value.clone();

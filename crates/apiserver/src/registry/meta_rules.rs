@@ -31,7 +31,7 @@ fn name_errors(resource: &Served, name: &str, used: NameUse) -> Vec<String> {
 pub(super) fn validate(resource: &Served, value: &Value) -> ErrorList {
     let mut errors = ErrorList::default();
     let path = Path::new("metadata");
-    let meta: ObjectMeta = serde_json::from_value(value["metadata"].clone()).unwrap_or_default();
+    let meta: ObjectMeta = apimachinery::value::typed_metadata(value).unwrap_or_default();
     if !meta.generate_name.is_empty() {
         for message in name_errors(resource, &meta.generate_name, NameUse::Prefix) {
             errors.push(Error::invalid(&path.child("generateName"), meta.generate_name.as_str(), message));
@@ -161,7 +161,7 @@ pub(super) fn validate_update(value: &Value, old: &Value) -> ErrorList {
             ));
         }
     }
-    let meta: ObjectMeta = serde_json::from_value(value["metadata"].clone()).unwrap_or_default();
+    let meta: ObjectMeta = apimachinery::value::typed_metadata(value).unwrap_or_default();
     common(&mut errors, &meta, &path);
     errors
 }

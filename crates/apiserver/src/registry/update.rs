@@ -18,8 +18,8 @@ pub struct UpdateOptions {
     pub replace: bool,
 }
 
-/// Makes the new object from the current one (absent when it does not exist), both in the hub version. It may run more
-/// than once.
+/// Makes the new object from the current one (absent when it does not exist), both in the hub version and in the form
+/// that decoding gives. It may run more than once.
 pub type Change<'a> = dyn Fn(Option<&Value>) -> BoxFuture<'a, Result<Value, Status>> + Send + Sync + 'a;
 
 /// The words upstream's `Conflict` has when a resourceVersion does not match.
@@ -169,7 +169,7 @@ impl Registry {
         keep_system_fields(&mut value, old);
         managed::track(&self.resources, context, Some(old), &mut value, self.now()).await?;
         self.mutate(context, Operation::Update, name, &mut value, Some(old)).await?;
-        let mut value = self.normalise(resource, value)?;
+        self.default(resource, &mut value);
         keep_system_fields(&mut value, old);
         self.separate(context, &mut value, old);
         schema::gates::drop_disabled(&resource.table, resource.hub_ty, &mut value, Some(old), &|g| {
@@ -184,8 +184,9 @@ impl Registry {
 
         let mut errors = meta_rules::validate(resource, &value);
         // Upstream judges a change of metadata twice, once for all kinds and once for each.
-        errors.extend(meta_rules::validate_update(&value, old));
-        errors.extend(meta_rules::validate_update(&value, old));
+        let of_the_change = meta_rules::validate_update(&value, old);
+        errors.extend(of_the_change.clone());
+        errors.extend(of_the_change);
         errors.extend(resource.strategy.validate_update(&value, old, &hooks));
         if !errors.is_empty() {
             return Err(Status::invalid(&resource.group_kind(), name, &errors));

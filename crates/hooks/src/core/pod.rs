@@ -56,8 +56,9 @@ impl Strategy for Pods {
     }
 
     fn validate(&self, pod: &Value, _: &Context) -> ErrorList {
-        let mut errors = validate_pod(&typed(pod));
-        errors.extend(pod_update::validate_new(&typed(pod)));
+        let pod = typed(pod);
+        let mut errors = validate_pod(&pod);
+        errors.extend(pod_update::validate_new(&pod));
         errors
     }
 
