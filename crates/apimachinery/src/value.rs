@@ -1,8 +1,7 @@
 //! `Value` trees: the form in which objects are defaulted, pruned, patched and converted.
 //! Walks by path, and JSON text exactly as Go's `encoding/json` writes it.
 
-use serde::Deserialize;
-use serde::de::value::MapDeserializer;
+use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
 use std::io;
 
@@ -44,53 +43,76 @@ pub fn nested_object<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Map<Stri
 }
 
 /// The typed form of an object, without `metadata.managedFields`: they are long, and only those read them who settle
-/// ownership, on the tree.
+/// ownership, on the tree. As in Go, a null member is an absent one.
 pub fn typed<T: DeserializeOwned>(object: &Value) -> Result<T, serde_json::Error> {
-    let Value::Object(members) = object else { return T::deserialize(object) };
-    let members = members.iter().map(|(key, value)| {
-        let without = if key == "metadata" { "managedFields" } else { "" };
-        (key.as_str(), Without { value, without })
-    });
-    T::deserialize(MapDeserializer::new(members))
+    T::deserialize(Tree { value: object, without: &["metadata", "managedFields"] })
 }
 
 /// The typed metadata of an object, managed fields included but for the sets in them.
 pub fn typed_metadata<T: DeserializeOwned>(object: &Value) -> Result<T, serde_json::Error> {
-    let members =
-        object.get("metadata").and_then(Value::as_object).into_iter().flatten().map(|(key, value)| {
-            let without = if key == "managedFields" { "fieldsV1" } else { "" };
-            (key.as_str(), Without { value, without })
-        });
-    T::deserialize(MapDeserializer::new(members))
+    T::deserialize(Tree { value: &object["metadata"], without: &["managedFields", "fieldsV1"] })
 }
 
-/// A value, or each item of a list, read as if it had no member of this name.
+/// A value that is read as if nothing were at a path in it; lists are no step of the path.
 #[derive(Clone, Copy)]
-struct Without<'a> {
+struct Tree<'a> {
     value: &'a Value,
-    without: &'static str,
+    without: &'static [&'static str],
 }
 
-impl<'de> IntoDeserializer<'de, serde_json::Error> for Without<'de> {
+impl<'de> Tree<'de> {
+    fn member(self, (key, value): (&'de String, &'de Value)) -> Option<(&'de str, Tree<'de>)> {
+        let without = match self.without {
+            [last] if key == last => return None,
+            [first, rest @ ..] if key == first => rest,
+            _ => &[],
+        };
+        (!value.is_null()).then_some((key.as_str(), Tree { value, without }))
+    }
+
+    fn members<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, serde_json::Error> {
+        match self.value {
+            Value::Object(map) => {
+                visitor.visit_map(MapDeserializer::new(map.iter().filter_map(|member| self.member(member))))
+            }
+            other => other.deserialize_any(visitor),
+        }
+    }
+}
+
+impl<'de> IntoDeserializer<'de, serde_json::Error> for Tree<'de> {
     type Deserializer = Self;
     fn into_deserializer(self) -> Self {
         self
     }
 }
 
-impl<'de> Deserializer<'de> for Without<'de> {
+impl<'de> Deserializer<'de> for Tree<'de> {
     type Error = serde_json::Error;
 
+    /// What has no type is read as it is.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        self.value.deserialize_any(visitor)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        self.members(visitor)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        self.members(visitor)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
         match self.value {
-            _ if self.without.is_empty() => self.value.deserialize_any(visitor),
-            Value::Object(map) => {
-                let members = map.iter().filter(|(key, _)| *key != self.without);
-                visitor.visit_map(MapDeserializer::new(members.map(|(key, value)| (key.as_str(), value))))
-            }
             Value::Array(items) => {
-                let items = items.iter().map(|value| Without { value, ..self });
-                visitor.visit_seq(serde::de::value::SeqDeserializer::new(items))
+                let items = items.iter().map(|value| Tree { value, ..self });
+                visitor.visit_seq(SeqDeserializer::new(items))
             }
             other => other.deserialize_any(visitor),
         }
@@ -103,16 +125,16 @@ impl<'de> Deserializer<'de> for Without<'de> {
         }
     }
 
+    /// Raw values are asked for in this way too.
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Self::Error> {
-        match self.without {
-            // Raw values are asked for in this way.
-            "" => self.value.deserialize_newtype_struct(name, visitor),
-            _ => visitor.visit_newtype_struct(self),
+        if name.starts_with("$serde_json::private") {
+            return self.value.deserialize_newtype_struct(name, visitor);
         }
+        visitor.visit_newtype_struct(self)
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -125,8 +147,8 @@ impl<'de> Deserializer<'de> for Without<'de> {
     }
 
     serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map struct identifier ignored_any
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct tuple
+        tuple_struct identifier ignored_any
     }
 }
 
@@ -269,6 +291,20 @@ pub fn json_depth(text: &[u8]) -> usize {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn typed_objects_lack_managed_fields_and_nulls() {
+        use crate::meta::{ObjectMeta, PartialObjectMetadata};
+        let object = json!({"kind": "A", "apiVersion": null, "metadata": {
+            "name": "a", "labels": null,
+            "managedFields": [{"manager": "m", "fieldsV1": {"f:spec": {}}}],
+        }});
+        let whole: PartialObjectMetadata = typed(&object).unwrap();
+        assert_eq!((whole.metadata.name.as_str(), whole.metadata.managed_fields.len()), ("a", 0));
+        let meta: ObjectMeta = typed_metadata(&object).unwrap();
+        assert_eq!(meta.managed_fields[0].manager, "m");
+        assert_eq!(meta.managed_fields[0].fields_v1, None);
+    }
 
     #[test]
     fn writes_json_as_go_does() {

@@ -75,9 +75,13 @@ pub(super) fn at<'a>(object: &'a Value, path: &[&str]) -> Option<&'a Value> {
     path.iter().try_fold(object, |value, key| value.get(key))
 }
 
-/// The typed form, without `managedFields`, which no hook reads. Trees that hooks see were decoded by the same rows, so that this cannot fail.
+/// The typed form, without `managedFields`, which no hook reads. Trees that hooks see were decoded by the same rows, so that this cannot fail;
+/// should it do so, validation finds an empty object at fault.
 pub(super) fn typed<T: DeserializeOwned + Default>(object: &Value) -> T {
-    apimachinery::value::typed(object).unwrap_or_default()
+    apimachinery::value::typed(object).unwrap_or_else(|error| {
+        debug_assert!(false, "{} of an unfit tree: {error}", std::any::type_name::<T>());
+        T::default()
+    })
 }
 
 /// How long ago a time in the object was, as columns show it.

@@ -312,8 +312,10 @@ fn certificates() {
         json!({"spec": {"request": "", "signerName": "kubernetes.io/legacy-unknown", "usages": ["x", "any", "any"], "expirationSeconds": 5}}),
         expect![[r#"
             spec.request: Invalid value: "": PEM block type must be CERTIFICATE REQUEST
-            spec.usages: Required value
-            spec.signerName: Required value"#]],
+            spec.usages[0]: Unsupported value: "x": supported values: "any", "cert sign", "client auth", "code signing", "content commitment", "crl sign", "data encipherment", "decipher only", "digital signature", "email protection", "encipher only", "ipsec end system", "ipsec tunnel", "ipsec user", "key agreement", "key encipherment", "microsoft sgc", "netscape sgc", "ocsp signing", "s/mime", "server auth", "signing", "timestamping"
+            spec.usages[2]: Duplicate value: "any"
+            spec.signerName: Invalid value: "kubernetes.io/legacy-unknown": the legacy signerName is not allowed via this API version
+            spec.expirationSeconds: Invalid value: 5: may not specify a duration less than 600 seconds (10 minutes)"#]],
     );
 }
 

@@ -184,7 +184,8 @@ impl LimitRanger {
             }
             let mut notes = Vec::new();
             for (list, what) in [("containers", "container"), ("initContainers", "init container")] {
-                for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+                for container in pod["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten()
+                {
                     notes.extend(fill(container, &defaults, what));
                 }
             }

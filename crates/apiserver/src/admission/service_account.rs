@@ -78,7 +78,7 @@ fn mount_token(pod: &mut Value) {
     let name = own.clone().unwrap_or_else(|| apimachinery::rand_name::generate_name("kube-api-access-"));
     let mut used = false;
     for list in ["initContainers", "containers"] {
-        for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+        for container in pod["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             let mounts = container["volumeMounts"].as_array();
             if mounts.is_some_and(|m| m.iter().any(|m| m["mountPath"] == TOKEN_PATH)) {
                 continue;
