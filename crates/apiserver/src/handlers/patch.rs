@@ -193,7 +193,8 @@ impl Patch {
         let resource = context.resource;
         let current = current.map(|current| resource.to_served(current));
         let applied = self.applied(self.validation)?;
-        let merged = merge(&registry.resources, context, current.as_ref(), &applied.value, self.force, now).await?;
+        let merged =
+            merge(&registry.resources, context, current.as_ref(), &applied.value, self.force, now).await?;
         if self.validation == FieldValidation::Strict && !applied.strict.is_empty() {
             let why = applied.strict.join(", ");
             return Err(Status::bad_request(format!("error strict decoding YAML: {why}")));

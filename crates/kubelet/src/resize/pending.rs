@@ -118,5 +118,5 @@ fn grows(now: &Pod, desired: &Pod) -> bool {
     let before = requests_as::<i64>(now, Options::default());
     let after = requests_as::<i64>(desired, Options::default());
     let more = |name: &&str| after.get(*name).unwrap_or(&0) > before.get(*name).unwrap_or(&0);
-    super::plan::NAMES.iter().any(|name| more(&name))
+    super::plan::NAMES.iter().any(more)
 }
