@@ -52,8 +52,10 @@ pub(crate) async fn run(context: Context) {
     feed(&nodes, &queue, |node| node.cidrs.is_empty().then(|| node.key().clone()));
     let recorder = Recorder::new(context.client.clone(), "cidrAllocator", "");
     let client = context.client;
-    work("node-ipam", queue, Writes::default(), 4, context.shutdown, move |key| {
-        let (nodes, ranges) = (nodes.clone(), ranges.clone());
+    let writes = Writes::default();
+    let noted = writes.clone();
+    work("node-ipam", queue, writes, 4, context.shutdown, move |key| {
+        let (nodes, ranges, noted) = (nodes.clone(), ranges.clone(), noted.clone());
         let (client, recorder) = (client.clone(), recorder.clone());
         async move {
             let Some(node) = nodes.get(&key).filter(|node| node.cidrs.is_empty()) else {
@@ -72,7 +74,11 @@ pub(crate) async fn run(context: Context) {
             };
             let patch = Patch::Strategic(json!({"spec": {"podCIDR": given[0], "podCIDRs": given}}));
             match client.all::<Node>().patch(&key.name, &patch, &PatchParams::default()).await {
-                Ok(_) => Ok(Outcome::Done),
+                Ok(written) => {
+                    // Another change of the node may be seen before this one: it has its ranges all the same.
+                    noted.note(&key, &nodes, &written.metadata.resource_version);
+                    Ok(Outcome::Done)
+                }
                 Err(error) => {
                     // The write may have happened all the same; then the node's own event takes the ranges again.
                     let mut ranges = ranges.lock();

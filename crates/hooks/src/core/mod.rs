@@ -5,6 +5,7 @@ mod endpoints_validation;
 mod event;
 mod namespace;
 mod node;
+mod node_validation;
 mod pod;
 mod pod_columns;
 pub(super) mod pod_spec;

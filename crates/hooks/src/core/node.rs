@@ -1,8 +1,10 @@
 //! Nodes.
 
-use crate::tree::{column, time_age, typed};
-use crate::{Column, SelectableField, Strategy};
+use super::node_validation;
+use crate::tree::{column, remove, time_age, typed, with};
+use crate::{Column, Context, SelectableField, Strategy};
 use api::core::v1::Node;
+use apimachinery::field::ErrorList;
 use apimachinery::time::Time;
 use serde_json::Value;
 
@@ -17,6 +19,31 @@ impl Strategy for Nodes {
         {
             node["status"]["allocatable"] = capacity;
         }
+    }
+
+    fn prepare_for_create(&self, node: &mut Value, _: &Context) {
+        // The kubelet's dynamic configuration is no more; what old objects have of it stays.
+        with(node, "spec", |spec| remove(spec, "configSource"));
+        with(node, "status", |status| remove(status, "config"));
+    }
+
+    fn prepare_for_update(&self, node: &mut Value, old: &Value, _: &Context) {
+        for (outer, inner) in [("spec", "configSource"), ("status", "config")] {
+            if old[outer].get(inner).is_none() {
+                with(node, outer, |value| remove(value, inner));
+            }
+        }
+    }
+
+    fn validate(&self, node: &Value, _: &Context) -> ErrorList {
+        node_validation::validate(&typed(node))
+    }
+
+    fn validate_update(&self, node: &Value, old: &Value, _: &Context) -> ErrorList {
+        let node: Node = typed(node);
+        let mut errors = node_validation::validate(&node);
+        errors.extend(node_validation::validate_update(&node, &typed(old)));
+        errors
     }
 
     fn columns(&self) -> &'static [Column] {
