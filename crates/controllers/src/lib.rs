@@ -35,6 +35,7 @@ mod replicaset;
 mod resource_quota;
 mod root_ca;
 mod service_account_tokens;
+mod service_cidrs;
 mod service_pods;
 mod serviceaccount;
 mod statefulset;
@@ -133,6 +134,7 @@ pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("resourcequota-controller", |context| Box::pin(resource_quota::run(context))),
     ("root-ca-cert-publisher", |context| Box::pin(root_ca::run(context))),
     ("service-account-controller", |context| Box::pin(serviceaccount::run(context))),
+    ("service-cidrs-controller", |context| Box::pin(service_cidrs::run(context))),
     ("statefulset-controller", |context| Box::pin(statefulset::run(context))),
     ("token-cleaner", |context| Box::pin(token_cleaner::run(context))),
     // It holds the key of all accounts: no account may be it.
