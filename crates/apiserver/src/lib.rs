@@ -3,7 +3,7 @@
 //! The way of a request is in [`server`]. Where to look:
 //! - who: [`authn`]; may they: [`authz`]; what the cluster adds or refuses: [`admission`];
 //! - verbs: [`handlers`]; the exceptions of some resources: [`rooms`]; what is no resource: [`documents`];
-//! - writes: [`registry`]; lists, watches and feeds: [`cache`]; objects at rest: [`storage`]; definitions of custom
+//! - writes: [`registry`]; addresses and ports of Services: [`services`]; lists, watches and feeds: [`cache`]; objects at rest: [`storage`]; definitions of custom
 //!   resources: [`custom`];
 //! - other servers' APIs: [`aggregation`]; calls to others: [`outbound`]; connections: [`serve`]; clients of the same process: [`inprocess`]; what a new cluster has: [`bootstrap`].
 
@@ -26,5 +26,6 @@ pub mod resources;
 pub mod rooms;
 pub mod serve;
 pub mod server;
+pub mod services;
 pub mod storage;
 pub mod user;

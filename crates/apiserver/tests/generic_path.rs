@@ -67,6 +67,7 @@ fn house() -> House {
             store,
             resources,
             admission: Chain::default(),
+            stocks: Vec::new(),
             clock: Arc::new(SystemClock::default()),
             event_ttl: Duration::from_secs(3600),
             gates: Arc::new(|_| true),

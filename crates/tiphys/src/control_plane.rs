@@ -5,7 +5,7 @@ use crate::settings::{Settings, bundle_pem};
 use anyhow::{Context as _, Result};
 use apimachinery::clock::{Clock, SystemClock};
 use apimachinery::validation::parse_cidr_sloppy;
-use apiserver::admission::{self, Chain, Plugin};
+use apiserver::admission::{self, Chain};
 use apiserver::aggregation::{Aggregation, controller::Controller as AggregationController};
 use apiserver::authn::Authenticator;
 use apiserver::authn::request_header::RequestHeader;
@@ -20,10 +20,10 @@ use apiserver::inprocess::InProcess;
 use apiserver::outbound::Outbound;
 use apiserver::registry::Registry;
 use apiserver::resources::Resources;
-use apiserver::rooms::service_ips::ServiceAllocator;
 use apiserver::rooms::{Issuer, Rooms};
 use apiserver::server::Server;
-use apiserver::user::{ALL_AUTHENTICATED, User};
+use apiserver::services::{Repair, ServiceStock};
+use apiserver::user::{ALL_AUTHENTICATED, MASTERS, User};
 use client::source::Source;
 use client::{Client, Informers};
 use component::health::{Checks, Latch};
@@ -127,20 +127,20 @@ pub(crate) async fn start(
     let node = Arc::new(NodeAuthorizer::new(&source, shutdown));
     let authorizers: Vec<Arc<dyn Authorizer>> = vec![Arc::new(Masters), Arc::new(rbac.clone()), node.clone()];
     let outbound = Arc::new(Outbound::new(store.clone(), &resources, None));
-    let mut plugins: Vec<Arc<dyn Plugin>> = admission::plugins(admission::Deps {
+    let plugins = admission::plugins(admission::Deps {
         store: store.clone(),
         resources: resources.clone(),
         rbac: rbac.clone(),
         authorizers: authorizers.clone(),
         outbound: outbound.clone(),
     });
-    let allocator =
-        ServiceAllocator::new(store.clone(), &settings.service_cidr).map_err(anyhow::Error::msg)?;
-    plugins.push(Arc::new(allocator));
+    let stock = ServiceStock::new(store.clone(), &resources, &settings.service_cidr);
+    let stock = Arc::new(stock.map_err(anyhow::Error::msg)?);
     let registry = Arc::new(Registry {
         store: store.clone(),
         resources: resources.clone(),
         admission: Chain::new(plugins),
+        stocks: vec![stock.clone()],
         clock: clock.clone(),
         event_ttl: settings.event_ttl,
         gates: Arc::new(|_| true),
@@ -183,7 +183,8 @@ pub(crate) async fn start(
         let roots = ClientRoots::new(&settings.front_authorities)?;
         authenticators.push(Arc::new(RequestHeader::new(roots, clock.clone(), &front_names)));
     }
-    authenticators.push(Arc::new(X509::new(ClientRoots::new(&settings.client_authorities)?, clock)));
+    let roots = ClientRoots::new(&settings.client_authorities)?;
+    authenticators.push(Arc::new(X509::new(roots, clock.clone())));
     authenticators.push(tokens);
     let server = Arc::new(Server {
         registry: registry.clone(),
@@ -230,6 +231,10 @@ pub(crate) async fn start(
     }
     rbac.synced(&written).await;
     node.synced().await;
+    let own = client(&server, "system:apiserver", &[MASTERS]).named("kube-apiserver");
+    let mut repair = Repair::new(stock, &own, clock, &settings.service_cidr);
+    repair.once().await;
+    background.spawn(repair.run(shutdown.clone()));
     bootstrapped.done();
 
     let tls = pki::tls::server_config(settings.serving, &settings.client_authorities, pki::tls::ALPN_ALL)?;
@@ -247,12 +252,8 @@ impl ControlPlane {
         self.store.close().await;
     }
 
-    /// An in-process client of a user, who has the rights that the cluster gives that user and no more.
     fn client(&self, name: &str, groups: &[&str]) -> Client {
-        let mut user = User::new(name, groups);
-        user.groups.push(ALL_AUTHENTICATED.into());
-        let agent = name.rsplit(':').next().unwrap_or(name).to_owned();
-        Client::new(Arc::new(InProcess::new(self.server.clone(), user)), &agent)
+        client(&self.server, name, groups)
     }
 
     /// A component of the control plane, `system:kube-scheduler`.
@@ -270,4 +271,12 @@ impl ControlPlane {
     pub(crate) fn node(&self, name: &str) -> Client {
         self.client(&format!("system:node:{name}"), &["system:nodes"])
     }
+}
+
+/// An in-process client of a user, who has the rights that the cluster gives that user and no more.
+fn client(server: &Arc<Server>, name: &str, groups: &[&str]) -> Client {
+    let mut user = User::new(name, groups);
+    user.groups.push(ALL_AUTHENTICATED.into());
+    let agent = name.rsplit(':').next().unwrap_or(name).to_owned();
+    Client::new(Arc::new(InProcess::new(server.clone(), user)), &agent)
 }

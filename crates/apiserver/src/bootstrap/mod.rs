@@ -319,9 +319,9 @@ pub async fn run(registry: &Registry, config: &Config) -> Result<Revisions, Stat
     let user = User::new("system:apiserver", &[MASTERS]);
     let now = registry.clock.now().to_string();
     let all = objects(config, now.get(..10).unwrap_or_default());
-    // Namespaces first: what is in them comes after.
+    // Namespaces and ranges first: what is in them comes after.
     let (first, rest): (Vec<_>, Vec<_>) =
-        all.into_iter().partition(|(_, resource, _)| *resource == "namespaces");
+        all.into_iter().partition(|(_, resource, _)| matches!(*resource, "namespaces" | "servicecidrs"));
     let mut revisions = Revisions::default();
     for part in [first, rest] {
         let user = &user;

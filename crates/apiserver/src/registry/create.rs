@@ -1,6 +1,7 @@
 //! Creates.
 
-use super::{Registry, Stored, WriteContext, managed, meta_rules, store_error};
+use super::commit::{Asked, Written};
+use super::{Registry, Stored, WriteContext, managed, meta_rules};
 use crate::admission::Operation;
 use crate::object;
 use apimachinery::status::Status;
@@ -9,6 +10,9 @@ use store::{Expect, Life, Write};
 
 /// How often a generated name is drawn anew before the client is asked to (KEP-4420).
 const NAME_ATTEMPTS: usize = 8;
+
+/// How often an object is completed anew when somebody else took the same.
+const STOCK_ATTEMPTS: usize = 64;
 
 /// What a create has beside the object.
 #[derive(Debug, Clone, Default)]
@@ -48,7 +52,31 @@ impl Registry {
         managed::track(&self.resources, context, None, &mut value, now).await?;
         self.mutate(context, Operation::Create, &name, &mut value, None).await?;
         self.default(resource, &mut value);
+        let generate_name = generated.then_some(prefix);
+        if self.stock(resource).is_none() {
+            return self.finish(context, value, &generate_name).await?.ok_or_else(taken);
+        }
+        // What one attempt takes from a stock is not asked of the next.
+        for _ in 0..STOCK_ATTEMPTS {
+            if let Some(created) = self.finish(context, value.clone(), &generate_name).await? {
+                return Ok(created);
+            }
+        }
+        Err(taken())
+    }
 
+    /// Completes, judges and writes a new object; nothing when somebody else took what it was completed with.
+    async fn finish(
+        &self,
+        context: &WriteContext<'_>,
+        mut value: Value,
+        generate_name: &Option<String>,
+    ) -> Result<Option<(Stored, Vec<String>)>, Status> {
+        let (resource, now) = (context.resource, self.now());
+        if let Some(stock) = self.stock(resource) {
+            let asked = Asked { resource, old: None, new: &mut value, dry_run: context.dry_run };
+            stock.complete(asked).await?;
+        }
         if resource.strategy.has_generation() {
             object::set_meta(&mut value, "generation", 1);
         }
@@ -73,15 +101,15 @@ impl Registry {
         let warnings = resource.strategy.warnings(&value, None, &hooks);
         let name = object::name(&value).to_owned();
         self.check(context, Operation::Create, &name, Some(&mut value), None).await?;
-        self.insert(context, value, generated.then_some(prefix)).await.map(|stored| (stored, warnings))
+        Ok(self.insert(context, value, generate_name).await?.map(|stored| (stored, warnings)))
     }
 
     async fn insert(
         &self,
         context: &WriteContext<'_>,
         mut value: Value,
-        generate_name: Option<String>,
-    ) -> Result<Stored, Status> {
+        generate_name: &Option<String>,
+    ) -> Result<Option<Stored>, Status> {
         let resource = context.resource;
         for _ in 0..NAME_ATTEMPTS {
             let name = object::name(&value).to_owned();
@@ -89,24 +117,21 @@ impl Registry {
             let body = self.encode(resource, &value).await?;
             let outcome = if context.dry_run {
                 match self.store.pending(&key) {
-                    Some(_) => Err(None),
-                    None => Ok(None),
+                    Some(_) => Written::Lost { gone: false },
+                    None => return Ok(Some(Stored { value, body, revision: 0, stale: false })),
                 }
             } else {
                 let life =
                     if resource.row.kind == "Event" { Life::Ttl(self.event_ttl) } else { Life::Forever };
                 let write = Write::put(key, body.stored().clone(), Expect::Absent).living(life);
-                match self.store.commit(write).await {
-                    Ok(event) => Ok(Some(event)),
-                    Err(store::Error::Conflict { .. }) => Err(None),
-                    Err(error) => Err(Some(store_error(error))),
-                }
+                self.commit(context, write, None, Some(&value)).await?
             };
             match outcome {
-                Ok(None) => return Ok(Stored { value, body, revision: 0, stale: false }),
-                Ok(Some(event)) => return self.written(resource, value, body, &event.entry).await,
-                Err(Some(status)) => return Err(status),
-                Err(None) => match &generate_name {
+                Written::Done(event) => {
+                    return self.written(resource, value, body, &event.entry).await.map(Some);
+                }
+                Written::Taken => return Ok(None),
+                Written::Lost { .. } => match generate_name {
                     Some(prefix) => object::set_meta(&mut value, "name", generate(prefix)),
                     None => return Err(Status::already_exists(&resource.group_resource(), &name)),
                 },
@@ -114,6 +139,10 @@ impl Registry {
         }
         Err(Status::generate_name_conflict(&resource.group_resource(), object::name(&value), 1))
     }
+}
+
+fn taken() -> Status {
+    Status::service_unavailable("what the object takes is given out faster than it can be found; try again")
 }
 
 /// Puts the request's namespace into the object, or refuses one that differs.

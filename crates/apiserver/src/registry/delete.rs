@@ -1,6 +1,7 @@
 //! Deletes: at once, gracefully, or held up by finalizers.
 
-use super::{Registry, Stored, WriteContext, store_error};
+use super::commit::Written;
+use super::{Registry, Stored, WriteContext};
 use crate::admission::Operation;
 use crate::object;
 use apimachinery::meta::options::DeleteOptions;
@@ -106,15 +107,14 @@ impl Registry {
                 return Ok(Some(DeleteOutcome::Gone(current)));
             }
             let write = Write::delete(key, Expect::Revision(Revision(current.revision)));
-            return match self.store.commit(write).await {
-                Ok(event) => {
+            return match self.commit(context, write, Some(&current.value), None).await? {
+                Written::Done(event) => {
                     let mut last = current;
                     last.revision = event.revision.0;
                     object::set_meta(&mut last.value, "resourceVersion", last.revision.to_string());
                     Ok(Some(DeleteOutcome::Gone(last)))
                 }
-                Err(store::Error::Conflict { .. }) => Ok(None),
-                Err(error) => Err(store_error(error)),
+                Written::Lost { .. } | Written::Taken => Ok(None),
             };
         }
         let now = self.now();
@@ -150,13 +150,12 @@ impl Registry {
             })));
         }
         let write = Write::put(key, body.stored().clone(), Expect::Revision(Revision(current.revision)));
-        match self.store.commit(write).await {
-            Ok(event) => {
+        match self.commit(context, write, Some(&current.value), Some(&value)).await? {
+            Written::Done(event) => {
                 let stored = self.written(resource, value, body, &event.entry).await?;
                 Ok(Some(DeleteOutcome::Pending(stored)))
             }
-            Err(store::Error::Conflict { .. }) => Ok(None),
-            Err(error) => Err(store_error(error)),
+            Written::Lost { .. } | Written::Taken => Ok(None),
         }
     }
 }

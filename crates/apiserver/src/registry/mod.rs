@@ -4,12 +4,14 @@
 //! every conflict, through mutating admission, the kind's strategy and validating admission. Graceful deletion and the
 //! removal of the last finalizer are states of this room.
 
+mod commit;
 mod create;
 mod delete;
 mod managed;
 mod meta_rules;
 mod update;
 
+pub use commit::{Asked, Change as StockChange, Companion, Stock};
 pub use create::{CreateOptions, ensure_namespace};
 pub use delete::{DeleteOutcome, delete_message, returns_object};
 pub use managed::{Ownership, merge};
@@ -33,6 +35,8 @@ pub struct Registry {
     pub store: Arc<dyn Store>,
     pub resources: Arc<Resources>,
     pub admission: Chain,
+    /// What objects take from: addresses, ports.
+    pub stocks: Vec<Arc<dyn Stock>>,
     pub clock: Arc<dyn Clock>,
     /// How long events live.
     pub event_ttl: std::time::Duration,

@@ -1,7 +1,8 @@
 //! Updates: replace, patch, apply and every subresource that edits the object.
 
+use super::commit::{Asked, Written};
 use super::create::ensure_namespace;
-use super::{Registry, Stored, WriteContext, managed, meta_rules, store_error};
+use super::{Registry, Stored, WriteContext, managed, meta_rules};
 use crate::admission::Operation;
 use crate::object;
 use apimachinery::status::Status;
@@ -87,10 +88,10 @@ impl Registry {
                 body.stored().clone(),
                 Expect::Revision(store::Revision(current.revision)),
             );
-            match self.store.commit(write).await {
-                Ok(event) => return self.written(resource, value, body, &event.entry).await,
-                Err(store::Error::Conflict { .. }) => {}
-                Err(error) => return Err(store_error(error)),
+            if let Written::Done(event) =
+                self.commit(context, write, Some(&current.value), Some(&value)).await?
+            {
+                return self.written(resource, value, body, &event.entry).await;
             }
         }
     }
@@ -175,6 +176,10 @@ impl Registry {
         schema::gates::drop_disabled(&resource.table, resource.hub_ty, &mut value, Some(old), &|g| {
             (self.gates)(g)
         });
+        if let Some(stock) = self.stock(resource).filter(|_| context.subresource.is_empty()) {
+            let asked = Asked { resource, old: Some(old), new: &mut value, dry_run: context.dry_run };
+            stock.complete(asked).await?;
+        }
         let hooks = context.hook_context(self.now());
         resource.strategy.prepare_for_update(&mut value, old, &hooks);
         if context.subresource != "status" && resource.strategy.has_generation() && spec_differs(&value, old)
@@ -200,13 +205,12 @@ impl Registry {
         if deleted_by(&value) {
             if !context.dry_run {
                 let write = Write::delete(key, Expect::Revision(store::Revision(current.revision)));
-                match self.store.commit(write).await {
-                    Ok(_) => {}
-                    Err(store::Error::Conflict { .. }) if !conditional => return Ok(Attempt::Again),
-                    Err(store::Error::Conflict { .. }) => {
+                match self.commit(context, write, Some(old), None).await? {
+                    Written::Done(_) => {}
+                    Written::Lost { .. } if conditional => {
                         return Err(Status::conflict(&resource.group_resource(), name, MODIFIED));
                     }
-                    Err(error) => return Err(store_error(error)),
+                    Written::Lost { .. } | Written::Taken => return Ok(Attempt::Again),
                 }
             }
             let body = self.encode(resource, &value).await?;
@@ -228,17 +232,16 @@ impl Registry {
         if resource.row.kind == "Event" {
             write = write.living(store::Life::Ttl(self.event_ttl));
         }
-        match self.store.commit(write).await {
-            Ok(event) => {
+        match self.commit(context, write, Some(old), Some(&value)).await? {
+            Written::Done(event) => {
                 let stored = self.written(resource, value, body, &event.entry).await?;
                 Ok(Attempt::Done(Updated { stored, created: false, warnings }))
             }
-            Err(store::Error::Conflict { current: None, .. }) => Err(resource.not_found(name)),
-            Err(store::Error::Conflict { .. }) if conditional => {
+            Written::Lost { gone: true } => Err(resource.not_found(name)),
+            Written::Lost { .. } if conditional => {
                 Err(Status::conflict(&resource.group_resource(), name, MODIFIED))
             }
-            Err(store::Error::Conflict { .. }) => Ok(Attempt::Again),
-            Err(error) => Err(store_error(error)),
+            Written::Lost { .. } | Written::Taken => Ok(Attempt::Again),
         }
     }
 

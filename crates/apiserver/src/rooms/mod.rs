@@ -8,7 +8,6 @@ mod links;
 mod proxy;
 pub mod reviews;
 mod scale;
-pub mod service_ips;
 pub mod token;
 
 use crate::authn::service_account::ServiceAccountTokens;

@@ -15,6 +15,7 @@ use apiserver::registry::Registry;
 use apiserver::resources::Resources;
 use apiserver::rooms::Rooms;
 use apiserver::server::Server;
+use apiserver::services::ServiceStock;
 use apiserver::user::User;
 use bytes::Bytes;
 use client::transport::Transport as _;
@@ -40,14 +41,24 @@ impl Authorizer for AllowAll {
 pub struct House {
     pub client: InProcess,
     pub server: Arc<Server>,
-    _directory: tempfile::TempDir,
+    pub stock: Arc<ServiceStock>,
+    _directory: Option<tempfile::TempDir>,
 }
 
 /// A server, with its admission plugins.
 pub async fn house() -> House {
     let directory = tempfile::tempdir().unwrap();
-    let store: Arc<dyn Store> =
-        store::embedded::Embedded::open(directory.path().join("store"), Default::default()).unwrap();
+    let store = store::embedded::Embedded::open(directory.path().join("store"), Default::default()).unwrap();
+    let house = over(store, "10.96.0.0/16", Some(directory)).await;
+    for name in ["default", "kube-system"] {
+        let object = serde_json::json!({"metadata": {"name": name}});
+        assert_eq!(house.json(Method::POST, "/api/v1/namespaces", object).await.0, 201);
+    }
+    house
+}
+
+/// A server over a store, one of several perhaps.
+pub async fn over(store: Arc<dyn Store>, range: &str, directory: Option<tempfile::TempDir>) -> House {
     let resources = Arc::new(Resources::new(api::table(), &[]));
     let source = StoreSource { store: store.clone(), resources: resources.clone() };
     let informers = client::Informers::from_source(Arc::new(source), Default::default());
@@ -59,6 +70,7 @@ pub async fn house() -> House {
         authorizers: vec![Arc::new(AllowAll)],
         outbound: outbound.clone(),
     });
+    let stock = Arc::new(ServiceStock::new(store.clone(), &resources, range).unwrap());
     let served = resources.clone();
     let checks = || Checks::new("readyz", None);
     let text = String::new;
@@ -86,6 +98,7 @@ pub async fn house() -> House {
             store,
             resources,
             admission: Chain::new(plugins),
+            stocks: vec![stock.clone()],
             clock: Arc::new(SystemClock::default()),
             event_ttl: Duration::from_secs(3600),
             gates: Arc::new(|_| true),
@@ -100,16 +113,8 @@ pub async fn house() -> House {
         shutdown: Default::default(),
     });
     Definitions::start(server.clone(), outbound).await.unwrap();
-    let house = House {
-        client: InProcess::new(server.clone(), User::new("tester", &[])),
-        server,
-        _directory: directory,
-    };
-    for name in ["default", "kube-system"] {
-        let object = serde_json::json!({"metadata": {"name": name}});
-        assert_eq!(house.json(Method::POST, "/api/v1/namespaces", object).await.0, 201);
-    }
-    house
+    let client = InProcess::new(server.clone(), User::new("tester", &[]));
+    House { client, server, stock, _directory: directory }
 }
 
 impl House {

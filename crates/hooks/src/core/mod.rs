@@ -14,6 +14,7 @@ pub(super) mod pod_validation;
 mod quota_validation;
 mod resource_names;
 mod service;
+mod service_families;
 mod small;
 mod sysctls;
 mod volume_validation;

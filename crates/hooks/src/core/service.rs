@@ -1,4 +1,4 @@
-//! Services. Addresses and node ports are the allocator's (an admission station of the API server).
+//! Services. Addresses and node ports are given out by the API server (`apiserver::services`).
 
 use crate::tree::{absent_or, age, at, column, each, int, joined, labels, list, name, or, text, typed, with};
 use crate::{Column, Context, SelectableField, Strategy};
@@ -74,12 +74,7 @@ impl Strategy for Services {
             return ErrorList::default();
         }
         let mut errors = validate(&typed(service));
-        let (ip, before) = (text(service, &["spec", "clusterIP"]), text(old, &["spec", "clusterIP"]));
-        let external = |s: &Value| text(s, &["spec", "type"]) == "ExternalName";
-        if !before.is_empty() && ip != before && !external(service) && !external(old) {
-            let path = Path::new("spec").child("clusterIPs").index(0);
-            errors.push(Error::invalid(&path, Value::from(vec![ip]).to_string(), "may not change once set"));
-        }
+        errors.extend(super::service_families::validate_update(&service["spec"], &old["spec"]));
         errors
     }
 
@@ -178,7 +173,10 @@ fn drop_type_dependent(service: &mut Value, old: &Value) {
     let lost = |needs: &dyn Fn(&Value) -> bool| needs(old) && !needs(service);
     let mut gone = Vec::new();
     if lost(&|s| of(s, &["ClusterIP", "NodePort", "LoadBalancer"])) {
-        gone.extend(["clusterIP", "clusterIPs"]);
+        if list(service, &["spec", "clusterIPs"]) == list(old, &["spec", "clusterIPs"]) {
+            gone.extend(["clusterIP", "clusterIPs"]);
+        }
+        gone.extend(["ipFamilies", "ipFamilyPolicy"]);
     }
     if lost(&local) {
         gone.push("healthCheckNodePort");
@@ -197,6 +195,10 @@ fn drop_type_dependent(service: &mut Value, old: &Value) {
             .collect()
     };
     let ports = lost(&|s| of(s, &["NodePort", "LoadBalancer"])) && node_ports(service) == node_ports(old);
+    // What a load balancer said of itself is over at once, whenever its provider takes it down.
+    if !of(service, &["LoadBalancer"]) && service["status"]["loadBalancer"].is_object() {
+        service["status"]["loadBalancer"] = json!({});
+    }
     with(service, "spec", |spec| {
         let Some(map) = spec.as_object_mut() else { return };
         for name in gone {

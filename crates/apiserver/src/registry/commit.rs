@@ -1,0 +1,147 @@
+//! One write, with what has to be written with it, in one transaction; and how long somebody waits for it.
+
+use super::{Registry, WriteContext, managed, store_error};
+use crate::object;
+use crate::resources::Served;
+use apimachinery::status::Status;
+use futures::future::BoxFuture;
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+use store::{Event, Expect, Write};
+
+/// How long a store may take to answer a write. Its outcome is unknown then, as it is to upstream's clients.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An object as the client wants it, to be completed with what it takes from a stock.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    pub resource: &'a Arc<Served>,
+    pub old: Option<&'a Value>,
+    pub new: &'a mut Value,
+    pub dry_run: bool,
+}
+
+/// A change of an object that takes from a stock, or gives back.
+#[derive(Debug, Clone, Copy)]
+pub struct Change<'a> {
+    pub namespace: &'a str,
+    pub name: &'a str,
+    /// Absent when it is created.
+    pub old: Option<&'a Value>,
+    /// Absent when it is deleted.
+    pub new: Option<&'a Value>,
+}
+
+/// What is written with an object.
+#[derive(Debug)]
+pub enum Companion {
+    /// A new object, named and without system fields.
+    Create(Arc<Served>, Value),
+    /// Any other write.
+    Write(Write),
+}
+
+/// Something that there is only so much of, and that objects hold as long as they live. What an object takes and gives
+/// back is written in the transaction that writes the object, so that several servers never give out a thing twice, and
+/// nothing is left behind by one that dies.
+pub trait Stock: Send + Sync {
+    /// Whether objects of this resource take from it.
+    fn concerns(&self, resource: &Served) -> bool;
+
+    /// Completes the new object with what it takes. The kind's rules judge it afterwards.
+    fn complete<'a>(&'a self, asked: Asked<'a>) -> BoxFuture<'a, Result<(), Status>>;
+
+    /// What goes with the write of an object, from what is newest; nothing when somebody else has taken what the object
+    /// was completed with.
+    fn companions<'a>(&'a self, change: Change<'a>) -> BoxFuture<'a, Result<Option<Vec<Companion>>, Status>>;
+}
+
+/// What a write came to.
+pub(super) enum Written {
+    Done(Arc<Event>),
+    /// The object is not what it was thought to be.
+    Lost {
+        /// It is not there at all.
+        gone: bool,
+    },
+    /// What it took from a stock is somebody else's by now.
+    Taken,
+}
+
+impl Registry {
+    /// The stock that objects of a resource take from.
+    pub(super) fn stock(&self, resource: &Served) -> Option<&dyn Stock> {
+        self.stocks.iter().find(|stock| stock.concerns(resource)).map(|stock| &**stock)
+    }
+
+    /// Writes an object that was `old` and becomes `new`.
+    pub(super) async fn commit(
+        &self,
+        context: &WriteContext<'_>,
+        write: Write,
+        old: Option<&Value>,
+        new: Option<&Value>,
+    ) -> Result<Written, Status> {
+        let key = write.key.clone();
+        let Some(stock) = self.stock(context.resource) else {
+            return outcome(&key, patiently(self.store.commit(write)).await?);
+        };
+        let name = new.or(old).map(object::name).unwrap_or_default();
+        let change = Change { namespace: context.namespace, name, old, new };
+        loop {
+            let Some(companions) = stock.companions(change).await? else { return Ok(Written::Taken) };
+            let mut writes = vec![write.clone()];
+            for companion in companions {
+                writes.push(self.write_of(context, companion).await?);
+            }
+            let events = patiently(self.store.commit_many(writes)).await?;
+            match events.map(|events| events.into_iter().next()) {
+                // Somebody else took from the stock: the companions are made anew.
+                Err(store::Error::Conflict { key: lost, .. }) if lost != key => {}
+                Ok(None) => return Err(Status::internal_error("a write without an event")),
+                Ok(Some(event)) => return outcome(&key, Ok(event)),
+                Err(error) => return outcome(&key, Err(error)),
+            }
+        }
+    }
+
+    async fn write_of(&self, context: &WriteContext<'_>, companion: Companion) -> Result<Write, Status> {
+        let (resource, mut value) = match companion {
+            Companion::Write(write) => return Ok(write),
+            Companion::Create(resource, value) => (resource, value),
+        };
+        let now = self.now();
+        object::set_meta(&mut value, "creationTimestamp", now.to_string());
+        object::set_meta(&mut value, "uid", uuid::Uuid::new_v4().to_string());
+        let own = WriteContext {
+            user: context.user,
+            resource: &resource,
+            namespace: "",
+            subresource: "",
+            dry_run: false,
+            field_manager: "kube-apiserver".into(),
+            ownership: Default::default(),
+        };
+        managed::track(&self.resources, &own, None, &mut value, now).await?;
+        let body = self.encode(&resource, &value).await?;
+        let key = resource.key(object::namespace(&value), object::name(&value));
+        Ok(Write::put(key, body.stored().clone(), Expect::Absent))
+    }
+}
+
+fn outcome(key: &store::Key, came: store::Result<Arc<Event>>) -> Result<Written, Status> {
+    match came {
+        Ok(event) => Ok(Written::Done(event)),
+        Err(store::Error::Conflict { key: lost, current }) if lost == *key => {
+            Ok(Written::Lost { gone: current.is_none() })
+        }
+        Err(error) => Err(store_error(error)),
+    }
+}
+
+/// Waits for the store, but not for ever: a disk that does not answer is no reason for clients to hang.
+async fn patiently<T>(write: impl Future<Output = T>) -> Result<T, Status> {
+    let late = |_| Status::timeout("request did not complete within the allotted timeout", 0);
+    tokio::time::timeout(PATIENCE, write).await.map_err(late)
+}

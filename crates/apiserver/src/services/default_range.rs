@@ -1,0 +1,95 @@
+//! The ServiceCIDR `kubernetes`, which every cluster has: made of the server's flag, made anew when it is gone, and ready
+//! when it says what the flag says. Upstream: `kubernetes-service-cidr-controller`.
+
+use serde_json::{Value, json};
+
+/// Its name.
+pub(super) const NAME: &str = "kubernetes";
+/// Who says that it is ready.
+pub(super) const MANAGER: &str = "kubernetes-service-cidr-controller";
+
+/// What is to be done about it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Nothing,
+    Create(Value),
+    /// Apply this status.
+    Apply(Value),
+    /// Tell people, once: reason and message.
+    Warn(String, String),
+}
+
+/// `current` is the object as it is; `cidr` what the flag says.
+pub(super) fn step(current: Option<&Value>, cidr: &str, now: &str) -> Step {
+    let Some(current) = current else {
+        return Step::Create(object(cidr));
+    };
+    if crate::object::is_being_deleted(current) {
+        return Step::Nothing;
+    }
+    let cidrs = &current["spec"]["cidrs"];
+    if *cidrs != json!([cidr]) {
+        let shown: Vec<&str> = cidrs.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let message = format!(
+            "The default ServiceCIDR [{}] does not match the controller flag configurations [{cidr}]",
+            shown.join(" ")
+        );
+        return Step::Warn("KubernetesDefaultServiceCIDRInconsistent".into(), message);
+    }
+    let conditions = current["status"]["conditions"].as_array();
+    let ready = conditions.into_iter().flatten().find(|condition| condition["type"] == "Ready");
+    let text = |field: &str| ready.and_then(|ready| ready[field].as_str()).unwrap_or_default();
+    match text("status") {
+        "True" => Step::Nothing,
+        "False" => {
+            Step::Warn(text("reason").into(), format!("Configuration matches, but {}", text("message")))
+        }
+        _ => Step::Apply(json!({
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "ServiceCIDR",
+            "metadata": {"name": NAME},
+            "status": {"conditions": [{
+                "type": "Ready",
+                "status": "True",
+                "lastTransitionTime": now,
+                "reason": "",
+                "message": "Kubernetes default Service CIDR is ready",
+            }]},
+        })),
+    }
+}
+
+/// The object of a new cluster.
+pub(super) fn object(cidr: &str) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "ServiceCIDR",
+        "metadata": {"name": NAME},
+        "spec": {"cidrs": [cidr]},
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_ready_when_it_says_what_the_flag_says() {
+        let next = |current: Option<&Value>| step(current, "10.96.0.0/16", "2026-01-01T00:00:00Z");
+        assert!(matches!(next(None), Step::Create(_)));
+        let mut range = object("10.96.0.0/16");
+        let Step::Apply(applied) = next(Some(&range)) else { panic!("it is made ready") };
+        range["status"] = applied["status"].clone();
+        assert_eq!(next(Some(&range)), Step::Nothing);
+        range["status"]["conditions"][0]["status"] = "False".into();
+        assert!(matches!(next(Some(&range)), Step::Warn(..)), "somebody else's word is not taken back");
+        range["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        assert_eq!(next(Some(&range)), Step::Nothing);
+        let other = object("10.0.0.0/16");
+        let expected = "The default ServiceCIDR [10.0.0.0/16] does not match the controller flag configurations [10.96.0.0/16]";
+        assert_eq!(
+            next(Some(&other)),
+            Step::Warn("KubernetesDefaultServiceCIDRInconsistent".into(), expected.into())
+        );
+    }
+}
