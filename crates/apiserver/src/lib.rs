@@ -14,6 +14,7 @@ pub mod authz;
 pub mod body;
 pub mod bootstrap;
 pub mod cache;
+mod compress;
 pub mod custom;
 pub mod documents;
 pub mod handlers;

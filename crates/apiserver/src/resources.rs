@@ -114,6 +114,11 @@ impl Served {
         GroupKind::new(self.row.group.clone(), self.row.kind.clone())
     }
 
+    /// Whether a PUT must say which version of the object it replaces.
+    pub fn put_needs_version(&self) -> bool {
+        self.custom.is_some() || hooks::put_needs_version(&self.row.group, &self.row.kind)
+    }
+
     /// The kind of a list of these.
     pub fn list_kind(&self) -> String {
         match &self.custom {

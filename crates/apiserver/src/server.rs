@@ -44,6 +44,11 @@ pub fn warn(text: String) {
     });
 }
 
+/// Says something of the request under way to whoever follows what is done here.
+pub fn annotate(key: String, value: String) {
+    tracing::debug!(target: "audit", key, value, "annotation");
+}
+
 /// A request with its body still to be read.
 pub type Incoming = Request<client::transport::ResponseBody>;
 
@@ -145,6 +150,9 @@ impl Server {
         let failed =
             !answer.status().is_success() && answer.status() != http::StatusCode::SWITCHING_PROTOCOLS;
         answer = handlers::Style::of(&asked.0, &asked.1, failed).dress(answer).await;
+        if crate::compress::accepts(&asked.0) {
+            answer = crate::compress::compress(answer);
+        }
         let id = audit_id.or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok());
         answer.headers_mut().extend(id.map(|id| (http::HeaderName::from_static("audit-id"), id)));
         answer

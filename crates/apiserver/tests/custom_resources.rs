@@ -127,7 +127,7 @@ async fn a_custom_kind_lives_its_life() {
     assert_eq!(code, 422);
     assert_eq!(
         refused["message"],
-        "Widget.example.com \"a\" is invalid: metadata.resourceVersion: Invalid value: 0x0: must be specified for an update"
+        "widgets.example.com \"a\" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an update"
     );
 
     let (code, gone) = house.json(Method::DELETE, WIDGETS, Value::Null).await;

@@ -192,7 +192,7 @@ async fn every_kind_lives_its_life() {
         assert_eq!(code, 404, "{what}");
         kinds += 1;
     }
-    assert!(kinds > 5, "the table serves more than {kinds} kinds by schema alone");
+    assert!(kinds > 0, "no kind is served by schema alone");
 }
 
 #[tokio::test]

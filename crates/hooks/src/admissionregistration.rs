@@ -1,5 +1,6 @@
 //! Hooks of `admissionregistration.k8s.io`: the configurations of webhooks.
 
+use super::admissionregistration_validation::{validate_webhooks, validate_webhooks_update};
 use super::plain::Plain;
 use super::templates::{AGE, NAME};
 use super::tree::{absent_or, column, each, list, name, object_age, with};
@@ -47,14 +48,23 @@ fn default_webhooks(configuration: &mut Value) {
     });
 }
 
-static VALIDATING: Plain =
-    Plain { default: default_webhooks, columns: COLUMNS, cells, has_generation: true, ..Plain::NEW };
+static VALIDATING: Plain = Plain {
+    default: default_webhooks,
+    validate_create: validate_webhooks,
+    validate_update: |new, old, _| validate_webhooks_update(new, old),
+    columns: COLUMNS,
+    cells,
+    has_generation: true,
+    ..Plain::NEW
+};
 
 static MUTATING: Plain = Plain {
     default: |configuration| {
         default_webhooks(configuration);
         each(configuration, "webhooks", |webhook| absent_or(webhook, "reinvocationPolicy", "Never"));
     },
+    validate_create: validate_webhooks,
+    validate_update: |new, old, _| validate_webhooks_update(new, old),
     columns: COLUMNS,
     cells,
     has_generation: true,

@@ -4,7 +4,9 @@
 //! validation, generation, separation of spec and status). A strategy adds the rest. Defaulting and preparing edit the
 //! tree, so that nothing unknown is lost on the way; validation reads structs. All of it is pure.
 
+mod admission_policies;
 mod admissionregistration;
+mod admissionregistration_validation;
 pub mod apiextensions;
 mod apiextensions_stored;
 mod apps;
@@ -13,6 +15,7 @@ mod batch;
 mod certificates;
 mod check;
 mod core;
+mod deprecations;
 mod diff;
 mod discovery;
 mod flowcontrol;
@@ -20,6 +23,7 @@ mod flowcontrol_validation;
 mod networking;
 mod networking_validation;
 mod plain;
+mod put;
 mod rbac;
 mod reset;
 mod resource;
@@ -30,6 +34,8 @@ mod templates;
 mod tree;
 mod webhook_client;
 
+pub use deprecations::deprecation;
+pub use put::{put_creates, put_needs_version};
 pub use reset::{Fields, reset_fields};
 
 use apimachinery::field::ErrorList;
@@ -158,20 +164,15 @@ pub trait Strategy: Send + Sync {
         None
     }
 
-    /// Whether an update may come without a resourceVersion.
-    fn allow_unconditional_update(&self) -> bool {
-        true
-    }
-
-    /// Whether a PUT creates an object that is absent.
-    fn allow_create_on_update(&self) -> bool {
-        false
-    }
-
     /// Whether the part of the object outside `metadata` and `status` counts for `metadata.generation`; kinds without a
     /// spec have none.
     fn has_generation(&self) -> bool {
         true
+    }
+
+    /// Whether objects live for a while only (the server's `--event-ttl`), however often they are written.
+    fn expires(&self) -> bool {
+        false
     }
 
     /// Whether an object may be created with a status: what registers itself brings its own.
@@ -195,6 +196,7 @@ type Row = (&'static str, &'static str, &'static dyn Strategy);
 
 /// The strategies of each group's folder.
 const STRATEGIES: &[&[Row]] = &[
+    admission_policies::STRATEGIES,
     admissionregistration::STRATEGIES,
     apiextensions::STRATEGIES,
     apps::STRATEGIES,

@@ -48,7 +48,11 @@ impl PatchError {
 
     /// Whether all that is wrong is that a `test` operation did not hold.
     pub fn is_failed_test(&self) -> bool {
-        self.failure == PatchFailure::Unprocessable && self.message.ends_with(": test failed")
+        // What is tested for but is not there does not hold either.
+        let words = [": test failed", ": missing value"];
+        self.failure == PatchFailure::Unprocessable
+            && (self.message.ends_with(words[0])
+                || self.message.starts_with("error in test for path") && self.message.ends_with(words[1]))
     }
 }
 

@@ -8,10 +8,12 @@ mod default_classes;
 mod default_toleration_seconds;
 mod limit_ranger;
 mod lookup;
+mod matching;
 mod namespace_lifecycle;
 mod node_restriction;
 mod owner_references;
 mod pod_security;
+mod policy;
 mod priority;
 mod resource_quota;
 mod runtime_class;
@@ -106,11 +108,15 @@ pub fn plugins(deps: Deps) -> Vec<Arc<dyn Plugin>> {
             marks: default_classes::INGRESS_MARKS,
         }));
     }
-    for phase in [Phase::Mutating, Phase::Validating] {
-        if let Some(plugin) = Webhooks::new(phase, store, resources, &deps.outbound) {
-            all.push(Arc::new(plugin));
-        }
-    }
+    // What policies change, webhooks see.
+    all.extend(policy::MutatingAdmissionPolicy::new(&deps).map(boxed));
+    all.extend(
+        Webhooks::new(Phase::Mutating, store, resources, &deps.outbound, &deps.authorizers).map(boxed),
+    );
+    all.extend(policy::ValidatingAdmissionPolicy::new(&deps).map(boxed));
+    all.extend(
+        Webhooks::new(Phase::Validating, store, resources, &deps.outbound, &deps.authorizers).map(boxed),
+    );
     let quotas = objects("", "v1", "resourcequotas");
     all.push(Arc::new(crate::custom::rule_check::RuleCheck));
     // Behind all that change objects: what is checked is what is written.
@@ -127,12 +133,28 @@ pub fn plugins(deps: Deps) -> Vec<Arc<dyn Plugin>> {
     all
 }
 
+fn boxed(plugin: impl Plugin + 'static) -> Arc<dyn Plugin> {
+    Arc::new(plugin)
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     Create,
     Update,
     Delete,
     Connect,
+}
+
+impl Operation {
+    /// As rules and expressions spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
+        }
+    }
 }
 
 /// A request as admission sees it. Objects are in the hub version.
@@ -151,6 +173,14 @@ pub struct Attributes<'a> {
 }
 
 impl Attributes<'_> {
+    /// Whether the request's object is one of the resource, whole or seen from one side, rather than one of a kind that
+    /// only the subresource has.
+    pub fn is_whole(&self) -> bool {
+        let row = self.resource.subresources.get(self.subresource);
+        let same = row.is_none_or(|r| r.kind == self.resource.row.kind && r.kind_group_version.is_none());
+        self.operation != Operation::Connect && (self.subresource.is_empty() || same)
+    }
+
     /// Whether the request is about this resource (core group when `group` is empty), whatever the subresource.
     pub fn is(&self, group: &str, resource: &str) -> bool {
         self.resource.row.group == group && self.resource.row.resource == resource

@@ -288,10 +288,6 @@ impl Strategy for CustomStrategy {
         self.fields.iter().map(|(name, path)| (Cow::Owned(name.clone()), value(path))).collect()
     }
 
-    fn allow_unconditional_update(&self) -> bool {
-        false
-    }
-
     fn has_generation(&self) -> bool {
         // Counted here: more than the spec counts.
         false

@@ -56,7 +56,9 @@ impl Server {
         ensure_namespace(&context, &mut value)?;
         check_name(&value, &name)?;
         strict.extend(without_duplicate_owners(&mut value));
-        let options = UpdateOptions { create: resource.strategy.allow_create_on_update(), replace: true };
+        let creates =
+            call.info.subresource.is_empty() && hooks::put_creates(&resource.row.group, &resource.row.kind);
+        let options = UpdateOptions { create: creates, replace: true };
         let change = |_: Option<&Value>| {
             let value = value.clone();
             Box::pin(std::future::ready(Ok(value))) as futures::future::BoxFuture<'_, _>

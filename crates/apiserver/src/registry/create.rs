@@ -6,7 +6,7 @@ use crate::admission::Operation;
 use crate::object;
 use apimachinery::status::Status;
 use serde_json::Value;
-use store::{Expect, Life, Write};
+use store::{Expect, Write};
 
 /// How often a generated name is drawn anew before the client is asked to (KEP-4420).
 const NAME_ATTEMPTS: usize = 8;
@@ -121,9 +121,8 @@ impl Registry {
                     None => return Ok(Some(Stored { value, body, revision: 0, stale: false })),
                 }
             } else {
-                let life =
-                    if resource.row.kind == "Event" { Life::Ttl(self.event_ttl) } else { Life::Forever };
-                let write = Write::put(key, body.stored().clone(), Expect::Absent).living(life);
+                let write =
+                    Write::put(key, body.stored().clone(), Expect::Absent).living(self.life(resource));
                 self.commit(context, write, None, Some(&value)).await?
             };
             match outcome {

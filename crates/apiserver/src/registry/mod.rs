@@ -28,7 +28,7 @@ use schema::encode::{Body, TypeMeta};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::sync::Arc;
-use store::{Entry, Key, Store};
+use store::{Entry, Key, Life, Store};
 
 /// Reads and writes objects of all resources.
 pub struct Registry {
@@ -130,6 +130,11 @@ impl Registry {
             Some(entry) => self.open(resource, entry).await.map(Some),
             None => Ok(None),
         }
+    }
+
+    /// How long an object lives that is written now.
+    fn life(&self, resource: &Served) -> Life {
+        if resource.strategy.expires() { Life::Ttl(self.event_ttl) } else { Life::Forever }
     }
 
     /// The stored form of a tree in the hub version.

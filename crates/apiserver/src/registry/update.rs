@@ -139,18 +139,13 @@ impl Registry {
                 "resourceVersion: Invalid value: {asked:?}: strconv.ParseUint: parsing {asked:?}: invalid syntax"
             )));
         }
-        if asked.is_empty() && options.replace && !resource.strategy.allow_unconditional_update() {
-            return Err(Status::invalid(
-                &resource.group_kind(),
-                name,
-                &apimachinery::field::Error::invalid(
-                    &apimachinery::field::Path::new("metadata").child("resourceVersion"),
-                    // Upstream prints the parsed number as Go source.
-                    apimachinery::field::BadValue::verbatim("0x0"),
-                    "must be specified for an update",
-                )
-                .into(),
-            ));
+        if matches!(asked.as_str(), "" | "0") && options.replace && resource.put_needs_version() {
+            let at = apimachinery::field::Path::new("metadata").child("resourceVersion");
+            let error = apimachinery::field::Error::invalid(&at, 0, "must be specified for an update");
+            // Upstream names the resource where it otherwise names the kind.
+            let resource = resource.group_resource();
+            let named = apimachinery::gvk::GroupKind::new(resource.group, resource.resource);
+            return Err(Status::invalid(&named, name, &error.into()));
         }
         if conditional && asked != current.revision.to_string() {
             return Err(Status::conflict(&resource.group_resource(), name, MODIFIED));
@@ -227,11 +222,8 @@ impl Registry {
             let stored = Stored { value, body, revision: current.revision, stale: false };
             return Ok(Attempt::Done(Updated { stored, created: false, warnings }));
         }
-        let mut write =
-            Write::put(key, body.stored().clone(), Expect::Revision(store::Revision(current.revision)));
-        if resource.row.kind == "Event" {
-            write = write.living(store::Life::Ttl(self.event_ttl));
-        }
+        let expected = Expect::Revision(store::Revision(current.revision));
+        let write = Write::put(key, body.stored().clone(), expected).living(self.life(resource));
         match self.commit(context, write, Some(old), Some(&value)).await? {
             Written::Done(event) => {
                 let stored = self.written(resource, value, body, &event.entry).await?;

@@ -47,6 +47,12 @@ pub struct House {
 
 /// A server, with its admission plugins.
 pub async fn house() -> House {
+    house_with(Arc::new(AllowAll)).await
+}
+
+/// A server with an authorizer.
+pub async fn house_with(authorizer: Arc<dyn Authorizer>) -> House {
+    let authorizers = vec![authorizer];
     let directory = tempfile::tempdir().unwrap();
     let store = store::embedded::Embedded::open(directory.path().join("store"), Default::default()).unwrap();
     let house = over(store, "10.96.0.0/16", Some(directory)).await;
@@ -67,7 +73,7 @@ pub async fn over(store: Arc<dyn Store>, range: &str, directory: Option<tempfile
         store: store.clone(),
         resources: resources.clone(),
         rbac: Rbac::new(&informers),
-        authorizers: vec![Arc::new(AllowAll)],
+        authorizers: authorizers.clone(),
         outbound: outbound.clone(),
     });
     let stock = Arc::new(ServiceStock::new(store.clone(), &resources, range).unwrap());
@@ -104,7 +110,7 @@ pub async fn over(store: Arc<dyn Store>, range: &str, directory: Option<tempfile
             gates: Arc::new(|_| true),
         }),
         authenticators: Vec::new(),
-        authorizers: vec![Arc::new(AllowAll)],
+        authorizers,
         rooms: Rooms::default(),
         events: Default::default(),
         documents,

@@ -155,10 +155,6 @@ impl Strategy for CustomResourceDefinition {
         vec![object["metadata"]["name"].clone(), object["metadata"]["creationTimestamp"].clone()]
     }
 
-    fn allow_unconditional_update(&self) -> bool {
-        false
-    }
-
     fn begin_deletion(&self, object: &mut Value, context: &Context) {
         let finalizers = &mut object["metadata"]["finalizers"];
         match finalizers.as_array_mut() {

@@ -143,6 +143,10 @@ impl Strategy for Events {
         ALL_FIELDS
     }
 
+    fn expires(&self) -> bool {
+        true
+    }
+
     fn has_generation(&self) -> bool {
         false
     }

@@ -1,6 +1,7 @@
 //! The core group: what its kinds do beyond their schema.
 
 mod claim_validation;
+mod component_status;
 mod endpoints_validation;
 mod event;
 mod namespace;
@@ -25,6 +26,7 @@ use apimachinery::field::ErrorList;
 use serde_json::Value;
 
 pub(super) const STRATEGIES: &[Row] = &[
+    ("", "ComponentStatus", &component_status::COMPONENT_STATUS),
     ("", "ConfigMap", &small::ConfigMaps),
     ("", "Endpoints", &small::EndpointsLists),
     ("", "Event", &event::Events),

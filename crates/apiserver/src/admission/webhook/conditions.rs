@@ -1,76 +1,71 @@
 //! `matchConditions`: CEL over the request, all of which must hold for a webhook to be asked.
 
 use super::config::Hook;
-use cel::env::Environment;
-use cel::program::Program;
-use cel::types::Type;
-use cel::value::Val;
+use super::matching::Invocation;
+use crate::admission::Attributes;
+use crate::admission::policy::{
+    Asked, Bindings, Expression, FailurePolicy, Request, Variables, conditions_hold,
+};
+use crate::authz::Authorizer;
+use api::admissionregistration::v1::MatchCondition;
+use apimachinery::status::Status;
 use parking_lot::Mutex;
-use serde_json::Value;
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-/// The cost one request may have (upstream's RuntimeCELCostBudgetMatchConditions).
-const BUDGET: u64 = 2_500_000;
+/// The conditions of a webhook.
+struct Conditions {
+    /// Webhooks define none.
+    variables: Variables,
+    expressions: Vec<Expression>,
+}
 
-static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| {
-    ["object", "oldObject", "request"]
-        .into_iter()
-        .fold(Environment::kubernetes(), |env, name| env.variable(name, Type::Dyn))
-});
-
-/// Programs by the state of their webhook.
-#[derive(Default)]
-pub(super) struct Compiled(Mutex<HashMap<String, Arc<Vec<(String, Program)>>>>);
+/// Conditions by the state of their webhook.
+pub(super) struct Compiled {
+    authorizers: Vec<Arc<dyn Authorizer>>,
+    known: Mutex<HashMap<String, Arc<Conditions>>>,
+}
 
 impl Compiled {
-    fn of(&self, hook: &Hook) -> Result<Arc<Vec<(String, Program)>>, String> {
-        if let Some(known) = self.0.lock().get(&hook.key) {
-            return Ok(known.clone());
+    pub(super) fn new(authorizers: Vec<Arc<dyn Authorizer>>) -> Self {
+        Compiled { authorizers, known: Mutex::default() }
+    }
+
+    fn of(&self, hook: &Hook) -> Arc<Conditions> {
+        if let Some(known) = self.known.lock().get(&hook.key) {
+            return known.clone();
         }
-        let mut programs = Vec::new();
-        for (name, expression) in &hook.conditions {
-            let checked = ENVIRONMENT.compile(expression).map_err(|e| format!("compilation error: {e}"))?;
-            programs.push((name.clone(), checked.program()?));
-        }
-        let programs = Arc::new(programs);
-        let mut known = self.0.lock();
+        let variables = Variables::new(&[], false);
+        let condition = |(name, expression): &(String, String)| MatchCondition {
+            name: name.clone(),
+            expression: expression.clone(),
+        };
+        let conditions: Vec<MatchCondition> = hook.conditions.iter().map(condition).collect();
+        let made = Arc::new(Conditions { expressions: variables.conditions(&conditions), variables });
+        let mut known = self.known.lock();
         // Webhooks of old states are never asked again.
         if known.len() > 512 {
             known.clear();
         }
-        known.insert(hook.key.clone(), programs.clone());
-        Ok(programs)
+        known.insert(hook.key.clone(), made.clone());
+        made
     }
 
     /// Whether all conditions of the webhook hold; a false one decides before an error does.
-    pub(super) fn hold(&self, hook: &Hook, request: &Value) -> Result<bool, String> {
+    pub(super) async fn hold(
+        &self,
+        hook: &Hook,
+        invocation: &Invocation,
+        a: &Attributes<'_>,
+    ) -> Result<Result<bool, String>, Status> {
         if hook.conditions.is_empty() {
-            return Ok(true);
+            return Ok(Ok(true));
         }
-        let programs = self.of(hook)?;
-        let null = Value::Null;
-        let member = |key: &str| request.get(key).unwrap_or(&null);
-        let variables = [
-            ("object", Val::from(member("object"))),
-            ("oldObject", Val::from(member("oldObject"))),
-            ("request", Val::from(request)),
-        ];
-        let mut errors = Vec::new();
-        let mut left = BUDGET;
-        for (name, program) in programs.iter() {
-            let outcome = program.evaluate(&variables, left);
-            left = left.saturating_sub(outcome.cost);
-            match outcome.result {
-                Ok(Val::Bool(true)) => {}
-                Ok(Val::Bool(false)) => return Ok(false),
-                Ok(_) => errors.push(format!("match condition {name:?} did not evaluate to a bool")),
-                Err(error) => errors.push(format!("{error}")),
-            }
-        }
-        match apimachinery::field::aggregate(errors) {
-            None => Ok(true),
-            Some(errors) => Err(errors),
-        }
+        let conditions = self.of(hook);
+        let request = Request::new(a, &invocation.resource).await?;
+        let asked = Asked { authorizers: &self.authorizers, user: a.user };
+        let asking: &dyn cel::library::authz::Authorizer = &asked;
+        let bindings = Bindings::new(&request, None, None, Some(asking), &conditions.variables);
+        Ok(conditions_hold(&bindings, &conditions.expressions, FailurePolicy::Fail))
     }
 }

@@ -1,7 +1,7 @@
 //! Whether a webhook is concerned by a request, and in which version it wants to see the object.
 
 use super::config::{Hook, Rule};
-use crate::admission::{Attributes, Operation};
+use crate::admission::Attributes;
 use crate::resources::{Resources, Served};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -10,15 +10,6 @@ use std::sync::Arc;
 /// How a webhook is called: the version that its rule names.
 pub(super) struct Invocation {
     pub resource: Arc<Served>,
-}
-
-pub(super) fn operation(operation: Operation) -> &'static str {
-    match operation {
-        Operation::Create => "CREATE",
-        Operation::Update => "UPDATE",
-        Operation::Delete => "DELETE",
-        Operation::Connect => "CONNECT",
-    }
 }
 
 fn names(list: &[String], wanted: &str) -> bool {
@@ -40,7 +31,7 @@ fn matches(rule: &Rule, a: &Attributes<'_>, resource: &Served) -> bool {
     });
     scope
         && named
-        && names(&rule.operations, operation(a.operation))
+        && names(&rule.operations, a.operation.name())
         && names(&rule.groups, &row.group)
         && names(&rule.versions, &row.version)
 }

@@ -9,6 +9,7 @@ mod matching;
 mod review;
 
 use super::{Attributes, Operation, Plugin};
+use crate::authz::Authorizer;
 use crate::outbound::Outbound;
 use crate::resources::{Resources, Served};
 use apimachinery::status::Status;
@@ -43,6 +44,7 @@ impl Webhooks {
         store: &Arc<dyn Store>,
         resources: &Arc<Resources>,
         outbound: &Arc<Outbound>,
+        authorizers: &[Arc<dyn Authorizer>],
     ) -> Option<Self> {
         let name = match phase {
             Phase::Mutating => "mutatingwebhookconfigurations",
@@ -56,7 +58,7 @@ impl Webhooks {
             store: store.clone(),
             resources: resources.clone(),
             outbound: outbound.clone(),
-            conditions: Default::default(),
+            conditions: conditions::Compiled::new(authorizers.to_vec()),
         })
     }
 
@@ -114,8 +116,7 @@ impl Webhooks {
             let why = format!("admission webhook {:?} does not support dry run", hook.name);
             return Err(Status::bad_request(why));
         }
-        let request = review::request_of(invocation, a).await?;
-        match self.conditions.hold(hook, &request) {
+        match self.conditions.hold(hook, invocation, a).await? {
             Ok(true) => {}
             Ok(false) => return Ok(None),
             Err(why) if hook.fails_open => {
@@ -126,7 +127,7 @@ impl Webhooks {
                 return Err(Status::forbidden(&a.resource.group_resource(), a.name, why));
             }
         }
-        let request = review::request(hook, request);
+        let request = review::request(hook, review::request_of(invocation, a).await?);
         let asked = async {
             let target = self.outbound.target(&hook.client_config)?;
             let body = serde_json::to_vec(&request).map_err(|e| e.to_string())?;

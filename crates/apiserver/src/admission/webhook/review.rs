@@ -2,7 +2,7 @@
 
 use super::Phase;
 use super::config::Hook;
-use super::matching::{Invocation, operation};
+use super::matching::Invocation;
 use crate::admission::{Attributes, Operation};
 use crate::resources::Served;
 use apimachinery::status::Status;
@@ -64,7 +64,7 @@ pub(super) async fn request_of(invocation: &Invocation, a: &Attributes<'_>) -> R
         "resource": resource_of(&invocation.resource),
         "requestKind": kind_of(a.resource, a.subresource),
         "requestResource": resource_of(a.resource),
-        "operation": operation(a.operation),
+        "operation": a.operation.name(),
         "userInfo": user,
         "object": shown(invocation, a.object.as_deref(), a).await?,
         "oldObject": shown(invocation, a.old, a).await?,

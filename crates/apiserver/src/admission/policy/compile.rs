@@ -1,0 +1,125 @@
+//! Expressions of policies, compiled.
+
+use super::types::{Optional, environment, kept};
+use api::admissionregistration::v1::{MatchCondition, Variable};
+use cel::env::Environment;
+use cel::program::Program;
+use cel::schema::DeclType;
+use cel::types::Type;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// How the refusal of an expression begins that checks, but has no program.
+pub(in crate::admission) const NO_PROGRAM: &str = "program instantiation failed";
+
+/// An expression and its program, or why there is none.
+#[derive(Debug)]
+pub(in crate::admission) struct Expression {
+    pub(in crate::admission) text: String,
+    pub(in crate::admission) program: Result<Program, String>,
+}
+
+/// The variables that a policy defines: names and expressions, and the environments that know them.
+#[derive(Debug)]
+pub(in crate::admission) struct Variables {
+    pub(in crate::admission) defined: Vec<(String, Expression)>,
+    fields: BTreeMap<String, Arc<DeclType>>,
+    params: bool,
+}
+
+/// What an expression may evaluate to.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::admission) enum Wanted {
+    Bool,
+    String,
+    StringOrNull,
+    Anything,
+    Object,
+    JsonPatches,
+}
+
+impl Wanted {
+    fn types(self) -> Vec<Type> {
+        match self {
+            Wanted::Bool => vec![Type::Bool],
+            Wanted::String => vec![Type::String],
+            Wanted::StringOrNull => vec![Type::String, Type::Null],
+            Wanted::Anything => Vec::new(),
+            Wanted::Object => vec![Type::object("Object")],
+            Wanted::JsonPatches => vec![Type::list(Type::object("JSONPatch"))],
+        }
+    }
+
+    /// Why a type is none of these, in upstream's words.
+    fn refusal(self, found: &Type) -> Option<String> {
+        let wanted = self.types();
+        if wanted.is_empty() || wanted.contains(found) {
+            return None;
+        }
+        let shown: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+        Some(match shown.as_slice() {
+            [only] => format!("must evaluate to {only} but got {found}"),
+            all => format!("must evaluate to one of [{}] but got {found}", all.join(" ")),
+        })
+    }
+}
+
+/// Compiles one expression; what it evaluates to is told beside.
+pub(in crate::admission) fn compile(
+    env: &Environment,
+    text: &str,
+    wanted: Wanted,
+) -> (Result<Program, String>, Option<Type>) {
+    let checked = match env.compile(text) {
+        Ok(checked) => checked,
+        Err(issues) => return (Err(format!("compilation failed: {issues}")), None),
+    };
+    let output = checked.output().clone();
+    if let Some(refusal) = wanted.refusal(&output) {
+        return (Err(refusal), None);
+    }
+    let program = checked.program().map_err(|error| format!("{NO_PROGRAM}: {error}"));
+    (program, Some(output))
+}
+
+impl Variables {
+    /// Compiles the variables in order: each may use those before it.
+    pub(in crate::admission) fn new(variables: &[Variable], params: bool) -> Self {
+        let mut this = Variables { defined: Vec::new(), fields: BTreeMap::new(), params };
+        for variable in variables {
+            let env = this.environment(true);
+            let (program, output) = compile(&env, &variable.expression, Wanted::Anything);
+            this.fields.insert(variable.name.clone(), kept(output.as_ref()));
+            let expression = Expression { text: variable.expression.clone(), program };
+            this.defined.push((variable.name.clone(), expression));
+        }
+        this
+    }
+
+    /// The environment of expressions that see all variables defined so far.
+    pub(in crate::admission) fn environment(&self, authorizer: bool) -> Environment {
+        let decl = DeclType::object_named("kubernetes.variables", &self.fields);
+        environment(Optional { params: self.params, authorizer })
+            .declare(&decl)
+            .variable("variables", decl.celtype.clone())
+    }
+
+    /// Compiles an expression that sees all variables.
+    pub(in crate::admission) fn expression(
+        &self,
+        text: &str,
+        wanted: Wanted,
+        authorizer: bool,
+    ) -> Expression {
+        let mut env = self.environment(authorizer);
+        if matches!(wanted, Wanted::Object | Wanted::JsonPatches) {
+            env = env.patch_types();
+        }
+        Expression { text: text.to_owned(), program: compile(&env, text, wanted).0 }
+    }
+
+    /// Compiles match conditions.
+    pub(in crate::admission) fn conditions(&self, conditions: &[MatchCondition]) -> Vec<Expression> {
+        conditions.iter().map(|c| self.expression(&c.expression, Wanted::Bool, true)).collect()
+    }
+}
