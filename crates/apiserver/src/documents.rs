@@ -221,15 +221,22 @@ impl Documents {
             let (bytes, hash) = documents.v3(key)?;
             return Some(cached(bytes, body::JSON, &quoted(hash), headers));
         }
-        let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        if accept.contains(openapi::V2_PROTOBUF) {
-            let (bytes, hash) = documents.v2_protobuf();
-            return Some(cached(bytes, openapi::V2_PROTOBUF, &quoted(hash), headers));
+        match crate::handlers::preferred(headers, &[body::JSON, V2_PROTOBUF_OF_OLD, openapi::V2_PROTOBUF]) {
+            Some(0) => {
+                let (bytes, hash) = documents.v2();
+                Some(cached(bytes, body::JSON, &quoted(hash), headers))
+            }
+            Some(_) => {
+                let (bytes, hash) = documents.v2_protobuf();
+                Some(cached(bytes, openapi::V2_PROTOBUF, &quoted(hash), headers))
+            }
+            None => Some(body::text(StatusCode::NOT_ACCEPTABLE, "")),
         }
-        let (bytes, hash) = documents.v2();
-        Some(cached(bytes, body::JSON, &quoted(hash), headers))
     }
 }
+
+/// How clients still ask for the protobuf document.
+const V2_PROTOBUF_OF_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 /// An answer with an ETag: 304 when the client has it.
 fn cached(bytes: Bytes, media: &str, etag: &str, headers: &HeaderMap) -> Answer {

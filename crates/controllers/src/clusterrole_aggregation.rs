@@ -83,8 +83,7 @@ pub(crate) async fn run(context: Context) {
                 }
             }
             let rules = aggregate(parts.into_iter());
-            let mut old = role.decode()?;
-            if old.rules == rules {
+            if role.decode()?.rules == rules {
                 return Ok(Outcome::Done);
             }
             let apply = Patch::Apply(json!({
@@ -95,14 +94,7 @@ pub(crate) async fn run(context: Context) {
             }));
             let params = PatchParams { field_manager: NAME.into(), force: true };
             let api = client.all::<ClusterRole>();
-            let written = match api.patch(&key.name, &apply, &params).await {
-                // A server that does not know apply.
-                Err(error) if error.code() == Some(415) => {
-                    old.rules = rules;
-                    api.update(&old).await?
-                }
-                written => written?,
-            };
+            let written = api.patch(&key.name, &apply, &params).await?;
             noted.note(&key, &roles, &written.metadata.resource_version);
             Ok::<_, Error>(Outcome::Done)
         }

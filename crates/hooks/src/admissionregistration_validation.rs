@@ -8,6 +8,7 @@ use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::meta::LabelSelector;
 use apimachinery::meta::validation::validate_label_selector;
 use apimachinery::validation::{is_dns1035_label, is_fully_qualified_name, is_path_segment_name};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub(super) const FAILURE_POLICIES: &[&str] = &["Fail", "Ignore"];
@@ -166,6 +167,11 @@ const SIDE_EFFECTS: &[&str] = &["None", "NoneOnDryRun", "Some", "Unknown"];
 const NO_SIDE_EFFECTS: &[&str] = &["None", "NoneOnDryRun"];
 const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 
+/// A part of a webhook; what is absent is empty.
+fn part<T: DeserializeOwned + Default>(value: &Value) -> T {
+    if value.is_null() { T::default() } else { typed(value) }
+}
+
 fn texts(value: &Value) -> Vec<String> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
@@ -196,7 +202,7 @@ fn review_versions(check: &mut Check, path: &Path, versions: &[String], known: b
 fn webhook(check: &mut Check, path: &Path, hook: &Value, demands: Demands) {
     let name = word(hook, "name").unwrap_or_default();
     check.extend(is_fully_qualified_name(&path.child("name"), name));
-    let rules: Vec<RuleWithOperations> = typed(&hook["rules"]);
+    let rules: Vec<RuleWithOperations> = part(&hook["rules"]);
     for (i, one) in rules.iter().enumerate() {
         let parts = Rule {
             operations: &one.operations,
@@ -223,7 +229,7 @@ fn webhook(check: &mut Check, path: &Path, hook: &Value, demands: Demands) {
         check.invalid(&path.child("timeoutSeconds"), seconds, why);
     }
     for key in ["namespaceSelector", "objectSelector"] {
-        let selector: Option<LabelSelector> = typed(&hook[key]);
+        let selector: Option<LabelSelector> = part(&hook[key]);
         check.extend(validate_label_selector(selector.as_ref(), Default::default(), &path.child(key)));
     }
     if let Some(policy) = word(hook, "reinvocationPolicy") {
@@ -235,7 +241,7 @@ fn webhook(check: &mut Check, path: &Path, hook: &Value, demands: Demands) {
         (None, true) => check.extend(validate_service(&at.child("service"), &client["service"])),
         _ => check.required(&at, "exactly one of url or service is required"),
     }
-    let listed: Vec<MatchCondition> = typed(&hook["matchConditions"]);
+    let listed: Vec<MatchCondition> = part(&hook["matchConditions"]);
     conditions(check, &path.child("matchConditions"), &listed);
 }
 

@@ -1,6 +1,7 @@
 //! Wires the API server: store, table, authenticators, authorizers, admission, documents.
 
 use crate::cli::StoreEngine;
+use crate::running::Running;
 use crate::settings::{Settings, bundle_pem};
 use anyhow::{Context as _, Result};
 use apimachinery::clock::{Clock, SystemClock};
@@ -39,6 +40,8 @@ use tokio_util::task::TaskTracker;
 pub(crate) struct ControlPlane {
     pub server: Arc<Server>,
     pub store: Arc<dyn Store>,
+    /// Which of the other parts run here.
+    pub running: Running,
     /// What says goodbye once the server is told to stop.
     background: TaskTracker,
 }
@@ -157,7 +160,9 @@ pub(crate) async fn start(
     let (health, bootstrapped) = health(&store, &metrics);
     let address = format!("{}:{}", settings.advertise_address, settings.secure_port);
     let documents = documents(&resources, &settings, &address)?;
+    let running = Running::default();
     let rooms = Rooms {
+        components: running.components(&store),
         aggregation: Some(aggregation.clone()),
         issuer: Some(Arc::new(Issuer {
             name: settings.issuer.clone(),
@@ -239,7 +244,7 @@ pub(crate) async fn start(
 
     let tls = pki::tls::server_config(settings.serving, &settings.client_authorities, pki::tls::ALPN_ALL)?;
     tokio::spawn(apiserver::serve::serve(server.clone(), listener, Arc::new(tls)));
-    Ok(ControlPlane { server, store, background })
+    Ok(ControlPlane { server, store, running, background })
 }
 
 impl ControlPlane {

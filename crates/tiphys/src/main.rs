@@ -8,6 +8,7 @@ mod kernel_settings;
 mod node;
 mod places;
 mod reset;
+mod running;
 mod runtime_socket;
 mod server;
 mod services;

@@ -110,10 +110,18 @@ fn start_components(
 ) {
     let schedule = {
         let plane = plane.clone();
-        move |term| scheduler::run(plane.component("system:kube-scheduler"), term)
+        move |term| {
+            let running = plane.running.scheduler.begin();
+            let run = scheduler::run(plane.component("system:kube-scheduler"), term);
+            async move {
+                run.await;
+                drop(running);
+            }
+        }
     };
     let control = {
         let plane = plane.clone();
+        let running = plane.running.controllers.clone();
         move |term: CancellationToken| {
             let informers = Informers::new(&plane.component("system:kube-controller-manager"), term.clone());
             let metrics = (*plane.server.metrics).clone();
@@ -122,7 +130,12 @@ fn start_components(
                 controllers::MANAGER => plane.component("system:kube-controller-manager"),
                 name => plane.controller(name),
             };
-            controllers::run(client, informers, cluster.clone(), metrics, term)
+            let running = running.begin();
+            let run = controllers::run(client, informers, cluster.clone(), metrics, term);
+            async move {
+                run.await;
+                drop(running);
+            }
         }
     };
     let Some(identity) = candidate else {

@@ -12,6 +12,7 @@ mod watch;
 mod write;
 
 pub(crate) use input::kind as read_kind;
+pub(crate) use negotiate::preferred;
 pub use negotiate::{Media, Style};
 pub use options::WriteOptions;
 pub use patch::Patch;
@@ -74,7 +75,10 @@ impl Server {
             "deletecollection" => self.delete_collection(&resource, call).await,
             _ => Err(Status::method_not_supported(&resource.group_resource(), verb)),
         };
-        let warning = resource.custom.as_ref().and_then(|c| c.warning.clone());
+        let warning = match &resource.custom {
+            Some(custom) => custom.warning.clone(),
+            None => hooks::deprecation(&resource.row.group, &resource.row.version, &resource.row.kind),
+        };
         served.map(|mut answer| {
             crate::body::warn(&mut answer, warning.as_slice());
             answer

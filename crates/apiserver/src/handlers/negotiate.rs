@@ -92,6 +92,13 @@ pub(super) fn negotiate<T>(
     None
 }
 
+/// Which of the media types a client likes best; the first where it says nothing.
+pub(crate) fn preferred(headers: &HeaderMap, names: &[&str]) -> Option<usize> {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).filter(|a| !a.is_empty());
+    let clauses = clauses(accept.unwrap_or("*/*"));
+    clauses.iter().find_map(|clause| names.iter().position(|name| clause.covers(name)))
+}
+
 /// Whether somebody reads the answer with their own eyes.
 fn is_pretty(headers: &HeaderMap, query: &Query) -> bool {
     if let Some(pretty) = query.get("pretty").filter(|p| !p.is_empty()) {

@@ -5,7 +5,7 @@ use super::list_body::ListBody;
 use super::respond::{Form, accepted, columns, line, message, partial, row, table, type_meta, write};
 use crate::body::{self, Answer};
 use crate::cache::{Selection, list};
-use crate::registry;
+use crate::registry::{self, Stored};
 use crate::resources::Served;
 use crate::server::{Call, Server};
 use apimachinery::gvk::GroupKind;
@@ -19,6 +19,7 @@ use http::StatusCode;
 use schema::encode::ListHead;
 use schema::protobuf;
 use std::sync::Arc;
+use store::{Entry, Revision};
 
 impl Server {
     pub(super) async fn get(&self, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
@@ -71,8 +72,49 @@ impl Server {
             continue_token: parameter("continue"),
         };
         let listed = list::list(&*self.registry.store, resource, &selection, &page).await?;
+        self.listed(resource, listed, form, media)
+    }
+
+    /// Answers a list of objects that are not stored, in the form that the request asks for.
+    pub(crate) fn list_of(
+        &self,
+        resource: &Arc<Served>,
+        call: &Call,
+        objects: Vec<Stored>,
+    ) -> Result<Answer, Status> {
+        let (form, media) = accepted(resource, call)?;
+        let query = &call.info.query;
+        let parameter = |name| query.get(name).unwrap_or_default();
+        let selection =
+            Selection::parse(resource, "", parameter("labelSelector"), parameter("fieldSelector"))?;
+        let entry = |stored: Stored| {
+            Arc::new(Entry {
+                name: crate::object::name(&stored.value).into(),
+                value: stored.body.stored().clone(),
+                create_revision: Revision(0),
+                mod_revision: Revision(0),
+                version: 0,
+                lease: None,
+                expires_ms: None,
+                stale: false,
+                projection: Default::default(),
+            })
+        };
+        let mut entries: Vec<Arc<Entry>> = objects.into_iter().map(entry).collect();
+        entries.retain(|entry| selection.matches(resource, entry));
+        let listed = list::Listed { entries, revision: 0, continue_token: String::new(), remaining: None };
+        self.listed(resource, listed, form, media)
+    }
+
+    fn listed(
+        &self,
+        resource: &Arc<Served>,
+        listed: list::Listed,
+        form: Form,
+        media: Media,
+    ) -> Result<Answer, Status> {
         let metadata = ListMeta {
-            resource_version: listed.revision.to_string(),
+            resource_version: if listed.revision == 0 { String::new() } else { listed.revision.to_string() },
             continue_token: listed.continue_token.clone(),
             remaining_item_count: listed.remaining,
             ..Default::default()

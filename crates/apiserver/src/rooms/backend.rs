@@ -75,11 +75,6 @@ pub(super) fn node_backend(server: &Server, node: &str) -> Result<Backend, Statu
     Ok(Backend { host: host.to_owned(), port, tls })
 }
 
-/// Sends a request and streams the answer back.
-pub(super) async fn forward(backend: &Backend, request: Request<ResponseBody>) -> Result<Answer, Status> {
-    Ok(send(backend, request).await?.map(body::stream))
-}
-
 /// Sends a request; the answer is yet to be read.
 pub(super) async fn send(
     backend: &Backend,

@@ -1,12 +1,16 @@
 //! What the kubelet answers: logs, exec, attach and port-forward.
 
-use super::backend::{forward, node_backend, upgrade, with_query};
+use super::backend::{node_backend, send, upgrade, with_query};
 use crate::body::{self, Answer};
 use crate::object;
 use crate::resources::Served;
 use crate::server::{Call, Server};
+use apimachinery::errors::ResponseBody;
+use apimachinery::gvk::GroupResource;
 use apimachinery::status::Status;
-use http::Request;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
 use serde_json::Value;
 use std::sync::Arc;
 use streaming::messages::Framing;
@@ -33,10 +37,30 @@ pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -
     let backend = node_backend(server, node)?;
     if what == "containerLogs" {
         let verb = Request::get(with_query(&path, &query));
-        let log = forward(&backend, verb.body(body::full("")).map_err(Status::internal_error)?).await?;
+        let log = send(&backend, verb.body(body::full("")).map_err(Status::internal_error)?).await?;
+        if !log.status().is_success() {
+            return Err(refusal(log, &GroupResource::new("", "pods/log"), name).await);
+        }
+        let log = log.map(body::stream);
         return body::over_websocket(call.parts, log, Framing::Chunks);
     }
     upgrade(&backend, call, &with_query(&path, &query)).await
+}
+
+/// What a kubelet says in place of an answer, as clients know it.
+async fn refusal(answer: Response<Incoming>, resource: &GroupResource, name: &str) -> Status {
+    /// More is not read of it.
+    const LONGEST: usize = 50_000;
+    let code = answer.status().as_u16();
+    let text = match Limited::new(answer.into_body(), LONGEST).collect().await {
+        Ok(text) => String::from_utf8_lossy(&text.to_bytes()).into_owned(),
+        Err(error) => error.to_string(),
+    };
+    match code {
+        500 => Status::internal_error(text),
+        400 => Status::bad_request(text),
+        _ => Status::generic_server_response(code, "", resource, name, &text, 0, ResponseBody::Expected),
+    }
 }
 
 /// The kubelet's names of the streams that the API calls `stdin`, `stdout`, `stderr`.

@@ -2,6 +2,7 @@
 
 mod backend;
 mod binding;
+pub mod component_status;
 mod eviction;
 mod kubelet;
 mod links;
@@ -33,6 +34,8 @@ pub struct Rooms {
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
     /// Other servers' APIs.
     pub aggregation: Option<Arc<crate::aggregation::Aggregation>>,
+    /// The parts of the control plane.
+    pub components: Arc<[component_status::Component]>,
     /// For backends behind `https:` proxies, whose certificates nobody vouches for.
     pub insecure_tls: Option<Arc<rustls::ClientConfig>>,
 }
@@ -95,6 +98,7 @@ impl Server {
             ("authentication.k8s.io" | "authorization.k8s.io", _, "") if create => {
                 reviews::create(self, resource, call).await
             }
+            ("", "componentstatuses", "") => component_status::serve(self, resource, call).await,
             ("", "serviceaccounts", "token") if create => token::create(self, resource, call).await,
             ("", "pods", "binding") | ("", "bindings", "") if create => {
                 binding::create(self, resource, call).await
