@@ -52,10 +52,9 @@ pub async fn house() -> House {
 
 /// A server with an authorizer.
 pub async fn house_with(authorizer: Arc<dyn Authorizer>) -> House {
-    let authorizers = vec![authorizer];
     let directory = tempfile::tempdir().unwrap();
     let store = store::embedded::Embedded::open(directory.path().join("store"), Default::default()).unwrap();
-    let house = over(store, "10.96.0.0/16", Some(directory)).await;
+    let house = authorized(store, "10.96.0.0/16", Some(directory), authorizer).await;
     for name in ["default", "kube-system"] {
         let object = serde_json::json!({"metadata": {"name": name}});
         assert_eq!(house.json(Method::POST, "/api/v1/namespaces", object).await.0, 201);
@@ -65,6 +64,16 @@ pub async fn house_with(authorizer: Arc<dyn Authorizer>) -> House {
 
 /// A server over a store, one of several perhaps.
 pub async fn over(store: Arc<dyn Store>, range: &str, directory: Option<tempfile::TempDir>) -> House {
+    authorized(store, range, directory, Arc::new(AllowAll)).await
+}
+
+async fn authorized(
+    store: Arc<dyn Store>,
+    range: &str,
+    directory: Option<tempfile::TempDir>,
+    authorizer: Arc<dyn Authorizer>,
+) -> House {
+    let authorizers = vec![authorizer];
     let resources = Arc::new(Resources::new(api::table(), &[]));
     let source = StoreSource { store: store.clone(), resources: resources.clone() };
     let informers = client::Informers::from_source(Arc::new(source), Default::default());
