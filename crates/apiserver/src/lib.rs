@@ -17,6 +17,7 @@ pub mod cache;
 mod compress;
 pub mod custom;
 pub mod documents;
+pub mod features;
 pub mod handlers;
 pub mod inprocess;
 pub mod object;

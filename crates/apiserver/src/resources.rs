@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 use schema::encode::Body;
 use schema::{ResourceRow, Table, TypeId};
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::sync::Arc;
 use store::Entry;
@@ -251,7 +251,6 @@ fn stability(version: &str) -> (u8, u32, u32) {
 #[derive(Debug)]
 pub struct Resources {
     served: HashMap<Name, Arc<Served>>,
-    group_versions: HashSet<(String, String)>,
     installed: RwLock<Installed>,
     /// What the informers of this process decoded of their objects lately.
     pub recent: Arc<Recent>,
@@ -271,12 +270,18 @@ struct Installed {
 impl Resources {
     /// The stable versions of a table, and those beta and alpha versions that `enabled` names (`batch/v2alpha1`).
     pub fn new(table: &'static Table, enabled: &[String]) -> Self {
+        Self::serving(table, &|row| {
+            stability(&row.version).0 == 2 || enabled.contains(&api_version(&row.group, &row.version))
+        })
+    }
+
+    /// Those resources of a table that `serves` chooses.
+    pub fn serving(table: &'static Table, serves: &dyn Fn(&ResourceRow) -> bool) -> Self {
         let mut served = HashMap::new();
-        let mut group_versions = HashSet::new();
         let rows = table.resources();
         for row in rows.iter().filter(|r| !r.resource.contains('/')) {
             let api_version = api_version(&row.group, &row.version);
-            if stability(&row.version).0 < 2 && !enabled.contains(&api_version) {
+            if !serves(row) {
                 continue;
             }
             let Some(ty) = table.kind(&row.group, &row.version, &row.kind) else { continue };
@@ -310,7 +315,6 @@ impl Resources {
                 })
                 .collect();
             let prefix = row.key_prefix.as_ref().map_or_else(String::new, |p| format!("{p}/"));
-            group_versions.insert((row.group.to_string(), row.version.to_string()));
             served.insert(
                 (row.group.to_string(), row.version.to_string(), row.resource.to_string()),
                 Arc::new(Served {
@@ -328,17 +332,12 @@ impl Resources {
                 }),
             );
         }
-        Resources { served, group_versions, installed: RwLock::default(), recent: Arc::default() }
+        Resources { served, installed: RwLock::default(), recent: Arc::default() }
     }
 
     pub fn get(&self, group: &str, version: &str, resource: &str) -> Option<Arc<Served>> {
         let name = (group.to_owned(), version.to_owned(), resource.to_owned());
         self.served.get(&name).cloned().or_else(|| self.installed.read().served.get(&name).cloned())
-    }
-
-    /// Whether a group version is one of the built-in ones that are served.
-    pub fn serves(&self, group: &str, version: &str) -> bool {
-        self.group_versions.contains(&(group.to_owned(), version.to_owned()))
     }
 
     /// All that is served now.

@@ -56,7 +56,7 @@ fn house() -> House {
     };
     let documents = Documents::new(
         api::table(),
-        &move |row| served.serves(&row.group, &row.version),
+        &move |row| served.get(&row.group, &row.version, row.split().0).is_some(),
         "127.0.0.1:6443",
         version,
         Bytes::new(),

@@ -32,6 +32,7 @@ mod storage;
 mod storage_validation;
 mod templates;
 mod tree;
+mod versions;
 mod webhook_client;
 
 pub use deprecations::deprecation;
@@ -235,11 +236,12 @@ type ConversionRow = (&'static str, &'static str, &'static str, &'static str, Co
 
 /// The conversions of each group's folder.
 const CONVERSIONS: &[&[ConversionRow]] =
-    &[apiextensions_stored::CONVERSIONS, autoscaling::CONVERSIONS, core::CONVERSIONS];
+    &[apiextensions_stored::CONVERSIONS, autoscaling::CONVERSIONS, core::CONVERSIONS, versions::CONVERSIONS];
 
 /// Whether objects of a kind can be brought from one version to another.
 pub fn converts(group: &str, kind: &str, from: &str, to: &str) -> bool {
     from == to
+        || versions::ONE_SHAPE.contains(&(group, kind))
         || CONVERSIONS
             .iter()
             .copied()

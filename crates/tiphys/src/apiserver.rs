@@ -76,6 +76,8 @@ pub(crate) struct ApiServer {
     /// A CIDR notation IP range from which to assign service cluster IPs.
     #[arg(long, default_value = "10.0.0.0/24")]
     pub service_cluster_ip_range: String,
+    #[command(flatten)]
+    pub features: crate::features::FeatureFlags,
     /// Amount of time to retain events.
     #[arg(long, default_value = "1h", value_parser = crate::cli::duration)]
     pub event_ttl: Duration,
@@ -163,6 +165,7 @@ impl ApiServer {
             token_keys,
             token_signer: signer,
             event_ttl: self.event_ttl,
+            features: self.features.features()?,
         })
     }
 }

@@ -201,6 +201,8 @@ pub(crate) struct Server {
     /// Write the administrator's kubeconfig here, mode 0600.
     #[arg(long)]
     pub write_kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    pub features: crate::features::FeatureFlags,
     #[arg(long, default_value = "10.244.0.0/16")]
     pub cluster_cidr: String,
     #[arg(long, default_value = "10.96.0.0/16")]

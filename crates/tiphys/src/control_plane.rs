@@ -103,7 +103,7 @@ fn documents(resources: &Arc<Resources>, settings: &Settings, address: &str) -> 
     });
     Ok(Documents::new(
         api::table(),
-        &move |row| served.serves(&row.group, &row.version),
+        &move |row| served.get(&row.group, &row.version, row.split().0).is_some(),
         address,
         version_info(),
         serde_json::to_vec(&keys)?.into(),
@@ -117,7 +117,8 @@ pub(crate) async fn start(
     listener: TcpListener,
     shutdown: &CancellationToken,
 ) -> Result<ControlPlane> {
-    let resources = Arc::new(Resources::new(api::table(), &[]));
+    let features = settings.features.clone();
+    let resources = Arc::new(Resources::serving(api::table(), &|row| features.serves(row)));
     let store = crate::store::open(&settings.storage, &settings.directory, &resources).await?;
     let metrics = Arc::new(component::metrics::Registry::new());
     component::process::register(&metrics);
@@ -146,7 +147,7 @@ pub(crate) async fn start(
         stocks: vec![stock.clone()],
         clock: clock.clone(),
         event_ttl: settings.event_ttl,
-        gates: Arc::new(|_| true),
+        gates: Arc::new(move |gate| features.field(gate)),
     });
     let tokens = Arc::new(ServiceAccountTokens::new(
         registry.clone(),

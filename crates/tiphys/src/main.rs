@@ -3,6 +3,7 @@
 mod apiserver;
 mod cli;
 mod control_plane;
+mod features;
 mod images;
 mod kernel_settings;
 mod node;

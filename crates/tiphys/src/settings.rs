@@ -3,6 +3,7 @@
 use crate::cli::{Server as Flags, StoreFlags};
 use anyhow::Result;
 use apiserver::bootstrap::Dns;
+use apiserver::features::Features;
 use pki::tls::{Slot, Trust};
 use pki::{Certificate, PrivateKey, PublicKey};
 use std::net::IpAddr;
@@ -38,6 +39,8 @@ pub(crate) struct Settings {
     pub token_keys: Vec<PublicKey>,
     pub token_signer: PrivateKey,
     pub event_ttl: Duration,
+    /// What is served.
+    pub features: Features,
 }
 
 impl Settings {
@@ -63,6 +66,7 @@ impl Settings {
             token_keys: vec![bundle.service_account.public().clone()],
             token_signer: PrivateKey::from_pem(bundle.service_account.to_pem().as_bytes())?,
             event_ttl: Duration::from_secs(3600),
+            features: flags.features.features()?,
         })
     }
 }
