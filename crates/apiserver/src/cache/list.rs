@@ -31,12 +31,20 @@ pub struct Listed {
     pub remaining: Option<i64>,
 }
 
+/// Whether a list is wanted at its revision and no other.
+fn is_exact(page: &Page<'_>) -> bool {
+    page.resource_version_match == "Exact" || page.limit > 0
+}
+
 async fn snapshot(store: &dyn Store, prefix: &str, page: &Page<'_>) -> Result<Snapshot, Status> {
     let asked = parse_revision(page.resource_version)?;
     match (asked, page.resource_version_match) {
         (None, _) => store.consistent_snapshot(prefix).await.map_err(store_error),
         (Some(0), _) => Ok(store.snapshot(prefix)),
-        (Some(revision), "Exact") => store.snapshot_at(prefix, Revision(revision)).await.map_err(store_error),
+        // Before there was resourceVersionMatch, pages were exact.
+        (Some(revision), "Exact" | "") if is_exact(page) => {
+            store.snapshot_at(prefix, Revision(revision)).await.map_err(store_error)
+        }
         (Some(revision), _) => {
             wait_for(store, revision).await?;
             Ok(store.snapshot(prefix))
@@ -71,6 +79,9 @@ pub async fn list(
     selection: &Selection,
     page: &Page<'_>,
 ) -> Result<Listed, Status> {
+    if !page.continue_token.is_empty() && !matches!(page.resource_version, "" | "0") {
+        return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+    }
     let (snapshot, start) = if page.continue_token.is_empty() {
         (snapshot(store, &resource.prefix, page).await?, selection.scope.clone())
     } else {
@@ -88,7 +99,9 @@ pub async fn list(
         (snapshot, start)
     };
     let revision = snapshot.revision.0;
-    let limit = if page.limit == 0 { usize::MAX } else { page.limit };
+    // Who is content with any revision gets all at once.
+    let any = page.resource_version == "0" && page.continue_token.is_empty();
+    let limit = if page.limit == 0 || any { usize::MAX } else { page.limit };
     let mut entries = Vec::new();
     let mut rest = snapshot.range(&selection.scope, &start);
     if let Some(name) = &selection.name

@@ -28,13 +28,24 @@ use http::Method;
 use std::sync::Arc;
 
 impl Server {
-    /// Finds the resource and hands the request to its verb.
+    /// Finds the resource and hands the request to its verb; who uses what is on its way out is told so.
     pub(crate) async fn resource(self: &Arc<Self>, call: Call) -> Result<Answer, Status> {
         let info = &call.info;
         let resources = &self.registry.resources;
         let Some(resource) = resources.get(&info.group, &info.version, &info.resource) else {
             return Err(Status::path_not_found());
         };
+        let warning = match &resource.custom {
+            Some(custom) => custom.warning.clone(),
+            None => hooks::deprecation(&resource.row.group, &resource.row.version, &resource.row.kind),
+        };
+        // Refusals too.
+        warning.into_iter().for_each(crate::server::warn);
+        self.verb(resource, call).await
+    }
+
+    async fn verb(self: &Arc<Self>, resource: Arc<Served>, call: Call) -> Result<Answer, Status> {
+        let info = &call.info;
         if resource.row.namespaced
             && info.namespace.is_empty()
             && !matches!(info.verb.as_str(), "list" | "watch" | "create")
@@ -64,7 +75,7 @@ impl Server {
                 verb,
             ));
         }
-        let served = match verb {
+        match verb {
             "get" => self.get(&resource, call).await,
             "list" => self.list(&resource, call).await,
             "watch" => self.watch(&resource, call).await,
@@ -74,15 +85,7 @@ impl Server {
             "delete" => self.delete(&resource, call).await,
             "deletecollection" => self.delete_collection(&resource, call).await,
             _ => Err(Status::method_not_supported(&resource.group_resource(), verb)),
-        };
-        let warning = match &resource.custom {
-            Some(custom) => custom.warning.clone(),
-            None => hooks::deprecation(&resource.row.group, &resource.row.version, &resource.row.kind),
-        };
-        served.map(|mut answer| {
-            crate::body::warn(&mut answer, warning.as_slice());
-            answer
-        })
+        }
     }
 }
 
