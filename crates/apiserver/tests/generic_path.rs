@@ -212,6 +212,19 @@ async fn pages_are_one_snapshot() {
         rest["items"].as_array().unwrap().iter().filter_map(|i| i["metadata"]["name"].as_str()).collect();
     assert_eq!(names, ["l2", "l3", "l4"], "a continued list shows the first page's revision");
     assert_eq!(rest["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+
+    let revision = first["metadata"]["resourceVersion"].as_str().unwrap();
+    let count = async |query: &str| {
+        let (_, list) = house.json(Method::GET, &format!("{at}?{query}"), Value::Null).await;
+        list["items"].as_array().map(Vec::len)
+    };
+    assert_eq!(count(&format!("limit=9&resourceVersion={revision}")).await, Some(5), "a page is exact");
+    assert_eq!(count(&format!("resourceVersion={revision}")).await, Some(4), "a whole list is not older");
+    assert_eq!(count("limit=2&resourceVersion=0").await, Some(4), "any revision, all at once");
+    let both = format!("{at}?limit=2&continue={token}&resourceVersion={revision}");
+    let (code, refused) = house.json(Method::GET, &both, Value::Null).await;
+    let why = "specifying resource version is not allowed when using continue";
+    assert_eq!((code, refused["message"].as_str()), (400, Some(why)));
 }
 
 #[tokio::test]
