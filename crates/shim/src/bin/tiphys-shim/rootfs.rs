@@ -16,6 +16,9 @@ use crate::mounts;
 use crate::process::is_null;
 use crate::sys::{self, At, MountAttr, Outcome, failed};
 
+/// The magic number of cgroup v2.
+const CGROUP2: i64 = 0x6367_7270;
+
 /// The pod's user namespace as the creator uses it.
 pub(crate) struct Users {
     pub(crate) namespace: OwnedFd,
@@ -367,6 +370,10 @@ fn cgroups(root: BorrowedFd<'_>, spec: &ContainerSpec, mount: &Mount, flags: Mou
     mounts::attach(&base, &target).at("attaching")?;
     let table = std::fs::read_to_string("/proc/self/mountinfo").at("mountinfo")?;
     for dir in &spec.cgroup.dirs {
+        // Beside v1 hierarchies the v2 tree holds no limits; what sees it in a container believes itself on v2.
+        if rustix::fs::statfs(dir.as_str()).at(dir)?.f_type as i64 == CGROUP2 {
+            continue;
+        }
         // The longest mount point above the directory is its hierarchy, and its last component the name.
         let above =
             table.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| dir.starts_with(point));
