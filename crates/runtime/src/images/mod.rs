@@ -81,6 +81,14 @@ impl Image {
     }
 }
 
+/// Where an image comes from. One that was imported may be nowhere else: it is pinned, so that nobody deletes it to make
+/// room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Archive,
+    Registry,
+}
+
 /// How to import an archive.
 #[derive(Debug, Clone, Default)]
 pub struct ImportOptions {
@@ -214,7 +222,15 @@ impl Images {
         let import = |mut image: Found| {
             image.names.extend(more.iter().cloned());
             let layers = image.layers.clone();
-            self.install(image.id, image.config, image.manifest, &image.names, image.size, layers)
+            self.install(
+                image.id,
+                image.config,
+                image.manifest,
+                &image.names,
+                image.size,
+                layers,
+                Origin::Archive,
+            )
         };
         found.into_iter().map(import).collect()
     }
@@ -240,7 +256,8 @@ impl Images {
         let install = move || {
             let names = [reference];
             let id = pull.id.clone();
-            let image = this.install(id, pull.config, Some(pull.manifest), &names, pull.size, blobs);
+            let manifest = Some(pull.manifest);
+            let image = this.install(id, pull.config, manifest, &names, pull.size, blobs, Origin::Registry);
             // Whatever came of it: a layer that was fetched whole is not resumed.
             missing.iter().for_each(|(layer, _)| drop(std::fs::remove_file(ingest.join(layer.digest.hex()))));
             image
@@ -249,6 +266,7 @@ impl Images {
     }
 
     /// Unpacks what is missing and records the image.
+    #[expect(clippy::too_many_arguments, reason = "all of an image, once")]
     fn install(
         &self,
         id: Digest,
@@ -257,6 +275,7 @@ impl Images {
         names: &[Reference],
         size: u64,
         blobs: Vec<LayerBlob>,
+        origin: Origin,
     ) -> Result<Image> {
         if !config.os.is_empty() && (config.os != "linux" || config.architecture != manifest::architecture())
         {
@@ -279,13 +298,14 @@ impl Images {
             let lost = chain.iter().find(|chain| !self.snapshots.has(chain));
             match lost {
                 Some(chain) => Err(Error::Invalid(format!("layer {chain} was removed meanwhile; try again"))),
-                None => self.record(id, config.config, chain, manifest, names, size),
+                None => self.record(id, config.config, chain, manifest, names, size, origin),
             }
         });
         self.unpin(&holder);
         result
     }
 
+    #[expect(clippy::too_many_arguments, reason = "all of an image, once")]
     fn record(
         &self,
         id: Digest,
@@ -294,6 +314,7 @@ impl Images {
         manifest: Option<Digest>,
         names: &[Reference],
         size: u64,
+        origin: Origin,
     ) -> Result<Image> {
         self.change(|images| {
             for image in images.values_mut() {
@@ -311,6 +332,7 @@ impl Images {
                 config,
                 pinned: false,
             });
+            image.pinned |= origin == Origin::Archive;
             for name in names {
                 image.tags.extend(name.tagged());
                 image.digests.extend(name.digest.as_ref().or(manifest.as_ref()).map(|d| name.with_digest(d)));
