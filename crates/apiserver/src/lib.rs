@@ -20,6 +20,8 @@ pub mod documents;
 pub mod features;
 pub mod handlers;
 pub mod inprocess;
+/// What nodes and pods use.
+pub mod metrics_api;
 pub mod object;
 pub mod outbound;
 pub mod registry;

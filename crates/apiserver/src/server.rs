@@ -21,6 +21,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{HeaderValue, Request};
 use http_body_util::BodyExt as _;
+use serde_json::Value;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -170,7 +171,19 @@ impl Server {
         {
             return aggregation.serve(&remote, call).await;
         }
+        if let Some(metrics) = self.rooms.metrics.clone().filter(|metrics| metrics.concerns(&call)) {
+            return metrics.serve(self, &call).await;
+        }
         if call.info.is_resource { self.resource(call).await } else { self.document(call).await }
+    }
+
+    /// All objects of a resource that is kept here.
+    pub(crate) fn objects(&self, group: &str, version: &str, resource: &str) -> Result<Vec<Value>, Status> {
+        let served =
+            self.registry.resources.get(group, version, resource).ok_or_else(Status::path_not_found)?;
+        let snapshot = self.registry.store.snapshot(&served.prefix);
+        let entries = snapshot.entries.values();
+        entries.map(|entry| crate::registry::decode(&served, entry).map(|stored| stored.value)).collect()
     }
 
     async fn authenticate(

@@ -171,6 +171,7 @@ pub(crate) async fn start(
             signer: pki::jwt::Signer::new(settings.token_signer),
         })),
         tokens: Some(tokens.clone()),
+        metrics: Some(Arc::default()),
         rbac: Some(rbac.clone()),
         kubelet_tls: Some(Arc::new(pki::tls::client_config(
             &settings.kubelet_trust,

@@ -1,6 +1,7 @@
 //! Keeps the APIServices: the server's own exist and are available; others' are asked how they are, and what they serve.
 
 use super::{Aggregation, Remote, local};
+use crate::metrics_api;
 use crate::registry::{DeleteOutcome, WriteContext};
 use crate::resources::Served;
 use crate::server::Server;
@@ -98,7 +99,7 @@ impl Controller {
 
     /// Makes the APIServices of what is served here, and removes those of what was.
     async fn register(&self) -> Result<(), Status> {
-        let wanted = local::wanted(&self.server.registry.resources);
+        let wanted = local::wanted(&self.server.registry.resources, self.server.rooms.metrics.is_some());
         let existing = self.all()?;
         let registry = &self.server.registry;
         for object in &existing {
@@ -133,6 +134,7 @@ impl Controller {
     async fn sync(&self) -> Result<(), Status> {
         let objects = self.all()?;
         let mut remotes = std::collections::BTreeMap::new();
+        let mut local_metrics = None;
         for object in &objects {
             let name = crate::object::name(object);
             let spec = &object["spec"];
@@ -140,6 +142,10 @@ impl Controller {
             let gv = (text("group"), text("version"));
             let Some(mut remote) = Remote::of(spec) else {
                 self.note_change(object, &local_availability()).await?;
+                if gv.0 == metrics_api::GROUP && self.server.rooms.metrics.is_some() {
+                    // What is no kept resource is told of like another server's.
+                    local_metrics = Some((gv, Remote::local(metrics_api::resources())));
+                }
                 continue;
             };
             if let Some(known) = self.aggregation.remote(&gv.0, &gv.1).filter(|k| k.is_same(&remote)) {
@@ -156,7 +162,9 @@ impl Controller {
             }
         }
         *self.aggregation.remotes.write() = remotes;
-        self.server.documents.publish_foreign(self.aggregation.remotes());
+        let mut foreign = self.aggregation.remotes();
+        foreign.extend(local_metrics);
+        self.server.documents.publish_foreign(foreign);
         Ok(())
     }
 

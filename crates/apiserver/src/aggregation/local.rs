@@ -1,5 +1,6 @@
 //! The APIServices of what this server serves itself, with upstream's priorities.
 
+use crate::metrics_api;
 use crate::resources::Resources;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -50,8 +51,12 @@ fn service(group: &str, version: &str, managed: &str, priorities: (i64, i64)) ->
 }
 
 /// The APIServices there should be for what is served now, by name.
-pub(super) fn wanted(resources: &Resources) -> BTreeMap<String, Value> {
+pub(super) fn wanted(resources: &Resources, metrics: bool) -> BTreeMap<String, Value> {
     let mut wanted = BTreeMap::new();
+    if metrics {
+        // With metrics-server's priorities, whose manifest may take its place.
+        wanted.extend([service(metrics_api::GROUP, metrics_api::VERSION, "onstart", (100, 100))]);
+    }
     for served in resources.all() {
         let (group, version) = (&*served.row.group, &*served.row.version);
         if group == "apiregistration.k8s.io" {

@@ -46,6 +46,20 @@ impl Remote {
         })
     }
 
+    /// What this process answers although it keeps no such objects.
+    fn local(resources: Value) -> Self {
+        Remote {
+            namespace: String::new(),
+            service: String::new(),
+            port: 0,
+            bundle: String::new(),
+            insecure: false,
+            available: true,
+            resources,
+            openapi: false,
+        }
+    }
+
     /// Whether both mean the same server.
     fn is_same(&self, other: &Remote) -> bool {
         (&self.namespace, &self.service, self.port, &self.bundle, self.insecure)

@@ -5,6 +5,7 @@ use crate::server::{Call, Server};
 use apimachinery::status::Status;
 use client::transport::ResponseBody;
 use http::{Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
@@ -12,6 +13,8 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What a kubelet may answer at most.
+const MAX_DOCUMENT: usize = 64 << 20;
 
 /// A TLS or plain stream to a backend.
 trait Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
@@ -73,6 +76,24 @@ pub(super) fn node_backend(server: &Server, node: &str) -> Result<Backend, Statu
         return Err(Status::service_unavailable("this API server has no client certificate for kubelets"));
     }
     Ok(Backend { host: host.to_owned(), port, tls })
+}
+
+/// A JSON document of a node's kubelet.
+pub(crate) async fn kubelet_get(
+    server: &Server,
+    node: &str,
+    path: &str,
+) -> Result<serde_json::Value, Status> {
+    let backend = node_backend(server, node)?;
+    let request = Request::get(path).body(body::full("")).map_err(Status::internal_error)?;
+    let response = send(&backend, request).await?;
+    let status = response.status();
+    let bytes = Limited::new(response.into_body(), MAX_DOCUMENT).collect().await;
+    let bytes = bytes.map_err(Status::internal_error)?.to_bytes();
+    if !status.is_success() {
+        return Err(Status::internal_error(format!("the kubelet of {node} answers {status}")));
+    }
+    serde_json::from_slice(&bytes).map_err(Status::internal_error)
 }
 
 /// Sends a request; the answer is yet to be read.

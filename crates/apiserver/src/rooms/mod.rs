@@ -11,6 +11,8 @@ pub mod reviews;
 mod scale;
 pub mod token;
 
+pub(crate) use backend::kubelet_get;
+
 use crate::authn::service_account::ServiceAccountTokens;
 use crate::authz::rbac::Rbac;
 use crate::body::Answer;
@@ -36,6 +38,8 @@ pub struct Rooms {
     pub aggregation: Option<Arc<crate::aggregation::Aggregation>>,
     /// The parts of the control plane.
     pub components: Arc<[component_status::Component]>,
+    /// What nodes and pods use.
+    pub metrics: Option<Arc<crate::metrics_api::MetricsApi>>,
     /// For backends behind `https:` proxies, whose certificates nobody vouches for.
     pub insecure_tls: Option<Arc<rustls::ClientConfig>>,
 }
