@@ -87,7 +87,8 @@ impl Cluster {
     /// Starts the server; returns when it serves.
     pub fn serve(&self) {
         let mut server = self
-            .tiphys(&["server", "--node-name", NODE, "--node-ip", NODE_IP])
+            // Whatever the machine is short of.
+            .tiphys(&["server", "--node-name", NODE, "--node-ip", NODE_IP, "--eviction-hard", ""])
             .stderr(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()

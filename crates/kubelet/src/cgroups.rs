@@ -127,6 +127,13 @@ impl Cgroups {
         self.make(&self.tier(QosClass::Burstable), weight)
     }
 
+    /// How many processes the pod has.
+    pub(crate) fn processes(&self, pod: &Pod) -> u64 {
+        let parent = self.pod_parent(pod);
+        let hierarchy = self.layout.unified.as_ref().or(self.layout.memory.as_ref());
+        hierarchy.map_or(0, |hierarchy| count(&hierarchy.join(parent.trim_start_matches('/'))))
+    }
+
     /// Removes the cgroup of a pod that has ended; fails while processes are in it.
     pub(crate) fn remove_pod(&self, pod: &Pod) -> io::Result<()> {
         let parent = self.pod_parent(pod);
@@ -188,6 +195,14 @@ fn make_v2(root: &Path, relative: &str, resources: PodLimits) -> io::Result<()> 
         write(&dir, "memory.max", limit)?;
     }
     Ok(())
+}
+
+/// The processes of a cgroup and those beneath it.
+fn count(dir: &Path) -> u64 {
+    let own = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default().lines().count();
+    let beneath = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let beneath = beneath.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    u64::try_from(own).unwrap_or(0) + beneath.map(|entry| count(&entry.path())).sum::<u64>()
 }
 
 /// `cpu.shares` (2 to 262144) as `cpu.weight` (1 to 10000).

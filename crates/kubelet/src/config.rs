@@ -1,5 +1,7 @@
 //! What a kubelet must be told: names, directories, limits. Defaults are upstream's.
 
+pub use crate::eviction::thresholds::{Amount, Signal, Threshold, parse_hard};
+use crate::eviction::thresholds::{default_hard, parse};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,6 +9,11 @@ use std::time::Duration;
 
 /// Upstream's version that this kubelet behaves as.
 pub const VERSION: &str = "v1.36.2";
+
+fn default_thresholds() -> Vec<Threshold> {
+    // A test parses them.
+    parse(&default_hard(), &[], &[], &[]).unwrap_or_default()
+}
 
 /// A kubelet's configuration.
 #[derive(Debug, Clone)]
@@ -44,8 +51,17 @@ pub struct Config {
     pub container_log_max_files: usize,
     /// What the system and Kubernetes keep for themselves, by resource, as quantities.
     pub reserved: rules::pod_requests::ResourceList,
-    /// Memory below which pods would be evicted; kept out of allocatable.
-    pub eviction_memory: i64,
+    /// When pods are evicted; what the hard ones keep free is no pod's to ask for.
+    pub eviction_thresholds: Vec<Threshold>,
+    /// How long a pressure is told after it was last seen.
+    pub eviction_transition: Duration,
+    /// Seconds that a pod gets at most when a soft threshold evicts it.
+    pub eviction_max_grace: i64,
+    /// Percent of the images' file system in use above which images are deleted, and below which deleting stops.
+    pub image_gc_high: u64,
+    pub image_gc_low: u64,
+    /// Younger images stay.
+    pub image_gc_min_age: Duration,
     pub node_status_update_frequency: Duration,
     pub node_status_report_frequency: Duration,
     pub node_lease_duration: Duration,
@@ -77,11 +93,22 @@ impl Config {
             container_log_max_size: 10 << 20,
             container_log_max_files: 5,
             reserved: BTreeMap::new(),
-            eviction_memory: 100 << 20,
+            eviction_thresholds: default_thresholds(),
+            eviction_transition: Duration::from_secs(300),
+            eviction_max_grace: 0,
+            image_gc_high: 85,
+            image_gc_low: 80,
+            image_gc_min_age: Duration::from_secs(120),
             node_status_update_frequency: Duration::from_secs(10),
             node_status_report_frequency: Duration::from_secs(300),
             node_lease_duration: Duration::from_secs(40),
         }
+    }
+
+    /// What the hard threshold of a signal keeps free.
+    pub(crate) fn kept_free(&self, signal: Signal, capacity: i64) -> i64 {
+        let hard = self.eviction_thresholds.iter().find(|t| t.signal == signal && t.grace.is_none());
+        hard.map_or(0, |threshold| threshold.least.of(capacity))
     }
 
     /// `<root>/pods/<uid>`.

@@ -4,9 +4,11 @@ use crate::cgroups::Cgroups;
 use crate::config::Config;
 use crate::container_config::service_env::ServiceView;
 use crate::events::Events;
+use crate::eviction::thresholds::Pressure;
 use crate::images::Images;
 use crate::node::machine::Machine;
 use crate::objects::Objects;
+use crate::user_namespaces::UserNamespaces;
 use crate::volumes::Volumes;
 use api::core::v1::Node;
 use client::{Client, Informer};
@@ -20,6 +22,7 @@ pub(crate) struct RuntimeInfo {
     pub name: String,
     pub version: String,
     pub recursive_read_only: bool,
+    pub user_namespaces: bool,
 }
 
 /// Shared by the pod workers, the node's tasks and the server.
@@ -35,6 +38,9 @@ pub(crate) struct Context {
     pub services: Informer<ServiceView>,
     pub machine: Machine,
     pub cgroups: Cgroups,
+    pub user_namespaces: UserNamespaces,
+    /// What the node is short of.
+    pub pressures: watch::Sender<Vec<Pressure>>,
     /// The node object as the API has it.
     pub node: watch::Sender<Arc<Node>>,
     /// Nanoseconds since the epoch when this kubelet started.

@@ -5,14 +5,15 @@ use crate::config::Config;
 use crate::context::{Context, RuntimeInfo};
 use crate::error::Error;
 use crate::events::Events;
-use crate::images::Images;
+use crate::images::{Images, gc};
 use crate::node::machine::Machine;
 use crate::node::report;
 use crate::objects::Objects;
 use crate::pods::Pods;
 use crate::server;
+use crate::user_namespaces::UserNamespaces;
 use crate::volumes::Volumes;
-use crate::{logs, orphans, pod_source, runtime_events};
+use crate::{eviction, logs, orphans, pod_source, runtime_events};
 use api::core::v1::Node;
 use client::{Client, Informers, Recorder};
 use cri::{ImageService, RuntimeService, Streams};
@@ -49,10 +50,12 @@ impl Kubelet {
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let Kubelet { config, parts } = self;
         let version = parts.runtime.version(cri::v1::VersionRequest { version: "v1".into() }).await?;
+        let features = handler_features(&*parts.runtime).await;
         let info = RuntimeInfo {
             name: version.runtime_name,
             version: version.runtime_version,
-            recursive_read_only: recursive_read_only(&*parts.runtime).await,
+            recursive_read_only: features.is_some_and(|f| f.recursive_read_only_mounts),
+            user_namespaces: features.is_some_and(|f| f.user_namespaces),
         };
         let machine = prepare(&config)?;
         let cgroups = Cgroups::new(&config.cgroup_root);
@@ -62,6 +65,7 @@ impl Kubelet {
         let events = Events(Recorder::new(parts.client.clone(), "kubelet", &config.node_name));
         let objects = Arc::new(Objects::new(parts.client.clone(), shutdown.clone()));
         let context = Arc::new(Context {
+            user_namespaces: UserNamespaces::load(&config),
             images: Images::new(parts.images, events.clone(), config.parallel_image_pulls),
             volumes: Volumes::new(parts.client.clone(), objects.clone()),
             services: parts.informers.get(),
@@ -75,6 +79,7 @@ impl Kubelet {
             objects,
             machine,
             cgroups,
+            pressures: watch::Sender::new(Vec::new()),
         });
         let pods = Pods::new(context.clone(), shutdown.clone());
         let mut tasks = tokio::task::JoinSet::new();
@@ -86,6 +91,8 @@ impl Kubelet {
         }
         tasks.spawn(report::run(context.clone(), parts.informers.clone(), port, shutdown.clone()));
         tasks.spawn(runtime_events::run(context.runtime.clone(), pods.clone(), shutdown.clone()));
+        tasks.spawn(eviction::run(context.clone(), pods.clone(), shutdown.clone()));
+        tasks.spawn(gc::run(context.clone(), shutdown.clone()));
         tasks.spawn(logs::rotate::run(context.clone(), shutdown.clone()));
         tasks.spawn(start_pods(context.clone(), parts.informers, pods.clone(), shutdown.clone()));
         while tasks.join_next().await.is_some() {}
@@ -104,6 +111,9 @@ async fn start_pods(
     let starting = async {
         // Environment variables of Services must not depend on who was faster.
         context.services.synced().await;
+        // Whether a pod fits is judged by the node object.
+        let known = |node: &Arc<Node>| !node.metadata.name.is_empty();
+        drop(context.node.subscribe().wait_for(known).await);
         pod_source::api::start(&context, &informers, &pods).await;
         if let Err(error) = orphans::end(&*context.runtime, &pods).await {
             tracing::warn!(%error, "orphaned pods could not be looked for");
@@ -118,10 +128,11 @@ async fn start_pods(
     }
 }
 
-async fn recursive_read_only(runtime: &dyn RuntimeService) -> bool {
-    let Ok(answer) = runtime.status(cri::v1::StatusRequest { verbose: false }).await else { return false };
+/// What the runtime's usual handler can.
+async fn handler_features(runtime: &dyn RuntimeService) -> Option<cri::v1::RuntimeHandlerFeatures> {
+    let answer = runtime.status(cri::v1::StatusRequest { verbose: false }).await.ok()?;
     let default = answer.runtime_handlers.iter().find(|h| h.name.is_empty());
-    default.and_then(|h| h.features.as_ref()).is_some_and(|f| f.recursive_read_only_mounts)
+    default.and_then(|h| h.features)
 }
 
 fn prepare(config: &Config) -> Result<Machine, Error> {

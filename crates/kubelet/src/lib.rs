@@ -13,6 +13,8 @@ mod context;
 /// Why a kubelet cannot start.
 pub mod error;
 mod events;
+/// What goes when the node runs short.
+mod eviction;
 mod file_watch;
 mod hooks;
 mod http_client;
@@ -39,6 +41,10 @@ mod runtime_pod;
 /// The HTTPS server on port 10250.
 pub mod server;
 mod termination_message;
+/// What pods use.
+mod usage;
+/// The users of pods that have their own.
+mod user_namespaces;
 /// The volumes of pods.
 mod volumes;
 

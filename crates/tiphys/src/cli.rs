@@ -219,6 +219,19 @@ pub(crate) struct Server {
     /// A CRI runtime's socket, unix://…; the embedded runtime when absent.
     #[arg(long)]
     pub container_runtime_endpoint: Option<String>,
+    /// Eviction thresholds (e.g. memory.available<1Gi) that if met would trigger a pod eviction. Nearer to full than a
+    /// kubelet's own defaults (10 % and 15 % of the disk), because here the disk is rarely the node's alone.
+    #[arg(
+        long,
+        default_value = "memory.available<100Mi,nodefs.available<1Gi,nodefs.inodesFree<2%,imagefs.available<1Gi,imagefs.inodesFree<2%"
+    )]
+    pub eviction_hard: String,
+    /// The percent of disk usage after which image garbage collection is always run.
+    #[arg(long, default_value_t = 85)]
+    pub image_gc_high_threshold: u64,
+    /// The percent of disk usage before which image garbage collection is never run.
+    #[arg(long, default_value_t = 80)]
+    pub image_gc_low_threshold: u64,
     /// Manifests applied at start and kept applied.
     #[arg(long)]
     pub manifests: Option<PathBuf>,

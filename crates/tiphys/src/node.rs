@@ -92,6 +92,10 @@ pub(crate) async fn start(
     config.cluster_dns = vec![flags.cluster_dns.to_string()];
     config.cluster_domain = flags.cluster_domain.clone();
     config.address.set_ip(flags.bind_address);
+    config.eviction_thresholds = kubelet::config::parse_hard(&flags.eviction_hard)
+        .map_err(|error| anyhow::anyhow!("--eviction-hard: {error}"))?;
+    (config.image_gc_high, config.image_gc_low) =
+        (flags.image_gc_high_threshold, flags.image_gc_low_threshold);
     let serving = Serving {
         identity: pki::tls::Slot::of(&bundle.kubelet_server)?,
         client_authorities: vec![bundle.cluster_ca.certificate.clone()],

@@ -19,6 +19,8 @@ pub(crate) struct Start<'a> {
     pub restart_count: u32,
     pub image_ref: String,
     pub volumes: &'a Mounted,
+    /// The images of image volumes that are there, by the volumes' names.
+    pub volume_images: &'a mounts::VolumeImages,
     pub pod_ips: &'a [String],
     /// The container whose process namespace an ephemeral one joins.
     pub target_id: Option<String>,
@@ -60,7 +62,15 @@ pub(crate) async fn container_config(
     let facts = facts(context, start.pod_ips);
     let source = InNamespace { context, namespace: &pod.metadata.namespace };
     let env = environment(pod, container, services(context, pod), &facts, &source).await?;
-    let mounts = mounts::mounts(context, pod, container, start.volumes, start.pod_ips, &env).await?;
+    let users = context.user_namespaces.of(config, pod)?;
+    let mut mounts = mounts::mounts(context, start, &env).await?;
+    for mount in mounts.iter_mut().filter(|mount| mount.image.is_none()) {
+        // Their files belong to the pod's users as they belong to the node's.
+        if let Some(users) = &users {
+            mount.uid_mappings.clone_from(&users.uids);
+            mount.gid_mappings.clone_from(&users.gids);
+        }
+    }
     let image_user = image_user(context, &start.image_ref).await?;
     security::verify_non_root(pod, container, &image_user)?;
     let mut security = security::container_context(
@@ -70,6 +80,9 @@ pub(crate) async fn container_config(
         config.seccomp_default,
         &config.seccomp_root(),
     )?;
+    if let Some(options) = security.namespace_options.as_mut() {
+        options.userns_options = users;
+    }
     if let (Some(target), Some(options)) = (&start.target_id, security.namespace_options.as_mut()) {
         options.pid = v1::NamespaceMode::Target as i32;
         options.target_id = target.clone();

@@ -1,12 +1,13 @@
 //! What is mounted into a container: its volumes, `/etc/hosts`, the termination message file.
 //! Upstream: `makeMounts`, `makeHostsMount`.
 
+use super::container::Start;
 use super::{expansion, hostname, hosts_file};
 use crate::context::Context;
 use crate::volumes::{Mounted, sub_path};
 use api::core::v1::{Container, Pod, VolumeMount};
 use cri::v1;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -15,14 +16,16 @@ const HOSTS: &str = "/etc/hosts";
 /// All mounts of one start of a container.
 pub(crate) async fn mounts(
     context: &Context,
-    pod: &Pod,
-    container: &Container,
-    volumes: &Mounted,
-    pod_ips: &[String],
+    start: &Start<'_>,
     env: &[(String, String)],
 ) -> Result<Vec<v1::Mount>, String> {
+    let Start { pod, container, volumes, pod_ips, .. } = start;
     let mut out = Vec::new();
     for (index, mount) in container.volume_mounts.iter().enumerate() {
+        if let Some(image) = start.volume_images.get(&mount.name) {
+            out.push(image_mount(mount, image));
+            continue;
+        }
         out.push(volume_mount(context, pod, container, volumes, env, index, mount).await?);
     }
     let wants_hosts = !container.volume_mounts.iter().any(|m| m.mount_path == HOSTS);
@@ -33,6 +36,25 @@ pub(crate) async fn mounts(
         out.push(termination_mount(context, pod, container)?);
     }
     Ok(out)
+}
+
+/// The images of image volumes that are there: the volume's name, and the image as it was named and as the runtime knows
+/// it.
+pub(crate) type VolumeImages = HashMap<String, v1::ImageSpec>;
+
+/// An image, which the runtime mounts itself.
+fn image_mount(mount: &VolumeMount, image: &v1::ImageSpec) -> v1::Mount {
+    v1::Mount {
+        container_path: absolute(&mount.mount_path),
+        readonly: true,
+        image: Some(image.clone()),
+        image_sub_path: mount.sub_path.clone(),
+        ..Default::default()
+    }
+}
+
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
 }
 
 async fn volume_mount(
@@ -49,11 +71,7 @@ async fn volume_mount(
         Some("HostToContainer") => v1::MountPropagation::PropagationHostToContainer,
         _ => v1::MountPropagation::PropagationPrivate,
     };
-    let container_path = if mount.mount_path.starts_with('/') {
-        mount.mount_path.clone()
-    } else {
-        format!("/{}", mount.mount_path)
-    };
+    let container_path = absolute(&mount.mount_path);
     let volume = volumes.get(&mount.name).ok_or_else(|| {
         format!("cannot find volume {:?} to mount into container {:?}", mount.name, container.name)
     })?;
@@ -146,7 +164,7 @@ fn termination_mount(context: &Context, pod: &Pod, container: &Container) -> Res
     write(&path, b"", 0o666)?;
     let at = &container.termination_message_path;
     Ok(v1::Mount {
-        container_path: if at.starts_with('/') { at.clone() } else { format!("/{at}") },
+        container_path: absolute(at),
         host_path: path.to_string_lossy().into_owned(),
         ..Default::default()
     })

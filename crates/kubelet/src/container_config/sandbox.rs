@@ -43,6 +43,15 @@ pub(crate) fn sandbox_config(
     for sysctl in pod.spec.security_context.iter().flat_map(|c| &c.sysctls) {
         sysctls.insert(sysctl.name.clone(), sysctl.value.clone());
     }
+    let mut security = security::sandbox_context(pod, config.seccomp_default, &config.seccomp_root())?;
+    let users = context.user_namespaces.of(config, pod)?;
+    if users.is_some() && !context.runtime_info.user_namespaces {
+        let why = "the container runtime does not support user namespaces on this node";
+        return Err(format!("failed to create user namespace: {why}"));
+    }
+    if let Some(options) = security.namespace_options.as_mut() {
+        options.userns_options = users;
+    }
     let out = v1::PodSandboxConfig {
         metadata: Some(v1::PodSandboxMetadata {
             name: meta.name.clone(),
@@ -61,11 +70,7 @@ pub(crate) fn sandbox_config(
         annotations: meta.annotations.clone().into_iter().collect(),
         linux: Some(v1::LinuxPodSandboxConfig {
             cgroup_parent: context.cgroups.pod_parent(pod),
-            security_context: Some(security::sandbox_context(
-                pod,
-                config.seccomp_default,
-                &config.seccomp_root(),
-            )?),
+            security_context: Some(security),
             sysctls,
             overhead: Some(overhead(pod)),
             resources: Some(pod_resources(pod)),

@@ -2,6 +2,7 @@
 //! upstream's events and reasons. Upstream: `pkg/kubelet/images`.
 
 pub(crate) mod credentials;
+pub(crate) mod gc;
 mod name;
 
 use crate::events::Events;

@@ -1,5 +1,6 @@
 //! The node's conditions: pure. Upstream: `pkg/kubelet/nodestatus/setters.go`.
 
+use crate::eviction::thresholds::Pressure;
 use api::core::v1::NodeCondition;
 use apimachinery::time::Time;
 use cri::v1::RuntimeStatus;
@@ -17,18 +18,31 @@ fn condition(type_: &str, truth: bool, reason: &str, message: &str) -> NodeCondi
 /// All conditions, with the times of those before that did not change.
 pub(crate) fn conditions(
     runtime: Result<RuntimeStatus, String>,
+    pressures: &[Pressure],
     old: &[NodeCondition],
     now: Time,
 ) -> Vec<NodeCondition> {
+    let pressure = |pressure: Pressure, truly: (&str, &str), falsely: (&str, &str)| {
+        let truth = pressures.contains(&pressure);
+        let (reason, message) = if truth { truly } else { falsely };
+        condition(pressure.condition(), truth, reason, message)
+    };
     let mut out = vec![
-        condition(
-            "MemoryPressure",
-            false,
-            "KubeletHasSufficientMemory",
-            "kubelet has sufficient memory available",
+        pressure(
+            Pressure::Memory,
+            ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+            ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
         ),
-        condition("DiskPressure", false, "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-        condition("PIDPressure", false, "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        pressure(
+            Pressure::Disk,
+            ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+            ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ),
+        pressure(
+            Pressure::Pid,
+            ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+            ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ),
         ready(runtime),
     ];
     for one in &mut out {

@@ -20,13 +20,19 @@ pub(crate) async fn run(context: Arc<Context>, informers: Informers, port: u16, 
 }
 
 async fn observe(context: &Context, old: &NodeStatus, port: u16) -> NodeStatus {
-    let runtime = match context.runtime.status(cri::v1::StatusRequest { verbose: false }).await {
-        Ok(answer) => answer.status.ok_or_else(|| "the runtime has no status".to_owned()),
-        Err(error) => Err(error.to_string()),
+    let answer = context.runtime.status(cri::v1::StatusRequest { verbose: false }).await;
+    let (runtime, handlers, features) = match answer {
+        Ok(answer) => {
+            let status = answer.status.ok_or_else(|| "the runtime has no status".to_owned());
+            (status, answer.runtime_handlers, answer.features)
+        }
+        Err(error) => (Err(error.to_string()), Vec::new(), None),
     };
     let images = context.images.service.list_images(cri::v1::ListImagesRequest::default()).await;
     let images = images.map(|answer| answer.images).unwrap_or_default();
-    let observed = status::Observed { runtime, images, port, now: crate::clock::time() };
+    let pressures = context.pressures.borrow().clone();
+    let observed =
+        status::Observed { runtime, handlers, features, images, pressures, port, now: crate::clock::time() };
     status::status(&context.config, &context.machine, &context.runtime_info, old, observed)
 }
 
@@ -46,6 +52,7 @@ async fn report(context: &Arc<Context>, informers: &Informers, port: u16) {
     let mut held = None;
     let mut renewed: Option<Instant> = None;
     let mut pause = Duration::from_millis(50);
+    let mut pressures = context.pressures.subscribe();
     loop {
         if renewed
             .is_none_or(|at| at.elapsed() >= config.node_lease_duration / 4 - Duration::from_millis(100))
@@ -87,7 +94,12 @@ async fn report(context: &Arc<Context>, informers: &Informers, port: u16) {
             context.events.node(&config.node_name, EventType::Normal, event, message);
         }
         let ready = conditions::is_ready(&known.conditions);
-        tokio::time::sleep(if ready { config.node_status_update_frequency } else { pause }).await;
+        let wait = tokio::time::sleep(if ready { config.node_status_update_frequency } else { pause });
+        tokio::select! {
+            () = wait => {}
+            // A node that runs short says so at once.
+            _ = pressures.changed() => {}
+        }
         pause = (pause * 2).min(Duration::from_secs(1));
     }
 }

@@ -2,12 +2,13 @@
 
 use super::conditions::conditions;
 use super::machine::Machine;
-use crate::config::{Config, VERSION};
+use crate::config::{Config, Signal, VERSION};
 use crate::context::RuntimeInfo;
+use crate::eviction::thresholds::Pressure;
 use api::Kind as _;
 use api::core::v1::{
-    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeDaemonEndpoints, NodeStatus, NodeSwapStatus,
-    NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeDaemonEndpoints, NodeFeatures, NodeRuntimeHandler,
+    NodeRuntimeHandlerFeatures, NodeStatus, NodeSwapStatus, NodeSystemInfo,
 };
 use apimachinery::quantity::Quantity;
 use apimachinery::time::Time;
@@ -23,7 +24,10 @@ const MAX_NAMES: usize = 5;
 #[derive(Debug, Clone)]
 pub(crate) struct Observed {
     pub runtime: Result<cri::v1::RuntimeStatus, String>,
+    pub handlers: Vec<cri::v1::RuntimeHandler>,
+    pub features: Option<cri::v1::RuntimeFeatures>,
     pub images: Vec<cri::v1::Image>,
+    pub pressures: Vec<Pressure>,
     pub port: u16,
     pub now: Time,
 }
@@ -66,9 +70,14 @@ pub(crate) fn allocatable(machine: &Machine, config: &Config) -> ResourceList {
             value.sub(reserved);
         }
         match name.as_str() {
-            "memory" => *value = kibi((value.value() - config.eviction_memory).max(0)),
-            // Eviction starts when a tenth is left.
-            "ephemeral-storage" => *value = quantity(&(value.value() / 10 * 9).to_string()),
+            "memory" => {
+                let kept = config.kept_free(Signal::MemoryAvailable, value.value());
+                *value = kibi((value.value() - kept).max(0));
+            }
+            "ephemeral-storage" => {
+                let kept = config.kept_free(Signal::NodeFsAvailable, value.value());
+                *value = quantity(&(value.value() - kept).max(0).to_string());
+            }
             _ => {}
         }
     }
@@ -118,7 +127,7 @@ pub(crate) fn status(
     NodeStatus {
         capacity: capacity(machine, config.max_pods),
         allocatable: allocatable(machine, config),
-        conditions: conditions(observed.runtime, &old.conditions, observed.now),
+        conditions: conditions(observed.runtime, &observed.pressures, &old.conditions, observed.now),
         addresses,
         daemon_endpoints: NodeDaemonEndpoints {
             kubelet_endpoint: DaemonEndpoint { port: i32::from(observed.port) },
@@ -137,8 +146,24 @@ pub(crate) fn status(
             swap: (machine.swap > 0).then_some(NodeSwapStatus { capacity: Some(machine.swap) }),
         },
         images: images(observed.images),
+        runtime_handlers: handlers(observed.handlers),
+        features: observed
+            .features
+            .map(|f| NodeFeatures { supplemental_groups_policy: Some(f.supplemental_groups_policy) }),
         ..Default::default()
     }
+}
+
+/// The runtime's ways of running pods, and what each of them can.
+fn handlers(all: Vec<cri::v1::RuntimeHandler>) -> Vec<NodeRuntimeHandler> {
+    let shown = all.into_iter().map(|handler| {
+        let features = handler.features.map(|f| NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(f.recursive_read_only_mounts),
+            user_namespaces: Some(f.user_namespaces),
+        });
+        NodeRuntimeHandler { name: handler.name, features }
+    });
+    shown.collect()
 }
 
 /// The largest images, each with a few of its names.

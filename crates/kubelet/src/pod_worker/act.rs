@@ -13,6 +13,7 @@ use crate::resize::{self, Resources};
 use crate::runtime_pod::{ExitedCache, RuntimePod, State, observe};
 use crate::volumes::Mounted;
 use api::core::v1::{Container, Pod, Secret};
+use api::node::v1::RuntimeClass;
 use cri::v1;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -246,15 +247,29 @@ impl Acting<'_> {
         }
     }
 
+    /// What the pod's RuntimeClass calls the runtime's way of running it; nothing for the usual one.
+    async fn runtime_handler(&self) -> Result<String, String> {
+        let name = self.pod.spec.runtime_class_name.as_deref().unwrap_or_default();
+        if name.is_empty() {
+            return Ok(String::new());
+        }
+        let classes = self.context.client.all::<RuntimeClass>();
+        match classes.get_opt(name).await {
+            Ok(Some(class)) => Ok(class.handler),
+            Ok(None) => Err(format!("failed to get sandbox runtime: RuntimeClass {name:?} not found")),
+            Err(error) => Err(format!("failed to get sandbox runtime: {error}")),
+        }
+    }
+
     async fn create_sandbox(&mut self, attempt: u32) -> Result<(), String> {
         let (context, pod) = (self.context, self.pod);
-        let made = match sandbox_config(context, pod, attempt) {
-            Ok((config, warnings)) => {
+        let made = match (self.runtime_handler().await, sandbox_config(context, pod, attempt)) {
+            (Err(error), _) | (_, Err(error)) => Err(error),
+            (Ok(runtime_handler), Ok((config, warnings))) => {
                 for warning in warnings {
                     context.events.warning(pod, "DNSConfigForming", warning);
                 }
-                let request =
-                    v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: String::new() };
+                let request = v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler };
                 context
                     .runtime
                     .run_pod_sandbox(request)
@@ -262,7 +277,6 @@ impl Acting<'_> {
                     .map(|made| (made, config))
                     .map_err(|e| e.to_string())
             }
-            Err(error) => Err(error),
         };
         match made {
             Ok((made, config)) => {

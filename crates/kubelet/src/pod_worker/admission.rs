@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// Refuses with upstream's reason and message.
 pub(crate) fn admit(pod: &Pod, node: &Node, others: &[Arc<Pod>]) -> Result<(), Forced> {
-    let refuse = |reason: String, message: String| Err(Forced { reason, message });
+    let refuse = |reason: String, message: String| Err(Forced { reason, message, ..Default::default() });
     if let Some(os) = &pod.spec.os
         && os.name != "linux"
     {

@@ -40,7 +40,8 @@ impl Worker {
             let context = self.context.clone();
             let pod = letter.pod.clone();
             let grace = pod.metadata.deletion_grace_period_seconds;
-            let killing = stop::kill_pod(&context, Some(&pod), &runtime, None);
+            let given = forced.and_then(|forced| forced.grace);
+            let killing = stop::kill_pod(&context, Some(&pod), &runtime, given);
             tokio::pin!(killing);
             let failed = loop {
                 let notify = self.mailbox.notify.clone();
@@ -166,6 +167,7 @@ impl Worker {
             }
         }
         self.context.images.forget(&meta.uid);
+        self.context.user_namespaces.release(&meta.uid);
         let context = self.context.clone();
         let logs = context.config.pod_log_dir(&meta.namespace, &meta.name, &meta.uid);
         let uid = meta.uid.clone();

@@ -23,6 +23,7 @@ pub(crate) use mailbox::{Letter, Mailbox};
 pub(crate) use status::Forced;
 
 use crate::context::Context;
+use crate::eviction;
 use crate::pods::Pods;
 use crate::probes::{self, Probes};
 use crate::resize::{self, Resources};
@@ -130,7 +131,8 @@ impl Worker {
             if deadline.is_some_and(|at| at <= now) {
                 let message = "Pod was active on the node longer than the specified deadline";
                 self.context.events.normal(pod, "DeadlineExceeded", message);
-                return Some(Forced { reason: "DeadlineExceeded".into(), message: message.into() });
+                let (reason, message) = ("DeadlineExceeded".into(), message.into());
+                return Some(Forced { reason, message, ..Default::default() });
             }
             let results = self.probes.results();
             let back_off = self.shared.back_off.lock().clone();
@@ -208,7 +210,10 @@ impl Worker {
         if runtime.sandboxes.is_empty() {
             let others = self.pods.upgrade().map_or_else(Vec::new, |pods| pods.admitted_before(pod));
             let node = self.context.node.borrow().clone();
-            if let Err(refused) = admission::admit(pod, &node, &others) {
+            let pressures = self.context.pressures.borrow().clone();
+            let admitted =
+                eviction::admit(pod, &pressures).and_then(|()| admission::admit(pod, &node, &others));
+            if let Err(refused) = admitted {
                 self.context.events.warning(pod, &refused.reason, refused.message.clone());
                 let message = format!("Pod was rejected: {}", refused.message);
                 return Err(Forced { message, ..refused });

@@ -3,6 +3,7 @@
 use super::plan::{KillReason, Place, Role};
 use super::stop;
 use crate::container_config::container::{Start, container_config};
+use crate::container_config::mounts::VolumeImages;
 use crate::context::Context;
 use crate::hooks;
 use crate::images::StartError;
@@ -38,7 +39,8 @@ pub(super) async fn start(
                 warning(format!("Error: {}", error.reason));
             },
         )?;
-    let configured = configure(ground, place, container, image_ref).await;
+    let volume_images = volume_images(ground, container).await?;
+    let configured = configure(ground, place, container, image_ref, &volume_images).await;
     let config = configured.map_err(|message| {
         warning(format!("Error: {message}"));
         StartError::new("CreateContainerConfigError", message)
@@ -78,11 +80,37 @@ pub(super) async fn start(
     Ok(())
 }
 
+/// Makes sure of the images that the container mounts.
+async fn volume_images(ground: &Ground<'_>, container: &Container) -> Result<VolumeImages, StartError> {
+    let mut out = VolumeImages::new();
+    for volume in &ground.pod.spec.volumes {
+        let mounted = container.volume_mounts.iter().any(|mount| mount.name == volume.name);
+        let Some(source) = volume.image.as_ref().filter(|_| mounted) else { continue };
+        let wanted = Container {
+            name: container.name.clone(),
+            image: source.reference.clone(),
+            image_pull_policy: source.pull_policy.clone(),
+            ..Default::default()
+        };
+        let Ground { context, pod, secrets, sandbox_config, .. } = ground;
+        let image =
+            context.images.ensure(pod, &wanted, secrets, sandbox_config).await.inspect_err(|error| {
+                let message = format!("Error: {}", error.reason);
+                context.events.container_warning(pod, &container.name, "Failed", message);
+            })?;
+        let spec =
+            v1::ImageSpec { image, user_specified_image: source.reference.clone(), ..Default::default() };
+        out.insert(volume.name.clone(), spec);
+    }
+    Ok(out)
+}
+
 async fn configure(
     ground: &Ground<'_>,
     place: Place,
     container: &Container,
     image_ref: String,
+    volume_images: &VolumeImages,
 ) -> Result<v1::ContainerConfig, String> {
     let restart_count = match ground.runtime.container(&container.name) {
         Some(before) => u32::try_from(before.restart_count + 1).unwrap_or(0),
@@ -98,6 +126,7 @@ async fn configure(
         restart_count,
         image_ref,
         volumes: ground.volumes,
+        volume_images,
         pod_ips: ground.pod_ips,
         target_id,
     };

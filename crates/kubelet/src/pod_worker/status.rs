@@ -8,7 +8,7 @@ use super::plan::{common, sandbox_changed};
 use crate::probes::{Kind, Outcome, Results};
 use crate::resize::Resizing;
 use crate::runtime_pod::RuntimePod;
-use api::core::v1::{Container, ContainerStatus, HostIP, Pod, PodIP, PodStatus};
+use api::core::v1::{Container, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus};
 use apimachinery::time::Time;
 use rules::container_status::is_restartable_init_container;
 use rules::pod_conditions::is_terminal;
@@ -33,10 +33,14 @@ pub(crate) struct Inputs<'a> {
 }
 
 /// A failure decided outside the containers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Forced {
     pub reason: String,
     pub message: String,
+    /// Seconds that the pod gets to end, in place of its own grace period.
+    pub grace: Option<i64>,
+    /// What the conditions say of it.
+    pub condition: Option<Box<PodCondition>>,
 }
 
 /// Makes the status.
@@ -88,6 +92,10 @@ pub(crate) fn status(inputs: &Inputs) -> PodStatus {
     decide_phase(inputs, &mut status);
     let (changed, _) = sandbox_changed(pod, runtime);
     status.conditions = conditions::conditions(pod, old, &status, !changed);
+    if let Some(condition) = inputs.forced.and_then(|forced| forced.condition.as_deref().cloned()) {
+        status.conditions.retain(|c| c.type_ != condition.type_);
+        status.conditions.insert(0, condition);
+    }
     if !is_terminal(&status.phase) {
         let resizing = [&inputs.resizing.pending, &inputs.resizing.in_progress];
         status.conditions.extend(resizing.into_iter().flatten().cloned());

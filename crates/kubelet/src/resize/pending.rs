@@ -117,6 +117,6 @@ pub(crate) fn save(config: &crate::config::Config, mailbox: &Mailbox) {
 fn grows(now: &Pod, desired: &Pod) -> bool {
     let before = requests_as::<i64>(now, Options::default());
     let after = requests_as::<i64>(desired, Options::default());
-    let more = |name: &&str| after.get(*name).unwrap_or(&0) > before.get(*name).unwrap_or(&0);
-    super::plan::NAMES.iter().any(more)
+    let more = |name: &str| after.get(name).unwrap_or(&0) > before.get(name).unwrap_or(&0);
+    super::plan::NAMES.into_iter().any(more)
 }

@@ -3,11 +3,12 @@
 use super::Inner;
 use super::answer::{Response, json, text};
 use crate::labels;
+use crate::usage::{self, Disk, PodUsage};
 use apimachinery::time::Time;
 use cri::v1::{ContainerStats, CpuUsage, FilesystemUsage, ListContainerStatsRequest, MemoryUsage};
 use http::StatusCode;
 use serde_json::{Map, Value, json as value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 fn time(nanos: i64) -> Time {
     Time::from_unix(nanos.div_euclid(1_000_000_000))
@@ -67,6 +68,8 @@ pub(super) struct NodeUsage {
     pub working_set: u64,
     pub available: u64,
     pub rss: u64,
+    /// When the machine started, in seconds since the epoch.
+    pub booted_at: i64,
 }
 
 /// Reads the kernel's own accounts.
@@ -95,14 +98,70 @@ pub(super) fn node_usage() -> NodeUsage {
         working_set: total.saturating_sub(available),
         available,
         rss: bytes("AnonPages"),
+        booted_at: stat
+            .lines()
+            .find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
+            .unwrap_or_default(),
     }
 }
 
-pub(super) async fn summary(inner: &Inner, _query: Option<&str>) -> Response {
+/// Since when containers run, by uid and name.
+fn starts(inner: &Inner) -> HashMap<(String, String), Time> {
+    let mut out = HashMap::new();
+    for mailbox in inner.pods.list() {
+        let (uid, status) = (mailbox.letter().pod.metadata.uid.clone(), mailbox.status());
+        let all = status.container_statuses.iter().chain(&status.init_container_statuses);
+        for one in all.chain(&status.ephemeral_container_statuses) {
+            if let Some(since) = one.state.running.as_ref().and_then(|running| running.started_at) {
+                out.insert((uid.clone(), one.name.clone()), since);
+            }
+        }
+    }
+    out
+}
+
+/// What pods take on disk, by uid.
+async fn usages(inner: &Inner, stats: &[ContainerStats]) -> HashMap<String, PodUsage> {
+    let pods: Vec<_> = inner.pods.list().iter().map(|mailbox| mailbox.letter().pod).collect();
+    let (context, stats) = (inner.context.clone(), stats.to_vec());
+    let walk = move || {
+        let of = |uid: &str| -> Vec<ContainerStats> {
+            let own = |one: &&ContainerStats| {
+                one.attributes.as_ref().and_then(|a| a.labels.get(labels::POD_UID)).is_some_and(|u| u == uid)
+            };
+            stats.iter().filter(own).cloned().collect()
+        };
+        let measured = pods.into_iter().map(|pod| {
+            let uid = pod.metadata.uid.clone();
+            let usage = usage::of_pod(&context, &pod, &of(&uid));
+            (uid, usage)
+        });
+        measured.collect()
+    };
+    tokio::task::spawn_blocking(walk).await.unwrap_or_default()
+}
+
+fn disk(disk: Disk, now: Time) -> Value {
+    value!({ "time": now, "usedBytes": disk.bytes, "inodesUsed": disk.inodes })
+}
+
+fn volumes(usage: &PodUsage, now: Time) -> Vec<Value> {
+    let one = |(name, used): &(String, Disk)| {
+        let mut out = disk(*used, now);
+        out["name"] = name.as_str().into();
+        out
+    };
+    usage.volumes.iter().map(one).collect()
+}
+
+pub(super) async fn summary(inner: &Inner, query: Option<&str>) -> Response {
+    let pairs = super::answer::query(query);
+    let brief = super::answer::value(&pairs, "only_cpu_and_memory").is_some_and(|value| value == "true");
     let stats = match containers(inner).await {
         Ok(stats) => stats,
         Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     };
+    let starts = starts(inner);
     let mut by_pod: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     let mut sums: BTreeMap<String, (u64, u64, u64)> = BTreeMap::new();
     let now = crate::clock::time();
@@ -112,7 +171,7 @@ pub(super) async fn summary(inner: &Inner, _query: Option<&str>) -> Response {
         let name = attributes.labels.get(labels::CONTAINER_NAME).cloned().unwrap_or_default();
         by_pod.entry(uid.clone()).or_default().push(value!({
             "name": name,
-            "startTime": now,
+            "startTime": starts.get(&(uid.clone(), attributes.labels.get(labels::CONTAINER_NAME).cloned().unwrap_or_default())),
             "cpu": one.cpu.as_ref().map(cpu),
             "memory": one.memory.as_ref().map(memory),
             "rootfs": one.writable_layer.as_ref().map(file_system),
@@ -127,6 +186,7 @@ pub(super) async fn summary(inner: &Inner, _query: Option<&str>) -> Response {
             sum.2 += get(memory.working_set_bytes);
         }
     }
+    let usages = if brief { HashMap::new() } else { usages(inner, &stats).await };
     let mut pods = Vec::new();
     for mailbox in inner.pods.list() {
         let pod = mailbox.letter().pod;
@@ -139,6 +199,9 @@ pub(super) async fn summary(inner: &Inner, _query: Option<&str>) -> Response {
             "containers": containers.into_iter().map(without_nulls).collect::<Vec<_>>(),
             "cpu": { "time": now, "usageNanoCores": cores, "usageCoreNanoSeconds": seconds },
             "memory": { "time": now, "workingSetBytes": working_set },
+            "volume": usages.get(&meta.uid).map(|usage| volumes(usage, now)),
+            "ephemeral-storage": usages.get(&meta.uid).map(|usage| disk(usage.disk(), now)),
+            "process_stats": usages.get(&meta.uid).map(|usage| value!({ "process_count": usage.processes })),
         })));
     }
     let node = node_usage();
@@ -158,7 +221,7 @@ pub(super) async fn summary(inner: &Inner, _query: Option<&str>) -> Response {
     json(&value!({
         "node": without_nulls(value!({
             "nodeName": inner.context.config.node_name,
-            "startTime": time(inner.context.started_at),
+            "startTime": Time::from_unix(node.booted_at),
             "cpu": { "time": now, "usageCoreNanoSeconds": (node.cpu_seconds * 1e9) as u64 },
             "memory": {
                 "time": now,

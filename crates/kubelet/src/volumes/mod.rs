@@ -7,6 +7,7 @@ mod claim;
 mod content;
 mod empty_dir;
 mod host_path;
+mod image;
 mod mount_table;
 mod ownership;
 mod payload;
@@ -89,6 +90,7 @@ fn plugins() -> Vec<Box<dyn Plugin>> {
         Box::new(host_path::HostPath),
         Box::new(content::Content),
         Box::new(claim::Claim),
+        Box::new(image::Image),
     ]
 }
 

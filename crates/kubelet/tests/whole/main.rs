@@ -60,6 +60,8 @@ impl Node {
         config.container_logs_dir = root.join("containers");
         config.cgroup_root = self.cgroup.clone();
         config.address = ([127, 0, 0, 1], 0).into();
+        // Whatever the machine is short of.
+        config.eviction_thresholds.clear();
         let shutdown = CancellationToken::new();
         let client = Client::new(Arc::new(self.api.clone()), "kubelet");
         let parts = Parts {

@@ -1,0 +1,161 @@
+//! What a node does for its pods beyond running them: it resizes them, mounts images, ends those that outgrow their
+//! limits or the node's resources, and tells what all of it uses.
+#![allow(clippy::unwrap_used)]
+
+use cluster_tests::cluster::NODE;
+use cluster_tests::manifests::shell;
+use cluster_tests::{Room, Scenario, Suite, scenarios};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    const TOGETHER: &[Scenario] = scenarios![
+        top,
+        resizes_in_place,
+        mounts_images,
+        gives_pods_users_of_their_own,
+        ends_what_outgrows_its_storage
+    ];
+    Suite::new("node", TOGETHER).run()
+}
+
+fn top(room: &Room) {
+    let k = &room.kubectl;
+    k.apply(&shell("busy", "").replace(
+        "[sleep, infinity]",
+        "[sh, -c, 'while :; do :; done']\n    resources: {limits: {cpu: 100m, memory: 32Mi}}",
+    ));
+    k.wait("condition=Ready", "pod/busy");
+    let pod = k.run("top pod busy --no-headers --containers");
+    let words: Vec<&str> = pod.split_whitespace().collect();
+    assert_eq!(&words[..2], ["busy", "sh"], "{pod}");
+    let cpu: u64 = words[2].strip_suffix('m').unwrap().parse().unwrap();
+    assert!((20..=200).contains(&cpu), "{pod}");
+    assert!(words[3].ends_with("Mi"), "{pod}");
+    let node = k.run("top node");
+    assert!(node.lines().next().unwrap().starts_with("NAME") && node.contains(NODE), "{node}");
+    assert_eq!(
+        k.run("top pod -l app=absent --no-headers 2>&1 || true"),
+        format!("No resources found in {} namespace.", k.namespace)
+    );
+    let api = k.run("get --raw /apis/metrics.k8s.io/v1beta1");
+    assert!(api.contains("\"NodeMetrics\"") && api.contains("\"PodMetrics\""), "{api}");
+    assert_eq!(k.field("apiservice/v1beta1.metrics.k8s.io", ".status.conditions[0].status"), "True");
+}
+
+fn resizes_in_place(room: &Room) {
+    let k = &room.kubectl;
+    let resources = "\n    resources: {requests: {cpu: 50m, memory: 32Mi}, limits: {cpu: 100m, memory: 64Mi}}\n    resizePolicy: [{resourceName: memory, restartPolicy: RestartContainer}]";
+    k.apply(&shell("grows", "").replace("[sleep, infinity]", &format!("[sleep, infinity]{resources}")));
+    k.wait("condition=Ready", "pod/grows");
+    // What the kernel has been told, in percent of a processor.
+    let quota = "sh -c 'cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cat /sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us 2>/dev/null || cut -d\" \" -f1 /sys/fs/cgroup/cpu.max'";
+    assert_eq!(k.run(&format!("exec grows -- {quota}")), "10000");
+    let ask = |resources: &str| {
+        let patch = format!(r#"{{"spec":{{"containers":[{{"name":"sh","resources":{resources}}}]}}}}"#);
+        k.run(&format!("patch pod grows --subresource resize --patch '{patch}'"));
+    };
+    let settled = |what: &str, cpu: &str, memory: &str, restarts: u64| {
+        k.until("pod/grows", what, |pod| {
+            let status = &pod["status"]["containerStatuses"][0];
+            let limits = &status["resources"]["limits"];
+            let conditions = pod["status"]["conditions"].as_array()?;
+            let waits =
+                conditions.iter().any(|c| c["type"].as_str().unwrap_or_default().starts_with("PodResize"));
+            (limits["cpu"] == cpu
+                && limits["memory"] == memory
+                && status["restartCount"] == restarts
+                && status["ready"] == true
+                && !waits)
+                .then_some(())
+        });
+    };
+    ask(r#"{"limits":{"cpu":"200m"}}"#);
+    settled("more processor time", "200m", "64Mi", 0);
+    assert_eq!(k.run(&format!("exec grows -- {quota}")), "20000");
+    ask(r#"{"limits":{"memory":"96Mi"}}"#);
+    settled("more memory, after a restart", "200m", "96Mi", 1);
+    ask(r#"{"requests":{"cpu":"500"},"limits":{"cpu":"500"}}"#);
+    k.until("pod/grows", "it must wait", |pod| {
+        let conditions = pod["status"]["conditions"].as_array()?;
+        let pending = conditions.iter().find(|c| c["type"] == "PodResizePending")?;
+        (pending["reason"] == "Deferred").then_some(())
+    });
+    ask(r#"{"requests":{"cpu":"50m"},"limits":{"cpu":"100m"}}"#);
+    settled("less again", "100m", "96Mi", 1);
+    let events = k.run("get events --field-selector involvedObject.name=grows");
+    for reason in ["ResizeStarted", "ResizeCompleted", "ResizeDeferred"] {
+        assert!(events.contains(reason), "{reason} is not in:\n{events}");
+    }
+}
+
+fn mounts_images(room: &Room) {
+    let k = &room.kubectl;
+    let volumes = "volumes: [{name: content, image: {reference: localhost/busybox:debian12, pullPolicy: IfNotPresent}}]";
+    let mounts = "[sleep, infinity]\n    volumeMounts: [{name: content, mountPath: /whole}, {name: content, mountPath: /part, subPath: bin}]";
+    k.apply(&shell("reads", volumes).replace("[sleep, infinity]", mounts));
+    k.wait("condition=Ready", "pod/reads");
+    assert_eq!(
+        k.run("exec reads -- sh -c 'test -x /whole/bin/sh && test -x /part/sh && /part/busybox echo runs'"),
+        "runs"
+    );
+    assert!(k.refused("exec reads -- touch /whole/x").contains("Read-only file system"));
+    // A subpath that is not in the image, and an image that is nowhere.
+    k.apply(&shell("lacks", volumes).replace(
+        "[sleep, infinity]",
+        "[sleep, infinity]\n    volumeMounts: [{name: content, mountPath: /v, subPath: absent}]",
+    ));
+    let absent = volumes.replace("busybox:debian12", "absent:1").replace("IfNotPresent", "Never");
+    k.apply(&shell("fails", &absent).replace(
+        "[sleep, infinity]",
+        "[sleep, infinity]\n    volumeMounts: [{name: content, mountPath: /v}]",
+    ));
+    for (pod, reason) in [("lacks", "CreateContainerError"), ("fails", "ErrImageNeverPull")] {
+        k.until(&format!("pod/{pod}"), reason, |pod| {
+            (pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == reason).then_some(())
+        });
+    }
+}
+
+fn gives_pods_users_of_their_own(room: &Room) {
+    let k = &room.kubectl;
+    let supported =
+        k.field(&format!("node/{NODE}"), ".status.runtimeHandlers[?(@.name==\"\")].features.userNamespaces");
+    let pod = shell("apart", "hostUsers: false\n  volumes: [{name: v, emptyDir: {}}]")
+        .replace("[sleep, infinity]", "[sleep, infinity]\n    volumeMounts: [{name: v, mountPath: /v}]");
+    k.apply(&pod);
+    if supported != "true" {
+        // The node says why, and nothing runs among its own users by mistake.
+        k.event("apart", "FailedCreatePodSandBox");
+        return;
+    }
+    k.wait("condition=Ready", "pod/apart");
+    let map = k.run("exec apart -- cat /proc/self/uid_map");
+    let map: Vec<u32> = map.split_whitespace().map(|word| word.parse().unwrap()).collect();
+    assert!(map[0] == 0 && map[1] >= 65536 && map[2] == 65536, "{map:?}");
+    assert_eq!(
+        k.run("exec apart -- sh -c 'id -u; touch /v/x; stat -c %u /v/x /etc/hosts /bin/sh'"),
+        "0\n0\n0\n0"
+    );
+}
+
+fn ends_what_outgrows_its_storage(room: &Room) {
+    let k = &room.kubectl;
+    let pod = |name: &str, rest: &str, at: &str, more: &str| {
+        let script = format!("[sh, -c, 'dd if=/dev/zero of={at} bs=1M count=3; exec sleep infinity']{rest}");
+        shell(name, more).replace("[sleep, infinity]", &script)
+    };
+    let mount = "\n    volumeMounts: [{name: v, mountPath: /v}]";
+    k.apply(&pod("volume", mount, "/v/x", "volumes: [{name: v, emptyDir: {sizeLimit: 1Mi}}]"));
+    let limit = "\n    resources: {limits: {ephemeral-storage: 1Mi}}";
+    k.apply(&pod("layer", limit, "/x", ""));
+    k.apply(&pod("fits", "\n    resources: {limits: {ephemeral-storage: 100Mi}}", "/x", ""));
+    for (name, message) in [
+        ("volume", "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". "),
+        ("layer", "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. "),
+    ] {
+        k.until(&format!("pod/{name}"), "evicted", |pod| (pod["status"]["phase"] == "Failed").then_some(()));
+        assert_eq!(k.field(&format!("pod/{name}"), ".status.reason"), "Evicted");
+        assert_eq!(k.field(&format!("pod/{name}"), ".status.message"), message.trim_end());
+    }
+    assert_eq!(k.field("pod/fits", ".status.phase"), "Running");
+}
