@@ -53,6 +53,8 @@ pub struct Context<'a> {
     pub groups: &'a [String],
     pub extra: &'a BTreeMap<String, Vec<String>>,
     pub now: Time,
+    /// The apiVersion of the request.
+    pub api_version: &'a str,
     /// `status`, `scale`, `resize`, …; absent for the object itself.
     pub subresource: Option<&'a str>,
 }

@@ -13,6 +13,7 @@ fn context(subresource: Option<&'static str>) -> Context<'static> {
         groups: &[],
         extra: NO_EXTRA.get_or_init(Default::default),
         now: Time::default(),
+        api_version: "",
         subresource,
     }
 }
@@ -411,5 +412,59 @@ fn nodes() {
         status.addresses[1]: Duplicate value: {"type":"InternalIP","address":"1.2.3.4"}
         spec.podCIDRs: Forbidden: node updates may not change podCIDR except from "" to valid
         spec.providerID: Forbidden: node updates may not change providerID except from "" to valid"#]],
+    );
+}
+
+#[test]
+fn events() {
+    let mut event = json!({
+        "metadata": {"namespace": "ns", "name": "e"}, "involvedObject": {"namespace": "other"},
+        "count": 1, "type": "Odd", "series": {"count": 1},
+    });
+    check(
+        "",
+        "Event",
+        event.clone(),
+        expect![[r#"
+        involvedObject.namespace: Invalid value: "other": does not match event.namespace
+        series.count: Invalid value: "": should be at least 2
+        series.lastObservedTime: Required value
+        eventTime: Required value
+        type: Invalid value: "": has invalid value: Odd
+        count: Invalid value: "": needs to be unset"#]],
+    );
+    event["eventTime"] = json!("2026-01-01T00:00:00.000000Z");
+    event["reason"] = json!("r".repeat(129));
+    check(
+        "",
+        "Event",
+        event.clone(),
+        expect![[r#"
+        reportingController: Required value
+        reportingController: Invalid value: "": name part must be non-empty
+        reportingController: Invalid value: "": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
+        reportingInstance: Required value
+        action: Required value
+        reason: Invalid value: "": can have at most 128 characters
+        series.count: Invalid value: "": should be at least 2
+        series.lastObservedTime: Required value
+        type: Invalid value: "": has invalid value: Odd
+        count: Invalid value: "": needs to be unset"#]],
+    );
+    let mut new = event.clone();
+    new["message"] = json!("other");
+    check_update(
+        "",
+        "Event",
+        event,
+        new,
+        expect![[r#"
+        reportingController: Required value
+        reportingController: Invalid value: "": name part must be non-empty
+        reportingController: Invalid value: "": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
+        reportingInstance: Required value
+        action: Required value
+        reason: Invalid value: "": can have at most 128 characters
+        message: Invalid value: "other": field is immutable"#]],
     );
 }

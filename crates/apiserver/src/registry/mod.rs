@@ -70,6 +70,7 @@ impl WriteContext<'_> {
             groups: &self.user.groups,
             extra: &self.user.extra,
             now,
+            api_version: &self.resource.api_version,
             subresource: (!self.subresource.is_empty()).then_some(self.subresource),
         }
     }

@@ -1,7 +1,9 @@
 //! Events: core/v1 is their hub; events.k8s.io/v1 says the same in newer words.
 
-use crate::tree::{age, column, int, joined, text, time_age};
-use crate::{Column, SelectableField, Strategy};
+use super::event_validation;
+use crate::tree::{age, column, int, joined, text, time_age, typed};
+use crate::{Column, Context, SelectableField, Strategy};
+use apimachinery::field::ErrorList;
 use apimachinery::time::{MicroTime, Time};
 use serde_json::{Map, Value};
 
@@ -137,6 +139,14 @@ impl Strategy for Events {
             count.to_string().into(),
             text(event, &["metadata", "name"]).into(),
         ]
+    }
+
+    fn validate(&self, event: &Value, context: &Context) -> ErrorList {
+        event_validation::validate(&typed(event), context.api_version)
+    }
+
+    fn validate_update(&self, event: &Value, old: &Value, context: &Context) -> ErrorList {
+        event_validation::validate_update(event, old, context.api_version)
     }
 
     fn selectable_fields(&self) -> &'static [SelectableField] {

@@ -4,6 +4,7 @@ mod claim_validation;
 mod component_status;
 mod endpoints_validation;
 mod event;
+mod event_validation;
 mod namespace;
 mod node;
 mod node_validation;
