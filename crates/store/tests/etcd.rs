@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod histories;
 mod member;
 
 use std::sync::Arc;
@@ -21,7 +22,11 @@ fn options(members: &[member::Member]) -> Options {
     let servers = members.iter().map(|member| member.url.clone()).collect();
     Options {
         servers,
-        split: store::etcd::split_by(vec![PODS.into(), "/registry/minions/".into()]),
+        split: store::etcd::split_by(vec![
+            PODS.into(),
+            "/registry/minions/".into(),
+            histories::PREFIX.into(),
+        ]),
         compaction: Duration::ZERO,
         ..Options::default()
     }
@@ -272,7 +277,7 @@ async fn a_killed_leader_loses_nothing() {
     let home = tempfile::tempdir().unwrap();
     let Some(mut members) = member::cluster(home.path(), 3) else { return };
     writers_survive(&mut members, async |members, count| {
-        for _ in 0..2 {
+        for _ in 0..2 * disturbances() {
             let leads = leader(members).await;
             members[leads].kill();
             count.more(200).await;
@@ -287,11 +292,102 @@ async fn a_frozen_member_holds_nobody_up() {
     let home = tempfile::tempdir().unwrap();
     let Some(mut members) = member::cluster(home.path(), 3) else { return };
     writers_survive(&mut members, async |members, count| {
-        let leads = leader(members).await;
-        members[leads].freeze();
-        count.more(200).await;
-        members[leads].thaw();
-        count.more(50).await;
+        for _ in 0..disturbances() {
+            let leads = leader(members).await;
+            members[leads].freeze();
+            count.more(200).await;
+            members[leads].thaw();
+            count.more(50).await;
+        }
     })
     .await;
+}
+
+/// How often each disturbance is made; `make torture` sets it.
+fn disturbances() -> usize {
+    histories::count("STORE_DISTURBANCES", 1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_leader_cut_off_with_its_clients_loses_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let Some(mut members) = member::separable(home.path(), 54_310) else { return };
+    writers_survive(&mut members, async |members, count| {
+        for _ in 0..disturbances() {
+            // The minority has the leader, for a moment still, and half of the clients' connections.
+            let cut = member::Partition::of(members, leader(members).await);
+            count.more(200).await;
+            drop(cut);
+            count.more(50).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_member_is_replaced_under_writers() {
+    let home = tempfile::tempdir().unwrap();
+    let Some(mut members) = member::cluster(home.path(), 3) else { return };
+    writers_survive(&mut members, async |members, count| {
+        // Two of the three: the writers know the third by its address, and clients are told of new ones by restarts.
+        for round in 0..2 * disturbances() {
+            let through = members[2].url.clone();
+            members[round % 2].replace(&through);
+            count.more(100).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn histories_can_be_explained_while_leaders_die() {
+    let home = tempfile::tempdir().unwrap();
+    let Some(mut members) = member::cluster(home.path(), 3) else { return };
+    let (mut operations, mut unknown) = (0, 0);
+    let histories = histories::count("STORE_ETCD_HISTORIES", 2);
+    for seed in 0..histories as u64 {
+        let prefix = format!("/history-{seed}");
+        let stores = [
+            Etcd::open(Options { prefix: prefix.clone(), ..options(&members) }).await.unwrap()
+                as Arc<dyn Store>,
+            Etcd::open(Options { prefix, ..options(&members) }).await.unwrap() as Arc<dyn Store>,
+        ];
+        let recording = tokio::spawn({
+            let stores = stores.clone();
+            async move { histories::History::record(&stores, 6, 60, seed).await }
+        });
+        // Some writes in, the leader dies.
+        let reached = Revision(stores[0].revision().0 + 20);
+        let _ = tokio::time::timeout(Duration::from_secs(5), stores[0].wait_for(reached)).await;
+        let leads = leader(&members).await;
+        members[leads].kill();
+        let history = recording.await.unwrap();
+        members[leads].restart();
+        history.check(&format!("seed {seed}"));
+        let size = history.size();
+        (operations, unknown) = (operations + size.0, unknown + size.1);
+        for store in stores {
+            store.close().await;
+        }
+    }
+    println!("{histories} histories, {operations} operations, {unknown} of them without an outcome");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn watches_under_compaction_miss_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let Some(members) = member::cluster(home.path(), 1) else { return };
+    let events = histories::count("STORE_ETCD_EVENTS", 1_000) as u64;
+    let told = histories::watch_under_compaction(open(&members).await, 4, events).await;
+    println!("{events} events, {told} told to four watchers");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_conflict_storm_leaves_no_watch_silent() {
+    let home = tempfile::tempdir().unwrap();
+    let Some(members) = member::cluster(home.path(), 1) else { return };
+    let span = Duration::from_secs(histories::count("STORE_ETCD_STORM", 2) as u64);
+    let (wrote, lag, silence) = histories::conflict_storm(open(&members).await, span).await;
+    println!("{wrote} writes in {span:?}, lag p99 {lag:?}, longest silence {silence:?}");
+    assert!(silence < Duration::from_secs(1), "{silence:?}");
 }

@@ -4,6 +4,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -11,8 +12,12 @@ use rustix::process::{Pid, Signal, kill_process};
 /// Where and how a member runs.
 pub(crate) struct Member {
     pub(crate) url: String,
+    /// Where other members reach it.
+    peer: u16,
     child: Option<Child>,
     arguments: Vec<String>,
+    /// The user that it runs as, by whom the kernel can tell it from the others.
+    user: Option<u32>,
 }
 
 fn free_port() -> u16 {
@@ -34,6 +39,14 @@ fn program() -> Option<String> {
 
 /// Starts a cluster of `count` members beneath `home`; nothing when etcd is not installed.
 pub(crate) fn cluster(home: &std::path::Path, count: usize) -> Option<Vec<Member>> {
+    let mut members = prepared(home, count)?;
+    members.iter_mut().for_each(Member::spawn);
+    members.iter_mut().for_each(Member::until_ready);
+    Some(members)
+}
+
+/// The members of a cluster, not started yet.
+fn prepared(home: &std::path::Path, count: usize) -> Option<Vec<Member>> {
     let program = program()?;
     let ports: Vec<(u16, u16)> = (0..count).map(|_| (free_port(), free_port())).collect();
     let peers: Vec<String> =
@@ -41,9 +54,9 @@ pub(crate) fn cluster(home: &std::path::Path, count: usize) -> Option<Vec<Member
     let members: Vec<Member> = ports
         .iter()
         .enumerate()
-        .map(|(index, (client, peer))| {
+        .map(|(index, (client, peer_port))| {
             let url = format!("http://127.0.0.1:{client}");
-            let peer = format!("http://127.0.0.1:{peer}");
+            let peer = format!("http://127.0.0.1:{peer_port}");
             let data = home.join(format!("m{index}"));
             let words = [
                 "--name",
@@ -64,15 +77,14 @@ pub(crate) fn cluster(home: &std::path::Path, count: usize) -> Option<Vec<Member
                 "100",
                 "--election-timeout",
                 "1000",
+                // Or a member may be replaced only when all have known each other for five seconds.
+                "--strict-reconfig-check=false",
             ];
             let mut arguments = vec![program.clone()];
             arguments.extend(words.map(str::to_owned));
-            Member { url, child: None, arguments }
+            Member { url, peer: *peer_port, child: None, arguments, user: None }
         })
         .collect();
-    let mut members = members;
-    members.iter_mut().for_each(Member::spawn);
-    members.iter_mut().for_each(Member::until_ready);
     Some(members)
 }
 
@@ -80,12 +92,13 @@ pub(crate) fn cluster(home: &std::path::Path, count: usize) -> Option<Vec<Member
 #[allow(dead_code, reason = "not every test uses it")]
 pub(crate) fn on(data: &std::path::Path) -> Option<Member> {
     let url = format!("http://127.0.0.1:{}", free_port());
-    let peer = format!("http://127.0.0.1:{}", free_port());
+    let peer_port = free_port();
+    let peer = format!("http://127.0.0.1:{peer_port}");
     let words = ["--name", "m0", "--data-dir", data.to_str().unwrap(), "--listen-client-urls", &url];
     let more = ["--advertise-client-urls", &url, "--listen-peer-urls", &peer, "--force-new-cluster"];
     let mut arguments = vec![program()?];
     arguments.extend(words.into_iter().chain(more).map(str::to_owned));
-    let mut member = Member { url, child: None, arguments };
+    let mut member = Member { url, peer: peer_port, child: None, arguments, user: None };
     member.spawn();
     member.until_ready();
     Some(member)
@@ -93,12 +106,12 @@ pub(crate) fn on(data: &std::path::Path) -> Option<Member> {
 
 impl Member {
     fn spawn(&mut self) {
-        let child = Command::new(&self.arguments[0])
-            .args(&self.arguments[1..])
-            .stderr(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(&self.arguments[0]);
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
+        let child =
+            command.args(&self.arguments[1..]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         self.child = Some(child);
     }
 
@@ -122,6 +135,48 @@ impl Member {
     pub(crate) fn restart(&mut self) {
         self.spawn();
         self.until_ready();
+    }
+
+    fn option(&self, name: &str) -> String {
+        let at = self.arguments.iter().position(|argument| argument == name).unwrap();
+        self.arguments[at + 1].clone()
+    }
+
+    fn set(&mut self, name: &str, value: &str) {
+        let at = self.arguments.iter().position(|argument| argument == name).unwrap();
+        self.arguments[at + 1] = value.to_owned();
+    }
+
+    /// Kills it, throws its data away, and puts a new member in its place, at ports of its own; the others, one of which
+    /// is at `through`, are told.
+    #[allow(dead_code, reason = "not every test uses it")]
+    pub(crate) fn replace(&mut self, through: &str) {
+        self.kill();
+        let (name, data) = (self.option("--name"), self.option("--data-dir"));
+        let listed = etcdctl(through, &["member", "list"]);
+        let old = listed.lines().find(|line| line.contains(&format!(" {name},")));
+        let id = old.unwrap_or_else(|| panic!("{name} is not listed: {listed}")).split(',').next().unwrap();
+        etcdctl(through, &["member", "remove", id]);
+        std::fs::remove_dir_all(&data).unwrap();
+        (self.peer, self.url) = (free_port(), format!("http://127.0.0.1:{}", free_port()));
+        let (name, peer) = (format!("{name}x"), format!("http://127.0.0.1:{}", self.peer));
+        let added = etcdctl(through, &["member", "add", &name, &format!("--peer-urls={peer}")]);
+        let cluster = added.lines().find_map(|line| line.strip_prefix("ETCD_INITIAL_CLUSTER=")).unwrap();
+        let (url, cluster) = (self.url.clone(), cluster.trim_matches('"').to_owned());
+        for (option, value) in [
+            ("--name", name.as_str()),
+            ("--listen-client-urls", url.as_str()),
+            ("--advertise-client-urls", url.as_str()),
+            ("--listen-peer-urls", peer.as_str()),
+            ("--initial-advertise-peer-urls", peer.as_str()),
+            ("--initial-cluster", cluster.as_str()),
+        ] {
+            self.set(option, value);
+        }
+        if !self.arguments.iter().any(|argument| argument == "--initial-cluster-state") {
+            self.arguments.extend(["--initial-cluster-state".to_owned(), "existing".to_owned()]);
+        }
+        self.restart();
     }
 
     fn signal(&self, signal: Signal) {
@@ -151,4 +206,75 @@ impl Drop for Member {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// What etcdctl prints.
+#[allow(dead_code, reason = "not every test uses it")]
+pub(crate) fn etcdctl(endpoint: &str, arguments: &[&str]) -> String {
+    let command = || {
+        let mut command = Command::new("etcdctl");
+        command.env("ETCDCTL_API", "3").args(["--endpoints", endpoint]).args(arguments);
+        command.output().unwrap()
+    };
+    // A cluster that has just lost a member may be between two leaders.
+    let output = (0..20).map(|_| command()).find(|output| output.status.success());
+    let output = output.unwrap_or_else(command);
+    assert!(output.status.success(), "etcdctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Starts three members as users of their own, so that the kernel can cut one off. The first user is `user`.
+#[allow(dead_code, reason = "not every test uses it")]
+pub(crate) fn separable(home: &std::path::Path, user: u32) -> Option<Vec<Member>> {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    std::fs::set_permissions(home, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut members = prepared(home, 3)?;
+    for (index, member) in members.iter_mut().enumerate() {
+        let own = user + index as u32;
+        let data = member.option("--data-dir");
+        std::fs::create_dir(&data).unwrap();
+        chown(&data, Some(own), Some(own)).unwrap();
+        std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700)).unwrap();
+        member.user = Some(own);
+    }
+    members.iter_mut().for_each(Member::spawn);
+    members.iter_mut().for_each(Member::until_ready);
+    Some(members)
+}
+
+/// A member that no other hears and that hears no other, while its clients still reach it. It ends with this.
+#[allow(dead_code, reason = "not every test uses it")]
+pub(crate) struct Partition(String);
+
+impl Partition {
+    #[allow(dead_code, reason = "not every test uses it")]
+    pub(crate) fn of(members: &[Member], cut: usize) -> Self {
+        let table = format!("store_test_{}", std::process::id());
+        let (user, own) = (members[cut].user.unwrap(), members[cut].peer);
+        let peers: Vec<String> = members.iter().map(|member| member.peer.to_string()).collect();
+        let peers = peers.join(", ");
+        let rules = format!(
+            "table inet {table} {{ chain cut {{ type filter hook output priority 0; policy accept;
+                meta skuid {user} tcp dport {{ {peers} }} drop;
+                meta skuid {user} tcp sport {{ {peers} }} drop;
+                tcp dport {own} drop;
+            }}; }}\n"
+        );
+        nft(&rules);
+        Partition(table)
+    }
+}
+
+impl Drop for Partition {
+    fn drop(&mut self) {
+        nft(&format!("delete table inet {}", self.0));
+    }
+}
+
+#[allow(dead_code, reason = "not every test uses it")]
+fn nft(rules: &str) {
+    use std::io::Write as _;
+    let mut child = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success(), "nft: {rules}");
 }
