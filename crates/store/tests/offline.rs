@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use store::embedded::{Embedded, OpenError, Options, Saved, verify};
-use store::{Expect, Identity, Key, Life, Loaded, Revision, Store, Transform, TransformError, Write};
+use store::embedded::{Embedded, OpenError, Options, Saved, Still, verify};
+use store::{Error, Expect, Identity, Key, Life, Loaded, Revision, Store, Transform, TransformError, Write};
 
 const PODS: &str = "/registry/pods/";
 
@@ -194,4 +194,47 @@ async fn files_shrink_when_much_is_deleted() {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), shrunk).await.expect("the files shrink");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_is_looked_at_as_of_any_revision_it_knows() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("file");
+    let history = store::History { events: 60, ..Default::default() };
+    let store = Embedded::open(home.path().join("store"), Options { history, ..small() }).unwrap();
+    let mut states = Vec::new();
+    let rows = |snapshot: &store::Snapshot| {
+        snapshot.range("", "").map(|e| (e.name.clone(), e.value.clone(), e.mod_revision)).collect::<Vec<_>>()
+    };
+    for index in 0..100_u64 {
+        let name = index % 7;
+        let write = match index % 5 {
+            4 => Write::delete(key((index - 1) % 7), Expect::Any),
+            _ => Write::put(key(name), format!("{index}"), Expect::Any),
+        };
+        store.commit(write).await.unwrap();
+        states.push(rows(&store.snapshot(PODS)));
+    }
+    Saved::of_directory(&home.path().join("store"), &plain()).unwrap().to_file(&file, &plain()).unwrap();
+    let look = |at| Still::new(Saved::of_file(&file, &plain()).unwrap(), at);
+    let newest = look(None).unwrap();
+    assert_eq!((newest.revision(), rows(&newest.snapshot(PODS))), (Revision(100), states[99].clone()));
+    let horizon = newest.oldest(PODS);
+    for at in horizon.0.max(1)..=100 {
+        let still = look(Some(Revision(at))).unwrap();
+        assert_eq!(
+            (still.revision(), rows(&still.snapshot(PODS))),
+            (Revision(at), states[at as usize - 1].clone())
+        );
+    }
+    assert!(matches!(look(Some(Revision(101))), Err(Error::Future { .. })));
+    if horizon.0 > 1 {
+        assert!(matches!(look(Some(Revision(horizon.0 - 1))), Err(Error::Compacted { .. })));
+    }
+    // Nothing is written, and nothing happens.
+    let refused = newest.commit(Write::put(key("new"), "", Expect::Any)).await.unwrap_err();
+    assert_eq!(refused.to_string(), "the store is read-only: it shows a saved state, of revision 100");
+    let mut watch = newest.watch(PODS, Revision(99)).unwrap();
+    assert_eq!(watch.next_batch().await.unwrap().len(), 1);
+    assert!(watch.try_next_batch().unwrap().is_empty());
 }

@@ -2,7 +2,7 @@
 //!
 //! * `head`: the newest logged state and the batch under way; `writer`: the thread that makes batches durable.
 //! * `log`, `snapshot`: the files; `frame`, `record`: what they are made of; `recover`: reading them back.
-//! * `offline`: snapshots as files, and what is damaged; `lease`: what ends by itself; `disk`: the disk and the clock, which tests replace.
+//! * `offline`: snapshots as files, and what is damaged; `still`: a snapshot to look at; `lease`: what ends by itself; `disk`: the disk and the clock, which tests replace.
 
 mod disk;
 mod frame;
@@ -13,6 +13,7 @@ mod offline;
 mod record;
 mod recover;
 mod snapshot;
+mod still;
 mod writer;
 
 use std::fmt;
@@ -31,6 +32,7 @@ use tokio::sync::{Notify, oneshot};
 pub use disk::{Clock, Directory, Disk, File, SystemClock};
 pub use offline::{Contents, FileReport, Report, Saved, verify};
 pub use recover::Damage;
+pub use still::Still;
 
 use crate::contract::{Error, Health, Result, Snapshot, Stats, Store};
 use crate::model::{Entry, Event, Key, LeaseId, Revision, Write};

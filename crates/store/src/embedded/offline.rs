@@ -68,6 +68,11 @@ impl Saved {
         }
     }
 
+    /// What a view begins from.
+    pub(super) fn image(self) -> Image {
+        self.0.image
+    }
+
     /// The entries, with the prefix of each.
     pub fn entries(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Entry>)> {
         let buckets = self.0.image.buckets.iter();
