@@ -68,6 +68,7 @@ fn house() -> House {
             resources,
             admission: Chain::default(),
             stocks: Vec::new(),
+            encryption: None,
             clock: Arc::new(SystemClock::default()),
             event_ttl: Duration::from_secs(3600),
             gates: Arc::new(|_| true),

@@ -1,18 +1,19 @@
 //! Waiting for files to change (inotify), as a future.
 
 use rustix::fs::inotify;
-pub(crate) use rustix::fs::inotify::WatchFlags;
+pub use rustix::fs::inotify::WatchFlags;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use tokio::io::unix::AsyncFd;
 
 /// Paths that are watched.
-pub(crate) struct FileWatch(AsyncFd<OwnedFd>);
+#[derive(Debug)]
+pub struct FileWatch(AsyncFd<OwnedFd>);
 
 impl FileWatch {
     /// Watches each path for its changes. Must be called within a tokio runtime.
-    pub(crate) fn new(paths: &[(&Path, WatchFlags)]) -> io::Result<Self> {
+    pub fn new(paths: &[(&Path, WatchFlags)]) -> io::Result<Self> {
         let fd = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
         for (path, flags) in paths {
             inotify::add_watch(&fd, *path, *flags)?;
@@ -23,7 +24,7 @@ impl FileWatch {
     }
 
     /// Waits until something changed since the last call. What, the files themselves tell.
-    pub(crate) async fn changed(&self) -> io::Result<()> {
+    pub async fn changed(&self) -> io::Result<()> {
         let mut ready = self.0.readable().await?;
         let mut buffer = [0u8; 4096];
         while rustix::io::read(self.0.get_ref(), &mut buffer).is_ok_and(|n| n > 0) {}

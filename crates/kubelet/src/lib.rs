@@ -15,7 +15,7 @@ pub mod error;
 mod events;
 /// What goes when the node runs short.
 mod eviction;
-mod file_watch;
+pub mod file_watch;
 mod hooks;
 mod http_client;
 mod images;

@@ -132,6 +132,7 @@ impl ApiServer {
         let audiences =
             if self.api_audiences.is_empty() { vec![issuer.clone()] } else { self.api_audiences.clone() };
         Ok(Settings {
+            look_back: None,
             storage: self.storage.clone(),
             directory: self.data_dir.join("store"),
             service_cidr: self.service_cluster_ip_range.split(',').next().unwrap_or_default().to_owned(),

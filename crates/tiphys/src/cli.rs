@@ -167,6 +167,13 @@ pub(crate) struct StoreFlags {
     /// The file containing configuration for encryption providers to be used for storing secrets in etcd.
     #[arg(long)]
     pub encryption_provider_config: Option<PathBuf>,
+    /// Determines if the file set by --encryption-provider-config should be automatically reloaded if the disk contents
+    /// change.
+    #[arg(
+        long, requires = "encryption_provider_config", default_value = "false", num_args = 0..=1,
+        require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set
+    )]
+    pub encryption_provider_config_automatic_reload: bool,
 }
 
 /// A duration as upstream's flags take it: `90s`, `5m0s`.
@@ -232,6 +239,12 @@ pub(crate) struct Server {
     /// The percent of disk usage before which image garbage collection is never run.
     #[arg(long, default_value_t = 80)]
     pub image_gc_low_threshold: u64,
+    /// Serve what a snapshot's file holds, for looking back: nothing is written, no node or controller runs.
+    #[arg(long)]
+    pub snapshot: Option<PathBuf>,
+    /// The state of that snapshot at an older revision, as far as its history reaches.
+    #[arg(long, requires = "snapshot")]
+    pub at_revision: Option<u64>,
     /// Manifests applied at start and kept applied.
     #[arg(long)]
     pub manifests: Option<PathBuf>,

@@ -1,6 +1,7 @@
 //! Wires the API server: store, table, authenticators, authorizers, admission, documents.
 
 use crate::cli::StoreEngine;
+use crate::encryption_reload::Reload;
 use crate::running::Running;
 use crate::settings::{Settings, bundle_pem};
 use anyhow::{Context as _, Result};
@@ -119,7 +120,12 @@ pub(crate) async fn start(
 ) -> Result<ControlPlane> {
     let features = settings.features.clone();
     let resources = Arc::new(Resources::serving(api::table(), &|row| features.serves(row)));
-    let store = crate::store::open(&settings.storage, &settings.directory, &resources).await?;
+    let looking_back = settings.look_back.is_some();
+    let opened = match &settings.look_back {
+        Some(look) => crate::store::look_back(look, &settings.storage, &resources).await?,
+        None => crate::store::open(&settings.storage, &settings.directory, &resources).await?,
+    };
+    let (store, encryption) = (opened.store, opened.encryption);
     let metrics = Arc::new(component::metrics::Registry::new());
     component::process::register(&metrics);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
@@ -145,6 +151,7 @@ pub(crate) async fn start(
         resources: resources.clone(),
         admission: Chain::new(plugins),
         stocks: vec![stock.clone()],
+        encryption: encryption.clone(),
         clock: clock.clone(),
         event_ttl: settings.event_ttl,
         gates: Arc::new(move |gate| features.field(gate)),
@@ -205,7 +212,7 @@ pub(crate) async fn start(
         shutdown: shutdown.clone(),
     });
     // With etcd this server may be one of several.
-    let shared = settings.storage.store == StoreEngine::Etcd;
+    let shared = settings.storage.store == StoreEngine::Etcd && !looking_back;
     let node_ip = settings.advertise_address;
     let addresses = match shared {
         true => bootstrap::living::announce(&*store, node_ip)
@@ -223,25 +230,40 @@ pub(crate) async fn start(
         request_header_ca: bundle_pem(&settings.front_authorities),
         dns: settings.dns,
     };
-    let written = bootstrap::run(&registry, &config)
-        .await
-        .map_err(|status| anyhow::anyhow!("writing what every cluster has: {status}"))?;
+    let written = match looking_back {
+        true => Default::default(),
+        false => bootstrap::run(&registry, &config)
+            .await
+            .map_err(|status| anyhow::anyhow!("writing what every cluster has: {status}"))?,
+    };
     Definitions::start(server.clone(), outbound)
         .await
         .map_err(|status| anyhow::anyhow!("reading the custom resource definitions: {status}"))?;
-    AggregationController::start(server.clone(), aggregation)
-        .await
-        .map_err(|status| anyhow::anyhow!("registering the APIServices: {status}"))?;
     let background = TaskTracker::new();
     if shared {
         background.spawn(bootstrap::living::run(registry.clone(), config, shutdown.clone()));
     }
     rbac.synced(&written).await;
     node.synced().await;
-    let own = client(&server, "system:apiserver", &[MASTERS]).named("kube-apiserver");
-    let mut repair = Repair::new(stock, &own, clock, &settings.service_cidr);
-    repair.once().await;
-    background.spawn(repair.run(shutdown.clone()));
+    // Of a saved state nothing is kept up: it is shown as it was.
+    if !looking_back {
+        AggregationController::start(server.clone(), aggregation)
+            .await
+            .map_err(|status| anyhow::anyhow!("registering the APIServices: {status}"))?;
+        let own = client(&server, "system:apiserver", &[MASTERS]).named("kube-apiserver");
+        let mut repair = Repair::new(stock, &own, clock, &settings.service_cidr);
+        repair.once().await;
+        background.spawn(repair.run(shutdown.clone()));
+    }
+    if let Some(encryption) =
+        encryption.filter(|_| settings.storage.encryption_provider_config_automatic_reload)
+        && let Some(path) = &settings.storage.encryption_provider_config
+    {
+        let id = format!("{node_ip}:{}", settings.secure_port);
+        let reload = Reload::new(path, encryption, store.clone(), &server.metrics, &id)
+            .with_context(|| format!("watching {}", path.display()))?;
+        background.spawn(reload.run(shutdown.clone()));
+    }
     bootstrapped.done();
 
     let tls = pki::tls::server_config(settings.serving, &settings.client_authorities, pki::tls::ALPN_ALL)?;

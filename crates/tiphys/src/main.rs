@@ -3,6 +3,7 @@
 mod apiserver;
 mod cli;
 mod control_plane;
+mod encryption_reload;
 mod features;
 mod images;
 mod kernel_settings;

@@ -76,6 +76,12 @@ async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
     let plane = Arc::new(plane);
     tracing::info!(%url, "the API server is ready");
     let components = TaskTracker::new();
+    if flags.snapshot.is_some() {
+        shutdown.cancelled().await;
+        server_shutdown.cancel();
+        plane.stopped().await;
+        return Ok(());
+    }
     // Several servers may share an etcd; a directory has one server.
     let candidate = match flags.storage.store {
         StoreEngine::Embedded => None,

@@ -13,8 +13,15 @@ use std::time::Duration;
 
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
+/// A saved state to be served in place of a store.
+pub(crate) struct LookBack {
+    pub file: PathBuf,
+    pub revision: Option<u64>,
+}
+
 pub(crate) struct Settings {
     pub storage: StoreFlags,
+    pub look_back: Option<LookBack>,
     /// The embedded engine's.
     pub directory: PathBuf,
     pub service_cidr: String,
@@ -49,6 +56,7 @@ impl Settings {
         let ca = &bundle.cluster_ca.certificate;
         Ok(Settings {
             storage: flags.storage.clone(),
+            look_back: flags.snapshot.clone().map(|file| LookBack { file, revision: flags.at_revision }),
             directory: flags.data_dir.join("store"),
             service_cidr: flags.service_cidr.clone(),
             dns: Some(Dns { service_ip: flags.cluster_dns, port: flags.dns_port }),

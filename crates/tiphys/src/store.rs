@@ -1,6 +1,7 @@
 //! Which store a control plane has, and whether it takes writes.
 
 use crate::cli::{StoreEngine, StoreFlags};
+use crate::settings::LookBack;
 use anyhow::{Context as _, Result, bail};
 use apiserver::resources::Resources;
 use apiserver::storage::{Configuration, Encryption, UpstreamForm, prefixes, resources_by_prefix};
@@ -9,66 +10,93 @@ use pki::tls::{Slot, Trust};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use store::embedded::{Embedded, Options};
+use store::embedded::{Embedded, Options, Saved, Still};
 use store::etcd::{self, Etcd};
-use store::{Health, Identity, Store, Transform};
+use store::{Health, Identity, Revision, Store, Transform};
+
+/// An open store, and what encrypts its values, if anything does.
+pub(crate) struct Opened {
+    pub store: Arc<dyn Store>,
+    pub encryption: Option<Arc<Encryption>>,
+}
 
 /// Opens the store that the flags name. `directory` is the embedded engine's.
-pub(crate) async fn open(
-    flags: &StoreFlags,
-    directory: &Path,
-    resources: &Resources,
-) -> Result<Arc<dyn Store>> {
+pub(crate) async fn open(flags: &StoreFlags, directory: &Path, resources: &Resources) -> Result<Opened> {
     match flags.store {
         StoreEngine::Embedded => {
             if !flags.etcd_servers.is_empty() {
                 bail!("--etcd-servers goes with --store etcd");
             }
             let directory = directory.to_owned();
-            let transform = embedded_transform(flags, resources)?;
-            let options = Options { transform, ..Options::default() };
+            let encryption = encryption(flags, resources, "/registry", Arc::new(Identity))?;
+            let options =
+                Options { transform: transform(&encryption, Arc::new(Identity)), ..Options::default() };
             let opened = tokio::task::spawn_blocking(move || Embedded::open(directory, options));
-            Ok(opened.await?.context("opening the store")?)
+            Ok(Opened { store: opened.await?.context("opening the store")?, encryption })
         }
-        StoreEngine::Etcd => Ok(open_etcd(flags, resources).await?),
+        StoreEngine::Etcd => {
+            let (store, encryption) = open_etcd(flags, resources).await?;
+            Ok(Opened { store, encryption })
+        }
     }
 }
 
+/// Opens a saved state to look at.
+pub(crate) async fn look_back(look: &LookBack, flags: &StoreFlags, resources: &Resources) -> Result<Opened> {
+    let transform = embedded_transform(flags, resources)?;
+    let (file, revision) = (look.file.clone(), look.revision.map(Revision));
+    let still = tokio::task::spawn_blocking(move || -> Result<Arc<Still>> {
+        let saved = Saved::of_file(&file, &transform).context("--snapshot")?;
+        Still::new(saved, revision).context("--at-revision")
+    });
+    Ok(Opened { store: still.await??, encryption: None })
+}
+
 /// Opens the etcd of the flags, with what objects look like there.
-pub(crate) async fn open_etcd(flags: &StoreFlags, resources: &Resources) -> Result<Arc<Etcd>> {
+pub(crate) async fn open_etcd(
+    flags: &StoreFlags,
+    resources: &Resources,
+) -> Result<(Arc<Etcd>, Option<Arc<Encryption>>)> {
     if flags.etcd_servers.is_empty() {
         bail!("--etcd-servers must be specified");
     }
     let form: Arc<dyn Transform> = Arc::new(UpstreamForm::new(resources));
+    let encryption = encryption(flags, resources, &flags.etcd_prefix, form.clone())?;
     let options = etcd::Options {
         servers: flags.etcd_servers.clone(),
         tls: tls(flags)?,
         prefix: flags.etcd_prefix.clone(),
         split: etcd::split_by(prefixes(resources)),
-        transform: encrypted(flags, resources, &flags.etcd_prefix, form)?,
+        transform: transform(&encryption, form),
         compaction: flags.etcd_compaction_interval,
         ..Default::default()
     };
-    Etcd::open(options).await.context("opening the store in etcd")
+    Ok((Etcd::open(options).await.context("opening the store in etcd")?, encryption))
 }
 
 /// What values look like in the embedded engine's files, and in snapshots.
 pub(crate) fn embedded_transform(flags: &StoreFlags, resources: &Resources) -> Result<Arc<dyn Transform>> {
-    encrypted(flags, resources, "/registry", Arc::new(Identity))
+    let encryption = encryption(flags, resources, "/registry", Arc::new(Identity))?;
+    Ok(transform(&encryption, Arc::new(Identity)))
 }
 
-fn encrypted(
+fn transform(encryption: &Option<Arc<Encryption>>, inner: Arc<dyn Transform>) -> Arc<dyn Transform> {
+    encryption.clone().map_or(inner, |encryption| encryption)
+}
+
+fn encryption(
     flags: &StoreFlags,
     resources: &Resources,
     root: &str,
     inner: Arc<dyn Transform>,
-) -> Result<Arc<dyn Transform>> {
-    let Some(path) = &flags.encryption_provider_config else { return Ok(inner) };
+) -> Result<Option<Arc<Encryption>>> {
+    let Some(path) = &flags.encryption_provider_config else { return Ok(None) };
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     let made = Configuration::parse(&text).and_then(|configuration| {
         Encryption::new(configuration, resources_by_prefix(resources), root, inner)
     });
-    Ok(Arc::new(made.with_context(|| format!("--encryption-provider-config {}", path.display()))?))
+    let made = made.with_context(|| format!("--encryption-provider-config {}", path.display()))?;
+    Ok(Some(Arc::new(made)))
 }
 
 fn tls(flags: &StoreFlags) -> Result<Option<Arc<rustls::ClientConfig>>> {

@@ -20,6 +20,7 @@ pub use update::{Change, UpdateOptions};
 use crate::admission::{Chain, Operation};
 use crate::object;
 use crate::resources::{Resources, Served};
+use crate::storage::Encryption;
 use crate::user::User;
 use apimachinery::clock::Clock;
 use apimachinery::status::Status;
@@ -37,6 +38,8 @@ pub struct Registry {
     pub admission: Chain,
     /// What objects take from: addresses, ports.
     pub stocks: Vec<Arc<dyn Stock>>,
+    /// What values at rest are encrypted by.
+    pub encryption: Option<Arc<Encryption>>,
     pub clock: Arc<dyn Clock>,
     /// How long events live.
     pub event_ttl: std::time::Duration,
@@ -101,6 +104,8 @@ impl Registry {
         let at_rest = entry.clone();
         let presented = resource.present(entry).await?;
         let mut stored = decode(resource, &presented)?;
+        let encryption = self.encryption.as_ref();
+        stored.stale |= encryption.is_some_and(|e| e.is_outdated(&resource.prefix, stored.revision));
         if !Arc::ptr_eq(&presented, &at_rest) {
             stored.body = Body::from_stored(at_rest.value.clone()).map_err(|e| damaged(&at_rest, &e))?;
         }

@@ -114,6 +114,7 @@ async fn authorized(
             resources,
             admission: Chain::new(plugins),
             stocks: vec![stock.clone()],
+            encryption: None,
             clock: Arc::new(SystemClock::default()),
             event_ttl: Duration::from_secs(3600),
             gates: Arc::new(|_| true),

@@ -15,8 +15,10 @@ use bytes::Bytes;
 use cipher::Cipher;
 use config::{Keys, ProviderConfiguration};
 use kms::Kms;
+use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use store::{Key, Loaded, Transform, TransformError};
 
 /// What every encrypted value begins with.
@@ -56,10 +58,15 @@ impl Keeper {
 /// The providers of some resources, the one that writes first.
 type Keepers = Arc<Vec<Keeper>>;
 
-/// Which resources are kept by which providers; buckets are looked up once.
+/// What a configuration comes to.
+type Entries = Vec<(config::ResourceConfiguration, Keepers)>;
+
+/// Which resources are kept by which providers. The configuration may be replaced under way.
 pub struct Encryption {
     inner: Arc<dyn Transform>,
-    entries: Vec<(config::ResourceConfiguration, Keepers)>,
+    entries: RwLock<Arc<Entries>>,
+    /// Values of this revision and older ones were written under another configuration.
+    outdated: AtomicU64,
     /// Group and resource of the known buckets.
     resources: HashMap<Arc<str>, (String, String)>,
     /// What stands for `/registry` in the store: ciphers are bound to whole keys.
@@ -68,7 +75,7 @@ pub struct Encryption {
 
 impl std::fmt::Debug for Encryption {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Encryption").field("entries", &self.entries.len()).finish_non_exhaustive()
+        f.debug_struct("Encryption").field("entries", &self.entries.read().len()).finish_non_exhaustive()
     }
 }
 
@@ -109,6 +116,18 @@ fn keepers(path: &str, provider: &ProviderConfiguration, into: &mut Vec<Keeper>)
     Ok(())
 }
 
+fn entries(configuration: Configuration) -> Result<Entries, ConfigError> {
+    let mut entries = Entries::new();
+    for (index, entry) in configuration.resources.into_iter().enumerate() {
+        let mut made = Vec::new();
+        for (place, provider) in entry.providers.iter().enumerate() {
+            keepers(&format!("resources[{index}].providers[{place}]"), provider, &mut made)?;
+        }
+        entries.push((entry, Arc::new(made)));
+    }
+    Ok(entries)
+}
+
 impl Encryption {
     /// `resources` are the known buckets with their group and resource; those of custom resources tell it themselves.
     pub fn new(
@@ -117,27 +136,39 @@ impl Encryption {
         root: &str,
         inner: Arc<dyn Transform>,
     ) -> Result<Self, ConfigError> {
-        let mut entries = Vec::new();
-        for (index, entry) in configuration.resources.into_iter().enumerate() {
-            let mut made = Vec::new();
-            for (place, provider) in entry.providers.iter().enumerate() {
-                keepers(&format!("resources[{index}].providers[{place}]"), provider, &mut made)?;
-            }
-            entries.push((entry, Arc::new(made)));
-        }
         let root = format!("/{}/", root.trim_matches('/'));
-        Ok(Encryption { inner, entries, resources, root })
+        let entries = RwLock::new(Arc::new(entries(configuration)?));
+        Ok(Encryption { inner, entries, outdated: AtomicU64::new(0), resources, root })
+    }
+
+    /// Keeps values as another configuration says from now on. One that cannot be used changes nothing.
+    pub fn reload(&self, configuration: Configuration) -> Result<(), ConfigError> {
+        let entries = Arc::new(entries(configuration)?);
+        *self.entries.write() = entries;
+        Ok(())
+    }
+
+    /// Every value up to this revision is to be written anew by the next write of its object, changed or not.
+    pub fn outdate(&self, revision: u64) {
+        self.outdated.fetch_max(revision, Ordering::AcqRel);
+    }
+
+    /// Whether a value of this revision was written before the configuration was replaced.
+    pub fn is_outdated(&self, prefix: &str, revision: u64) -> bool {
+        revision <= self.outdated.load(Ordering::Acquire) && self.keepers(prefix).is_some()
     }
 
     /// The providers of a bucket, if any are configured.
-    fn keepers(&self, prefix: &str) -> Option<&Keepers> {
+    fn keepers(&self, prefix: &str) -> Option<Keepers> {
         let known = self.resources.get(prefix).map(|(group, resource)| (group.as_str(), resource.as_str()));
         // A custom resource's bucket is `/registry/<group>/<resource>/`.
         let own = prefix
             .strip_prefix(store::etcd::ROOT)
             .and_then(|rest| rest.trim_end_matches('/').split_once('/'));
         let (group, resource) = known.or(own)?;
-        self.entries.iter().find(|(entry, _)| entry.covers(group, resource)).map(|(_, keepers)| keepers)
+        let entries = self.entries.read();
+        let found = entries.iter().find(|(entry, _)| entry.covers(group, resource));
+        found.map(|(_, keepers)| keepers.clone())
     }
 
     /// The whole key in the store.
@@ -148,7 +179,7 @@ impl Encryption {
 
     fn decrypt(&self, key: &Key, kept: &Bytes) -> Result<(Bytes, bool), TransformError> {
         let fail = |detail: &str| TransformError(detail.to_owned());
-        let keepers = self.keepers(&key.prefix).map_or(&[][..], |keepers| keepers);
+        let keepers = self.keepers(&key.prefix).unwrap_or_default();
         if !kept.starts_with(ENCRYPTED) {
             let Some(at) = keepers.iter().position(|keeper| matches!(keeper, Keeper::Identity)) else {
                 // A resource without providers is kept as it is. With them plain values need identity among them.
@@ -178,7 +209,7 @@ impl Encryption {
 impl Transform for Encryption {
     fn save(&self, key: &Key, value: &Bytes) -> Result<Bytes, TransformError> {
         let plain = self.inner.save(key, value)?;
-        match self.keepers(&key.prefix).and_then(|keepers| keepers.first()) {
+        match self.keepers(&key.prefix).as_ref().and_then(|keepers| keepers.first()) {
             None | Some(Keeper::Identity) => Ok(plain),
             Some(Keeper::Local { prefix, cipher }) => {
                 let sealed = cipher.encrypt(&plain, &self.about(key));

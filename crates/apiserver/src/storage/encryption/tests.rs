@@ -5,15 +5,18 @@ use store::Identity;
 
 const ONE: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 
-fn encryption(providers: &str) -> Result<Encryption, ConfigError> {
-    let text = format!(
+fn configuration(providers: &str) -> Result<Configuration, ConfigError> {
+    Configuration::parse(&format!(
         "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [secrets, '*.example.com']\n  providers:\n{providers}"
-    );
+    ))
+}
+
+fn encryption(providers: &str) -> Result<Encryption, ConfigError> {
     let resources = HashMap::from([
         ("/registry/secrets/".into(), (String::new(), "secrets".into())),
         ("/registry/pods/".into(), (String::new(), "pods".into())),
     ]);
-    Encryption::new(Configuration::parse(&text)?, resources, "/registry", Arc::new(Identity))
+    Encryption::new(configuration(providers)?, resources, "/registry", Arc::new(Identity))
 }
 
 fn provider(name: &str, key: &str) -> String {
@@ -72,4 +75,23 @@ fn configurations_are_read_strictly() {
         let error = encryption(providers).unwrap_err().0;
         assert!(error.contains(why), "{providers}: {error}");
     }
+}
+
+#[test]
+fn a_configuration_is_replaced_under_way() {
+    let encryption = encryption(&provider("aescbc", "one")).unwrap();
+    let kept = encryption.save(&secret(), &"v".into()).unwrap();
+    assert!(!encryption.is_outdated("/registry/secrets/", 1));
+    let rotated = [provider("aesgcm", "two"), provider("aescbc", "one")].concat();
+    encryption.reload(configuration(&rotated).unwrap()).unwrap();
+    assert!(encryption.save(&secret(), &"v".into()).unwrap().starts_with(b"k8s:enc:aesgcm:v1:two:"));
+    assert_eq!(encryption.load(&secret(), kept).unwrap(), Loaded { value: "v".into(), stale: true });
+    encryption.outdate(7);
+    let outdated = |prefix, revision| encryption.is_outdated(prefix, revision);
+    assert!(outdated("/registry/secrets/", 7) && !outdated("/registry/secrets/", 8));
+    assert!(!outdated("/registry/pods/", 7), "what nobody encrypts is as it was");
+    // What cannot be used changes nothing.
+    let bad = configuration("  - aescbc: {keys: []}\n").and_then(|bad| encryption.reload(bad));
+    assert!(bad.is_err());
+    assert!(encryption.save(&secret(), &"v".into()).unwrap().starts_with(b"k8s:enc:aesgcm:v1:two:"));
 }
