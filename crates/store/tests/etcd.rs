@@ -313,11 +313,17 @@ async fn root_a_leader_cut_off_with_its_clients_loses_nothing() {
     let home = tempfile::tempdir().unwrap();
     let Some(mut members) = member::separable(home.path(), 54_310) else { return };
     writers_survive(&mut members, async |members, count| {
+        // Always the same one: the other two have heard each other all the time, and one of them can lead at once.
+        let cut = leader(members).await;
         for _ in 0..disturbances() {
+            let leads = leader(members).await;
+            if leads != cut {
+                members[cut].lead(&members[leads].url);
+            }
             // The minority has the leader, for a moment still, and half of the clients' connections.
-            let cut = member::Partition::of(members, leader(members).await);
+            let partition = member::Partition::of(members, cut);
             count.more(200).await;
-            drop(cut);
+            drop(partition);
             count.more(50).await;
         }
     })

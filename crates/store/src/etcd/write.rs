@@ -64,6 +64,10 @@ pub(super) async fn commit(core: &Core, leases: &Leases, writes: &[Write]) -> Re
                     let known = if uncertain { ours(&prepared, &current) } else { None };
                     return match known {
                         Some(revision) => Ok(shown(core, &prepared, revision).await),
+                        // An attempt without an answer may have been carried out, and written over since.
+                        None if uncertain => Err(Error::Uncertain {
+                            cause: "etcd did not answer at first, and the keys have changed since".into(),
+                        }),
                         None => Err(conflict(core, &prepared, current)),
                     };
                 }

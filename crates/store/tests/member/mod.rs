@@ -179,6 +179,15 @@ impl Member {
         self.restart();
     }
 
+    /// Lets it lead, in place of the member at `leads`, as soon as it has what that one has.
+    #[allow(dead_code, reason = "not every test uses it")]
+    pub(crate) fn lead(&self, leads: &str) {
+        let (name, listed) = (self.option("--name"), etcdctl(leads, &["member", "list"]));
+        let own = listed.lines().find(|line| line.contains(&format!(" {name},")));
+        let id = own.unwrap_or_else(|| panic!("{name} is not listed: {listed}")).split(',').next().unwrap();
+        etcdctl(leads, &["move-leader", id]);
+    }
+
     fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(self.child.as_ref().unwrap());
         kill_process(pid, signal).unwrap();
