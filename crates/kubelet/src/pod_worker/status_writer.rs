@@ -2,14 +2,11 @@
 //! conditions of others are left alone. Upstream: the status manager.
 
 use super::Letter;
-use api::core::v1::{ContainerStatus, Pod, PodStatus};
+use api::core::v1::{Pod, PodStatus};
 use client::{Client, Patch, PatchParams};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 use tokio::sync::watch;
-
-/// How long a pod may be starting before that is told.
-const STARTING: Duration = Duration::from_millis(200);
 
 /// What to write, and to which object.
 #[derive(Debug, Clone)]
@@ -78,7 +75,6 @@ impl Writing {
     async fn run(mut self, mut inbox: watch::Receiver<Wanted>, done: watch::Sender<u64>) {
         let mut failures = 0u32;
         while failures > 0 || inbox.changed().await.is_ok() {
-            self.wait_for_start(&mut inbox).await;
             let wanted = inbox.borrow_and_update().clone();
             match self.write(&wanted).await {
                 Ok(()) => {
@@ -103,23 +99,6 @@ impl Writing {
                     }
                 }
             }
-        }
-    }
-
-    /// That a pod is being started is no news for a moment: most run by then, and one write tells all.
-    async fn wait_for_start(&self, inbox: &mut watch::Receiver<Wanted>) {
-        let starts = |wanted: &Wanted| {
-            let quiet = |reason: &str| matches!(reason, "ContainerCreating" | "PodInitializing");
-            let waiting = |one: &ContainerStatus| {
-                let reason = one.state.waiting.as_ref().map(|waiting| waiting.reason.as_str());
-                reason.is_some_and(quiet)
-            };
-            wanted.status.phase == "Pending" && wanted.status.container_statuses.iter().all(waiting)
-        };
-        if self.known.container_statuses.is_empty() {
-            // Over when there is other news, or nobody is left to tell any.
-            let news = inbox.wait_for(|wanted| !starts(wanted));
-            let _ = tokio::time::timeout(STARTING, news).await;
         }
     }
 
