@@ -171,12 +171,11 @@ async fn root_streams() {
     assert!(out == data && err == b"done\n");
     assert_eq!(session.exit.await.unwrap(), 4);
 
-    let mut terminal =
-        node.runtime.exec_stream(command("read x; stty size; echo $TERM; exit 5", true)).await.unwrap();
+    // The size is set by a task, whose turn may come after the line is read: the command waits for it.
+    let script = "read x; until stty size | grep -q '43 132'; do :; done; stty size; echo $TERM; exit 5";
+    let mut terminal = node.runtime.exec_stream(command(script, true)).await.unwrap();
     let size = cri::streams::TerminalSize { width: 132, height: 43 };
     terminal.resize.as_ref().unwrap().send(size).await.unwrap();
-    // The size is set by a task; the command waits for the line that we send after it has taken effect.
-    tokio::task::yield_now().await;
     terminal.stdin.as_mut().unwrap().write_all(b"go\n").await.unwrap();
     let mut out = String::new();
     terminal.stdout.as_mut().unwrap().read_to_string(&mut out).await.unwrap();
