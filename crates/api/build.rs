@@ -111,12 +111,13 @@ fn rows(facts: &Value) -> String {
                 |key: &str| f.get(key).map_or("None".into(), |v| format!("Some({})", cow(&v.to_string())));
             let _ = write!(
                 body,
-                "Field {{ name: {}, ty: {}, tag: {}, presence: Presence::{}, pointer: {}, required: {}, default: {}, \
+                "Field {{ name: {}, ty: {}, tag: {}, wrapped: {}, presence: Presence::{}, pointer: {}, required: {}, default: {}, \
                  published_default: {}, enum_values: {}, gate: {}, list_type: {}, list_keys: {}, map_type: {}, patch: {patch}, \
                  merge_key: {} }},",
                 cow(s(f, "n")),
                 names.ty(s(f, "t")),
                 f["tag"].as_u64().unwrap_or(0),
+                s(f, "t") == "[]string" && !matches!(s(f, "pt"), "" | "string"),
                 match s(f, "omit") {
                     "" => "Always",
                     "empty" => "OmitEmpty",

@@ -120,6 +120,8 @@ pub struct Field {
     pub ty: Type,
     /// Protobuf field number; zero where the JSON field is not a direct protobuf field (inlined, or type metadata).
     pub tag: u32,
+    /// The protobuf field is one message that holds the list's items (a Go type of its own, as `Verbs`).
+    pub wrapped: bool,
     pub presence: Presence,
     /// The field can tell absent from zero: an explicit zero is kept and written.
     pub pointer: bool,

@@ -72,3 +72,15 @@ fn absent_fields_are_written_as_gogo_writes_them() {
     let frame = protobuf::watch_frame("ADDED", b"x");
     assert_eq!(frame, [&12u32.to_be_bytes()[..], b"\x0a\x05ADDED\x12\x03\x0a\x01x"].concat());
 }
+
+#[test]
+fn verbs_are_a_message_of_their_own() {
+    let table = api::table();
+    let id = table.type_named("io.k8s.apimachinery.pkg.apis.meta.v1.APIResource").unwrap();
+    let resource = json!({"name": "a", "kind": "A", "verbs": ["get", "list"]});
+    let bytes = CODEC.encode_message(id, &resource);
+    // Field 4 holds a message of 11 bytes: `get` and `list` under number 1.
+    let verbs = [&[0x22, 11, 0x0a, 3][..], b"get", &[0x0a, 4], b"list"].concat();
+    assert!(bytes.windows(verbs.len()).any(|window| window == verbs), "{bytes:x?}");
+    assert_eq!(CODEC.decode_message(id, &bytes).unwrap()["verbs"], resource["verbs"]);
+}

@@ -176,6 +176,7 @@ fn plain(name: &str, ty: Type) -> Field {
         name: owned(name),
         ty,
         tag: 0,
+        wrapped: false,
         presence: Presence::OmitEmpty,
         // Absent is not the same as zero anywhere in a free tree.
         pointer: true,

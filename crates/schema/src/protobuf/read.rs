@@ -67,6 +67,18 @@ fn wrong(field: &Field) -> DecodeError {
     DecodeError(format!("proto: wrong wireType for field {}", field.name))
 }
 
+/// The list that a message of its own holds.
+fn items(codec: &Codec, item: &Type, field: &Field, raw: &[u8], depth: usize) -> Result<Value, DecodeError> {
+    let mut items = Vec::new();
+    let mut inner = Fields::new(raw);
+    while let Some((tag, wire)) = inner.next()? {
+        if tag == 1 {
+            items.push(single(codec, item, field, wire, depth)?);
+        }
+    }
+    Ok(Value::Array(items))
+}
+
 fn field(
     codec: &Codec,
     field: &Field,
@@ -75,6 +87,9 @@ fn field(
     map: &mut Map<String, Value>,
 ) -> Result<(), DecodeError> {
     match (&field.ty, wire) {
+        (Type::List(item), Wire::Bytes(raw)) if field.wrapped => {
+            map.insert(field.name.to_string(), items(codec, item, field, raw, depth)?);
+        }
         (Type::List(item), wire) => {
             let list = map.entry(field.name.as_ref()).or_insert_with(|| Value::Array(Vec::new()));
             if let Value::Array(items) = list {
@@ -103,16 +118,7 @@ fn field(
                     (1, Wire::Bytes(bytes)) => key = text(bytes)?.to_owned(),
                     (2, wire) => {
                         value = Some(match (&**element, wire) {
-                            (Type::List(item), Wire::Bytes(raw)) => {
-                                let mut items = Vec::new();
-                                let mut inner = Fields::new(raw);
-                                while let Some((tag, wire)) = inner.next()? {
-                                    if tag == 1 {
-                                        items.push(single(codec, item, field, wire, depth)?);
-                                    }
-                                }
-                                Value::Array(items)
-                            }
+                            (Type::List(item), Wire::Bytes(raw)) => items(codec, item, field, raw, depth)?,
                             (element, wire) => single(codec, element, field, wire, depth)?,
                         });
                     }

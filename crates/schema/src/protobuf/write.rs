@@ -32,6 +32,11 @@ fn parts(codec: &Codec, out: &mut Back, row: &TypeRow, plan: &Plan, map: &Map<St
 
 fn field(codec: &Codec, out: &mut Back, tag: u32, field: &Field, value: Option<&Value>) {
     match (&field.ty, value) {
+        (Type::List(item), Some(Value::Array(items))) if field.wrapped => out.nested(tag, |out| {
+            for value in items.iter().rev() {
+                single(codec, out, 1, item, &field.name, value);
+            }
+        }),
         (Type::List(item), Some(Value::Array(items))) => {
             for value in items.iter().rev() {
                 single(codec, out, tag, item, &field.name, value);
