@@ -27,6 +27,12 @@ pub(crate) const RESERVED: [&str; 21] = [
     "while",
 ];
 
+/// Whether an expression can name something so.
+pub fn is_identifier(name: &str) -> bool {
+    let begins = name.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic());
+    begins && name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric()) && !RESERVED.contains(&name)
+}
+
 /// The identifier for a property; none for a name that has none.
 pub fn escape(name: &str) -> Option<Cow<'_, str>> {
     if name.is_empty() || name.as_bytes()[0].is_ascii_digit() {
@@ -97,6 +103,21 @@ pub fn unescape(identifier: &str) -> Option<Cow<'_, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn identifiers() {
+        for (name, is) in [
+            ("a", true),
+            ("_a1", true),
+            ("", false),
+            ("1a", false),
+            ("a-b", false),
+            ("in", false),
+            ("é", false),
+        ] {
+            assert_eq!(is_identifier(name), is, "{name}");
+        }
+    }
 
     #[test]
     fn there_and_back() {

@@ -205,34 +205,6 @@ fn param_kind(check: &mut Check, kind: &ParamKind) {
     }
 }
 
-fn is_identifier(name: &str) -> bool {
-    const RESERVED: [&str; 21] = [
-        "true",
-        "false",
-        "null",
-        "in",
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-        "var",
-        "void",
-        "while",
-    ];
-    let begins = name.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic());
-    begins && name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric()) && !RESERVED.contains(&name)
-}
-
 fn variables(check: &mut Check, variables: &[Variable]) {
     let path = Path::new("spec").child("variables");
     for (i, variable) in variables.iter().enumerate() {
@@ -240,7 +212,7 @@ fn variables(check: &mut Check, variables: &[Variable]) {
         let at = path.child("name");
         if variable.name.trim().is_empty() {
             check.required(&at, "name is not specified");
-        } else if !is_identifier(&variable.name) {
+        } else if !cel::escape::is_identifier(&variable.name) {
             check.invalid(&at, variable.name.as_str(), "must be a valid CEL identifier");
         }
         check.present(&path.child("expression"), variable.expression.trim(), "expression is not specified");

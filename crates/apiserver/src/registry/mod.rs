@@ -173,7 +173,7 @@ impl Registry {
         resource.strategy.default(value);
     }
 
-    /// Brings a tree that came out of a patch or a webhook into canonical form, with defaults.
+    /// Brings a tree that the server itself made into the form that decoding gives, with defaults.
     pub fn normalise(&self, resource: &Served, value: Value) -> Result<Value, Status> {
         let decoded = schema::decode::normalise(
             &resource.table,

@@ -9,6 +9,23 @@ use serde_json::Value;
 
 const SHORT: usize = 128;
 const NOTE: usize = 1024;
+/// What an event keeps; upstream asks for the reason twice.
+const IMMUTABLE: [&str; 14] = [
+    "involvedObject",
+    "reason",
+    "message",
+    "source",
+    "firstTimestamp",
+    "lastTimestamp",
+    "count",
+    "reason",
+    "type",
+    "eventTime",
+    "action",
+    "related",
+    "reportingComponent",
+    "reportingInstance",
+];
 const ELSEWHERE: &str = "does not match event.namespace";
 
 /// All that is wrong with a new event, written in this version.
@@ -49,25 +66,11 @@ pub(super) fn validate_update(event: &Value, old: &Value, api_version: &str) -> 
     if event.get("series") != old.get("series") {
         series(&mut check, &new);
     }
-    // Member here, member in upstream's words.
-    for (member, name) in [
-        ("involvedObject", "involvedObject"),
-        ("reason", "reason"),
-        ("message", "message"),
-        ("source", "source"),
-        ("firstTimestamp", "firstTimestamp"),
-        ("lastTimestamp", "lastTimestamp"),
-        ("count", "count"),
-        ("reason", "reason"),
-        ("type", "type"),
-        ("eventTime", "eventTime"),
-        ("action", "action"),
-        ("related", "related"),
-        ("reportingComponent", "reportingController"),
-        ("reportingInstance", "reportingInstance"),
-    ] {
+    for member in IMMUTABLE {
         let of = |object| at(object, &[member]).unwrap_or(&Value::Null);
         if of(event) != of(old) {
+            // Upstream names it as its own struct does.
+            let name = if member == "reportingComponent" { "reportingController" } else { member };
             check.invalid(&Path::new(name), of(event), "field is immutable");
         }
     }
