@@ -1,5 +1,6 @@
 //! A cluster: the real binary, in a network namespace and with a data directory of its own.
 
+use crate::containerd::Containerd;
 use crate::kubectl::{self, Kubectl};
 use crate::leaks::Traces;
 use crate::net::{NODE_IP, Net};
@@ -15,11 +16,28 @@ pub const KUBECTL: &str = "1.36.4";
 /// The node's name.
 pub const NODE: &str = "helm";
 
+/// What runs a cluster's containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// Our own.
+    Embedded,
+    /// Debian's containerd and runc, behind `--container-runtime-endpoint`.
+    Containerd,
+}
+
+impl std::fmt::Display for Engine {
+    /// As it calls itself in the ids of its containers.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if *self == Engine::Embedded { "tiphys" } else { "containerd" })
+    }
+}
+
 /// A running cluster of one node.
 #[derive(Debug)]
 pub struct Cluster {
     pub net: Net,
     base: PathBuf,
+    containerd: Option<Containerd>,
     server: Mutex<Option<Child>>,
     before: Traces,
 }
@@ -41,8 +59,8 @@ fn binary() -> &'static Path {
 }
 
 /// Image archives, made from Debian packages when they are not there.
-fn images() -> Vec<PathBuf> {
-    let output = Command::new(root().join("scripts/image")).args(["busybox", "nginx"]).output().unwrap();
+fn images(names: &[&str]) -> Vec<PathBuf> {
+    let output = Command::new(root().join("scripts/image")).args(names).output().unwrap();
     assert!(output.status.success(), "scripts/image: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().lines().map(PathBuf::from).collect()
 }
@@ -50,23 +68,45 @@ fn images() -> Vec<PathBuf> {
 impl Cluster {
     /// Starts one, with the images `localhost/busybox` and `localhost/nginx`, each as `debian12` and as `next`.
     pub fn start(name: &str) -> Cluster {
+        Cluster::start_on(name, Engine::Embedded)
+    }
+
+    /// The same on a runtime of choice.
+    pub fn start_on(name: &str, engine: Engine) -> Cluster {
         assert!(rustix::process::geteuid().is_root(), "whole-cluster tests run as root");
-        let unique = format!("tiphys-{name}-{}", std::process::id());
+        let unique = match engine {
+            Engine::Embedded => format!("tiphys-{name}-{}", std::process::id()),
+            Engine::Containerd => format!("tiphys-{name}-ctd-{}", std::process::id()),
+        };
         let base = std::env::temp_dir().join(&unique);
         std::fs::create_dir_all(base.join("home")).unwrap();
         let net = Net::make(&unique);
         let before = Traces::of(&net, &base);
-        let cluster = Cluster { net, base, server: Mutex::default(), before };
+        let containerd = (engine == Engine::Containerd)
+            .then(|| Containerd::start(&net, &base.join("ctd"), &images(&["busybox", "nginx", "pause"])));
+        let cluster = Cluster { net, base, containerd, server: Mutex::default(), before };
         cluster.serve();
         let kubectl = cluster.kubectl(KUBECTL);
         kubectl.wait("create", &format!("node/{NODE}"));
         kubectl.wait("condition=Ready", &format!("node/{NODE}"));
-        for archive in images() {
-            let image = archive.file_stem().unwrap().to_str().unwrap();
-            let import = ["image", "import", "--name", &format!("localhost/{image}:next")];
-            succeed(cluster.tiphys(&import).arg(&archive).output().unwrap());
+        if engine == Engine::Embedded {
+            for archive in images(&["busybox", "nginx"]) {
+                let image = archive.file_stem().unwrap().to_str().unwrap();
+                let import = ["image", "import", "--name", &format!("localhost/{image}:next")];
+                succeed(cluster.tiphys(&import).arg(&archive).output().unwrap());
+            }
         }
         cluster
+    }
+
+    /// What runs its containers.
+    pub fn engine(&self) -> Engine {
+        if self.containerd.is_some() { Engine::Containerd } else { Engine::Embedded }
+    }
+
+    /// The foreign runtime, when there is one.
+    pub fn containerd(&self) -> Option<&Containerd> {
+        self.containerd.as_ref()
     }
 
     pub fn data(&self) -> PathBuf {
@@ -86,13 +126,13 @@ impl Cluster {
 
     /// Starts the server; returns when it serves.
     pub fn serve(&self) {
-        let mut server = self
-            // Whatever the machine is short of.
-            .tiphys(&["server", "--node-name", NODE, "--node-ip", NODE_IP, "--eviction-hard", ""])
-            .stderr(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
+        // Whatever the machine is short of.
+        let mut server =
+            self.tiphys(&["server", "--node-name", NODE, "--node-ip", NODE_IP, "--eviction-hard", ""]);
+        if let Some(containerd) = &self.containerd {
+            server.args(["--container-runtime-endpoint", &containerd.endpoint()]);
+        }
+        let mut server = server.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let said = tee(server.stderr.take().unwrap(), &self.log());
         *self.server.lock().unwrap() = Some(server);
         while let Ok(line) = said.recv_timeout(PATIENCE) {
@@ -158,9 +198,22 @@ impl Cluster {
 
     /// Ends it and says what it left behind.
     pub fn end(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        if let Some(containerd) = &self.containerd {
+            // `tiphys reset` ends what the embedded runtime runs; another one's pods the kubelet must have ended before.
+            let script =
+                "set -e; all=$(kubectl get namespaces -o name | grep -vE '^namespace/(default|kube-.*)$')
+                kubectl delete $all --wait=false
+                kubectl delete pods --all-namespaces --all --grace-period=1 --wait=false
+                kubectl wait --for=delete $all --timeout=90s";
+            left = containerd.emptied(|| drop(self.kubectl(KUBECTL).sh(script)));
+        }
         self.stop();
         let reset = self.tiphys(&["reset", "--remove-data"]).output().unwrap();
-        let mut left = self.before.new_ones(&Traces::of(&self.net, &self.base));
+        if let Some(containerd) = &self.containerd {
+            containerd.stop();
+        }
+        left.extend(self.before.new_ones(&Traces::of(&self.net, &self.base)));
         if !reset.status.success() {
             left.push(format!("tiphys reset failed: {}", String::from_utf8_lossy(&reset.stderr)));
         }
@@ -195,7 +248,7 @@ fn succeed(output: Output) {
 }
 
 /// Keeps what a server says, and passes it on while somebody listens.
-fn tee(from: std::process::ChildStderr, log: &Path) -> Receiver<String> {
+pub(crate) fn tee(from: std::process::ChildStderr, log: &Path) -> Receiver<String> {
     let mut log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
     let (sender, said) = channel();
     std::thread::spawn(move || {

@@ -258,6 +258,13 @@ impl Stream {
         }
     }
 
+    /// The next line, whatever it says, if there is one before patience ends.
+    pub(crate) fn next(&mut self) -> Option<String> {
+        let line = self.lines.recv_timeout(PATIENCE).ok()?;
+        self.seen.push(line.clone());
+        Some(line)
+    }
+
     /// Types into it.
     pub fn type_in(&mut self, text: &str) {
         let stdin = self.child.0.stdin.as_mut().unwrap();

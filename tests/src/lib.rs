@@ -4,6 +4,8 @@
 
 /// A cluster: started, killed, started again, ended.
 pub mod cluster;
+/// Another runtime than our own.
+pub mod containerd;
 /// HTTP as a client of Services sees it.
 pub mod http;
 /// kubectl, as one types it.
@@ -17,7 +19,7 @@ pub mod net;
 /// Scenarios by name: run, explained when they fail, and the cluster's end as the last of them.
 pub mod suite;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Engine};
 pub use kubectl::{Kubectl, Stream};
 pub use suite::{Room, Scenario, Suite};
 

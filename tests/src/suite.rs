@@ -2,7 +2,7 @@
 //! namespace's events and pods and the server's last words. The cluster's end is a test of its own, and the last.
 
 use crate::cluster::KUBECTL;
-use crate::{Cluster, Kubectl};
+use crate::{Cluster, Engine, Kubectl};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -34,57 +34,87 @@ pub struct Suite {
     pub together: &'static [Scenario],
     /// Those that nobody else could bear.
     pub alone: &'static [Scenario],
+    /// Those of both that are played again on a cluster whose node runs its containers with containerd.
+    pub on_containerd: &'static [Scenario],
 }
 
 impl Suite {
     pub const fn new(name: &'static str, together: &'static [Scenario]) -> Suite {
-        Suite { name, kubectls: &[KUBECTL], together, alone: &[] }
+        Suite { name, kubectls: &[KUBECTL], together, alone: &[], on_containerd: &[] }
     }
 
     /// Runs what the command line asks for.
     pub fn run(self) -> ExitCode {
         let mut arguments = Arguments::from_args();
+        let all = [Engine::Embedded, Engine::Containerd];
         if arguments.list {
-            return libtest_mimic::run(&arguments, self.trials(None).into_iter().flatten().collect())
-                .exit_code();
+            let trials = all.into_iter().flat_map(|engine| self.trials(engine, None)).flatten().collect();
+            return libtest_mimic::run(&arguments, trials).exit_code();
         }
         // They wait most of their time.
         arguments.test_threads.get_or_insert(4);
-        let cluster = Arc::new(Cluster::start(self.name));
+        let wanted = |engine: &Engine| {
+            self.trials(*engine, None).iter().flatten().any(|trial| !arguments.is_filtered_out(trial))
+        };
+        // All of them, whatever becomes of the first.
+        let failed =
+            all.into_iter().filter(wanted).filter(|engine| self.fails_on(*engine, &arguments)).count();
+        if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
+
+    fn fails_on(self, engine: Engine, arguments: &Arguments) -> bool {
+        let cluster = Arc::new(Cluster::start_on(self.name, engine));
         let mut failed = false;
-        for (i, trials) in self.trials(Some(&cluster)).into_iter().enumerate() {
+        for (i, trials) in self.trials(engine, Some(&cluster)).into_iter().enumerate() {
             let threads = if i == 0 { arguments.test_threads } else { Some(1) };
             let arguments = Arguments { test_threads: threads, ..arguments.clone() };
             failed |= !trials.is_empty() && libtest_mimic::run(&arguments, trials).has_failed();
         }
         let ending = cluster.clone();
-        let end = Trial::test("nothing_is_left", move || match ending.end() {
+        let end = Trial::test(title(engine, "nothing_is_left"), move || match ending.end() {
             left if left.is_empty() => Ok(()),
             left => Err(Failed::from(left.join("\n"))),
         });
         failed |= libtest_mimic::run(&Arguments::default(), vec![end]).has_failed();
         if failed {
             println!("the server's log is in {}", cluster.base().display());
-            return ExitCode::FAILURE;
+        } else {
+            cluster.forget();
         }
-        cluster.forget();
-        ExitCode::SUCCESS
+        failed
     }
 
-    fn trials(self, cluster: Option<&Arc<Cluster>>) -> [Vec<Trial>; 2] {
+    fn trials(self, engine: Engine, cluster: Option<&Arc<Cluster>>) -> [Vec<Trial>; 2] {
         let trial = |(name, scenario): Scenario, version: &'static str, several: bool| {
             let full = if several { format!("{name}::{version}") } else { name.to_owned() };
             let (namespace, cluster) = (full.replace("::", "-").replace(['_', '.'], "-"), cluster.cloned());
-            Trial::test(full, move || match cluster {
+            Trial::test(title(engine, &full), move || match cluster {
                 Some(cluster) => attempt(cluster, version, &namespace, scenario),
                 None => Ok(()),
             })
         };
         let several = self.kubectls.len() > 1;
-        [self.together, self.alone].map(|scenarios| {
-            let versions = self.kubectls.iter();
-            versions.flat_map(|v| scenarios.iter().map(|s| trial(*s, v, several))).collect()
-        })
+        match engine {
+            Engine::Embedded => [self.together, self.alone].map(|scenarios| {
+                let versions = self.kubectls.iter();
+                versions.flat_map(|v| scenarios.iter().map(|s| trial(*s, v, several))).collect()
+            }),
+            Engine::Containerd => {
+                let is_alone = |s: &&Scenario| self.alone.iter().any(|alone| alone.0 == s.0);
+                let (alone, together) = self.on_containerd.iter().partition::<Vec<&Scenario>, _>(is_alone);
+                [together, alone].map(|scenarios| {
+                    scenarios.into_iter().map(|scenario| trial(*scenario, KUBECTL, false)).collect()
+                })
+            }
+        }
+    }
+}
+
+/// A scenario's name, with what it is played on if that is not the usual.
+fn title(engine: Engine, name: &str) -> String {
+    match engine {
+        Engine::Embedded => name.to_owned(),
+        Engine::Containerd => format!("containerd::{name}"),
     }
 }
 

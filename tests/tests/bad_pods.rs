@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         run_as_root_is_refused,
         termination_messages,
     ];
-    Suite::new("bad-pods", TOGETHER).run()
+    Suite { on_containerd: TOGETHER, ..Suite::new("bad-pods", TOGETHER) }.run()
 }
 
 /// A pod of one container; `container` and `pod` are further lines of their specs.

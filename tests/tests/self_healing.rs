@@ -24,7 +24,16 @@ fn main() -> ExitCode {
         killed_server_adopts_what_runs,
         stopped_server_adopts_what_runs
     ];
-    Suite { alone: ALONE, ..Suite::new("healing", TOGETHER) }.run()
+    const ON_CONTAINERD: &[cluster_tests::Scenario] = scenarios![
+        killed_container_is_restarted_with_back_off,
+        deleted_pod_is_replaced,
+        failing_liveness_restarts,
+        failing_startup_restarts,
+        failing_readiness_leaves_the_service,
+        image_rolls_out_without_a_failed_request,
+        killed_server_adopts_what_runs,
+    ];
+    Suite { alone: ALONE, on_containerd: ON_CONTAINERD, ..Suite::new("healing", TOGETHER) }.run()
 }
 
 fn restarts(pod: &Value) -> u64 {

@@ -19,7 +19,7 @@ fn main() -> ExitCode {
         owner_of_a_volume,
         read_only,
     ];
-    Suite::new("storage", TOGETHER).run()
+    Suite { on_containerd: TOGETHER, ..Suite::new("storage", TOGETHER) }.run()
 }
 
 /// A waiting pod with volumes; `mounts` and `volumes` are lists in YAML's flow style.

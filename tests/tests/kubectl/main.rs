@@ -48,7 +48,10 @@ fn main() -> ExitCode {
         delete,
     ];
     const ALONE: &[Scenario] = scenarios![cordon_and_drain];
-    let suite = Suite { alone: ALONE, ..Suite::new("kubectl", TOGETHER) };
+    // Those in which the node's runtime has a say.
+    const ON_CONTAINERD: &[Scenario] =
+        scenarios![describe, run_and_expose, rollout, logs, exec, attach, copy, port_forward, debug, delete];
+    let suite = Suite { alone: ALONE, on_containerd: ON_CONTAINERD, ..Suite::new("kubectl", TOGETHER) };
     Suite { kubectls: &["1.35.2", "1.36.4", "1.37.1"], ..suite }.run()
 }
 

@@ -1,16 +1,17 @@
 //! Inside pods: logs, exec, attach, cp, port-forward, debug.
 
 use super::{has, idle};
-use cluster_tests::Room;
 use cluster_tests::http;
 use cluster_tests::manifests::shell;
+use cluster_tests::{Engine, Room};
 
 pub(crate) fn logs(room: &Room) {
     let k = &room.kubectl;
-    let speaks = shell("speaks", "").replace(
-        "[sleep, infinity]",
-        "[sh, -c, 'for i in 1 2 3 4 5; do echo line $i; done; echo oops >&2; exec sleep infinity']",
-    );
+    // containerd reads the two streams apart, and keeps no order between what comes at the same time.
+    let pause = if room.cluster.engine() == Engine::Containerd { "sleep 0.3; " } else { "" };
+    let script =
+        format!("for i in 1 2 3 4 5; do echo line $i; done; {pause}echo oops >&2; exec sleep infinity");
+    let speaks = shell("speaks", "").replace("[sleep, infinity]", &format!("[sh, -c, '{script}']"));
     let two = shell("two", "").replace("command: [sleep, infinity]", "command: [sh, -c, 'echo from sh; exec sleep infinity']\n  - name: other\n    image: localhost/busybox:debian12\n    command: [sh, -c, 'echo from other; exec sleep infinity']");
     let script =
         "if [ -e /hold/ran ]; then echo second; exec sleep infinity; fi; touch /hold/ran; echo first; exit 1";

@@ -108,7 +108,7 @@ pub(crate) fn describe(room: &Room) {
             "Name:             lone\n",
             "Node:             helm/192.0.2.10\n",
             "Status:           Running\n",
-            "    Container ID:  tiphys://",
+            &format!("    Container ID:  {}://", room.cluster.engine()),
             "    State:          Running\n",
             "    Restart Count:  0\n",
             "      KEY:  <set to the key 'password' in secret 'key'>  Optional: false\n",
