@@ -5,6 +5,8 @@ use bytes::Bytes;
 use client::transport::{BoxError, ResponseBody};
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use streaming::messages::Framing;
 
 pub type Answer = Response<ResponseBody>;
@@ -23,6 +25,45 @@ where
     B::Error: std::error::Error + Send + Sync + 'static,
 {
     body.map_err(|e| Box::new(e) as BoxError).boxed_unsync()
+}
+
+/// Marks an answer that another server made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Foreign;
+
+/// A body that keeps something for as long as it is sent.
+struct Kept<T> {
+    inner: ResponseBody,
+    kept: Option<T>,
+}
+
+/// The answer, which keeps something until its body is sent or given up.
+pub(crate) fn keeping<T: Send + Unpin + 'static>(answer: Answer, kept: T) -> Answer {
+    answer.map(|inner| Kept { inner, kept: Some(kept) }.boxed_unsync())
+}
+
+impl<T: Unpin> http_body::Body for Kept<T> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
+        if !matches!(frame, Some(Ok(_))) {
+            self.kept = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.inner.size_hint()
+    }
 }
 
 /// An answer of JSON bytes.
@@ -80,7 +121,9 @@ pub fn over_websocket(
     let (response, messages) =
         streaming::messages::upgrade(&mut request).map_err(|refusal| Status::bad_request(refusal.message))?;
     let chunks = answer.into_body().into_data_stream();
+    let held = crate::context::hold();
     tokio::spawn(async move {
+        let _held = held;
         if let Err(error) = messages.send(chunks, framing).await {
             tracing::debug!(%error, "a WebSocket ended");
         }

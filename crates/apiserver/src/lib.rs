@@ -5,19 +5,24 @@
 //! - verbs: [`handlers`]; the exceptions of some resources: [`rooms`]; what is no resource: [`documents`];
 //! - writes: [`registry`]; addresses and ports of Services: [`services`]; lists, watches and feeds: [`cache`]; objects at rest: [`storage`]; definitions of custom
 //!   resources: [`custom`];
+//! - what is done to every request before and around that: [`gate`]; what is recorded of it: [`audit`]; what those deep inside it
+//!   say of it: [`context`];
 //! - other servers' APIs: [`aggregation`]; calls to others: [`outbound`]; connections: [`serve`]; clients of the same process: [`inprocess`]; what a new cluster has: [`bootstrap`].
 
 pub mod admission;
 pub mod aggregation;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 pub mod body;
 pub mod bootstrap;
 pub mod cache;
 mod compress;
+pub mod context;
 pub mod custom;
 pub mod documents;
 pub mod features;
+pub mod gate;
 pub mod handlers;
 pub mod inprocess;
 /// What nodes and pods use.

@@ -121,6 +121,12 @@ impl RequestInfo {
         name.unwrap_or_default().to_owned()
     }
 
+    /// Whether it may take as long as it likes (upstream's BasicLongRunningRequestCheck).
+    pub fn is_long_running(&self) -> bool {
+        matches!(self.verb.as_str(), "watch" | "proxy")
+            || matches!(self.subresource.as_str(), "attach" | "exec" | "proxy" | "log" | "portforward")
+    }
+
     /// The resource with its subresource, as rows and rules name it.
     pub fn full_resource(&self) -> String {
         if self.subresource.is_empty() {

@@ -1,19 +1,21 @@
 //! The server: what it is made of, and the way a request goes.
 //!
-//! The way is [`Server::serve`], one station after the other; its order is the documentation. In-process clients enter
-//! after authentication ([`Server::serve_as`]) and pass every later station.
+//! The way is [`Server::pass`], then [`Server::stations`], one station after the other; their order is the documentation.
+//! In-process clients enter after authentication ([`Server::serve_as`]) and pass every later station.
 
+use crate::audit::event::Level;
 use crate::authn::{Authenticator, Connection};
 use crate::authz::{self, Authorizer, Decision};
 use crate::body::{self, Answer};
 use crate::cache::EncodedEvents;
+use crate::context::{self, Context};
 use crate::documents::Health;
+use crate::gate::Gate;
 use crate::handlers;
 use crate::registry::Registry;
 use crate::request::RequestInfo;
 use crate::rooms::Rooms;
 use crate::user::User;
-use apimachinery::gvk::GroupResource;
 use apimachinery::status::Status;
 use bytes::Bytes;
 use component::metrics::Registry as Metrics;
@@ -29,27 +31,6 @@ use tokio_util::sync::CancellationToken;
 /// The largest body of a request (upstream's limit).
 pub const MAX_BODY: usize = 3 << 20;
 
-tokio::task_local! {
-    /// What others have to say of the request under way (webhooks, policies).
-    static WARNINGS: std::cell::RefCell<Vec<String>>;
-}
-
-/// Adds a `Warning` header to the answer of the request under way; once, however often it is said.
-pub fn warn(text: String) {
-    // Work of the server's own has nobody to warn.
-    let _ = WARNINGS.try_with(|warnings| {
-        let mut warnings = warnings.borrow_mut();
-        if !warnings.contains(&text) {
-            warnings.push(text);
-        }
-    });
-}
-
-/// Says something of the request under way to whoever follows what is done here.
-pub fn annotate(key: String, value: String) {
-    tracing::debug!(target: "audit", key, value, "annotation");
-}
-
 /// A request with its body still to be read.
 pub type Incoming = Request<client::transport::ResponseBody>;
 
@@ -59,6 +40,8 @@ pub struct Server {
     pub authenticators: Vec<Arc<dyn Authenticator>>,
     pub authorizers: Vec<Arc<dyn Authorizer>>,
     pub rooms: Rooms,
+    /// What is done to requests before and around the stations.
+    pub gate: Gate,
     pub events: EncodedEvents,
     pub documents: crate::documents::Documents,
     pub health: Health,
@@ -106,47 +89,39 @@ impl CallBody {
     }
 }
 
+/// Where a request comes from.
+enum Origin {
+    /// A connection: who makes it is yet to be found out.
+    Outside(Arc<Connection>),
+    /// This process.
+    Inside(User),
+}
+
 impl Server {
-    /// A request from outside: who is it, then [`Server::serve_as`].
+    /// A request from outside.
     pub fn serve(
         self: Arc<Self>,
         request: Incoming,
         connection: Arc<Connection>,
     ) -> BoxFuture<'static, Answer> {
-        Box::pin(async move {
-            let (parts, body) = request.into_parts();
-            match self.authenticate(&parts, &connection).await {
-                Ok(user) => self.serve_as(user, Request::from_parts(parts, body)).await,
-                Err(status) => body::status(&status),
-            }
-        })
+        Box::pin(self.pass(Origin::Outside(connection), request))
     }
 
     /// A request of a known user, through every station behind authentication.
     pub fn serve_as(self: Arc<Self>, user: User, request: Incoming) -> BoxFuture<'static, Answer> {
-        Box::pin(self.pass(user, request))
+        Box::pin(self.pass(Origin::Inside(user), request))
     }
 
-    async fn pass(self: Arc<Self>, user: User, request: Incoming) -> Answer {
+    /// Answers a request, and brings the answer into the form that its client wants.
+    async fn pass(self: Arc<Self>, origin: Origin, request: Incoming) -> Answer {
         let (parts, request_body) = request.into_parts();
-        let audit_id = parts.headers.get("audit-id").cloned().filter(|v| v.len() <= 64);
+        let id = audit_id(&parts.headers);
+        let record =
+            self.gate.audit.as_ref().map(|audit| audit.begin(&String::from_utf8_lossy(id.as_bytes())));
         let info = RequestInfo::parse(&parts.method, &parts.uri);
-        let call = Call { user, info, parts, body: CallBody::new(request_body) };
-        let asked = (call.parts.headers.clone(), call.info.query.clone());
-        // One handler's panic is one request's 500, never the server's end.
-        let warnings = WARNINGS.scope(Default::default(), async {
-            let stations = AssertUnwindSafe(self.stations(call)).catch_unwind().await;
-            (stations, WARNINGS.with(|w| w.borrow().clone()))
-        });
-        let (stations, warnings) = warnings.await;
-        let mut answer = match stations {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(status)) => body::status(&status),
-            Err(_) => {
-                tracing::error!("a request handler panicked");
-                body::status(&Status::internal_error("the server encountered an unexpected condition"))
-            }
-        };
+        let asked = (parts.headers.clone(), info.query.clone());
+        let answering = self.answer(origin, parts, info, request_body);
+        let (mut answer, warnings) = Context::new(record).around(answering).await;
         body::warn(&mut answer, &warnings);
         let failed =
             !answer.status().is_success() && answer.status() != http::StatusCode::SWITCHING_PROTOCOLS;
@@ -154,13 +129,51 @@ impl Server {
         if crate::compress::accepts(&asked.0) {
             answer = crate::compress::compress(answer);
         }
-        let id = audit_id.or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok());
-        answer.headers_mut().extend(id.map(|id| (http::HeaderName::from_static("audit-id"), id)));
+        answer.headers_mut().insert(http::HeaderName::from_static("audit-id"), id);
         answer
             .headers_mut()
             .entry(http::header::CACHE_CONTROL)
             .or_insert(HeaderValue::from_static("no-cache, private"));
         answer
+    }
+
+    /// Authentication and audit, around the stations.
+    async fn answer(
+        self: &Arc<Self>,
+        origin: Origin,
+        mut parts: http::request::Parts,
+        info: RequestInfo,
+        request_body: client::transport::ResponseBody,
+    ) -> Answer {
+        let (user, connection) = match origin {
+            Origin::Inside(user) => (user, None),
+            Origin::Outside(connection) => match self.authenticate(&parts, &connection).await {
+                Ok(user) => (user, Some(connection)),
+                Err(status) => {
+                    self.gate.unauthenticated(&parts, &info, &connection).await;
+                    return body::status(&status);
+                }
+            },
+        };
+        let recorded = match self.gate.record(&mut parts, &user, &info, connection.as_deref()).await {
+            Ok(recorded) => recorded,
+            Err(refused) => return refused,
+        };
+        let call = Call { user, info, parts, body: CallBody::new(request_body) };
+        // One handler's panic is one request's 500, never the server's end.
+        let (answer, panic) = match AssertUnwindSafe(self.stations(call)).catch_unwind().await {
+            Ok(Ok(answer)) => (answer, None),
+            Ok(Err(status)) => (body::status(&status), None),
+            Err(panic) => {
+                tracing::error!("a request handler panicked");
+                let status = Status::internal_error("the server encountered an unexpected condition");
+                (body::status(&status), Some(panic))
+            }
+        };
+        match recorded {
+            Some(recorded) => recorded.answered(answer, panic).await,
+            None => answer,
+        }
     }
 
     async fn stations(self: &Arc<Self>, mut call: Call) -> Result<Answer, Status> {
@@ -236,25 +249,31 @@ impl Server {
 
     /// Refuses with upstream's words what no authorizer allows.
     pub async fn require(&self, attributes: &authz::Attributes<'_>) -> Result<(), Status> {
-        match self.decide(attributes).await {
-            Decision::Allow { .. } => Ok(()),
-            Decision::Deny { reason } | Decision::NoOpinion { reason } => {
-                let mut text = attributes.refusal();
-                if !reason.is_empty() {
-                    text = format!("{text}: {reason}");
-                }
-                Err(Status::forbidden(
-                    &GroupResource::new(attributes.group.to_owned(), attributes.resource.to_owned()),
-                    attributes.name,
-                    text,
-                ))
-            }
-        }
+        attributes.judge(self.decide(attributes).await)
     }
 
     async fn authorize(&self, call: &Call) -> Result<(), Status> {
-        self.require(&authz::Attributes::of(&call.user, &call.info)).await
+        let attributes = authz::Attributes::of(&call.user, &call.info);
+        let decision = self.decide(&attributes).await;
+        context::annotate_from(Level::None, || {
+            let allowed = matches!(decision, Decision::Allow { .. });
+            ("authorization.k8s.io/decision".into(), if allowed { "allow" } else { "forbid" }.into())
+        });
+        context::annotate_from(Level::None, || {
+            ("authorization.k8s.io/reason".into(), decision.reason().to_owned())
+        });
+        attributes.judge(decision)
     }
+}
+
+/// The request's name in audit events and logs: the client's, or a new one.
+fn audit_id(headers: &http::HeaderMap) -> HeaderValue {
+    if let Some(id) = headers.get("audit-id").filter(|id| !id.is_empty()) {
+        return id.clone();
+    }
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    let id = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text);
+    HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// Reads a whole body within the limit of size and time.

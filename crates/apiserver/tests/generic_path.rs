@@ -76,6 +76,7 @@ fn house() -> House {
         authenticators: Vec::new(),
         authorizers: vec![Arc::new(AllowAll)],
         rooms: Rooms::default(),
+        gate: Default::default(),
         events: Default::default(),
         documents,
         health: Health { healthz: checks(), livez: checks(), readyz: checks() },

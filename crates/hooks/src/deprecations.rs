@@ -53,6 +53,12 @@ pub fn deprecation(group: &str, version: &str, kind: &str) -> Option<String> {
     Some(text)
 }
 
+/// The release that takes a version of a kind away; none where that is not decided.
+pub fn removed_release(group: &str, version: &str, kind: &str) -> Option<&'static str> {
+    let found = DEPRECATIONS.iter().find(|(g, v, k, ..)| *g == group && *v == version && *k == kind)?;
+    found.4
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

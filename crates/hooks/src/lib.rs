@@ -35,7 +35,7 @@ mod tree;
 mod versions;
 mod webhook_client;
 
-pub use deprecations::deprecation;
+pub use deprecations::{deprecation, removed_release};
 pub use put::{put_creates, put_needs_version};
 pub use reset::{Fields, reset_fields};
 

@@ -78,6 +78,8 @@ pub(crate) struct ApiServer {
     pub service_cluster_ip_range: String,
     #[command(flatten)]
     pub features: crate::features::FeatureFlags,
+    #[command(flatten)]
+    pub audit: crate::audit::AuditFlags,
     /// Amount of time to retain events.
     #[arg(long, default_value = "1h", value_parser = crate::cli::duration)]
     pub event_ttl: Duration,
@@ -167,6 +169,7 @@ impl ApiServer {
             token_signer: signer,
             event_ttl: self.event_ttl,
             features: self.features.features()?,
+            audit: self.audit.clone(),
         })
     }
 }

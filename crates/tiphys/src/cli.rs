@@ -210,6 +210,8 @@ pub(crate) struct Server {
     pub write_kubeconfig: Option<PathBuf>,
     #[command(flatten)]
     pub features: crate::features::FeatureFlags,
+    #[command(flatten)]
+    pub audit: crate::audit::AuditFlags,
     #[arg(long, default_value = "10.244.0.0/16")]
     pub cluster_cidr: String,
     #[arg(long, default_value = "10.96.0.0/16")]

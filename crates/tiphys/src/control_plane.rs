@@ -18,6 +18,7 @@ use apiserver::bootstrap;
 use apiserver::cache::StoreSource;
 use apiserver::custom::controller::Definitions;
 use apiserver::documents::{Documents, Health, VersionInfo};
+use apiserver::gate::Gate;
 use apiserver::inprocess::InProcess;
 use apiserver::outbound::Outbound;
 use apiserver::registry::Registry;
@@ -200,11 +201,13 @@ pub(crate) async fn start(
     let roots = ClientRoots::new(&settings.client_authorities)?;
     authenticators.push(Arc::new(X509::new(roots, clock.clone())));
     authenticators.push(tokens);
+    let audit = settings.audit.audit(&metrics, &clock)?;
     let server = Arc::new(Server {
         registry: registry.clone(),
         authenticators,
         authorizers,
         rooms,
+        gate: Gate { audit },
         events: Default::default(),
         documents,
         health,
@@ -277,6 +280,9 @@ impl ControlPlane {
         self.background.close();
         if tokio::time::timeout(GOODBYE, self.background.wait()).await.is_err() {
             tracing::debug!("the other servers will miss this one by themselves");
+        }
+        if let Some(audit) = &self.server.gate.audit {
+            audit.shutdown().await;
         }
         self.store.close().await;
     }

@@ -1,6 +1,7 @@
 //! The one binary: every component is a subcommand. Flags and wiring stand here, logic does not.
 
 mod apiserver;
+mod audit;
 mod cli;
 mod control_plane;
 mod encryption_reload;

@@ -48,6 +48,8 @@ pub(crate) struct Settings {
     pub event_ttl: Duration,
     /// What is served.
     pub features: Features,
+    /// What is recorded of requests.
+    pub audit: crate::audit::AuditFlags,
 }
 
 impl Settings {
@@ -75,6 +77,7 @@ impl Settings {
             token_signer: PrivateKey::from_pem(bundle.service_account.to_pem().as_bytes())?,
             event_ttl: Duration::from_secs(3600),
             features: flags.features.features()?,
+            audit: flags.audit.clone(),
         })
     }
 }

@@ -87,7 +87,9 @@ impl Aggregation {
             let mut client = Request::from_parts(call.parts, ());
             return match streaming::proxy::proxy_upgrade(&mut client, head, io).await {
                 Ok(streaming::proxy::Proxied::Switched(response, tunnel)) => {
+                    let held = crate::context::hold();
                     tokio::spawn(async move {
+                        let _held = held;
                         if let Err(error) = tunnel.run().await {
                             tracing::debug!(%error, "an upgraded connection ended");
                         }
@@ -109,7 +111,8 @@ impl Aggregation {
             .body(Full::new(bytes))
             .map_err(Status::internal_error)?;
         *request.headers_mut() = headers;
-        let response = self.outbound.send(&target, request).await.map_err(failed)?;
+        let mut response = self.outbound.send(&target, request).await.map_err(failed)?;
+        response.extensions_mut().insert(body::Foreign);
         Ok(response.map(body::stream))
     }
 }

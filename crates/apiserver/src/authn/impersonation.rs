@@ -37,7 +37,16 @@ pub async fn requested(server: &Server, call: &mut Call) -> Result<Option<User>,
             continue;
         }
         match mode.check(server, &wanted, call).await {
-            Ok(user) => return Ok(Some(user)),
+            Ok(user) => {
+                if let Some(record) = crate::context::record() {
+                    let constraint = match mode {
+                        Mode::Legacy => String::new(),
+                        constrained => format!("impersonate:{}", constrained.name()),
+                    };
+                    record.impersonated(&user, &constraint);
+                }
+                return Ok(Some(user));
+            }
             Err(status) => first = first.or(Some(status)),
         }
     }

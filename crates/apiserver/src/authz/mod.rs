@@ -9,6 +9,8 @@ pub mod rules;
 
 use crate::request::RequestInfo;
 use crate::user::User;
+use apimachinery::gvk::GroupResource;
+use apimachinery::status::Status;
 use futures::future::BoxFuture;
 
 /// What is asked.
@@ -44,6 +46,21 @@ impl<'a> Attributes<'a> {
             path: &info.path,
             label_selector: info.query.get("labelSelector").unwrap_or_default(),
             field_selector: info.query.get("fieldSelector").unwrap_or_default(),
+        }
+    }
+
+    /// Refuses with upstream's words what is not allowed.
+    pub fn judge(&self, decision: Decision) -> Result<(), Status> {
+        match decision {
+            Decision::Allow { .. } => Ok(()),
+            Decision::Deny { reason } | Decision::NoOpinion { reason } => {
+                let mut text = self.refusal();
+                if !reason.is_empty() {
+                    text = format!("{text}: {reason}");
+                }
+                let resource = GroupResource::new(self.group.to_owned(), self.resource.to_owned());
+                Err(Status::forbidden(&resource, self.name, text))
+            }
         }
     }
 
@@ -84,6 +101,15 @@ pub enum Decision {
     NoOpinion {
         reason: String,
     },
+}
+
+impl Decision {
+    /// Why, for people.
+    pub fn reason(&self) -> &str {
+        match self {
+            Decision::Allow { reason } | Decision::Deny { reason } | Decision::NoOpinion { reason } => reason,
+        }
+    }
 }
 
 /// Says whether a user may do something.

@@ -335,7 +335,7 @@ impl Run {
             _ => Error::invalid(&at, shown, detail),
         };
         if unchanged && !compiled.uses_old {
-            crate::server::warn(error.to_string());
+            crate::context::warn(error.to_string());
         } else {
             self.errors.push(error);
         }

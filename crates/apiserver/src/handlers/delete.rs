@@ -11,16 +11,33 @@ use apimachinery::meta::options::DeleteOptions;
 use apimachinery::meta::validation::validate_delete_options;
 use apimachinery::status::Status;
 use http::StatusCode;
+use serde_json::Value;
 use std::sync::Arc;
 
 /// Options from the body, and from the query where there is none.
 async fn options(call: &Call) -> Result<DeleteOptions, Status> {
     let bytes = call.body.read().await?;
-    let options = if bytes.is_empty() {
+    let sent = !bytes.is_empty();
+    let options = if !sent {
         call.info.query.delete_options().map_err(|e| Status::bad_request(e.to_string()))?
     } else {
         super::input::delete_options(call, &bytes)?
     };
+    if sent && let Some(record) = crate::context::record() {
+        record.request_object(&Value::Null, || {
+            let mut json = br#"{"kind":"DeleteOptions","apiVersion":"v1""#.to_vec();
+            let members = apimachinery::value::to_json_vec(&options).unwrap_or_default();
+            // The options' own members follow, if there are any.
+            match members.strip_prefix(b"{") {
+                Some(rest) if rest != b"}" => {
+                    json.push(b',');
+                    json.extend_from_slice(rest);
+                }
+                _ => json.push(b'}'),
+            }
+            json
+        });
+    }
     let errors = validate_delete_options(&options);
     if errors.is_empty() {
         return Ok(options);

@@ -171,7 +171,14 @@ pub(crate) async fn kind(call: &Call, group: &str, version: &str, kind: &str) ->
     let bytes = call.body.read().await?;
     let expected =
         Expected { table: api::table(), group, version, kind, is_same: &|_, _| false, custom: false };
-    expected.read(media, &bytes, FieldValidation::Ignore).map(|decoded| decoded.value)
+    let value = expected.read(media, &bytes, FieldValidation::Ignore)?.value;
+    if let Some(record) = crate::context::record() {
+        record.request_object(&value, || match api::table().kind(group, version, kind) {
+            Some(ty) => schema::encode::json(api::table(), ty, &value),
+            None => apimachinery::value::to_json_vec(&value).unwrap_or_default(),
+        });
+    }
+    Ok(value)
 }
 
 /// Reads a body as an object of the served version and brings it to the hub version.

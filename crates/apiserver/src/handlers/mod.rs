@@ -25,6 +25,7 @@ use crate::server::{Call, Server};
 use apimachinery::gvk::GroupResource;
 use apimachinery::status::Status;
 use http::Method;
+use serde_json::Value;
 use std::sync::Arc;
 
 impl Server {
@@ -40,7 +41,15 @@ impl Server {
             None => hooks::deprecation(&resource.row.group, &resource.row.version, &resource.row.kind),
         };
         // Refusals too.
-        warning.into_iter().for_each(crate::server::warn);
+        if let Some(warning) = warning {
+            crate::context::warn(warning);
+            crate::context::annotate("k8s.io/deprecated".into(), "true".into());
+            let removed =
+                hooks::removed_release(&resource.row.group, &resource.row.version, &resource.row.kind);
+            if let Some(removed) = removed.filter(|_| resource.custom.is_none()) {
+                crate::context::annotate("k8s.io/removed-release".into(), removed.into());
+            }
+        }
         self.verb(resource, call).await
     }
 
@@ -87,6 +96,17 @@ impl Server {
             _ => Err(Status::method_not_supported(&resource.group_resource(), verb)),
         }
     }
+}
+
+/// Notes the object that a request sends, `value` being in the hub version, for the audit log: defaulted, as upstream's
+/// decoders leave it.
+fn record(server: &Server, resource: &Served, value: &Value) {
+    let Some(record) = crate::context::record() else { return };
+    record.request_object(value, || {
+        let mut value = value.clone();
+        server.registry.default(resource, &mut value);
+        schema::encode::json(&resource.table, resource.ty, &resource.to_served(value))
+    });
 }
 
 /// The context of a write from its request.

@@ -3,6 +3,7 @@
 use super::patch::PatchMedia;
 use super::respond::form;
 use super::{Patch, WriteOptions, context, input};
+use crate::audit::event::Level;
 use crate::body::{self, Answer};
 use crate::object;
 use crate::registry::{Ownership, UpdateOptions, ensure_namespace};
@@ -28,6 +29,7 @@ impl Server {
         let bytes = call.body.read().await?;
         let options = WriteOptions::for_create(&call)?;
         let (mut value, mut strict) = input::object(resource, media, &bytes, options.field_validation)?;
+        super::record(self, resource, &value);
         let mut context = context(&call, resource, &options);
         // A namespace is in itself.
         if resource.is_namespace() {
@@ -51,6 +53,7 @@ impl Server {
         let options = WriteOptions::for_update(&call)?;
         let (mut value, mut strict) =
             input::object(resource, input::media(&call)?, &bytes, options.field_validation)?;
+        super::record(self, resource, &value);
         let name = call.info.name.clone();
         let context = context(&call, resource, &options);
         ensure_namespace(&context, &mut value)?;
@@ -76,6 +79,7 @@ impl Server {
         let form = form(resource, &call)?;
         let bytes = call.body.read().await?;
         let options = WriteOptions::for_patch(&call, media.kind())?;
+        record_patch(media, &bytes);
         let patch = Patch { media, bytes, validation: options.field_validation, force: options.force };
         let name = call.info.name.clone();
         let mut context = context(&call, resource, &options);
@@ -108,6 +112,22 @@ impl Server {
         body::warn(&mut answer, &strict.into_inner());
         body::warn(&mut answer, &updated.warnings);
         Ok(answer)
+    }
+}
+
+/// Notes the patch that a request sends, for the audit log. An apply's may be YAML.
+fn record_patch(media: PatchMedia, bytes: &[u8]) {
+    let Some(record) = crate::context::record().filter(|record| record.level() >= Level::Request) else {
+        return;
+    };
+    if media != PatchMedia::Apply || schema::decode::looks_like_json(bytes) {
+        return record.request_patch(bytes);
+    }
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok(patch) = schema::decode::free_yaml(&text, schema::decode::FieldValidation::Ignore)
+        && let Ok(json) = apimachinery::value::to_json_vec(&patch.value)
+    {
+        record.request_patch(&json);
     }
 }
 

@@ -134,7 +134,9 @@ pub(super) async fn upgrade(backend: &Backend, call: Call, path: &str) -> Result
     let mut client = Request::from_parts(call.parts, ());
     match streaming::proxy::proxy_upgrade(&mut client, head, io).await {
         Ok(streaming::proxy::Proxied::Switched(response, tunnel)) => {
+            let held = crate::context::hold();
             tokio::spawn(async move {
+                let _held = held;
                 if let Err(error) = tunnel.run().await {
                     tracing::debug!(%error, "an upgraded connection ended");
                 }

@@ -46,6 +46,7 @@ pub(crate) async fn create(server: &Server, accounts: &Arc<Served>, call: Call) 
         let why = format!(
             "the UID in the token request ({asked_uid}) does not match the UID of the service account ({uid})"
         );
+        crate::context::annotate("authentication.k8s.io/token-request-uid-mismatch".into(), why.clone());
         return Err(Status::conflict(&GroupResource::new(GROUP, "TokenRequest"), name, why));
     }
     let now = server.registry.now();
@@ -91,6 +92,10 @@ pub(crate) async fn create(server: &Server, accounts: &Arc<Served>, call: Call) 
         sub: format!("system:serviceaccount:{namespace}:{name}"),
         kubernetes,
     };
+    crate::context::annotate(
+        "authentication.kubernetes.io/issued-credential-id".into(),
+        format!("JTI={}", claims.jti),
+    );
     let signed = issuer.signer.sign(&claims);
     let token = signed.map_err(|e| Status::internal_error(format!("failed to generate token: {e}")))?;
     let expires: Time = now.plus(Duration::from_seconds(asked));

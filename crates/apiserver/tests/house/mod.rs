@@ -9,6 +9,7 @@ use apiserver::authz::{Attributes, Authorizer, Decision, rbac::Rbac};
 use apiserver::cache::StoreSource;
 use apiserver::custom::controller::Definitions;
 use apiserver::documents::{Documents, Health, VersionInfo};
+use apiserver::gate::Gate;
 use apiserver::inprocess::InProcess;
 use apiserver::outbound::Outbound;
 use apiserver::registry::Registry;
@@ -54,17 +55,32 @@ pub async fn house() -> House {
 pub async fn house_with(authorizer: Arc<dyn Authorizer>) -> House {
     let directory = tempfile::tempdir().unwrap();
     let store = store::embedded::Embedded::open(directory.path().join("store"), Default::default()).unwrap();
-    let house = authorized(store, "10.96.0.0/16", Some(directory), authorizer).await;
-    for name in ["default", "kube-system"] {
-        let object = serde_json::json!({"metadata": {"name": name}});
-        assert_eq!(house.json(Method::POST, "/api/v1/namespaces", object).await.0, 201);
+    let house = authorized(store, "10.96.0.0/16", Some(directory), authorizer, Gate::default()).await;
+    house.begin().await
+}
+
+/// A server with something at its gate.
+pub async fn house_behind(gate: Gate) -> House {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store::embedded::Embedded::open(directory.path().join("store"), Default::default()).unwrap();
+    let house = authorized(store, "10.96.0.0/16", Some(directory), Arc::new(AllowAll), gate).await;
+    house.begin().await
+}
+
+impl House {
+    /// Makes the namespaces that tests use.
+    async fn begin(self) -> Self {
+        for name in ["default", "kube-system"] {
+            let object = serde_json::json!({"metadata": {"name": name}});
+            assert_eq!(self.json(Method::POST, "/api/v1/namespaces", object).await.0, 201);
+        }
+        self
     }
-    house
 }
 
 /// A server over a store, one of several perhaps.
 pub async fn over(store: Arc<dyn Store>, range: &str, directory: Option<tempfile::TempDir>) -> House {
-    authorized(store, range, directory, Arc::new(AllowAll)).await
+    authorized(store, range, directory, Arc::new(AllowAll), Gate::default()).await
 }
 
 async fn authorized(
@@ -72,6 +88,7 @@ async fn authorized(
     range: &str,
     directory: Option<tempfile::TempDir>,
     authorizer: Arc<dyn Authorizer>,
+    gate: Gate,
 ) -> House {
     let authorizers = vec![authorizer];
     let resources = Arc::new(Resources::new(api::table(), &[]));
@@ -122,6 +139,7 @@ async fn authorized(
         authenticators: Vec::new(),
         authorizers,
         rooms: Rooms::default(),
+        gate,
         events: Default::default(),
         documents,
         health: Health { healthz: checks(), livez: checks(), readyz: checks() },
@@ -149,6 +167,11 @@ impl House {
         let response = self.client.send(request.body(body).unwrap()).await.unwrap();
         let (parts, body) = response.into_parts();
         http::Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
+    }
+
+    /// The answer to a watch, its body yet to be read.
+    pub async fn client_watch(&self, path: &str) -> http::Response<client::transport::ResponseBody> {
+        self.client.send(Request::get(path).body(Bytes::new()).unwrap()).await.unwrap()
     }
 
     pub async fn call(&self, method: Method, path: &str, media: &str, body: Value) -> (u16, Value) {

@@ -1,11 +1,12 @@
 //! PodSecurity: the Pod Security Standards, as a namespace's labels ask: what violates the enforced level is refused, what
-//! violates the warned one is told.
+//! violates the warned one is told to the client, what violates the audited one to the audit log.
 
 mod checks;
 mod policy;
 
 use super::lookup::Objects;
 use super::{Attributes, Operation, Plugin};
+use crate::audit::event::Level;
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use policy::{LevelVersion, Policy};
@@ -83,8 +84,9 @@ impl PodSecurity {
             return self.pod(a, object);
         }
         if is_controller(a) && a.subresource.is_empty() {
-            let (policy, _) = self.policy(a.namespace)?;
+            let (policy, errors) = self.policy(a.namespace)?;
             if let Some((metadata, spec)) = template(object, &a.resource.row.resource) {
+                audit(&policy, errors, &metadata, &spec);
                 warn(&policy, &metadata, &spec);
             }
         }
@@ -97,8 +99,10 @@ impl PodSecurity {
         if IGNORED.contains(&a.subresource) || a.old.is_some_and(|old| !is_significant(pod, old)) {
             return Ok(());
         }
-        let (policy, _) = self.policy(a.namespace)?;
+        let (policy, errors) = self.policy(a.namespace)?;
         let found = violations(policy.enforce, &pod["metadata"], &pod["spec"]);
+        crate::context::annotate_from(Level::None, || (key("enforce-policy"), policy.enforce.to_string()));
+        audit(&policy, errors, &pod["metadata"], &pod["spec"]);
         if !found.is_empty() {
             let why = format!("violates PodSecurity {:?}: {}", policy.enforce.to_string(), detail(&found));
             return Err(Status::forbidden(&a.resource.group_resource(), a.name, why));
@@ -138,7 +142,7 @@ impl PodSecurity {
             }
         }
         if !found.is_empty() {
-            crate::server::warn(format!(
+            crate::context::warn(format!(
                 "existing pods in namespace {:?} violate the new PodSecurity enforce level {:?}",
                 a.name,
                 policy.enforce.to_string()
@@ -156,8 +160,28 @@ impl PodSecurity {
             })
             .collect();
         texts.sort();
-        texts.into_iter().for_each(crate::server::warn);
+        texts.into_iter().for_each(crate::context::warn);
         Ok(())
+    }
+}
+
+fn key(name: &str) -> String {
+    format!("pod-security.kubernetes.io/{name}")
+}
+
+/// Tells the audit log of labels that are none, and of what violates the audited level.
+fn audit(policy: &Policy, errors: Vec<String>, metadata: &Value, spec: &Value) {
+    if crate::context::record().is_none() {
+        return;
+    }
+    if let Some(why) = apimachinery::field::aggregate(errors) {
+        crate::context::annotate(key("error"), format!("Failed to parse policy: {why}"));
+    }
+    let found = violations(policy.audit, metadata, spec);
+    if !found.is_empty() {
+        let level = policy.audit.to_string();
+        let why = format!("would violate PodSecurity {level:?}: {}", detail(&found));
+        crate::context::annotate(key("audit-violations"), why);
     }
 }
 
@@ -165,7 +189,7 @@ fn warn(policy: &Policy, metadata: &Value, spec: &Value) {
     let found = violations(policy.warn, metadata, spec);
     if !found.is_empty() {
         let level = policy.warn.to_string();
-        crate::server::warn(format!("would violate PodSecurity {level:?}: {}", detail(&found)));
+        crate::context::warn(format!("would violate PodSecurity {level:?}: {}", detail(&found)));
     }
 }
 

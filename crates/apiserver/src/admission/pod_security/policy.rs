@@ -75,6 +75,7 @@ impl fmt::Display for LevelVersion {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Policy {
     pub enforce: LevelVersion,
+    pub audit: LevelVersion,
     pub warn: LevelVersion,
 }
 
@@ -100,10 +101,11 @@ impl Policy {
                 wrong("enforce", text, LEVELS);
             }
         }
-        if let Some(text) = label("audit")
-            && Level::parse(text).is_none()
-        {
-            wrong("audit", text, LEVELS);
+        if let Some(text) = label("audit") {
+            policy.audit.level = Level::parse(text).unwrap_or_default();
+            if Level::parse(text).is_none() {
+                wrong("audit", text, LEVELS);
+            }
         }
         if let Some(text) = label("warn") {
             policy.warn.level = Level::parse(text).unwrap_or_default();
@@ -119,8 +121,8 @@ impl Policy {
             }
             match name {
                 "enforce-version" => policy.enforce.version = version.unwrap_or_default(),
-                "warn-version" => policy.warn.version = version.unwrap_or_default(),
-                _ => {}
+                "audit-version" => policy.audit.version = version.unwrap_or_default(),
+                _ => policy.warn.version = version.unwrap_or_default(),
             }
         }
         // Who enforces more than is warned of is warned of what is enforced.

@@ -15,7 +15,7 @@ use apimachinery::status::{Status, StatusCause, StatusReason};
 use cel::cost::{MAX_MESSAGE_BYTES, RUNTIME_BUDGET};
 use cel::value::Val;
 use futures::future::BoxFuture;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::sync::Arc;
 
 const MAX_ANNOTATION_BYTES: usize = 10 * 1024;
@@ -207,10 +207,21 @@ impl ValidatingAdmissionPolicy {
             }
         }
         for (key, values) in annotations {
-            crate::server::annotate(format!("{}/{key}", policy.name), values.join(", "));
+            crate::context::annotate(format!("{}/{key}", policy.name), values.join(", "));
         }
         Ok(())
     }
+}
+
+/// A failed validation, in the audit log.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Failure<'a> {
+    message: &'a str,
+    policy: &'a str,
+    binding: &'a str,
+    expression_index: usize,
+    validation_actions: &'a [String],
 }
 
 /// Does what the binding says with what the policy found.
@@ -226,20 +237,21 @@ fn act(policy: &Policy, binding: &Binding, findings: Findings, refusals: &mut Ve
                     let (message, reason) = (refuse(&denied.message), denied.reason.clone());
                     refusals.push(Refusal { message, reason });
                 }
-                "Warn" => crate::server::warn(format!(
+                "Warn" => crate::context::warn(format!(
                     "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{name}': {}",
                     denied.message
                 )),
                 "Audit" => {
-                    let failure = json!([{
-                        "message": denied.message,
-                        "policy": policy,
-                        "binding": name,
-                        "expressionIndex": denied.index,
-                        "validationActions": binding.spec.validation_actions,
-                    }]);
+                    let failure = [Failure {
+                        message: &denied.message,
+                        policy,
+                        binding: name,
+                        expression_index: denied.index,
+                        validation_actions: &binding.spec.validation_actions,
+                    }];
+                    let failure = apimachinery::value::to_json_string(&failure).unwrap_or_default();
                     let key = "validation.policy.admission.k8s.io/validation_failure";
-                    crate::server::annotate(key.to_owned(), failure.to_string());
+                    crate::context::annotate(key.to_owned(), failure);
                 }
                 _ => {}
             }

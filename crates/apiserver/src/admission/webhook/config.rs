@@ -23,6 +23,8 @@ pub(super) struct Rule {
 #[derive(Debug, Clone)]
 pub(super) struct Hook {
     pub name: String,
+    /// The name of the object that it stands in.
+    pub configuration: String,
     /// Tells this state of the webhook from others.
     pub key: String,
     pub rules: Vec<Rule>,
@@ -54,7 +56,7 @@ fn selector(value: &Value) -> Selector {
 }
 
 impl Hook {
-    fn of(value: &Value, key: String) -> Self {
+    fn of(value: &Value, configuration: &str, key: String) -> Self {
         let text = |key: &str| value[key].as_str().unwrap_or_default();
         let rules = value["rules"].as_array().into_iter().flatten().map(|rule| Rule {
             operations: texts(&rule["operations"]),
@@ -67,6 +69,7 @@ impl Hook {
         let reviews = texts(&value["admissionReviewVersions"]);
         Hook {
             name: text("name").to_owned(),
+            configuration: configuration.rsplit('/').next().unwrap_or_default().to_owned(),
             key,
             rules: rules.collect(),
             namespaces: selector(&value["namespaceSelector"]),
@@ -112,7 +115,7 @@ impl Configs {
                 let Ok(stored) = crate::registry::decode(&self.resource, entry) else { continue };
                 for (i, hook) in stored.value["webhooks"].as_array().into_iter().flatten().enumerate() {
                     let key = format!("{}/{}/{i}", entry.name, entry.mod_revision.0);
-                    hooks.push(Arc::new(Hook::of(hook, key)));
+                    hooks.push(Arc::new(Hook::of(hook, &entry.name, key)));
                 }
             }
             let state = state().map(|(name, revision)| (name.clone(), revision)).collect();

@@ -3,6 +3,7 @@
 //! Which webhooks there are is in [`config`], whether one is concerned in [`matching`], what it is asked and what its
 //! answer means in [`review`].
 
+mod annotations;
 mod conditions;
 mod config;
 mod matching;
@@ -12,6 +13,7 @@ use super::{Attributes, Operation, Plugin};
 use crate::authz::Authorizer;
 use crate::outbound::Outbound;
 use crate::resources::{Resources, Served};
+use annotations::Annotator;
 use apimachinery::status::Status;
 use config::{Configs, Hook};
 use futures::future::BoxFuture;
@@ -26,6 +28,14 @@ use store::Store;
 pub(super) enum Phase {
     Mutating,
     Validating,
+}
+
+/// A webhook that a request concerns.
+struct Concerned {
+    hook: Arc<Hook>,
+    invocation: Invocation,
+    /// Its place among all webhooks.
+    index: usize,
 }
 
 pub(super) struct Webhooks {
@@ -84,22 +94,23 @@ impl Webhooks {
         Ok(Some(crate::registry::decode(namespaces, &entry)?.value["metadata"]["labels"].clone()))
     }
 
-    /// The webhooks that are concerned, with the version in which they want to see the object.
-    fn concerned(&self, a: &Attributes<'_>) -> Result<Vec<(Arc<Hook>, Invocation)>, Status> {
+    /// The webhooks that are concerned, with the version in which they want to see the object, and each one's place among
+    /// all.
+    fn concerned(&self, a: &Attributes<'_>) -> Result<Vec<Concerned>, Status> {
         let hooks = self.configs.hooks();
         if hooks.is_empty() || Self::exempt(a) {
             return Ok(Vec::new());
         }
         let mut labels: Option<Option<Value>> = None;
         let mut concerned = Vec::new();
-        for hook in hooks.iter() {
+        for (index, hook) in hooks.iter().enumerate() {
             let Some(invocation) = matching::invocation(hook, a, &self.resources) else { continue };
             let labels = match &labels {
                 Some(known) => known,
                 None => labels.insert(self.namespace_labels(a)?),
             };
             if matching::selected(hook, a, labels.as_ref()) {
-                concerned.push((hook.clone(), invocation));
+                concerned.push(Concerned { hook: hook.clone(), invocation, index });
             }
         }
         Ok(concerned)
@@ -108,8 +119,8 @@ impl Webhooks {
     /// Asks one webhook. None when it could not be asked and that does not matter, or when its conditions do not hold.
     async fn ask(
         &self,
-        hook: &Hook,
-        invocation: &Invocation,
+        Concerned { hook, invocation, .. }: &Concerned,
+        annotator: &Annotator<'_>,
         a: &Attributes<'_>,
     ) -> Result<Option<Verdict>, Status> {
         if a.dry_run && !hook.is_free_of_side_effects {
@@ -136,13 +147,15 @@ impl Webhooks {
         };
         match asked.await {
             Ok(verdict) => {
+                annotator.said(&verdict);
                 for warning in &verdict.warnings {
-                    crate::server::warn(warning.clone());
+                    crate::context::warn(warning.clone());
                 }
                 if verdict.allowed { Ok(Some(verdict)) } else { Err(review::refusal(&hook.name, &verdict)) }
             }
             Err(why) if hook.fails_open => {
                 tracing::warn!(webhook = hook.name, why, "failed calling webhook, failing open");
+                annotator.failed_open();
                 Ok(None)
             }
             Err(why) => Err(Status::internal_error(format!(
@@ -156,26 +169,42 @@ impl Webhooks {
         let concerned = self.concerned(a)?;
         // What the object was after each webhook had its say; those that want to see later changes are asked again, once.
         let mut seen: Vec<Option<Value>> = Vec::with_capacity(concerned.len());
-        for (hook, invocation) in &concerned {
-            self.mutate_once(hook, invocation, a).await?;
-            seen.push(a.object.as_deref().filter(|_| hook.reinvoke).cloned());
+        for concerned in &concerned {
+            self.mutate_in_round(0, concerned, a).await?;
+            seen.push(a.object.as_deref().filter(|_| concerned.hook.reinvoke).cloned());
         }
-        for ((hook, invocation), seen) in concerned.iter().zip(&seen) {
+        for (concerned, seen) in concerned.iter().zip(&seen) {
             let changed = seen.as_ref().is_some_and(|seen| a.object.as_deref() != Some(seen));
             if changed {
-                self.mutate_once(hook, invocation, a).await?;
+                self.mutate_in_round(1, concerned, a).await?;
             }
         }
         Ok(())
     }
 
-    async fn mutate_once(
+    async fn mutate_in_round(
         &self,
-        hook: &Hook,
-        invocation: &Invocation,
+        round: usize,
+        concerned: &Concerned,
         a: &mut Attributes<'_>,
     ) -> Result<(), Status> {
-        let Some(verdict) = self.ask(hook, invocation, a).await? else { return Ok(()) };
+        let annotator =
+            Annotator { phase: Phase::Mutating, round, index: concerned.index, hook: &concerned.hook };
+        // Whether anything changed is of interest to the audit log alone.
+        let before = crate::context::record().and(a.object.as_deref().cloned());
+        let mutated = self.mutate_once(concerned, &annotator, a).await;
+        annotator.mutated(before.is_some() && before.as_ref() != a.object.as_deref());
+        mutated
+    }
+
+    async fn mutate_once(
+        &self,
+        concerned: &Concerned,
+        annotator: &Annotator<'_>,
+        a: &mut Attributes<'_>,
+    ) -> Result<(), Status> {
+        let Concerned { hook, invocation, .. } = concerned;
+        let Some(verdict) = self.ask(concerned, annotator, a).await? else { return Ok(()) };
         // The options of a connection are what its address says.
         let patch = verdict.patch.filter(|_| a.operation != Operation::Connect);
         let (Some(patch), Some(object)) = (patch, a.object.as_deref_mut()) else { return Ok(()) };
@@ -199,7 +228,18 @@ impl Webhooks {
 
     async fn check(&self, a: &Attributes<'_>) -> Result<(), Status> {
         let concerned = self.concerned(a)?;
-        let asked = concerned.iter().map(|(hook, invocation)| self.ask(hook, invocation, a));
+        let annotators: Vec<_> = concerned
+            .iter()
+            .enumerate()
+            .map(|(index, concerned)| Annotator {
+                phase: Phase::Validating,
+                round: 0,
+                index,
+                hook: &concerned.hook,
+            })
+            .collect();
+        let asked =
+            concerned.iter().zip(&annotators).map(|(concerned, annotator)| self.ask(concerned, annotator, a));
         for verdict in futures::future::join_all(asked).await {
             verdict?;
         }

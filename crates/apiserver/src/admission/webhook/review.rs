@@ -15,7 +15,11 @@ pub(super) struct Verdict {
     pub allowed: bool,
     status: Value,
     pub patch: Option<JsonPatch>,
+    /// The patch as it came, for the audit log.
+    pub patch_text: Vec<u8>,
     pub warnings: Vec<String>,
+    /// What is to be said in the audit log.
+    pub annotations: Vec<(String, String)>,
 }
 
 fn kind_of(resource: &Served, subresource: &str) -> Value {
@@ -123,7 +127,7 @@ pub(super) fn verdict(request: &Value, answer: &Value, phase: Phase) -> Result<V
     if phase == Phase::Validating && v1 && (!text.is_empty() || !ty.is_empty()) {
         return Err("webhook returned response.patch, which is not supported by validating webhooks".into());
     }
-    let mut patch = None;
+    let (mut patch, mut patch_text) = (None, Vec::new());
     if phase == Phase::Mutating && !text.is_empty() {
         if v1 && ty != "JSONPatch" {
             return Err(match ty {
@@ -134,9 +138,14 @@ pub(super) fn verdict(request: &Value, answer: &Value, phase: Phase) -> Result<V
         let bytes = base64::engine::general_purpose::STANDARD.decode(text).map_err(|e| e.to_string())?;
         let parsed = JsonPatch::parse(&bytes, schema::decode::FieldValidation::Ignore);
         patch = Some(parsed.map_err(|e| e.to_string())?);
+        patch_text = bytes;
     }
     let warnings = response["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let annotations = response["auditAnnotations"].as_object().into_iter().flatten();
+    let annotations = annotations.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
     Ok(Verdict {
+        annotations: annotations.collect(),
+        patch_text,
         allowed: response["allowed"] == true,
         status: response["status"].clone(),
         patch,

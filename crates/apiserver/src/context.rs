@@ -1,0 +1,76 @@
+//! What is known of the request under way, for those who are deep inside it: warnings to its client, its audit record.
+//! Work of the server's own has nobody to tell: what is said there is lost.
+
+use crate::audit::event::Level;
+use crate::audit::{Completion, Record};
+use std::cell::RefCell;
+use std::sync::Arc;
+
+tokio::task_local! {
+    static CONTEXT: Context;
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Context {
+    warnings: RefCell<Vec<String>>,
+    record: Option<Arc<Record>>,
+    completion: RefCell<Option<Arc<Completion>>>,
+}
+
+impl Context {
+    pub(crate) fn new(record: Option<Arc<Record>>) -> Self {
+        Context { record, ..Context::default() }
+    }
+
+    /// Runs a request within this context; its result, and the warnings there were.
+    pub(crate) async fn around<T>(self, request: impl Future<Output = T>) -> (T, Vec<String>) {
+        let within = async {
+            let result = request.await;
+            (result, CONTEXT.with(|context| context.warnings.take()))
+        };
+        CONTEXT.scope(self, within).await
+    }
+}
+
+/// Adds a `Warning` header to the answer of the request under way; once, however often it is said.
+pub fn warn(text: String) {
+    let _ = CONTEXT.try_with(|context| {
+        let mut warnings = context.warnings.borrow_mut();
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    });
+}
+
+/// The audit record of the request under way, if anything is recorded of it.
+pub(crate) fn record() -> Option<Arc<Record>> {
+    CONTEXT.try_with(|context| context.record.clone()).ok().flatten().filter(|record| record.is_on())
+}
+
+/// Says something of the request under way to whoever follows what is done here.
+pub fn annotate(key: String, value: String) {
+    annotate_from(Level::None, || (key, value));
+}
+
+/// Like [`annotate`], where at least so much is recorded.
+pub(crate) fn annotate_from(level: Level, annotation: impl FnOnce() -> (String, String)) {
+    let _ = CONTEXT.try_with(|context| {
+        if let Some(record) = context.record.as_ref().filter(|record| record.is_on())
+            && (level == Level::None || record.level() >= level)
+        {
+            let (key, value) = annotation();
+            record.annotate(key, value);
+        }
+    });
+}
+
+/// From now on the request is not complete before what is held here is gone.
+pub(crate) fn begin(completion: Arc<Completion>) {
+    let _ = CONTEXT.try_with(|context| context.completion.replace(Some(completion)));
+}
+
+/// Keeps the request under way from being complete, for work that outlives its answer: a tunnel.
+pub(crate) fn hold() -> Option<Arc<Completion>> {
+    CONTEXT.try_with(|context| context.completion.borrow().clone()).ok().flatten()
+}
