@@ -1,22 +1,34 @@
 //! Turns `data/api-facts-v1.36.json` into the static rows of the table (`rows.rs`) and the typed structs (`types.rs`).
 //!
 //! Structs are made for the hub version of every kind (the most stable one served) and what it reaches; rows are made
-//! for everything.
+//! for everything. `data/descriptions-v1.36.json` goes into the binary compressed.
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
+use std::io::Write as _;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 
 fn main() {
     println!("cargo:rerun-if-changed=data/api-facts-v1.36.json");
+    println!("cargo:rerun-if-changed=data/descriptions-v1.36.json");
     println!("cargo:rerun-if-changed=build.rs");
     let text = std::fs::read_to_string("data/api-facts-v1.36.json").expect("the facts are part of the crate");
     let facts: Value = serde_json::from_str(&text).expect("the facts are JSON");
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR").expect("cargo sets OUT_DIR"));
     std::fs::write(out.join("rows.rs"), rows(&facts)).expect("OUT_DIR is writable");
     std::fs::write(out.join("types.rs"), structs(&facts)).expect("OUT_DIR is writable");
+    let words =
+        std::fs::read("data/descriptions-v1.36.json").expect("the descriptions are part of the crate");
+    std::fs::write(out.join("descriptions.z"), deflated(&words)).expect("OUT_DIR is writable");
+}
+
+/// They are a megabyte, a fifth of that in the binary, and rarely wanted.
+fn deflated(bytes: &[u8]) -> Vec<u8> {
+    let mut out = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+    out.write_all(bytes).expect("memory takes it");
+    out.finish().expect("memory takes it")
 }
 
 fn s<'a>(v: &'a Value, key: &str) -> &'a str {

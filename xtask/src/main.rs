@@ -1,10 +1,11 @@
 //! Code generation, tidy, and what CI runs.
 
+mod descriptions;
 mod proto;
 
 use anyhow::{Context, Result, bail};
 
-const USAGE: &str = "usage: cargo xtask codegen-cri <api.proto> | codegen-etcd | codegen-kms";
+const USAGE: &str = "usage: cargo xtask codegen-cri <api.proto> | codegen-etcd | codegen-kms | descriptions <swagger.json>...";
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
@@ -12,6 +13,7 @@ fn main() -> Result<()> {
         Some("codegen-cri") => proto::cri(args.next().context(USAGE)?.as_ref()),
         Some("codegen-etcd") => proto::etcd(),
         Some("codegen-kms") => proto::kms(),
+        Some("descriptions") => descriptions::write(args),
         Some(other) => bail!("unknown task {other:?}"),
         None => bail!(USAGE),
     }

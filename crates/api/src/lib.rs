@@ -4,11 +4,13 @@
 //! hold the structs of each kind's hub version. Both are made at build time from `data/api-facts-v1.36.json`.
 
 mod byte_string;
+mod descriptions;
 mod kind;
 pub mod qos;
 mod rows;
 
 pub use byte_string::ByteString;
+pub use descriptions::descriptions;
 pub use kind::Kind;
 pub use rows::{proto_only, protobuf, table};
 

@@ -87,7 +87,8 @@ impl Documents {
         openid: Bytes,
     ) -> Self {
         let rows: Vec<&'static ResourceRow> = table.resources().iter().filter(|r| served(r)).collect();
-        let builtin = openapi::Documents::new(table, &discovery::groups_of(rows.iter().copied()));
+        let builtin =
+            openapi::Documents::new(table, &discovery::groups_of(rows.iter().copied()), api::descriptions);
         let address = server_address.to_owned();
         let (current, changes) = (RwLock::default(), watch::Sender::default());
         Documents { rows, address, builtin, current, changes, version, jwks, openid }

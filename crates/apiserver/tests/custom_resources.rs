@@ -200,6 +200,12 @@ async fn discovery_and_openapi_follow() {
     let v2 = house.get("/openapi/v2").await;
     let schema = &v2["definitions"]["com.example.v1.Widget"];
     assert_eq!(schema["properties"]["spec"]["properties"]["color"]["type"], "string");
+    let loose = &v2["definitions"]["com.example.v1beta1.Widget"];
+    let kind = json!({"group": "example.com", "kind": "Widget", "version": "v1beta1"});
+    assert_eq!(loose, &json!({"type": "object", "x-kubernetes-group-version-kind": [kind]}));
+    let metadata = &document["components"]["schemas"]["io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"];
+    let words = metadata["properties"]["creationTimestamp"]["description"].as_str().unwrap();
+    assert!(words.starts_with("CreationTimestamp is a timestamp"), "{words}");
 
     assert_eq!(house.json(Method::DELETE, &format!("{CRDS}/widgets.example.com"), Value::Null).await.0, 200);
     house.until("widgets.example.com", |d| d.is_none()).await;

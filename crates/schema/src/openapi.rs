@@ -8,17 +8,20 @@ use crate::discovery::{Group, Resources, sha512_hex};
 use crate::row::ResourceRow;
 use crate::table::Table;
 use bytes::Bytes;
+use descriptions::Words;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha512};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 mod custom;
+mod descriptions;
 mod gnostic;
 mod paths;
 mod schemas;
 
 pub use custom::CustomKind;
+pub use descriptions::Descriptions;
 pub use gnostic::CONTENT_TYPE as V2_PROTOBUF;
 pub use schemas::Dialect;
 pub(crate) use schemas::{published_default, scalar_name};
@@ -38,6 +41,7 @@ struct Part {
 #[derive(Debug)]
 pub struct Documents {
     table: &'static Table,
+    words: Arc<Words>,
     /// Custom kinds by definition name, and the definition name of each kind and list kind.
     custom: BTreeMap<String, CustomKind>,
     custom_kinds: BTreeMap<(String, String, String), String>,
@@ -48,10 +52,11 @@ pub struct Documents {
 }
 
 impl Documents {
-    /// Over built-in groups; foreign ones have documents of their own.
-    pub fn new(table: &'static Table, groups: &[Group<'_>]) -> Self {
+    /// Over built-in groups; foreign ones have documents of their own. `descriptions` reads what the types are for.
+    pub fn new(table: &'static Table, groups: &[Group<'_>], descriptions: fn() -> Descriptions) -> Self {
         Documents {
             table,
+            words: Arc::new(Words::new(descriptions)),
             custom: BTreeMap::new(),
             custom_kinds: BTreeMap::new(),
             parts: parts(groups, None),
@@ -63,7 +68,16 @@ impl Documents {
 
     /// These documents and those of custom kinds.
     pub fn with(&self, groups: &[Group<'_>], kinds: Vec<CustomKind>) -> Self {
-        let mut out = Documents { parts: self.parts.clone(), ..Documents::new(self.table, &[]) };
+        let mut out = Documents {
+            table: self.table,
+            words: self.words.clone(),
+            custom: BTreeMap::new(),
+            custom_kinds: BTreeMap::new(),
+            parts: self.parts.clone(),
+            v2: OnceLock::new(),
+            v2_protobuf: OnceLock::new(),
+            index: OnceLock::new(),
+        };
         let mut stamps: BTreeMap<String, Sha512> = BTreeMap::new();
         for kind in kinds {
             let name = definition_name(&kind.group, &kind.version, &kind.kind);
@@ -100,6 +114,8 @@ impl Documents {
     }
 
     fn write_index(&self, foreign: &[(String, String)]) -> Bytes {
+        // Once for all documents that are written here for the first time.
+        let _words = self.words.get();
         let own = self.parts.keys().filter_map(|key| {
             let hash = self.hash(key)?;
             Some((key.clone(), format!("/openapi/v3/{key}?hash={hash}")))
@@ -184,6 +200,7 @@ impl Documents {
 
     /// The named schemas and all they refer to.
     fn schemas(&self, names: BTreeSet<String>, dialect: Dialect) -> Map<String, Value> {
+        let words = self.words.get();
         let mut out = Map::new();
         let mut queue: Vec<String> = names.into_iter().collect();
         while let Some(name) = queue.pop() {
@@ -191,8 +208,8 @@ impl Documents {
                 continue;
             }
             let schema = match self.table.type_named(&name) {
-                Some(id) => schemas::of_type(self.table, id, dialect, &mut queue),
-                None => match self.custom_schema(&name) {
+                Some(id) => schemas::of_type(self.table, id, dialect, &words, &mut queue),
+                None => match self.custom_schema(&name, dialect) {
                     Some(schema) => schemas::adapt(&schema, dialect, &mut queue),
                     None => continue,
                 },

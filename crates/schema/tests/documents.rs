@@ -94,7 +94,7 @@ fn foreign_groups_and_versions_have_their_place() {
     assert!(discovery::etag(b"").starts_with("\"CF83E1357EEFB8BD"));
 }
 
-/// Descriptions come from elsewhere; parameters and answers are compared by what machines read.
+/// Parameters and answers are compared by what machines read.
 fn undescribed(value: &Value) -> Value {
     match value {
         Value::Object(map) => map
@@ -111,7 +111,7 @@ fn undescribed(value: &Value) -> Value {
 fn openapi_schemas_are_what_upstream_serves_by_default() {
     let Some(index) = shared::data("default-flags/openapi_v3") else { return };
     let groups = discovery::groups(api::table(), &discovery::enabled_by_default);
-    let documents = schema::openapi::Documents::new(api::table(), &groups);
+    let documents = schema::openapi::Documents::new(api::table(), &groups, api::descriptions);
     let listed = parse(&documents.index(&[]));
     assert_eq!(
         listed["paths"].as_object().unwrap().len(),
@@ -125,16 +125,17 @@ fn openapi_schemas_are_what_upstream_serves_by_default() {
         let Some((got, hash)) = documents.v3(&key) else { continue };
         assert_eq!(listed["paths"][&key]["serverRelativeURL"], format!("/openapi/v3/{key}?hash={hash}"));
         let got = parse(&got);
-        let want = undescribed(&parse(&std::fs::read(&path).unwrap()));
+        let want = parse(&std::fs::read(&path).unwrap());
         compared += 1;
         for (name, want) in want["components"]["schemas"].as_object().unwrap() {
             match got["components"]["schemas"].get(name) {
-                Some(got) => assert_same(&undescribed(got), want, &format!("{key} {name}"), &mut differences),
+                Some(got) => assert_same(got, want, &format!("{key} {name}"), &mut differences),
                 // Options of connections are not in the table.
                 None if want.get("oneOf").is_none() && name.ends_with("Scale") => {}
                 None => differences.push(format!("{key} {name}: absent")),
             }
         }
+        let want = undescribed(&want);
         let (ours, theirs) = (got["paths"].as_object().unwrap(), want["paths"].as_object().unwrap());
         for (path, want) in theirs.iter().filter(|(p, _)| !p.contains("/watch/") && !p.ends_with("{path}")) {
             let Some(got) = ours.get(path) else {
@@ -168,11 +169,11 @@ fn openapi_schemas_are_what_upstream_serves_by_default() {
     assert!(differences.is_empty(), "{} differences:\n{}", differences.len(), shown.join("\n"));
 }
 
-/// What the facts do not tell (unions, a few enumerations, the groups of kinds that every group has, methods of
+/// What the facts do not tell (unions, one enumeration, the groups of kinds that every group has, methods of
 /// proxies), and what is left out (the deprecated watch paths, and wrapping where nothing is described).
 fn known(difference: &str) -> bool {
     difference.contains("x-kubernetes-unions: absent")
-        || difference.contains("/enum: absent")
+        || difference.contains("allocatedResourceStatuses/additionalProperties/enum: absent")
         || difference.contains("DeleteOptions/x-kubernetes-group-version-kind")
         || difference.contains("WatchEvent")
         || difference.contains("RawExtension: absent")
@@ -186,13 +187,13 @@ fn known(difference: &str) -> bool {
 fn openapi_v2_definitions_are_what_upstream_serves_by_default() {
     let Some(want) = shared::text("default-flags/openapi_v2.json") else { return };
     let groups = discovery::groups(api::table(), &discovery::enabled_by_default);
-    let documents = schema::openapi::Documents::new(api::table(), &groups);
+    let documents = schema::openapi::Documents::new(api::table(), &groups, api::descriptions);
     let got = parse(&documents.v2().0);
-    let want = undescribed(&parse(want.as_bytes()));
+    let want = parse(want.as_bytes());
     let mut differences = Vec::new();
     for (name, want) in want["definitions"].as_object().unwrap() {
         if let Some(got) = got["definitions"].get(name) {
-            assert_same(&undescribed(got), want, name, &mut differences);
+            assert_same(got, want, name, &mut differences);
         }
     }
     differences.retain(|d| !known(d));
@@ -236,7 +237,7 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
 #[test]
 fn openapi_v2_is_there_as_protobuf_too() {
     let groups = discovery::groups(api::table(), &discovery::enabled_by_default);
-    let documents = schema::openapi::Documents::new(api::table(), &groups);
+    let documents = schema::openapi::Documents::new(api::table(), &groups, api::descriptions);
     let json = parse(&documents.v2().0);
     let bytes = documents.v2_protobuf().0;
     let document = fields(&bytes);
@@ -248,7 +249,8 @@ fn openapi_v2_is_there_as_protobuf_too() {
     let (_, pod) = definitions.iter().find(|(_, d)| fields(d)[0].1 == b"io.k8s.api.core.v1.Pod").unwrap();
     let schema = fields(fields(pod)[1].1);
     let tags: Vec<u64> = schema.iter().map(|(t, _)| *t).collect();
-    assert_eq!(tags, [22, 25, 31]);
-    assert_eq!(fields(schema[0].1), [(1, &b"object"[..])]);
-    assert_eq!(fields(schema[2].1)[0].1, b"x-kubernetes-group-version-kind");
+    assert_eq!(tags, [4, 22, 25, 31]);
+    assert!(schema[0].1.starts_with(b"Pod is a collection of containers"));
+    assert_eq!(fields(schema[1].1), [(1, &b"object"[..])]);
+    assert_eq!(fields(schema[3].1)[0].1, b"x-kubernetes-group-version-kind");
 }

@@ -1,7 +1,7 @@
 //! Schemas of custom kinds, as they are published: what the definition says, with the metadata that every object has.
 
 use super::schemas::META;
-use super::{Documents, definition_name};
+use super::{Dialect, Documents, definition_name};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -25,14 +25,17 @@ impl std::fmt::Debug for CustomKind {
 
 const API_VERSION: &str = "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources";
 const KIND: &str = "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
+/// Of an object in an object, upstream says it in other words.
+const EMBEDDED_API_VERSION: &str = "apiVersion defines the versioned schema of this representation of an object. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources";
+const EMBEDDED_KIND: &str = "kind is a string value representing the type of this object. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
 const METADATA: &str = "Standard object's metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
 const LIST_METADATA: &str = "Standard list metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
 
 impl Documents {
     /// The schema of a custom kind or of its list, written for v3.
-    pub(super) fn custom_schema(&self, name: &str) -> Option<Value> {
+    pub(super) fn custom_schema(&self, name: &str, dialect: Dialect) -> Option<Value> {
         if let Some(kind) = self.custom.get(name) {
-            return Some(of_kind(kind));
+            return Some(of_kind(kind, dialect));
         }
         let kind =
             self.custom.values().find(|k| definition_name(&k.group, &k.version, &k.list_kind) == name)?;
@@ -48,41 +51,55 @@ fn gvk(kind: &CustomKind, name: &str) -> Value {
     json!([{"group": kind.group, "kind": name, "version": kind.version}])
 }
 
-fn of_kind(kind: &CustomKind) -> Value {
+fn of_kind(kind: &CustomKind, dialect: Dialect) -> Value {
     let mut schema = (kind.schema)();
-    if !schema.is_object() {
+    // Clients of v2 would refuse what is not listed: where anything may stand, nothing is.
+    if !schema.is_object() || (dialect == Dialect::V2 && keeps_unknown(&schema)) {
         schema = json!({"type": "object"});
+    } else if let Some(map) = schema.as_object_mut() {
+        complete(map, API_VERSION, KIND);
+        embedded(map, dialect);
     }
-    if let Some(map) = schema.as_object_mut() {
-        complete(map);
-        map.insert("x-kubernetes-group-version-kind".into(), gvk(kind, &kind.kind));
-    }
+    schema["x-kubernetes-group-version-kind"] = gvk(kind, &kind.kind);
     schema
 }
 
-/// Gives an object its type and metadata, and so every embedded one.
-fn complete(map: &mut Map<String, Value>) {
+fn keeps_unknown(schema: &Value) -> bool {
+    schema["x-kubernetes-preserve-unknown-fields"] == true
+}
+
+/// Gives an object its type and metadata.
+fn complete(map: &mut Map<String, Value>, api_version: &str, kind: &str) {
     let properties = map.entry("properties").or_insert_with(|| json!({}));
     if let Some(properties) = properties.as_object_mut() {
-        properties.insert("apiVersion".into(), json!({"type": "string", "description": API_VERSION}));
-        properties.insert("kind".into(), json!({"type": "string", "description": KIND}));
+        properties.insert("apiVersion".into(), json!({"type": "string", "description": api_version}));
+        properties.insert("kind".into(), json!({"type": "string", "description": kind}));
         let metadata = json!({"description": METADATA, "allOf": reference("ObjectMeta"), "default": {}});
         properties.insert("metadata".into(), metadata);
     }
-    embedded(map);
 }
 
-fn embedded(map: &mut Map<String, Value>) {
-    let mut each = |schema: &mut Value| {
+/// Completes the objects within a schema, the innermost first.
+fn embedded(map: &mut Map<String, Value>, dialect: Dialect) {
+    let each = |schema: &mut Value| {
+        let open = dialect == Dialect::V2 && keeps_unknown(schema);
         let Value::Object(inner) = schema else { return };
-        if inner.get("x-kubernetes-embedded-resource") == Some(&Value::Bool(true)) {
-            complete(inner);
-        } else {
-            embedded(inner);
+        embedded(inner, dialect);
+        if open || inner.get("x-kubernetes-embedded-resource") != Some(&Value::Bool(true)) {
+            return;
+        }
+        complete(inner, EMBEDDED_API_VERSION, EMBEDDED_KIND);
+        let required = inner.entry("required").or_insert_with(|| json!([]));
+        if let Value::Array(required) = required {
+            for name in ["kind", "apiVersion"] {
+                if !required.iter().any(|known| known == name) {
+                    required.push(name.into());
+                }
+            }
         }
     };
     if let Some(Value::Object(properties)) = map.get_mut("properties") {
-        properties.values_mut().for_each(&mut each);
+        properties.values_mut().for_each(each);
     }
     for key in ["items", "additionalProperties"] {
         if let Some(inner) = map.get_mut(key) {

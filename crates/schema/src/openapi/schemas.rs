@@ -1,5 +1,6 @@
 //! A schema per type row.
 
+use super::descriptions::{Descriptions, values};
 use crate::row::{Field, ListType, MapType, Presence, Shape, Type, TypeId};
 use crate::table::Table;
 use serde_json::{Map, Value, json};
@@ -28,7 +29,13 @@ impl Dialect {
 }
 
 /// The schema of a type; the names it refers to are pushed on `queue`.
-pub(super) fn of_type(table: &Table, id: TypeId, dialect: Dialect, queue: &mut Vec<String>) -> Value {
+pub(super) fn of_type(
+    table: &Table,
+    id: TypeId,
+    dialect: Dialect,
+    words: &Descriptions,
+    queue: &mut Vec<String>,
+) -> Value {
     let row = table.ty(id);
     let mut out = match (row.shape, &row.scalar) {
         (Shape::Scalar, Some(scalar)) => scalar_schema(&row.name, scalar, dialect),
@@ -38,9 +45,23 @@ pub(super) fn of_type(table: &Table, id: TypeId, dialect: Dialect, queue: &mut V
             out
         }
     };
+    if let Some(text) = words.ty(&row.name) {
+        out.insert("description".into(), text.into());
+    }
     if !row.fields.is_empty() {
-        let properties: Map<String, Value> =
-            row.fields.iter().map(|f| (f.name.to_string(), property(table, f, dialect, queue))).collect();
+        let mut one = |field: &Field| {
+            let mut schema = property(table, field, dialect, queue);
+            if let Some(text) = words.field(&row.name, &field.name) {
+                schema["description"] = text.into();
+                // Of a few enumerations only the description knows.
+                let values: Vec<&str> = values(text).collect();
+                if field.enum_values.is_empty() && !values.is_empty() {
+                    schema["enum"] = values.into();
+                }
+            }
+            (field.name.to_string(), schema)
+        };
+        let properties: Map<String, Value> = row.fields.iter().map(&mut one).collect();
         out.insert("properties".into(), properties.into());
     }
     let required: Vec<&str> = row.fields.iter().filter(|f| f.required).map(|f| f.name.as_ref()).collect();
