@@ -14,6 +14,7 @@ mod scalar;
 mod syntax;
 mod visit;
 mod yaml;
+mod yaml_keys;
 
 pub use scalar::go_type;
 
@@ -123,6 +124,16 @@ pub fn free_yaml(text: &str, validation: FieldValidation) -> Result<Decoded, Dec
         return free_json(text.as_bytes(), validation);
     }
     yaml::free(text, validation)
+}
+
+/// Decodes what is YAML by its media type, JSON included: keys that stand twice are told by line even there.
+pub fn yaml_document(text: &str, validation: FieldValidation) -> Result<Decoded, DecodeError> {
+    let mut decoded = free_yaml(text, validation)?;
+    if !decoded.strict.is_empty() {
+        let why = yaml_keys::complaint(text);
+        decoded.strict = vec![format!("error converting YAML to JSON: {why}")];
+    }
+    Ok(decoded)
 }
 
 /// Whether text is JSON rather than YAML, judged as upstream does: by the first byte that is not white space.

@@ -150,7 +150,7 @@ fn yaml_reads_as_kubectl_reads_it() {
     let (table, id) = kind("", "v1", "ConfigMap");
     let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, name: b}\nimmutable: yes\ndata:\n  y: \"1\"\n  1: x\n";
     let d = decode::yaml(table, id, text, FieldValidation::Strict).unwrap();
-    assert_eq!(d.strict, ["duplicate field \"metadata.name\""]);
+    assert_eq!(d.strict, ["yaml: unmarshal errors:\n  line 3: key \"name\" already set in map"]);
     assert_eq!(
         d.value,
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "b"}, "immutable": true, "data": {"true": "1", "1": "x"}})

@@ -108,7 +108,7 @@ impl Patch {
     fn applied(&self, validation: FieldValidation) -> Result<Decoded, Status> {
         let bad = |why: &dyn std::fmt::Display| Status::bad_request(format!("error decoding YAML: {why}"));
         let text = std::str::from_utf8(&self.bytes).map_err(|e| bad(&e))?;
-        decode::free_yaml(text, validation).map_err(|e| bad(&e))
+        decode::yaml_document(text, validation).map_err(|e| bad(&e))
     }
 
     /// The patched object, in the hub version, and warnings, for every kind of patch but an apply. `current` is in the

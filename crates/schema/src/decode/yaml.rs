@@ -14,17 +14,25 @@ pub(super) fn free(text: &str, validation: FieldValidation) -> Result<Decoded, D
             "error converting YAML to JSON: yaml: document exceeds {MAX_BYTES} bytes"
         )));
     }
-    let options = serde_saphyr::options! {
-        legacy_octal_numbers: true,
-        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::PassThrough,
-        with_snippet: false,
-    };
     let mut cx = Cx::new(Table::empty(), validation);
-    let value = serde_saphyr::with_deserializer_from_str_with_options(text, options, |de| {
+    let value = serde_saphyr::with_deserializer_from_str_with_options(text, options(), |de| {
         visit::Free { cx: &mut cx }.deserialize(de)
     })
     .map_err(|error| DecodeError(format!("error converting YAML to JSON: yaml: {error}")))?;
-    cx.finish(integral(value))
+    let mut decoded = cx.finish(integral(value))?;
+    if !decoded.strict.is_empty() {
+        decoded.strict = vec![super::yaml_keys::complaint(text)];
+    }
+    Ok(decoded)
+}
+
+/// How YAML is read.
+pub(super) fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        legacy_octal_numbers: true,
+        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::PassThrough,
+        with_snippet: false,
+    }
 }
 
 /// Go writes `1.0` as `1`, and so it is an integer when it comes back from JSON.
