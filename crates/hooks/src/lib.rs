@@ -37,7 +37,7 @@ mod webhook_client;
 
 pub use deprecations::{deprecation, removed_release};
 pub use put::{put_creates, put_needs_version};
-pub use reset::{Fields, reset_fields};
+pub use reset::{Fields, kept_fields, reset_fields};
 
 use apimachinery::field::ErrorList;
 use apimachinery::time::Time;
@@ -138,9 +138,9 @@ pub trait Strategy: Send + Sync {
         &[]
     }
 
-    /// Whether field selectors may name this field.
-    fn is_selectable(&self, field: &str) -> bool {
-        self.selectable_fields().iter().any(|(name, _)| *name == field)
+    /// The selectable field that field selectors of an API version name so.
+    fn selectable<'a>(&self, _api_version: &str, field: &'a str) -> Option<Cow<'a, str>> {
+        self.selectable_fields().iter().any(|(name, _)| *name == field).then_some(Cow::Borrowed(field))
     }
 
     /// The selectable fields of an object.

@@ -31,14 +31,20 @@ impl Selection {
             labels::Selector::parse(label_selector).map_err(|e| Status::bad_request(e.to_string()))?;
         let fields =
             fields::Selector::parse(field_selector).map_err(|e| Status::bad_request(e.to_string()))?;
-        for term in fields.requirements() {
-            let known = matches!(term.field.as_str(), "metadata.name")
-                || term.field == "metadata.namespace" && resource.row.namespaced
-                || resource.strategy.is_selectable(&term.field);
-            if !known {
-                return Err(Status::bad_request(unknown_field(resource, &term.field)));
+        let fields = fields.transform(|field, value| {
+            let known = match field.as_str() {
+                "metadata.name" => true,
+                "metadata.namespace" => resource.row.namespaced,
+                _ => false,
+            };
+            if known {
+                return Ok((field, value));
             }
-        }
+            match resource.strategy.selectable(&resource.api_version, &field) {
+                Some(name) => Ok((name.into_owned(), value)),
+                None => Err(Status::bad_request(unknown_field(resource, &field))),
+            }
+        })?;
         let exact = |field: &str| fields.requires_exact_match(field).map(str::to_owned);
         let mut scope = if resource.row.namespaced && !namespace.is_empty() {
             format!("{namespace}/")

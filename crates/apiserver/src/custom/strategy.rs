@@ -272,8 +272,8 @@ impl Strategy for CustomStrategy {
         name.chain(cells).collect()
     }
 
-    fn is_selectable(&self, field: &str) -> bool {
-        self.fields.iter().any(|(name, _)| name == field)
+    fn selectable<'a>(&self, _: &str, field: &'a str) -> Option<Cow<'a, str>> {
+        self.fields.iter().any(|(name, _)| name == field).then_some(Cow::Borrowed(field))
     }
 
     fn selected(&self, object: &Value) -> Vec<(Cow<'static, str>, String)> {

@@ -6,6 +6,7 @@ use crate::{Column, Context, SelectableField, Strategy};
 use apimachinery::field::ErrorList;
 use apimachinery::time::{MicroTime, Time};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 
 pub(super) struct Events;
 
@@ -151,6 +152,25 @@ impl Strategy for Events {
 
     fn selectable_fields(&self) -> &'static [SelectableField] {
         ALL_FIELDS
+    }
+
+    fn selectable<'a>(&self, api_version: &str, field: &'a str) -> Option<Cow<'a, str>> {
+        let known = |field: &str| ALL_FIELDS.iter().any(|(name, _)| *name == field);
+        if api_version == "v1" {
+            return known(field).then_some(Cow::Borrowed(field));
+        }
+        let (first, rest) = field.split_once('.').map_or((field, None), |(first, rest)| (first, Some(rest)));
+        let core = match RENAMED.iter().find(|(_, new)| *new == first) {
+            // By its source no event of the newer version is selected.
+            Some(("source", _)) => return None,
+            Some((core, _)) => match rest {
+                Some(rest) => Cow::Owned(format!("{core}.{rest}")),
+                None => Cow::Borrowed(*core),
+            },
+            None if matches!(first, "reason" | "type") => Cow::Borrowed(field),
+            None => return None,
+        };
+        known(&core).then_some(core)
     }
 
     fn expires(&self) -> bool {
