@@ -45,3 +45,36 @@ pub fn reset_fields(group: &str, kind: &str, subresource: &str, has_status: bool
         _ => &[],
     }
 }
+
+/// Fields that nobody comes to own by a write although it sets them: the kind's rules say which part of it counts.
+const WRITTEN: &[(&str, &str, &str, Fields)] =
+    &[("certificates.k8s.io", "CertificateSigningRequest", "status", &[&["status", "conditions"]])];
+
+/// Of [`reset_fields`], those whose content stays as it is, too.
+pub fn kept_fields(
+    group: &str,
+    kind: &str,
+    subresource: &str,
+    has_status: bool,
+) -> impl Iterator<Item = &'static &'static [&'static str]> {
+    let written = WRITTEN.iter().find(|(g, k, s, _)| *g == group && *k == kind && *s == subresource);
+    let written = written.map_or(&[][..], |(.., fields)| fields);
+    reset_fields(group, kind, subresource, has_status).iter().filter(move |path| !written.contains(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(subresource: &str, reset: Fields, kept: Fields) {
+        let (group, kind) = ("certificates.k8s.io", "CertificateSigningRequest");
+        assert_eq!(reset_fields(group, kind, subresource, true), reset);
+        assert_eq!(kept_fields(group, kind, subresource, true).copied().collect::<Vec<_>>(), kept);
+    }
+
+    #[test]
+    fn conditions_of_requests_are_written_and_owned_by_nobody() {
+        check("", &[&["spec"], &["status"]], &[&["spec"], &["status"]]);
+        check("status", &[&["spec"], &["status", "conditions"]], &[&["spec"]]);
+    }
+}

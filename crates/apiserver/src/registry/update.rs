@@ -252,7 +252,7 @@ impl Registry {
                 map.retain(|key, _| key == "status" || old.get(key).is_some());
             }
         }
-        for path in hooks::reset_fields(&row.group, &row.kind, context.subresource, has_status) {
+        for path in hooks::kept_fields(&row.group, &row.kind, context.subresource, has_status) {
             match path {
                 ["metadata"] => METADATA_OF_CLIENTS.iter().for_each(|key| object::copy_meta(value, old, key)),
                 ["metadata", key] => object::copy_meta(value, old, key),
