@@ -30,8 +30,10 @@ pub struct History {
 }
 
 impl Default for History {
+    /// The age is the middle of upstream's: compacting every 5 minutes, it keeps a revision for 5 to 10, and clients
+    /// wait at most 10 for the end of a continue token.
     fn default() -> Self {
-        Self { age: Duration::from_secs(600), events: 100_000, bytes: 24 << 20 }
+        Self { age: Duration::from_secs(450), events: 100_000, bytes: 24 << 20 }
     }
 }
 
