@@ -47,7 +47,8 @@ pub(crate) async fn fan_out(setting: &Setting, watchers: usize, time: Duration) 
     });
     let meter = Meter::start(setting.server)?;
     let began = Instant::now();
-    let patches = run(&setting.target, None, Load { clients: PATCHERS, total: None, time }, make).await?;
+    let patches =
+        run(&setting.target, None, Load { clients: PATCHERS, total: None, time }, make, None).await?;
     let end = Instant::now() + PATIENCE;
     let reached = || counts.iter().all(|c| c.load(Ordering::Relaxed) >= patches.done);
     while !reached() && Instant::now() < end {

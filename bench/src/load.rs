@@ -25,6 +25,9 @@ pub(crate) struct Load {
 /// Makes the call with a number; numbers count from zero.
 pub(crate) type Make = Arc<dyn Fn(u64) -> Call + Send + Sync>;
 
+/// Is shown the body of every answer that says success, with its call's number.
+pub(crate) type Seen = Arc<dyn Fn(u64, &[u8]) + Send + Sync>;
+
 #[derive(Default)]
 struct Share {
     done: u64,
@@ -33,7 +36,13 @@ struct Share {
 }
 
 /// Runs a load. Only answers that say success count; every other outcome is an error that is shown.
-pub(crate) async fn run(target: &Target, server: Option<Pid>, load: Load, make: Make) -> Result<Figure> {
+pub(crate) async fn run(
+    target: &Target,
+    server: Option<Pid>,
+    load: Load,
+    make: Make,
+    seen: Option<Seen>,
+) -> Result<Figure> {
     let mut connections = Vec::new();
     for _ in 0..load.clients {
         connections.push(target.connect().await?);
@@ -45,7 +54,7 @@ pub(crate) async fn run(target: &Target, server: Option<Pid>, load: Load, make: 
     let mut clients = JoinSet::new();
     for connection in connections {
         let (target, next, make) = (target.clone(), next.clone(), make.clone());
-        clients.spawn(client(target, connection, next, total, began + load.time, make));
+        clients.spawn(client(target, connection, next, total, began + load.time, make, seen.clone()));
     }
     let mut figure = Figure::default();
     while let Some(share) = clients.join_next().await {
@@ -75,6 +84,7 @@ async fn client(
     total: u64,
     end: Instant,
     make: Make,
+    seen: Option<Seen>,
 ) -> Share {
     let mut share = Share::default();
     let mut failed = 0;
@@ -84,14 +94,23 @@ async fn client(
         if n >= total || began >= end {
             break;
         }
-        let error = match connection.measure(make(n)).await {
-            Ok((status, _)) if status.is_success() => {
+        let answered = match &seen {
+            None => connection.measure(make(n)).await.map(|(status, _)| status),
+            Some(seen) => connection.answer(make(n)).await.map(|(status, body)| {
+                if status.is_success() {
+                    seen(n, &body);
+                }
+                status
+            }),
+        };
+        let error = match answered {
+            Ok(status) if status.is_success() => {
                 share.latencies.push(began.elapsed());
                 share.done += 1;
                 continue;
             }
             // What the refusal says is asked once; after that its status is enough.
-            Ok((status, _)) => {
+            Ok(status) => {
                 let known = share.errors.keys().find(|k| k.starts_with(status.as_str())).cloned();
                 match known {
                     Some(known) => known,

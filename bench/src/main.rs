@@ -4,6 +4,7 @@
 mod cluster;
 mod fanout;
 mod latency;
+mod leases;
 mod load;
 mod node;
 mod pods;
@@ -96,6 +97,13 @@ enum Command {
     },
     /// Apply pods.
     Apply {
+        #[command(flatten)]
+        server: Server,
+        #[arg(long, default_value_t = 32)]
+        clients: usize,
+    },
+    /// Renew leases of nodes.
+    Renew {
         #[command(flatten)]
         server: Server,
         #[arg(long, default_value_t = 32)]
@@ -215,6 +223,9 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Apply { server, clients } => {
             show(verbs::apply(&cli.setting(server)?, cli.load(*clients)).await?);
         }
+        Command::Renew { server, clients } => {
+            show(leases::renew(&cli.setting(server)?, cli.load(*clients)).await?);
+        }
         Command::Watch { server, watchers } => {
             show(fanout::fan_out(&cli.setting(server)?, *watchers, cli.time()).await?);
         }
@@ -279,6 +290,7 @@ async fn all(
     show(verbs::list(&setting, cli.load(4)).await?);
     show(verbs::patch(&setting, cli.load(32)).await?);
     show(verbs::apply(&setting, cli.load(32)).await?);
+    show(leases::renew(&setting, cli.load(32)).await?);
     show(fanout::fan_out(&setting, 200, cli.time()).await?);
     let other = match cli.http {
         Http::One => Http::Two,

@@ -145,7 +145,7 @@ pub(crate) async fn fill(
     let (path, total) = (path(namespace, ""), new.len() as u64);
     let load = Load { clients: 16, total: Some(total), time: PATIENCE * 10 };
     let make = Arc::new(move |n: u64| template.create(&path, &new[n as usize]));
-    let figure = run(target, None, load, make).await?;
+    let figure = run(target, None, load, make, None).await?;
     ensure!(figure.errors.is_empty(), "making pods:{}", crate::report::errors(&figure.errors));
     Ok(list(&mut connection, namespace).await?.0)
 }

@@ -97,7 +97,7 @@ pub(crate) async fn schedule(setting: &Setting, nodes: &Nodes, load: Load, until
     let meter = Meter::start(setting.server)?;
     let began = Instant::now();
     let seen = tokio::spawn(follow(watching, names, begun, until));
-    let created = run(&setting.target, None, load, make).await?;
+    let created = run(&setting.target, None, load, make, None).await?;
     let mut errors: Errors = created.errors.clone();
     // What was not created cannot be awaited.
     let patience = if created.done == total as u64 { PATIENCE } else { Duration::from_secs(5) };

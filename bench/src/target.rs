@@ -150,6 +150,10 @@ impl Call {
         Call { method: Method::POST, path: path.into(), media: "application/json", body: body.into() }
     }
 
+    pub(crate) fn put(path: impl Into<String>, body: impl Into<Bytes>) -> Self {
+        Call { method: Method::PUT, ..Call::post(path, body) }
+    }
+
     pub(crate) fn patch(path: impl Into<String>, media: &'static str, body: impl Into<Bytes>) -> Self {
         Call { method: Method::PATCH, path: path.into(), media, body: body.into() }
     }

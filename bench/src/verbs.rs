@@ -28,7 +28,7 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    fn work(&self, load: Load, what: &str) -> String {
+    pub(crate) fn work(&self, load: Load, what: &str) -> String {
         format!("{what}, {} clients, {}", load.clients, self.target.http)
     }
 }
@@ -58,7 +58,7 @@ pub(crate) async fn create_and_delete(setting: &Setting, load: Load, tell: impl 
     let path = pods::path(&namespace, "");
     let all = names.clone();
     let make: Make = Arc::new(move |n| template.create(&path, &all[n as usize]));
-    let mut created = run(&setting.target, setting.server, load, make).await?;
+    let mut created = run(&setting.target, setting.server, load, make, None).await?;
     created.name = "create".into();
     created.work = setting.work(load, &format!("durable pods of {} bytes", setting.size));
     let done = created.done;
@@ -72,7 +72,7 @@ pub(crate) async fn create_and_delete(setting: &Setting, load: Load, tell: impl 
         Call::delete(pods::path(&place, &there[n as usize]), r#"{"gracePeriodSeconds":0}"#)
     });
     let all = Load { total: Some(total), time: Duration::from_secs(600), ..load };
-    let mut deleted = run(&setting.target, setting.server, all, make).await?;
+    let mut deleted = run(&setting.target, setting.server, all, make, None).await?;
     deleted.name = "delete".into();
     deleted.work = setting.work(load, "durable, the same pods");
     tell(deleted);
@@ -88,7 +88,7 @@ pub(crate) async fn get(setting: &Setting, load: Load) -> Result<Figure> {
     let make: Make = Arc::new(move |n| {
         Call::get(pods::path(&namespace, &names[(n as usize).wrapping_mul(7919) % names.len()]))
     });
-    let mut figure = run(&setting.target, setting.server, load, make).await?;
+    let mut figure = run(&setting.target, setting.server, load, make, None).await?;
     beside.end(&mut figure);
     figure.name = "get".into();
     figure.work = setting.work(load, &format!("pods, beside {WRITES} writes/s"));
@@ -102,7 +102,7 @@ pub(crate) async fn list(setting: &Setting, load: Load) -> Result<Figure> {
     let (_, size) = setting.target.connect().await?.measure(Call::get(&path)).await?;
     let beside = Beside::start(&setting.target, WRITES, patches(&setting.namespace, &names)).await?;
     let make: Make = Arc::new(move |_| Call::get(&path));
-    let mut figure = run(&setting.target, setting.server, load, make).await?;
+    let mut figure = run(&setting.target, setting.server, load, make, None).await?;
     beside.end(&mut figure);
     figure.name = "list".into();
     let what = format!("{} pods, {:.1} MB, beside {WRITES} writes/s", names.len(), size as f64 / 1e6);
@@ -113,7 +113,8 @@ pub(crate) async fn list(setting: &Setting, load: Load) -> Result<Figure> {
 /// Merge patches, each of which changes its object.
 pub(crate) async fn patch(setting: &Setting, load: Load) -> Result<Figure> {
     let names = setting.names().await?;
-    let mut figure = run(&setting.target, setting.server, load, patches(&setting.namespace, &names)).await?;
+    let mut figure =
+        run(&setting.target, setting.server, load, patches(&setting.namespace, &names), None).await?;
     figure.name = "patch".into();
     figure.work = setting.work(load, "durable merge patches of pods");
     Ok(figure)
@@ -133,7 +134,7 @@ pub(crate) async fn apply(setting: &Setting, load: Load) -> Result<Figure> {
         let path = format!("{}?fieldManager=bench&force=true", pods::path(&namespace, name));
         Call::patch(path, APPLY, body.to_string())
     });
-    let mut figure = run(&setting.target, setting.server, load, make).await?;
+    let mut figure = run(&setting.target, setting.server, load, make, None).await?;
     figure.name = "apply".into();
     figure.work = setting.work(load, "durable server-side applies of pods");
     Ok(figure)
