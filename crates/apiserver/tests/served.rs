@@ -5,9 +5,10 @@ mod house;
 
 use apiserver::features::Features;
 use apiserver::resources::Resources;
+use expect_test::expect;
 use house::house;
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// A document of the reference data beside the project; none, with the reason printed, where it is absent.
@@ -60,4 +61,74 @@ fn everything_can_be_enabled() {
     let missing: Vec<String> =
         missing.map(|row| format!("{}/{}/{}", row.group, row.version, row.resource)).collect();
     assert_eq!(missing, Vec::<String>::new());
+}
+
+/// What is not stored has no table.
+#[tokio::test(flavor = "multi_thread")]
+async fn reviews_have_no_table() {
+    let house = house().await;
+    let review = json!({"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}});
+    let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let answer = house.send(Method::POST, path, &[("accept", accept)], review).await;
+    assert_eq!(answer.status(), 406);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_selected_in_the_words_of_their_version() {
+    let house = house().await;
+    let event = json!({
+        "metadata": {"name": "e", "namespace": "default"}, "involvedObject": {"namespace": "default"},
+        "reason": "Test", "type": "Normal", "reportingComponent": "tester",
+    });
+    let events = "/api/v1/namespaces/default/events";
+    assert_eq!(house.json(Method::POST, events, event).await.0, 201);
+    let newer = "/apis/events.k8s.io/v1/namespaces/default/events";
+    let found = async |path: &str, selector: &str| {
+        let list = house.get(&format!("{path}?fieldSelector={selector}")).await;
+        list["items"].as_array().map_or_else(|| list["message"].to_string(), |items| items.len().to_string())
+    };
+    let mut told = Vec::new();
+    for (path, selector) in [
+        (events, "reportingComponent%3Dtester"),
+        (events, "source%3Dtester"),
+        (events, "reportingController%3Dtester"),
+        (newer, "reportingController%3Dtester"),
+        (newer, "reportingController%3Dother"),
+        (newer, "regarding.namespace%3Ddefault"),
+        (newer, "involvedObject.namespace%3Ddefault"),
+        (newer, "source%3Dtester"),
+    ] {
+        told.push(format!("{selector} {}", found(path, selector).await));
+    }
+    let expected = expect![[r#"
+        reportingComponent%3Dtester 1
+        source%3Dtester 1
+        reportingController%3Dtester "field label not supported: reportingController"
+        reportingController%3Dtester 1
+        reportingController%3Dother 0
+        regarding.namespace%3Ddefault 1
+        involvedObject.namespace%3Ddefault "field label not supported: involvedObject.namespace"
+        source%3Dtester "field label not supported: source""#]];
+    expected.assert_eq(&told.join("\n"));
+}
+
+/// A key that stands twice is told by its line, whatever the object's kind.
+#[tokio::test(flavor = "multi_thread")]
+async fn applied_documents_are_read_strictly() {
+    let house = house().await;
+    let path = "/api/v1/namespaces/default/configmaps/twice?fieldManager=test&fieldValidation=Strict";
+    let apply = async |text: &str| {
+        let media = [("content-type", "application/apply-patch+yaml")];
+        let answer = house.send_text(Method::PATCH, path, &media, text).await;
+        let body: Value = serde_json::from_slice(answer.body()).unwrap();
+        format!("{} {}", answer.status().as_u16(), body["message"])
+    };
+    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: twice\ndata:\n  a: x\n  a: y\n";
+    let json =
+        r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"twice"},"data":{"a":"x","a":"y"}}"#;
+    let expected = expect![[r#"
+        400 "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  line 7: key \"a\" already set in map"
+        400 "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  line 1: key \"a\" already set in map""#]];
+    expected.assert_eq(&[apply(yaml).await, apply(json).await].join("\n"));
 }

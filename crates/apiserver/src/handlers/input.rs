@@ -1,6 +1,6 @@
 //! Bodies: what they say they are, and what is made of them.
 
-use super::negotiate::{Media, accepted_names};
+use super::negotiate::{Media, accepted_names, negotiate};
 use crate::resources::Served;
 use crate::server::Call;
 use apimachinery::meta::options::DeleteOptions;
@@ -165,8 +165,18 @@ impl Expected<'_> {
     }
 }
 
-/// Reads the body of a request whose object is not stored: a review, a binding, options.
+/// Reads the body of a request whose object is not stored, and has no table: a review, a binding, options.
 pub(crate) async fn kind(call: &Call, group: &str, version: &str, kind: &str) -> Result<Value, Status> {
+    if negotiate(&call.parts.headers, |clause, _| (clause.param("as") != Some("Table")).then_some(()))
+        .is_none()
+    {
+        return Err(Status::not_acceptable(&accepted_names()));
+    }
+    body(call, group, version, kind).await
+}
+
+/// Reads the body of a request as a kind.
+pub(crate) async fn body(call: &Call, group: &str, version: &str, kind: &str) -> Result<Value, Status> {
     let media = media(call)?;
     let bytes = call.body.read().await?;
     let expected =

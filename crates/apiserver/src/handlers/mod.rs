@@ -11,7 +11,7 @@ mod respond;
 mod watch;
 mod write;
 
-pub(crate) use input::kind as read_kind;
+pub(crate) use input::{body as read_body, kind as read_kind};
 pub(crate) use negotiate::preferred;
 pub use negotiate::{Media, Style};
 pub use options::WriteOptions;

@@ -73,7 +73,7 @@ pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -
             (Some(patch), None, options)
         }
         _ => {
-            let scale = handlers::read_kind(&call, "autoscaling", "v1", "Scale").await?;
+            let scale = handlers::read_body(&call, "autoscaling", "v1", "Scale").await?;
             (None, Some(scale), WriteOptions::for_update(&call)?)
         }
     };

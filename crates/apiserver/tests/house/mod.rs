@@ -159,7 +159,18 @@ impl House {
         headers: &[(&str, &str)],
         body: Value,
     ) -> http::Response<Bytes> {
-        let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        self.send_text(method, path, headers, &body).await
+    }
+
+    pub async fn send_text(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> http::Response<Bytes> {
+        let body = Bytes::from(body.to_owned());
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
