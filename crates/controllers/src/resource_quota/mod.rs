@@ -3,12 +3,14 @@
 //! The admission plugin adds to a quota's usage before an object is written; this controller takes away what is gone,
 //! and corrects the rest a little later.
 
+mod calm;
 mod plan;
 mod tally;
 
 use crate::Context;
 use crate::support::{now, queue};
 use api::core::v1::ResourceQuota;
+use calm::Calm;
 use client::controller::{Outcome, Writes, run as work};
 use client::discovery::{Discovered, discover};
 use client::informer::Index;
@@ -29,16 +31,20 @@ const RESYNC: Duration = Duration::from_secs(300);
 /// How long objects may take to be read for the first time.
 const SYNC: Duration = Duration::from_secs(10);
 
-/// What is kept of a quota: what it constrains.
+/// What is kept of a quota: what it constrains, and whether all of that has been counted.
 struct Facts {
     constrained: Vec<String>,
+    counted: bool,
 }
 
 impl Projection for Facts {
     type Kind = ResourceQuota;
 
     fn project(quota: &ResourceQuota) -> Self {
-        Facts { constrained: quota.spec.hard.keys().cloned().collect() }
+        Facts {
+            constrained: quota.spec.hard.keys().cloned().collect(),
+            counted: quota.status.hard == quota.spec.hard,
+        }
     }
 
     fn indices() -> &'static [Index<Self>] {
@@ -52,6 +58,7 @@ struct Loop {
     tallies: Tallies,
     writes: Writes<ObjectKey>,
     discovered: RwLock<Arc<Discovered>>,
+    calm: Calm,
 }
 
 /// Runs until shutdown. Keys are quotas.
@@ -59,13 +66,28 @@ pub(crate) async fn run(context: Context) {
     let quotas: Informer<Facts> = context.informers.get();
     quotas.synced().await;
     let queue = queue();
-    let changed = queue.clone();
-    quotas.subscribe(move |change| changed.add(change.object().key().clone()));
-    let (here, changed) = (quotas.clone(), queue.clone());
+    let calm = Calm::default();
+    let (changed, noted) = (queue.clone(), calm.clone());
+    quotas.subscribe(move |change| {
+        let quota = change.object();
+        let key = quota.key().clone();
+        // What admission counts is not written yet: a count made now would take it away again.
+        if matches!(change, client::informer::Change::Updated { .. }) && quota.counted {
+            noted.charged(&key);
+            changed.add_after(key, SETTLE);
+        } else {
+            noted.hurry(&key);
+            changed.add(key);
+        }
+    });
+    let (here, changed, noted) = (quotas.clone(), queue.clone(), calm.clone());
     let tallies = Tallies::new(client::source::of(&context.client), move |namespace, change| {
         for quota in here.by_index(BY_NAMESPACE, namespace) {
             match change {
-                Change::Freed => changed.add(quota.key().clone()),
+                Change::Freed => {
+                    noted.hurry(quota.key());
+                    changed.add(quota.key().clone());
+                }
                 Change::Other => changed.add_after(quota.key().clone(), SETTLE),
             }
         }
@@ -77,6 +99,7 @@ pub(crate) async fn run(context: Context) {
         tallies,
         writes: writes.clone(),
         discovered: RwLock::default(),
+        calm,
     });
     work("resourcequota", queue, writes, WORKERS, context.shutdown, move |key| {
         let this = this.clone();
@@ -124,7 +147,13 @@ impl Loop {
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Outcome, Error> {
         let tallies = self.tallies.keep(&key.namespace, &self.wanted(&key.namespace).await?);
-        let Some(cached) = self.quotas.get(key) else { return Ok(Outcome::Done) };
+        let Some(cached) = self.quotas.get(key) else {
+            self.calm.forget(key);
+            return Ok(Outcome::Done);
+        };
+        if let Some(left) = self.calm.wait(key) {
+            return Ok(Outcome::After(left));
+        }
         let quota = cached.decode()?;
         let now = now();
         let mut counting = plan::Counting::new(&quota, now);
