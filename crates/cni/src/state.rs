@@ -84,16 +84,19 @@ impl Records {
     }
 
     pub(crate) fn save(&self, record: &Record) -> io::Result<()> {
+        linux::steps::step("writing down an address");
         let path = self.path(&record.id)?;
         let temporary = path.with_extension("tmp");
         let mut file = File::create(&temporary)?;
         file.write_all(&serde_json::to_vec(record)?)?;
         file.sync_data()?;
+        linux::steps::step("putting an address's record in its place");
         fs::rename(&temporary, &path)?;
         File::open(&self.dir)?.sync_all()
     }
 
     pub(crate) fn remove(&self, id: &str) -> io::Result<()> {
+        linux::steps::step("forgetting an address");
         match fs::remove_file(self.path(id)?) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,

@@ -20,6 +20,8 @@ pub mod path;
 pub mod pidfd;
 /// Seccomp profiles, compiled.
 pub mod seccomp;
+/// Where a test may kill the process.
+pub mod steps;
 /// `/proc/sys`.
 pub mod sysctl;
 /// Users and groups of an image.

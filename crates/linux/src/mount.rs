@@ -21,6 +21,7 @@ pub enum Depth {
 
 /// Binds `source` to `target`, which exists and is of the same type.
 pub fn bind(source: &Path, target: &Path, depth: Depth) -> io::Result<()> {
+    crate::steps::step("mounting");
     match depth {
         Depth::Single => rustix::mount::mount_bind(source, target)?,
         Depth::Recursive => rustix::mount::mount_bind_recursive(source, target)?,
@@ -30,6 +31,7 @@ pub fn bind(source: &Path, target: &Path, depth: Depth) -> io::Result<()> {
 
 /// Binds what a descriptor refers to (looked up safely before) to what another refers to: no path is walked again.
 pub fn bind_fd(source: impl AsFd, target: impl AsFd, depth: Depth) -> io::Result<()> {
+    crate::steps::step("mounting");
     let mut flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     if depth == Depth::Recursive {
@@ -46,6 +48,7 @@ fn attach(mount: &OwnedFd, target: impl AsFd) -> io::Result<()> {
 
 /// Makes the mount at `target` read-only, keeping what else it is.
 pub fn read_only(target: &Path) -> io::Result<()> {
+    crate::steps::step("mounting");
     let stat = rustix::fs::statvfs(target)?.f_flag;
     let mut flags = MountFlags::RDONLY | MountFlags::BIND;
     for (has, flag) in [
@@ -74,6 +77,7 @@ pub fn make_shared(target: &Path) -> io::Result<()> {
 
 /// A tmpfs at `target`; `options` as in mount(8).
 pub fn tmpfs(target: &Path, options: &str) -> io::Result<()> {
+    crate::steps::step("mounting");
     let options = std::ffi::CString::new(options)?;
     Ok(rustix::mount::mount("tmpfs", target, "tmpfs", MountFlags::empty(), Some(options.as_c_str()))?)
 }
@@ -143,6 +147,7 @@ impl Overlay {
 /// Unmounts everything that is mounted at `target`, at once for us and for others when they are done with it. Nothing
 /// mounted there, or nothing there at all, is no error; a symlink is not followed.
 pub fn unmount(target: &Path) -> io::Result<()> {
+    crate::steps::step("unmounting");
     loop {
         match rustix::mount::unmount(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
             Ok(()) => {}

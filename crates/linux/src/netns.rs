@@ -55,6 +55,7 @@ impl Netns {
         }
         let netns = Self::create()?;
         OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        crate::steps::step("pinning a network namespace");
         let source = format!("/proc/self/fd/{}", rustix::fd::AsRawFd::as_raw_fd(&netns.file));
         rustix::mount::mount_bind(source.as_str(), path)?;
         // Whatever the parent mount propagates, this one must not reach other mount namespaces and stay busy there.

@@ -1,5 +1,6 @@
 //! Files that are whole or absent: written beside, then renamed; and, where a power cut must not matter, synced.
 
+use linux::steps::step;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File};
@@ -21,12 +22,14 @@ pub(crate) fn write(path: &Path, bytes: &[u8], durability: Durability) -> io::Re
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.tmp", uuid::Uuid::new_v4().simple()));
     let attempt = (|| {
+        step("writing a file");
         use std::os::unix::fs::OpenOptionsExt;
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;
         if durability == Durability::Power {
             file.sync_all()?;
         }
+        step("putting a written file in its place");
         fs::rename(&temporary, path)?;
         if durability == Durability::Power {
             File::open(dir)?.sync_all()?;
@@ -55,6 +58,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T
 
 /// Removes a tree; one that is not there is removed already.
 pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
+    step("removing a tree");
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
@@ -63,6 +67,7 @@ pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
 
 /// A directory of ours, mode 0700.
 pub(crate) fn make_dir(path: &Path) -> io::Result<()> {
+    step("making a directory");
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

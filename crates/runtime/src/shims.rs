@@ -116,6 +116,7 @@ impl Shim {
         request: Request,
         fds: &[BorrowedFd<'_>],
     ) -> Result<(Reply, Vec<OwnedFd>), Failure> {
+        linux::steps::step("asking a shim");
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let frame = codec::encode(&Call { id, request }).map_err(broken)?;
         let (to, from) = oneshot::channel();
@@ -131,6 +132,7 @@ impl Shim {
             return Err(broken(error));
         }
         let (result, fds) = from.await.map_err(|_| broken("it is gone"))?;
+        linux::steps::step("hearing a shim's answer");
         result.map(|reply| (reply, fds))
     }
 

@@ -219,6 +219,7 @@ impl PacketFilter {
     }
 
     pub fn add_pod(&mut self, ips: &[IpAddr], ports: &[PortMapping]) -> netlink::Result<()> {
+        linux::steps::step("letting a pod's packets through");
         let mut transaction = Transaction::new();
         for names in &self.families {
             for (set, element) in names.pod(ips, ports) {
@@ -229,6 +230,7 @@ impl PacketFilter {
     }
 
     pub fn remove_pod(&mut self, ips: &[IpAddr], ports: &[PortMapping]) -> netlink::Result<()> {
+        linux::steps::step("letting a pod's packets through no more");
         let mut transaction = Transaction::new();
         for names in &self.families {
             for (set, element) in names.pod(ips, ports) {

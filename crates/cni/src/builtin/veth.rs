@@ -65,6 +65,7 @@ impl Veth<'_> {
         let (ours, theirs) = (mac(0x0a, self.interface), mac(0x0e, self.interface));
         let ends =
             (VethEnd { name: self.interface, mac: ours }, VethEnd { name: POD_INTERFACE, mac: theirs });
+        linux::steps::step("making a pod's interface");
         match routing.add_veth(&ends.0, &ends.1, pod.as_fd(), self.mtu) {
             Err(e) if !e.is_exists() => return Err(e.into()),
             _ => {}
@@ -84,6 +85,7 @@ impl Veth<'_> {
             let source = self.node_ips.iter().copied().find(|n| n.is_ipv4() == ip.is_ipv4());
             routing.set_route(&Route { source, ..Route::direct(*ip, full_prefix(ip), link.index) })?;
         }
+        linux::steps::step("setting a pod's interface up inside");
         let ipv6 = self.ips.iter().any(IpAddr::is_ipv6);
         pod.run(|| pod_sysctls(ipv6)).and_then(|r| r).map_err(io("sysctls inside the pod"))?;
         self.make_inside(&mut Routing::open_in(pod)?, ours)
@@ -113,6 +115,7 @@ impl Veth<'_> {
 
     /// Removes the wire; its routes and neighbours go with it.
     pub fn remove(&self, host: &Host) -> Result<(), Error> {
+        linux::steps::step("removing a pod's interface");
         Ok(host.routing()?.delete_link(self.interface)?)
     }
 }

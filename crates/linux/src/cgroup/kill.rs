@@ -13,6 +13,7 @@ impl Cgroup {
     /// Kills all processes of this group and of those below, and waits until they are gone, at most `patience`.
     /// `Ok(false)`: some are still there (in uninterruptible sleep, say). Blocks.
     pub fn kill(&self, patience: Duration) -> io::Result<bool> {
+        crate::steps::step("killing a cgroup");
         let until = Instant::now() + patience;
         loop {
             if let Some(unified) = &self.unified {

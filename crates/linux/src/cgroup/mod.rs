@@ -151,6 +151,7 @@ impl Cgroup {
 
     /// Makes it and the groups above it; one that exists is left as it is.
     pub fn create(&self) -> io::Result<()> {
+        crate::steps::step("making a cgroup");
         for hierarchy in &self.v1 {
             let has = |name: &str| hierarchy.controllers.iter().any(|controller| controller == name);
             make(&hierarchy.root, if has("cpuset") { Kind::Cpuset } else { Kind::Plain })?;
@@ -171,6 +172,7 @@ impl Cgroup {
 
     /// Removes it and the groups below it, which must have no processes; one that is not there is removed already.
     pub fn remove(&self) -> io::Result<()> {
+        crate::steps::step("removing a cgroup");
         for dir in self.dirs() {
             remove_tree(&dir)?;
         }

@@ -187,6 +187,7 @@ fn prepare(inner: &Inner, sandbox: &Sandbox, group: Option<&Cgroup>, shim_group:
         group.create().map_err(io_error(format!("making cgroup {}", group.path())))?;
     }
     shim_group.create().map_err(io_error(format!("making cgroup {}", shim_group.path())))?;
+    linux::steps::step("starting a shim");
     let options = shim::spawn::Options { dir: run, cgroups: &shim_group.dirs() };
     inner.program.start(&options).map_err(io_error("starting the pod's shim"))
 }
