@@ -2,6 +2,7 @@
 
 use crate::aggregation::{GroupVersion, Remote};
 use crate::body::{self, Answer};
+use crate::gate::Limit;
 use crate::resources::Served;
 use crate::server::{Call, Server};
 use apimachinery::status::Status;
@@ -236,6 +237,9 @@ impl Documents {
     }
 }
 
+/// Where priority and fairness shows its queues.
+const FLOW_DEBUG: &str = "/debug/api_priority_and_fairness/";
+
 /// How clients still ask for the protobuf document.
 const V2_PROTOBUF_OF_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
@@ -273,6 +277,14 @@ impl Server {
                 Some(body::json(StatusCode::OK, self.documents.openid.clone()))
             }
             "/" => Some(body::document(StatusCode::OK, &serde_json::json!({"paths": self.paths()}))),
+            _ if path.starts_with(FLOW_DEBUG) => {
+                let name = path.strip_prefix(FLOW_DEBUG).unwrap_or_default();
+                let table = match &self.gate.limit {
+                    Limit::Fair(flow) => flow.dump(name, &call.info.query),
+                    _ => None,
+                };
+                table.map(|table| body::text(StatusCode::OK, table))
+            }
             _ if path.starts_with("/openapi/") => self.documents.openapi(path, headers),
             _ => self.health(path, &call).or_else(|| self.documents.discovery(path, headers)),
         };

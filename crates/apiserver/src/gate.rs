@@ -1,4 +1,4 @@
-//! What is done to every request before and around the stations: it is recorded.
+//! What is done to every request before and around the stations: it is recorded, waits for its turn, and has its time.
 
 use crate::audit::event::{Level, Stage};
 use crate::audit::{Asked, Audit, Completion, Record};
@@ -6,18 +6,117 @@ use crate::authn::{Connection, service_account};
 use crate::authz::Attributes;
 use crate::body::{self, Answer};
 use crate::context;
+use crate::flowcontrol::max_in_flight::{InFlight, MaxInFlight};
+use crate::flowcontrol::{self, Admitted, Flow};
 use crate::request::RequestInfo;
+use crate::server::Server;
 use crate::user::User;
 use apimachinery::status::Status;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Gate {
     pub audit: Option<Arc<Audit>>,
+    pub limit: Limit,
+    pub timing: Timing,
+    /// This server is about to stop: load balancers are to send no more.
+    pub leaving: CancellationToken,
+}
+
+/// How long things may take.
+#[derive(Debug, Clone)]
+pub struct Timing {
+    /// A request that does not go on for as long as it likes.
+    pub request: Duration,
+    /// A watch at least, where its client says nothing.
+    pub watch: Duration,
+    /// How likely an HTTP/2 client is told to connect anew, and so to another server perhaps.
+    pub goaway_chance: f64,
+    /// Watches end one after the other within this time when the server stops.
+    pub watch_grace: Duration,
+    /// Who comes when the server stops is told to come again.
+    pub send_retry_after: bool,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Timing {
+            request: Duration::from_secs(60),
+            watch: Duration::from_secs(1800),
+            goaway_chance: 0.0,
+            watch_grace: Duration::ZERO,
+            send_retry_after: false,
+        }
+    }
+}
+
+impl Timing {
+    /// The time that the client gives a request, if it says so in a way that counts.
+    pub(crate) fn asked(&self, info: &RequestInfo) -> Result<Option<Duration>, Status> {
+        let Some(text) = info.query.get("timeout").filter(|text| !text.is_empty()) else { return Ok(None) };
+        if info.is_long_running() {
+            return Ok(None);
+        }
+        let asked: apimachinery::time::Duration = text.parse().map_err(|error| {
+            Status::bad_request(format!("invalid timeout specified in the request URL - {error}"))
+        })?;
+        Ok(asked.to_std().filter(|asked| !asked.is_zero() && *asked < self.request))
+    }
+
+    /// How long a watch goes on whose client says nothing: spread, so that clients do not all return at once.
+    pub(crate) fn watch(&self) -> Duration {
+        self.watch.mul_f64(1.0 + chance())
+    }
+
+    pub(crate) fn says_goaway(&self) -> bool {
+        self.goaway_chance > 0.0 && chance() < self.goaway_chance
+    }
+
+    /// When a watch ends after the server was told to stop.
+    pub(crate) fn last_of_watch(&self) -> Duration {
+        self.watch_grace.mul_f64(chance() * 0.8)
+    }
+}
+
+/// Anything from zero to one.
+fn chance() -> f64 {
+    f64::from(uuid::Uuid::new_v4().as_u128() as u32) / f64::from(u32::MAX)
+}
+/// How many requests from outside are served at a time.
+#[derive(Debug, Default)]
+pub enum Limit {
+    #[default]
+    None,
+    Fair(Arc<Flow>),
+    MaxInFlight(MaxInFlight),
+}
+
+/// What a request holds while it is served.
+#[derive(Debug)]
+pub(crate) enum Held {
+    Nothing,
+    Fair(Admitted, Until),
+    InFlight(InFlight, Until),
+}
+
+/// Until when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Until {
+    Answered,
+    /// Much of the answer is made while it is sent.
+    Sent,
+}
+
+impl Until {
+    fn of(info: &RequestInfo) -> Self {
+        if info.verb == "list" { Until::Sent } else { Until::Answered }
+    }
 }
 
 /// A request that is recorded.
@@ -28,6 +127,30 @@ pub(crate) struct Recorded {
 }
 
 impl Gate {
+    /// Waits until a request from outside may be served, or refuses it. Requests that take as long as they like are not
+    /// counted, watches only until they have begun.
+    pub(crate) async fn admit(
+        &self,
+        server: &Server,
+        user: &User,
+        info: &RequestInfo,
+        timeout: Option<Duration>,
+    ) -> Result<Held, Answer> {
+        let long = info.is_long_running();
+        match &self.limit {
+            Limit::None => Ok(Held::Nothing),
+            Limit::Fair(flow) if !long || info.verb == "watch" => {
+                let admitted = flow.admit(server, user, info, timeout).await?;
+                Ok(Held::Fair(admitted, Until::of(info)))
+            }
+            Limit::MaxInFlight(max) if !long => {
+                let counted = max.begin(user, info).ok_or_else(|| flowcontrol::too_many(1))?;
+                Ok(Held::InFlight(counted, Until::of(info)))
+            }
+            _ => Ok(Held::Nothing),
+        }
+    }
+
     /// Records a request whose credentials were bad.
     pub(crate) async fn unauthenticated(&self, parts: &Parts, info: &RequestInfo, connection: &Connection) {
         let (Some(audit), Some(record)) = (&self.audit, context::record()) else { return };
@@ -109,6 +232,24 @@ impl Recorded {
         }
         record.stage(Stage::ResponseComplete).await;
         answer
+    }
+}
+
+impl Held {
+    /// The request is served. What of its answer is yet to be made keeps its seats.
+    pub(crate) fn served(self, mut answer: Answer) -> Answer {
+        match self {
+            Held::InFlight(counted, Until::Sent) => body::keeping(answer, counted),
+            Held::Nothing | Held::InFlight(..) => answer,
+            Held::Fair(Admitted { ticket, class, watch }, until) => {
+                class.tell(&mut answer);
+                match (until, watch) {
+                    (Until::Sent, _) => body::keeping(answer, ticket),
+                    (_, Some(watch)) if answer.status().is_success() => body::keeping(answer, watch),
+                    _ => answer,
+                }
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! - verbs: [`handlers`]; the exceptions of some resources: [`rooms`]; what is no resource: [`documents`];
 //! - writes: [`registry`]; addresses and ports of Services: [`services`]; lists, watches and feeds: [`cache`]; objects at rest: [`storage`]; definitions of custom
 //!   resources: [`custom`];
-//! - what is done to every request before and around that: [`gate`]; what is recorded of it: [`audit`]; what those deep inside it
+//! - what is done to every request before and around that: [`gate`]; what is recorded of it: [`audit`]; whose turn it is: [`flowcontrol`]; what those deep inside it
 //!   say of it: [`context`];
 //! - other servers' APIs: [`aggregation`]; calls to others: [`outbound`]; connections: [`serve`]; clients of the same process: [`inprocess`]; what a new cluster has: [`bootstrap`].
 
@@ -17,11 +17,13 @@ pub mod authz;
 pub mod body;
 pub mod bootstrap;
 pub mod cache;
+pub mod call_body;
 mod compress;
 pub mod context;
 pub mod custom;
 pub mod documents;
 pub mod features;
+pub mod flowcontrol;
 pub mod gate;
 pub mod handlers;
 pub mod inprocess;

@@ -3,15 +3,18 @@
 use crate::authn::Connection;
 use crate::body;
 use crate::server::Server;
+use futures::future::BoxFuture;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// How long a client may take to finish its handshake or its request's head.
 const PATIENCE: Duration = Duration::from_secs(32);
@@ -21,21 +24,47 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// Serves until the server's shutdown, then lets requests in flight finish.
 pub async fn serve(server: Arc<Server>, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
     let acceptor = TlsAcceptor::from(tls);
-    let graceful = GracefulShutdown::new();
+    let connections = TaskTracker::new();
+    let shutdown = server.shutdown.clone();
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = accept(&server, &listener, &acceptor, |connection| drop(connections.spawn(connection))) => {}
+    }
+    connections.close();
+    let timing = &server.gate.timing;
+    let patience = DRAIN.max(timing.watch_grace + Duration::from_secs(1));
+    let drained = async {
+        if !timing.send_retry_after {
+            drop(listener);
+            return connections.wait().await;
+        }
+        // Who still comes is told to come again.
+        tokio::select! {
+            () = connections.wait() => {}
+            () = accept(&server, &listener, &acceptor, |connection| drop(tokio::spawn(connection))) => {}
+        }
+    };
+    if tokio::time::timeout(patience, drained).await.is_err() {
+        tracing::warn!("some requests did not finish in time");
+    }
+}
+
+/// Accepts connections without end.
+async fn accept(
+    server: &Arc<Server>,
+    listener: &TcpListener,
+    acceptor: &TlsAcceptor,
+    spawn: impl Fn(BoxFuture<'static, ()>),
+) {
     loop {
-        let accepted = tokio::select! {
-            () = server.shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
+        match listener.accept().await {
             Ok((stream, peer)) => {
-                let watcher = graceful.watcher();
                 let (server, acceptor) = (server.clone(), acceptor.clone());
-                tokio::spawn(async move {
-                    if let Err(error) = connection(server, acceptor, stream, peer, watcher).await {
+                spawn(Box::pin(async move {
+                    if let Err(error) = connection(server, acceptor, stream, peer).await {
                         tracing::debug!(%peer, %error, "connection ended");
                     }
-                });
+                }));
             }
             // Out of descriptors, most likely: give others time to end.
             Err(error) => {
@@ -44,9 +73,6 @@ pub async fn serve(server: Arc<Server>, listener: TcpListener, tls: Arc<rustls::
             }
         }
     }
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
-        tracing::warn!("some requests did not finish in time");
-    }
 }
 
 async fn connection(
@@ -54,12 +80,13 @@ async fn connection(
     acceptor: TlsAcceptor,
     stream: TcpStream,
     peer: std::net::SocketAddr,
-    watcher: hyper_util::server::graceful::Watcher,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;
     let tls = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await??;
     let certificates = tls.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
-    let connection = Arc::new(Connection { peer: Some(peer), certificates });
+    let leave = CancellationToken::new();
+    let connection = Arc::new(Connection { peer: Some(peer), certificates, leave: leave.clone() });
+    let shutdown = server.shutdown.clone();
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let (server, connection) = (server.clone(), connection.clone());
         let answer = server.serve(request.map(body::stream), connection);
@@ -74,6 +101,13 @@ async fn connection(
         .initial_connection_window_size(4 << 20)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(15));
-    let serving = builder.serve_connection_with_upgrades(TokioIo::new(tls), service).into_owned();
-    watcher.watch(serving).await
+    let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(tls), service));
+    tokio::select! {
+        ended = serving.as_mut() => return ended,
+        () = shutdown.cancelled() => {}
+        () = leave.cancelled() => {}
+    }
+    // Requests under way are finished; no more come over this connection.
+    serving.as_mut().graceful_shutdown();
+    serving.await
 }

@@ -8,6 +8,7 @@ use crate::authn::{Authenticator, Connection};
 use crate::authz::{self, Authorizer, Decision};
 use crate::body::{self, Answer};
 use crate::cache::EncodedEvents;
+use crate::call_body::CallBody;
 use crate::context::{self, Context};
 use crate::documents::Health;
 use crate::gate::Gate;
@@ -17,19 +18,15 @@ use crate::request::RequestInfo;
 use crate::rooms::Rooms;
 use crate::user::User;
 use apimachinery::status::Status;
-use bytes::Bytes;
 use component::metrics::Registry as Metrics;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{HeaderValue, Request};
-use http_body_util::BodyExt as _;
 use serde_json::Value;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-
-/// The largest body of a request (upstream's limit).
-pub const MAX_BODY: usize = 3 << 20;
 
 /// A request with its body still to be read.
 pub type Incoming = Request<client::transport::ResponseBody>;
@@ -62,31 +59,10 @@ pub struct Call {
     pub info: RequestInfo,
     pub parts: http::request::Parts,
     pub body: CallBody,
-}
-
-/// A body that is read at most once. Behind a lock only so that a call may be shared between threads.
-pub struct CallBody(parking_lot::Mutex<Option<client::transport::ResponseBody>>);
-
-impl std::fmt::Debug for CallBody {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("CallBody")
-    }
-}
-
-impl CallBody {
-    pub fn new(body: client::transport::ResponseBody) -> Self {
-        CallBody(parking_lot::Mutex::new(Some(body)))
-    }
-
-    /// Takes the body; empty the second time.
-    pub fn take(&self) -> client::transport::ResponseBody {
-        self.0.lock().take().unwrap_or_else(|| body::full(""))
-    }
-
-    /// Reads the whole body within the limit.
-    pub async fn read(&self) -> Result<Bytes, Status> {
-        read_body(self.take()).await
-    }
+    /// It came over a connection.
+    pub outside: bool,
+    /// The time that its client gives it.
+    pub timeout: Option<Duration>,
 }
 
 /// Where a request comes from.
@@ -115,6 +91,15 @@ impl Server {
     /// Answers a request, and brings the answer into the form that its client wants.
     async fn pass(self: Arc<Self>, origin: Origin, request: Incoming) -> Answer {
         let (parts, request_body) = request.into_parts();
+        if let Origin::Outside(connection) = &origin {
+            let timing = &self.gate.timing;
+            if timing.send_retry_after && self.shutdown.is_cancelled() && !is_probe(parts.uri.path()) {
+                return again();
+            }
+            if parts.version == http::Version::HTTP_2 && timing.says_goaway() {
+                connection.leave.cancel();
+            }
+        }
         let id = audit_id(&parts.headers);
         let record =
             self.gate.audit.as_ref().map(|audit| audit.begin(&String::from_utf8_lossy(id.as_bytes())));
@@ -159,9 +144,30 @@ impl Server {
             Ok(recorded) => recorded,
             Err(refused) => return refused,
         };
-        let call = Call { user, info, parts, body: CallBody::new(request_body) };
+        let timing = &self.gate.timing;
+        let outside = connection.is_some();
+        let timeout = match timing.asked(&info) {
+            Ok(timeout) => timeout,
+            Err(status) => return body::status(&status),
+        };
+        let body = CallBody::new(request_body);
+        let unread = body.share();
+        let closes = outside && parts.version <= http::Version::HTTP_11;
+        let waits_to_send = parts.headers.contains_key(http::header::EXPECT);
+        let limited = (outside && !info.is_long_running()).then(|| timeout.unwrap_or(timing.request));
+        let writes = !matches!(info.verb.as_str(), "get" | "list");
+        let call = Call { user, info, parts, body, outside, timeout };
+        let stations = async {
+            match limited {
+                None => self.stations(call).await,
+                Some(limit) => match tokio::time::timeout(limit, self.stations(call)).await {
+                    Ok(answer) => answer,
+                    Err(_) => Err(late(writes)),
+                },
+            }
+        };
         // One handler's panic is one request's 500, never the server's end.
-        let (answer, panic) = match AssertUnwindSafe(self.stations(call)).catch_unwind().await {
+        let (mut answer, panic) = match AssertUnwindSafe(stations).catch_unwind().await {
             Ok(Ok(answer)) => (answer, None),
             Ok(Err(status)) => (body::status(&status), None),
             Err(panic) => {
@@ -170,6 +176,9 @@ impl Server {
                 (body::status(&status), Some(panic))
             }
         };
+        if closes && !unread.settle(waits_to_send).await {
+            answer.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+        }
         match recorded {
             Some(recorded) => recorded.answered(answer, panic).await,
             None => answer,
@@ -178,6 +187,18 @@ impl Server {
 
     async fn stations(self: &Arc<Self>, mut call: Call) -> Result<Answer, Status> {
         self.impersonate(&mut call).await?;
+        if !call.outside {
+            return self.serve_call(call).await;
+        }
+        let held = match self.gate.admit(self, &call.user, &call.info, call.timeout).await {
+            Ok(held) => held,
+            Err(refused) => return Ok(refused),
+        };
+        let answer = self.serve_call(call).await.unwrap_or_else(|status| body::status(&status));
+        Ok(held.served(answer))
+    }
+
+    async fn serve_call(self: &Arc<Self>, call: Call) -> Result<Answer, Status> {
         self.authorize(&call).await?;
         if let Some(aggregation) = &self.rooms.aggregation
             && let Some(remote) = aggregation.concerns(&call)
@@ -266,6 +287,31 @@ impl Server {
     }
 }
 
+fn is_probe(path: &str) -> bool {
+    matches!(path, "/healthz" | "/livez" | "/readyz")
+}
+
+/// The answer to who comes too late.
+fn again() -> Answer {
+    let text = "The apiserver is shutting down, please try again later.\n";
+    let mut answer = body::text(http::StatusCode::SERVICE_UNAVAILABLE, text);
+    let headers = answer.headers_mut();
+    headers.insert(http::header::RETRY_AFTER, HeaderValue::from_static("5"));
+    headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// The answer to a request whose time is over. A write may have come about.
+fn late(writes: bool) -> Status {
+    Status::timeout(
+        match writes {
+            true => "request did not complete within requested timeout - context deadline exceeded",
+            false => "request did not complete within the allotted timeout",
+        },
+        0,
+    )
+}
+
 /// The request's name in audit events and logs: the client's, or a new one.
 fn audit_id(headers: &http::HeaderMap) -> HeaderValue {
     if let Some(id) = headers.get("audit-id").filter(|id| !id.is_empty()) {
@@ -274,24 +320,4 @@ fn audit_id(headers: &http::HeaderMap) -> HeaderValue {
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
     let id = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text);
     HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static(""))
-}
-
-/// Reads a whole body within the limit of size and time.
-async fn read_body(mut body: client::transport::ResponseBody) -> Result<Bytes, Status> {
-    let read = async {
-        let mut bytes = Vec::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| Status::bad_request(format!("reading the body: {error}")))?;
-            let Ok(data) = frame.into_data() else { continue };
-            if bytes.len() + data.len() > MAX_BODY {
-                return Err(Status::request_entity_too_large(format!("limit is {MAX_BODY}")));
-            }
-            bytes.extend_from_slice(&data);
-        }
-        Ok(Bytes::from(bytes))
-    };
-    match tokio::time::timeout(std::time::Duration::from_secs(60), read).await {
-        Ok(result) => result,
-        Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 0)),
-    }
 }

@@ -43,7 +43,7 @@ async fn audited(policy: &str, deaf: bool) -> (House, Heard, Registry) {
         Metrics::new(&registry),
         Arc::new(FakeClock::new(MicroTime::from_unix_micros(0).to_string().parse().unwrap())),
     );
-    let gate = Gate { audit: Some(Arc::new(audit)) };
+    let gate = Gate { audit: Some(Arc::new(audit)), ..Gate::default() };
     (house_behind(gate).await, heard, registry)
 }
 

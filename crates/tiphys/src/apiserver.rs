@@ -80,6 +80,8 @@ pub(crate) struct ApiServer {
     pub features: crate::features::FeatureFlags,
     #[command(flatten)]
     pub audit: crate::audit::AuditFlags,
+    #[command(flatten)]
+    pub limits: crate::limits::LimitFlags,
     /// Amount of time to retain events.
     #[arg(long, default_value = "1h", value_parser = crate::cli::duration)]
     pub event_ttl: Duration,
@@ -170,6 +172,7 @@ impl ApiServer {
             event_ttl: self.event_ttl,
             features: self.features.features()?,
             audit: self.audit.clone(),
+            limits: self.limits.clone(),
         })
     }
 }
@@ -198,6 +201,7 @@ pub(crate) fn run(mut flags: ApiServer) -> Result<()> {
         let plane = control_plane::start(settings, listener, &stop).await?;
         tracing::info!(%address, "the API server is ready");
         shutdown.cancelled().await;
+        plane.leave().await;
         stop.cancel();
         plane.stopped().await;
         Ok(())

@@ -212,6 +212,8 @@ pub(crate) struct Server {
     pub features: crate::features::FeatureFlags,
     #[command(flatten)]
     pub audit: crate::audit::AuditFlags,
+    #[command(flatten)]
+    pub limits: crate::limits::LimitFlags,
     #[arg(long, default_value = "10.244.0.0/16")]
     pub cluster_cidr: String,
     #[arg(long, default_value = "10.96.0.0/16")]

@@ -2,6 +2,7 @@
 
 use crate::cli::StoreEngine;
 use crate::encryption_reload::Reload;
+use crate::health::Steps;
 use crate::running::Running;
 use crate::settings::{Settings, bundle_pem};
 use anyhow::{Context as _, Result};
@@ -17,8 +18,9 @@ use apiserver::authz::{Authorizer, masters::Masters, node::NodeAuthorizer, rbac:
 use apiserver::bootstrap;
 use apiserver::cache::StoreSource;
 use apiserver::custom::controller::Definitions;
-use apiserver::documents::{Documents, Health, VersionInfo};
-use apiserver::gate::Gate;
+use apiserver::documents::{Documents, VersionInfo};
+use apiserver::flowcontrol::controller::Controller as FlowController;
+use apiserver::gate::{Gate, Limit};
 use apiserver::inprocess::InProcess;
 use apiserver::outbound::Outbound;
 use apiserver::registry::Registry;
@@ -29,7 +31,6 @@ use apiserver::services::{Repair, ServiceStock};
 use apiserver::user::{ALL_AUTHENTICATED, MASTERS, User};
 use client::source::Source;
 use client::{Client, Informers};
-use component::health::{Checks, Latch};
 use pki::tls::ClientRoots;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -46,6 +47,10 @@ pub(crate) struct ControlPlane {
     pub running: Running,
     /// What says goodbye once the server is told to stop.
     background: TaskTracker,
+    /// What answers clients, until their last request is finished.
+    serving: TaskTracker,
+    /// How long the server goes on, unready, before it stops.
+    delay: std::time::Duration,
 }
 
 /// How long that may take.
@@ -72,25 +77,6 @@ fn version_info() -> VersionInfo {
         compiler: "rustc".into(),
         platform: "linux/amd64".into(),
     }
-}
-
-fn health(store: &Arc<dyn Store>, metrics: &component::metrics::Registry) -> (Health, Latch) {
-    let [healthz, livez, readyz] =
-        ["healthz", "livez", "readyz"].map(|name| Checks::new(name, Some(metrics)));
-    let bootstrapped = Latch::default();
-    for checks in [&healthz, &livez, &readyz] {
-        checks.add("ping", || Ok(()));
-        let kept = store.clone();
-        checks.add("etcd", move || match kept.health() {
-            // A full disk takes deletes still: it is no reason to start again.
-            store::Health::Ok | store::Health::NoSpace => Ok(()),
-            other => Err(format!("{other:?}")),
-        });
-        checks.add_latch("poststarthook/rbac/bootstrap-roles", &bootstrapped);
-    }
-    let probe = crate::store::Probe::new(store.clone());
-    readyz.add("etcd-readiness", move || probe.check());
-    (Health { healthz, livez, readyz }, bootstrapped)
 }
 
 fn documents(resources: &Arc<Resources>, settings: &Settings, address: &str) -> Result<Documents> {
@@ -166,7 +152,8 @@ pub(crate) async fn start(
     // Other servers know this one by the front proxy's certificate.
     let front = settings.front_client.clone();
     let aggregation = Arc::new(Aggregation::new(Arc::new(Outbound::new(store.clone(), &resources, front))));
-    let (health, bootstrapped) = health(&store, &metrics);
+    let (steps, leaving) = (Steps::default(), CancellationToken::new());
+    let health = crate::health::checks(&store, &metrics, &steps, &leaving);
     let address = format!("{}:{}", settings.advertise_address, settings.secure_port);
     let documents = documents(&resources, &settings, &address)?;
     let running = Running::default();
@@ -202,12 +189,18 @@ pub(crate) async fn start(
     authenticators.push(Arc::new(X509::new(roots, clock.clone())));
     authenticators.push(tokens);
     let audit = settings.audit.audit(&metrics, &clock)?;
+    let limit = settings.limits.limit(&metrics, &clock)?;
+    let timing = settings.limits.timing()?;
+    let flow = match &limit {
+        Limit::Fair(flow) => Some(flow.clone()),
+        _ => None,
+    };
     let server = Arc::new(Server {
         registry: registry.clone(),
         authenticators,
         authorizers,
         rooms,
-        gate: Gate { audit },
+        gate: Gate { audit, limit, timing, leaving },
         events: Default::default(),
         documents,
         health,
@@ -239,21 +232,29 @@ pub(crate) async fn start(
             .await
             .map_err(|status| anyhow::anyhow!("writing what every cluster has: {status}"))?,
     };
+    steps.bootstrapped.done();
     Definitions::start(server.clone(), outbound)
         .await
         .map_err(|status| anyhow::anyhow!("reading the custom resource definitions: {status}"))?;
+    steps.defined.done();
     let background = TaskTracker::new();
     if shared {
         background.spawn(bootstrap::living::run(registry.clone(), config, shutdown.clone()));
     }
     rbac.synced(&written).await;
     node.synced().await;
+    steps.informed.done();
     // Of a saved state nothing is kept up: it is shown as it was.
     if !looking_back {
         AggregationController::start(server.clone(), aggregation)
             .await
             .map_err(|status| anyhow::anyhow!("registering the APIServices: {status}"))?;
         let own = client(&server, "system:apiserver", &[MASTERS]).named("kube-apiserver");
+        if let Some(flow) = flow {
+            let (registry, own) = (registry.clone(), own.clone());
+            let controller = FlowController::start(flow, registry, &informers, own, &written).await;
+            background.spawn(controller.run(shutdown.clone()));
+        }
         let mut repair = Repair::new(stock, &own, clock, &settings.service_cidr);
         repair.once().await;
         background.spawn(repair.run(shutdown.clone()));
@@ -267,16 +268,30 @@ pub(crate) async fn start(
             .with_context(|| format!("watching {}", path.display()))?;
         background.spawn(reload.run(shutdown.clone()));
     }
-    bootstrapped.done();
+    // What there is nothing to do for is done.
+    steps.done();
 
     let tls = pki::tls::server_config(settings.serving, &settings.client_authorities, pki::tls::ALPN_ALL)?;
-    tokio::spawn(apiserver::serve::serve(server.clone(), listener, Arc::new(tls)));
-    Ok(ControlPlane { server, store, running, background })
+    let serving = TaskTracker::new();
+    serving.spawn(apiserver::serve::serve(server.clone(), listener, Arc::new(tls)));
+    serving.close();
+    let delay = settings.limits.shutdown_delay_duration;
+    Ok(ControlPlane { server, store, running, background, serving, delay })
 }
 
 impl ControlPlane {
-    /// Waits for the goodbyes of a server that was told to stop, and closes its store.
+    /// Tells load balancers that this server is about to stop, and gives them the time to turn from it.
+    pub(crate) async fn leave(&self) {
+        self.server.gate.leaving.cancel();
+        if !self.delay.is_zero() {
+            tracing::info!(delay = ?self.delay, "serving on before the shutdown");
+            tokio::time::sleep(self.delay).await;
+        }
+    }
+
+    /// Waits for the last requests and the goodbyes of a server that was told to stop, and closes its store.
     pub(crate) async fn stopped(&self) {
+        self.serving.wait().await;
         self.background.close();
         if tokio::time::timeout(GOODBYE, self.background.wait()).await.is_err() {
             tracing::debug!("the other servers will miss this one by themselves");

@@ -98,6 +98,7 @@ async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
     components.close();
     shutdown.cancelled().await;
     tracing::info!("stopping");
+    plane.leave().await;
     if tokio::time::timeout(STOP, components.wait()).await.is_err() {
         tracing::warn!("some components did not stop in time");
     }

@@ -50,6 +50,8 @@ pub(crate) struct Settings {
     pub features: Features,
     /// What is recorded of requests.
     pub audit: crate::audit::AuditFlags,
+    /// How many requests at a time, and how long they may take.
+    pub limits: crate::limits::LimitFlags,
 }
 
 impl Settings {
@@ -78,6 +80,7 @@ impl Settings {
             event_ttl: Duration::from_secs(3600),
             features: flags.features.features()?,
             audit: flags.audit.clone(),
+            limits: flags.limits.clone(),
         })
     }
 }

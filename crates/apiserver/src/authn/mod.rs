@@ -11,6 +11,7 @@ use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use rustls_pki_types::CertificateDer;
 use std::net::SocketAddr;
+use tokio_util::sync::CancellationToken;
 
 /// The extra that names the credential a user came with.
 const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
@@ -21,6 +22,8 @@ pub struct Connection {
     pub peer: Option<SocketAddr>,
     /// The certificates the client presented; it proved to hold the first one's key, no more.
     pub certificates: Vec<CertificateDer<'static>>,
+    /// Its client is to connect anew.
+    pub leave: CancellationToken,
 }
 
 /// Says who makes a request. `Ok(None)`: no credentials of a kind it knows; an error: bad credentials.

@@ -1,10 +1,11 @@
-//! What a new cluster has: namespaces, roles and bindings, priority classes, the `kubernetes` Service. Written at every
+//! What a new cluster has: namespaces, roles and bindings, priority classes, flow schemas, the `kubernetes` Service. Written at every
 //! start: what is missing is created, rules and subjects that were taken away are put back (upstream's reconciliation),
 //! unless the object says `rbac.authorization.kubernetes.io/autoupdate: "false"`.
 
 pub mod living;
 mod policy;
 
+use crate::flowcontrol;
 use crate::object;
 use crate::registry::{Registry, UpdateOptions, WriteContext};
 use crate::resources::Served;
@@ -182,6 +183,7 @@ fn objects(config: &Config, today: &str) -> Vec<(&'static str, &'static str, Val
         let class = json!({"metadata": {"name": name}, "value": value, "description": description, "preemptionPolicy": "PreemptLowerPriority"});
         all.push(("scheduling.k8s.io", "priorityclasses", class));
     }
+    all.extend(flowcontrol::defaults::objects());
     all.push((
         "networking.k8s.io",
         "servicecidrs",
@@ -324,18 +326,35 @@ pub async fn run(registry: &Registry, config: &Config) -> Result<Revisions, Stat
         all.into_iter().partition(|(_, resource, _)| matches!(*resource, "namespaces" | "servicecidrs"));
     let mut revisions = Revisions::default();
     for part in [first, rest] {
-        let user = &user;
-        let writes = part.into_iter().map(|(group, resource, value)| async move {
-            let revision = ensure(registry, user, group, resource, value).await?;
-            Ok::<_, Status>(((group, resource), revision))
-        });
-        for result in futures::future::join_all(writes).await {
-            let (of, revision) = result?;
-            let newest = revisions.0.entry(of).or_default();
-            *newest = revision.max(*newest);
-        }
+        write(registry, &user, part, &mut revisions).await?;
     }
     Ok(revisions)
+}
+
+type Wanted = (&'static str, &'static str, Value);
+
+async fn write(
+    registry: &Registry,
+    user: &User,
+    objects: Vec<Wanted>,
+    revisions: &mut Revisions,
+) -> Result<(), Status> {
+    let writes = objects.into_iter().map(|(group, resource, value)| async move {
+        let revision = ensure(registry, user, group, resource, value).await?;
+        Ok::<_, Status>(((group, resource), revision))
+    });
+    for result in futures::future::join_all(writes).await {
+        let (of, revision) = result?;
+        let newest = revisions.0.entry(of).or_default();
+        *newest = revision.max(*newest);
+    }
+    Ok(())
+}
+
+/// Puts objects right that every cluster has.
+pub(crate) async fn keep(registry: &Registry, objects: Vec<Wanted>) -> Result<(), Status> {
+    let user = User::new("system:apiserver", &[MASTERS]);
+    write(registry, &user, objects, &mut Revisions::default()).await
 }
 
 /// Writes one object unless it is there as it should be; its revision.
@@ -413,6 +432,9 @@ fn reconcile(mut current: Value, wanted: &Value, resource: &str) -> Value {
                     }
                 }
             }
+        }
+        "flowschemas" | "prioritylevelconfigurations" => {
+            return flowcontrol::controller::revise(current, wanted);
         }
         "endpoints" => current["subsets"] = wanted["subsets"].clone(),
         "endpointslices" => {

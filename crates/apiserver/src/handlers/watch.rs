@@ -95,13 +95,12 @@ impl Server {
                 (store.watch(&resource.prefix, after).map_err(expired)?, None)
             };
             let now = Instant::now();
-            // Spread over half an hour, so that clients do not all return at once.
-            let spread = 1800 + u64::from(uuid::Uuid::new_v4().as_u128() as u16) % 1800;
+            let timing = &self.gate.timing;
             let seconds = options.timeout_seconds.and_then(|s| u64::try_from(s).ok());
-            let ends = now + Duration::from_secs(seconds.unwrap_or(spread));
+            let ends = now + seconds.map_or_else(|| timing.watch(), Duration::from_secs);
             let wake = if bookmarks { ends.min(now + BOOKMARK_EVERY) } else { ends };
             let mut watcher = Watcher {
-                stop: stop(self.shutdown.clone(), resource.clone()).boxed(),
+                stop: stop(self.shutdown.clone(), timing.last_of_watch(), resource.clone()).boxed(),
                 alarm: Box::pin(tokio::time::sleep_until(wake)),
                 server: self.clone(),
                 resource: resource.clone(),
@@ -158,14 +157,20 @@ fn expired(error: store::Error) -> Status {
     }
 }
 
-/// Ends when the server stops, or the resource goes.
-async fn stop(shutdown: CancellationToken, resource: Arc<Served>) {
+/// Ends when the server has been told to stop for as long as `grace`, or the resource goes.
+async fn stop(shutdown: CancellationToken, grace: Duration, resource: Arc<Served>) {
+    let shutdown = async {
+        shutdown.cancelled().await;
+        if !grace.is_zero() {
+            tokio::time::sleep(grace).await;
+        }
+    };
     match &resource.custom {
         Some(custom) => tokio::select! {
-            () = shutdown.cancelled() => {}
+            () = shutdown => {}
             () = custom.gone.cancelled() => {}
         },
-        None => shutdown.cancelled().await,
+        None => shutdown.await,
     }
 }
 
@@ -175,7 +180,9 @@ impl Watcher {
             return Some(first);
         }
         loop {
-            if self.over || self.server.shutdown.is_cancelled() {
+            let stopping =
+                self.server.gate.timing.watch_grace.is_zero() && self.server.shutdown.is_cancelled();
+            if self.over || stopping {
                 return None;
             }
             let events = tokio::select! {

@@ -4,7 +4,9 @@
 pub mod hook;
 
 use apimachinery::clock::SystemClock;
+use apimachinery::status::Status;
 use apiserver::admission::{self, Chain};
+use apiserver::authn::{Authenticator, Connection};
 use apiserver::authz::{Attributes, Authorizer, Decision, rbac::Rbac};
 use apiserver::cache::StoreSource;
 use apiserver::custom::controller::Definitions;
@@ -36,6 +38,20 @@ struct AllowAll;
 impl Authorizer for AllowAll {
     fn authorize<'a>(&'a self, _: &'a Attributes<'a>) -> BoxFuture<'a, Decision> {
         Box::pin(std::future::ready(Decision::Allow { reason: String::new() }))
+    }
+}
+
+/// Believes a header. Requests of the house's client need none.
+struct Named;
+
+impl Authenticator for Named {
+    fn authenticate<'a>(
+        &'a self,
+        request: &'a http::request::Parts,
+        _: &'a Connection,
+    ) -> BoxFuture<'a, Result<Option<User>, Status>> {
+        let name = request.headers.get("x-test-user").and_then(|name| name.to_str().ok());
+        Box::pin(std::future::ready(Ok(name.map(|name| User::new(name, &[])))))
     }
 }
 
@@ -136,7 +152,7 @@ async fn authorized(
             event_ttl: Duration::from_secs(3600),
             gates: Arc::new(|_| true),
         }),
-        authenticators: Vec::new(),
+        authenticators: vec![Arc::new(Named)],
         authorizers,
         rooms: Rooms::default(),
         gate,
@@ -183,6 +199,23 @@ impl House {
     /// The answer to a watch, its body yet to be read.
     pub async fn client_watch(&self, path: &str) -> http::Response<client::transport::ResponseBody> {
         self.client.send(Request::get(path).body(Bytes::new()).unwrap()).await.unwrap()
+    }
+
+    /// A request from outside, of a user.
+    pub async fn outside(
+        &self,
+        user: &str,
+        method: Method,
+        path: &str,
+        body: Value,
+    ) -> http::Response<Bytes> {
+        let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
+        let request = Request::builder().method(method).uri(path).header("x-test-user", user);
+        let request = request.header("content-type", "application/json");
+        let request = request.body(apiserver::body::full(body)).unwrap();
+        let answer = self.server.clone().serve(request, Arc::default()).await;
+        let (parts, body) = answer.into_parts();
+        http::Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
     }
 
     pub async fn call(&self, method: Method, path: &str, media: &str, body: Value) -> (u16, Value) {
