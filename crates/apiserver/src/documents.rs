@@ -266,9 +266,7 @@ impl Server {
     /// Answers a request that names no resource.
     pub(crate) async fn document(self: &Arc<Self>, call: Call) -> Result<Answer, Status> {
         let (path, headers) = (call.info.path.as_str(), &call.parts.headers);
-        if !matches!(call.info.verb.as_str(), "get" | "head") {
-            return Err(Status::path_not_found());
-        }
+        let reads = matches!(call.info.verb.as_str(), "get" | "head");
         let answer = match path {
             "/version" | "/version/" => Some(body::document(StatusCode::OK, &self.documents.version)),
             "/metrics" => Some(body::text(StatusCode::OK, self.metrics.render())),
@@ -288,7 +286,17 @@ impl Server {
             _ if path.starts_with("/openapi/") => self.documents.openapi(path, headers),
             _ => self.health(path, &call).or_else(|| self.documents.discovery(path, headers)),
         };
-        answer.ok_or_else(Status::path_not_found)
+        match answer {
+            // The index answers every method, as upstream's does.
+            Some(_) if !reads && path != "/" => Err(crate::handlers::not_allowed()),
+            Some(answer) => Ok(answer),
+            None if path.starts_with("/openapi/v3/") => Ok(body::text(StatusCode::NOT_FOUND, "")),
+            None if path.starts_with("/apis/") && path.matches('/').count() > 2 => {
+                Err(Status::path_not_found())
+            }
+            None if path.starts_with("/api/") => Err(Status::path_not_found()),
+            None => Ok(body::text(StatusCode::NOT_FOUND, "404 page not found\n")),
+        }
     }
 
     fn paths(&self) -> Vec<String> {

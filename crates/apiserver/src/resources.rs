@@ -111,7 +111,9 @@ impl Served {
     }
 
     pub fn group_kind(&self) -> GroupKind {
-        GroupKind::new(self.row.group.clone(), self.row.kind.clone())
+        // Kinds that two groups share are known by the one that keeps them.
+        let group = self.hub_api_version.split_once('/').map_or("", |(group, _)| group);
+        GroupKind::new(group.to_owned(), self.row.kind.to_string())
     }
 
     /// Whether a PUT must say which version of the object it replaces.

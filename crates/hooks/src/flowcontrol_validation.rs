@@ -34,7 +34,11 @@ pub(super) fn validate_schema(schema: &Value) -> ErrorList {
         && !matches!(method.type_.as_str(), "ByNamespace" | "ByUser")
     {
         let at = path.child("distinguisherMethod").child("type");
-        check.0.push(Error::not_supported(&at, BadValue::json(method), &["ByNamespace", "ByUser"]));
+        check.0.push(Error::not_supported(
+            &at,
+            super::shown::shown_typed("io.k8s.api.flowcontrol.v1.FlowDistinguisherMethod", method),
+            &["ByNamespace", "ByUser"],
+        ));
     }
     let at = path.child("priorityLevelConfiguration").child("name");
     let level = &spec.priority_level_configuration.name;

@@ -27,6 +27,8 @@ mod put;
 mod rbac;
 mod reset;
 mod resource;
+mod resource_validation;
+mod shown;
 mod small_groups;
 mod storage;
 mod storage_validation;
@@ -36,8 +38,9 @@ mod versions;
 mod webhook_client;
 
 pub use deprecations::{deprecation, removed_release};
-pub use put::{put_creates, put_needs_version};
+pub use put::{judges_metadata, put_creates, put_needs_version};
 pub use reset::{Fields, kept_fields, reset_fields};
+pub use tree::object_age;
 
 use apimachinery::field::ErrorList;
 use apimachinery::time::Time;

@@ -2,8 +2,10 @@
 
 use super::Row;
 use super::plain::Plain;
+use super::resource_validation as rules;
 use super::templates::{AGE, NAME};
-use super::tree::{column, list, name, object_age, text};
+use super::tree::{column, each, list, name, object_age, or, text, with};
+use apimachinery::field::ErrorList;
 use serde_json::Value;
 
 const GROUP: &str = "resource.k8s.io";
@@ -15,7 +17,25 @@ pub(super) const STRATEGIES: &[Row] = &[
     (GROUP, "ResourceSlice", &SLICES),
 ];
 
+/// The mode and number of devices of a request, where it says nothing.
+fn default_amount(request: &mut Value) {
+    or(request, "allocationMode", "ExactCount");
+    if request["allocationMode"] == "ExactCount" {
+        or(request, "count", 1);
+    }
+}
+
+fn default_requests(spec: &mut Value) {
+    with(spec, "devices", |devices| {
+        each(devices, "requests", |request| {
+            with(request, "exactly", default_amount);
+            each(request, "firstAvailable", default_amount);
+        });
+    });
+}
+
 static CLASSES: Plain = Plain {
+    validate: rules::validate_class,
     has_generation: true,
     columns: &[NAME, AGE],
     cells: |class, now| vec![name(class), object_age(class, now).into()],
@@ -23,6 +43,12 @@ static CLASSES: Plain = Plain {
 };
 
 static CLAIMS: Plain = Plain {
+    default: |claim| with(claim, "spec", default_requests),
+    validate_create: rules::validate_claim,
+    validate_update: |claim, old, context| match context.subresource {
+        Some("status") => rules::validate_claim_status(claim, old),
+        _ => ErrorList::new(),
+    },
     immutable: &[&["spec"]],
     columns: &[
         NAME,
@@ -53,6 +79,8 @@ fn state(claim: &Value) -> String {
 }
 
 static TEMPLATES: Plain = Plain {
+    default: |template| with(template, "spec", |spec| with(spec, "spec", default_requests)),
+    validate_create: rules::validate_template,
     immutable: &[&["spec"]],
     columns: &[NAME, AGE],
     cells: |template, now| vec![name(template), object_age(template, now).into()],
@@ -60,6 +88,8 @@ static TEMPLATES: Plain = Plain {
 };
 
 static SLICES: Plain = Plain {
+    validate_create: rules::validate_slice,
+    validate_update: |slice, old, _| rules::validate_slice_update(slice, old),
     has_generation: true,
     columns: &[
         NAME,

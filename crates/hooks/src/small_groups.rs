@@ -4,7 +4,8 @@ use super::Row;
 use super::plain::Plain;
 use super::templates::{AGE, NAME};
 use super::tree::{absent_or, at, column, int, labels, name, object_age, or, text, with};
-use apimachinery::field::{BadValue, Error, ErrorList, Path};
+use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::meta::validation::{SelectorLeniency, validate_label_selector};
 use serde_json::Value;
 
 pub(super) const STRATEGIES: &[Row] = &[
@@ -17,6 +18,10 @@ pub(super) const STRATEGIES: &[Row] = &[
 ];
 
 static POD_TEMPLATES: Plain = Plain {
+    validate: |template| {
+        let template: api::core::v1::PodTemplate = super::tree::typed(template);
+        super::templates::validate_template(&template.template, &Path::new("template"))
+    },
     has_generation: true,
     default: |template| {
         with(template, "template", |t| with(t, "spec", super::core::pod_spec::default_pod_spec));
@@ -129,7 +134,7 @@ static BUDGETS: Plain = Plain {
         let amount = |field: &str| spec.get(field).filter(|value| !value.is_null());
         if amount("minAvailable").is_some() && amount("maxUnavailable").is_some() {
             let text = "minAvailable and maxUnavailable cannot be both set";
-            errors.push(Error::invalid(&path, BadValue::json(spec), text));
+            errors.push(Error::invalid(&path, super::shown::shown(budget, &["spec"]), text));
         }
         for field in ["minAvailable", "maxUnavailable"] {
             if let Some(value) = amount(field) {
@@ -139,6 +144,12 @@ static BUDGETS: Plain = Plain {
                 super::templates::validate_not_more_than_all(&mut errors, &at, value.as_ref());
             }
         }
+        let selector: Option<apimachinery::meta::LabelSelector> = super::tree::typed(&spec["selector"]);
+        errors.extend(validate_label_selector(
+            selector.as_ref(),
+            SelectorLeniency::default(),
+            &path.child("selector"),
+        ));
         let policy = text(spec, &["unhealthyPodEvictionPolicy"]);
         if !matches!(policy, "" | "IfHealthyBudget" | "AlwaysAllow") {
             let at = path.child("unhealthyPodEvictionPolicy");

@@ -4,7 +4,7 @@ use super::check::{Check, NOT_NEGATIVE, qualified_name, subdomain};
 use super::core::validate_driver_name;
 use super::tree::{list, text, typed};
 use api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
-use apimachinery::field::{BadValue, Error, ErrorList, Path};
+use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::meta::validation::{SelectorLeniency, validate_label_selector};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -68,6 +68,10 @@ pub(super) fn validate_attachment(attachment: &Value) -> ErrorList {
         }
         _ => {}
     }
+    if spec.source.inline_volume_spec.as_ref().is_some_and(|inline| inline.csi.is_none()) {
+        let why = "has to be specified in the context of inline volumes";
+        check.required(&at.child("inlineVolumeSpec").child("csi"), why);
+    }
     check.keeps(&path.child("nodeName"), &spec.node_name, subdomain);
     if let Some(name) = &spec.source.persistent_volume_name {
         check.keeps(&Path::new("spec.source.persistentVolumeName"), name, subdomain);
@@ -116,7 +120,11 @@ pub(super) fn validate_node_update(node: &Value, old: &Value) -> ErrorList {
         for now in list(node, &["spec", "drivers"]).iter().filter(|now| now["name"] == before["name"]) {
             if fixed(now) != fixed(before) {
                 let at = Path::new("spec").child("drivers");
-                check.invalid(&at, BadValue::json(&fixed(now)), "field is immutable");
+                check.invalid(
+                    &at,
+                    super::shown::shown_as("io.k8s.api.storage.v1.CSINodeDriver", &fixed(now)),
+                    "field is immutable",
+                );
             }
         }
     }

@@ -93,7 +93,8 @@ pub(super) fn validate_match(
         let at = path.child("metadata").child("labels");
         errors.push(Error::invalid(
             &at,
-            BadValue::json(labels),
+            // Go's labels that are none.
+            if labels.is_empty() { BadValue::verbatim("null") } else { BadValue::json(labels) },
             "`selector` does not match template `labels`",
         ));
     }
@@ -122,13 +123,12 @@ pub(super) fn not_negative(errors: &mut ErrorList, path: &Path, value: impl Into
 
 /// A field that never changes.
 pub(super) fn immutable(errors: &mut ErrorList, object: &Value, old: &Value, path: &[&'static str]) {
-    let (new, old) = (super::tree::at(object, path), super::tree::at(old, path));
-    if new != old {
+    if super::tree::at(object, path) != super::tree::at(old, path) {
         let mut at = Path::none();
         for key in path {
             at = if at.is_none() { Path::new(*key) } else { at.child(*key) };
         }
-        errors.push(Error::invalid(&at, BadValue::json(&new), "field is immutable"));
+        errors.push(Error::invalid(&at, super::shown::shown(object, path), "field is immutable"));
     }
 }
 

@@ -95,7 +95,7 @@ pub(super) fn time_age(then: Time, now: Time) -> String {
 }
 
 /// The age of the object itself.
-pub(super) fn object_age(object: &Value, now: Time) -> String {
+pub fn object_age(object: &Value, now: Time) -> String {
     age(text(object, &["metadata", "creationTimestamp"]), now)
 }
 

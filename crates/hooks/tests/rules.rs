@@ -47,10 +47,10 @@ fn volumes_and_claims() {
         "PersistentVolume",
         json!({"spec": {}}),
         expect![[r#"
-        spec.accessModes: Required value
-        spec.capacity: Required value
-        spec.capacity: Unsupported value: {}: supported values: "storage"
-        spec: Required value: must specify a volume type"#]],
+            spec.accessModes: Required value
+            spec.capacity: Required value
+            spec.capacity: Unsupported value: null: supported values: "storage"
+            spec: Required value: must specify a volume type"#]],
     );
     check(
         "",
@@ -299,9 +299,8 @@ fn storage() {
         "VolumeAttributesClass",
         json!({"driverName": ""}),
         expect![[r#"
-        driverName: Required value
-        driverName: Invalid value: "": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
-        parameters: Required value: must contain at least one key/value pair"#]],
+            driverName: Required value
+            parameters: Required value: must contain at least one key/value pair"#]],
     );
 }
 
@@ -382,22 +381,22 @@ fn nodes() {
         "Node",
         node,
         expect![[r#"
-        metadata.taints[0].key: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
-        metadata.taints[0].value: Invalid value: "c d": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')
-        metadata.taints[0].effect: Unsupported value: "Never": supported values: "NoSchedule", "PreferNoSchedule", "NoExecute"
-        metadata.taints[1].effect: Required value
-        metadata.taints[3]: Duplicate value: {"key":"k","effect":"NoSchedule"}: taints must be unique by key and effect pair
-        status.capacity.cpu: Invalid value: "-1": must be greater than or equal to 0
-        status.capacity.pods: Invalid value: "1500m": must be an integer
-        status.allocatable.cpu: Invalid value: "-1": must be greater than or equal to 0
-        status.allocatable.pods: Invalid value: "1500m": must be an integer
-        metadata.nodeSwapStatus.capacity: Invalid value: 0: must be greater than zero
-        status.declaredFeatures[0]: Invalid value: "lower": invalid feature name "lower": must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes
-        status.declaredFeatures[1]: Invalid value: "B": list must be sorted alphabetically
-        status.declaredFeatures[2]: Duplicate value: "B"
-        status.declaredFeatures[3]: Invalid value: "A/b": list must be sorted alphabetically
-        spec.podCIDRs[2]: Invalid value: "x": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)
-        spec.podCIDRs: Invalid value: ["10.0.0.0/24","10.0.1.0/24","x"]: may specify no more than one CIDR for each IP family"#]],
+            metadata.taints[0].key: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
+            metadata.taints[0].value: Invalid value: "c d": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')
+            metadata.taints[0].effect: Unsupported value: "Never": supported values: "NoSchedule", "PreferNoSchedule", "NoExecute"
+            metadata.taints[1].effect: Required value
+            metadata.taints[3]: Duplicate value: {"Key":"k","Value":"","Effect":"NoSchedule","TimeAdded":null}: taints must be unique by key and effect pair
+            status.capacity.cpu: Invalid value: "-1": must be greater than or equal to 0
+            status.capacity.pods: Invalid value: "1500m": must be an integer
+            status.allocatable.cpu: Invalid value: "-1": must be greater than or equal to 0
+            status.allocatable.pods: Invalid value: "1500m": must be an integer
+            metadata.nodeSwapStatus.capacity: Invalid value: 0: must be greater than zero
+            status.declaredFeatures[0]: Invalid value: "lower": invalid feature name "lower": must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes
+            status.declaredFeatures[1]: Invalid value: "B": list must be sorted alphabetically
+            status.declaredFeatures[2]: Duplicate value: "B"
+            status.declaredFeatures[3]: Invalid value: "A/b": list must be sorted alphabetically
+            spec.podCIDRs[2]: Invalid value: "x": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)
+            spec.podCIDRs: Invalid value: ["10.0.0.0/24","10.0.1.0/24","x"]: may specify no more than one CIDR for each IP family"#]],
     );
     let old = json!({"spec": {"podCIDRs": ["10.0.0.0/24"], "providerID": "a"}});
     let mut new = json!({"spec": {"podCIDRs": ["10.0.1.0/24"], "providerID": "b"}});
@@ -409,9 +408,9 @@ fn nodes() {
         old,
         new,
         expect![[r#"
-        status.addresses[1]: Duplicate value: {"type":"InternalIP","address":"1.2.3.4"}
-        spec.podCIDRs: Forbidden: node updates may not change podCIDR except from "" to valid
-        spec.providerID: Forbidden: node updates may not change providerID except from "" to valid"#]],
+            status.addresses[1]: Duplicate value: {"Type":"InternalIP","Address":"1.2.3.4"}
+            spec.podCIDRs: Forbidden: node updates may not change podCIDR except from "" to valid
+            spec.providerID: Forbidden: node updates may not change providerID except from "" to valid"#]],
     );
 }
 

@@ -326,7 +326,8 @@ impl<'a> Request<'a> {
             operation,
             api_version: self.api_version.into(),
             subresource: self.subresource.into(),
-            time: Some(self.now.to_string()),
+            // Upstream keeps no time for what was written through a scale.
+            time: (self.subresource != "scale").then(|| self.now.to_string()),
             fields,
         }
     }
@@ -468,12 +469,13 @@ impl<'a> Request<'a> {
                     fields.paths().into_iter().map(move |path| Conflict { manager: manager.clone(), path })
                 })
                 .collect();
-            conflicts.sort_by(|a, b| a.manager.cmp(&b.manager));
+            // Upstream's order is that of a map; clients group the causes by manager.
+            conflicts.sort_by(|a, b| (&a.manager, &a.path()).cmp(&(&b.manager, &b.path())));
             return Err(ApplyError::Conflicts(conflicts));
         }
         let own_entry = &mut entries[own];
         own_entry.fields = std::mem::take(&mut own_entry.fields).difference(&STRIPPED);
-        if value != *live {
+        if value != *live && self.subresource != "scale" {
             own_entry.time = Some(self.now.to_string());
         }
         entries.retain(|e| !e.fields.is_empty());

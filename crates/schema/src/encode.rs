@@ -12,6 +12,7 @@ mod body;
 mod indent;
 mod list;
 mod text;
+mod yaml;
 
 pub use body::{Body, TypeMeta};
 pub use indent::indent;
@@ -55,7 +56,7 @@ pub fn patched(table: &Table, id: TypeId, value: &Value) -> Vec<u8> {
 
 /// Any document as YAML.
 pub fn yaml(document: &Value) -> Vec<u8> {
-    serde_saphyr::to_string(document).unwrap_or_default().into_bytes()
+    yaml::write(document).into_bytes()
 }
 
 /// Like [`json`], appended to `out`.

@@ -16,7 +16,8 @@ pub(crate) use negotiate::preferred;
 pub use negotiate::{Media, Style};
 pub use options::WriteOptions;
 pub use patch::Patch;
-pub use respond::{Form, form};
+pub use respond::{Form, Include, form};
+pub(crate) use respond::{partial_of as partial, table};
 
 use crate::body::Answer;
 use crate::registry::{Ownership, WriteContext};
@@ -79,21 +80,18 @@ impl Server {
         let row = resource.subresources.get(&info.subresource).unwrap_or(&resource.row);
         let verb = if call.parts.method == Method::HEAD { "get" } else { info.verb.as_str() };
         if !row.allows(verb) {
-            return Err(Status::method_not_supported(
-                &GroupResource::new(info.group.clone(), info.full_resource()),
-                verb,
-            ));
+            return Err(not_allowed());
         }
         match verb {
             "get" => self.get(&resource, call).await,
             "list" => self.list(&resource, call).await,
             "watch" => self.watch(&resource, call).await,
             "create" if info.name.is_empty() => self.create(&resource, call).await,
-            "update" => self.update(&resource, call).await,
-            "patch" => self.patch(&resource, call).await,
+            "update" if !info.name.is_empty() => self.update(&resource, call).await,
+            "patch" if !info.name.is_empty() => self.patch(&resource, call).await,
             "delete" => self.delete(&resource, call).await,
             "deletecollection" => self.delete_collection(&resource, call).await,
-            _ => Err(Status::method_not_supported(&resource.group_resource(), verb)),
+            _ => Err(not_allowed()),
         }
     }
 }
@@ -107,6 +105,14 @@ fn record(server: &Server, resource: &Served, value: &Value) {
         server.registry.default(resource, &mut value);
         schema::encode::json(&resource.table, resource.ty, &resource.to_served(value))
     });
+}
+
+/// 405, in the words of upstream's router.
+pub(crate) fn not_allowed() -> Status {
+    let mut status = Status::method_not_supported(&GroupResource::default(), "");
+    status.message = "the server does not allow this method on the requested resource".into();
+    status.details = Some(Box::default());
+    status
 }
 
 /// The context of a write from its request.

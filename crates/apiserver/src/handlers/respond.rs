@@ -141,15 +141,20 @@ pub(super) fn row(resource: &Served, object: &Value, include: Include, now: Time
 
 /// An object's metadata alone, as JSON.
 pub(super) fn partial(resource: &Served, object: &Value) -> Vec<u8> {
+    partial_of(&resource.table, resource.ty, &object["metadata"])
+}
+
+/// The same, of any type.
+pub(crate) fn partial_of(table: &schema::Table, ty: schema::TypeId, metadata: &Value) -> Vec<u8> {
     const HEAD: &[u8] = br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#;
     let mut out = HEAD.to_vec();
-    schema::encode::write_metadata(&resource.table, resource.ty, &object["metadata"], &mut out);
+    schema::encode::write_metadata(table, ty, metadata, &mut out);
     out.push(b'}');
     out
 }
 
 /// A table around rows, as JSON. In a watch only the first one has its columns described.
-pub(super) fn table(
+pub(crate) fn table(
     columns: Option<Vec<TableColumnDefinition>>,
     metadata: &ListMeta,
     rows: &[Vec<u8>],

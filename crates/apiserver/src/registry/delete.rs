@@ -4,6 +4,7 @@ use super::commit::Written;
 use super::{Registry, Stored, WriteContext};
 use crate::admission::Operation;
 use crate::object;
+use apimachinery::gvk::GroupResource;
 use apimachinery::meta::options::DeleteOptions;
 use apimachinery::status::Status;
 use apimachinery::time::Duration;
@@ -174,20 +175,25 @@ fn preconditions(
     current: &Stored,
 ) -> Result<(), Status> {
     let Some(wanted) = &options.preconditions else { return Ok(()) };
-    let conflict = |what: &str, wanted: &str, have: &str| {
+    // Upstream names the kind here where it otherwise names the resource.
+    let row = &context.resource.row;
+    let kind = GroupResource::new(row.group.to_string(), row.kind.to_string());
+    let conflict = |what: &str, wanted: &str, have: &str, why: &str| {
         Err(Status::conflict(
-            &context.resource.group_resource(),
+            &kind,
             name,
-            format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {have}"),
+            format!(
+                "the {what} in the precondition ({wanted}) does not match the {what} in record ({have}). The object might have been {why}"
+            ),
         ))
     };
     let uid = object::uid(&current.value);
     if let Some(wanted) = wanted.uid.as_deref().filter(|w| *w != uid) {
-        return conflict("UID", wanted, uid);
+        return conflict("UID", wanted, uid, "deleted and then recreated");
     }
     let revision = current.revision.to_string();
     if let Some(wanted) = wanted.resource_version.as_deref().filter(|w| *w != revision) {
-        return conflict("ResourceVersion", wanted, &revision);
+        return conflict("ResourceVersion", wanted, &revision, "modified");
     }
     Ok(())
 }

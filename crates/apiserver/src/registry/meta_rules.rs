@@ -155,9 +155,10 @@ pub(super) fn validate_update(value: &Value, old: &Value) -> ErrorList {
         let added: Vec<&str> =
             object::finalizers(value).into_iter().filter(|f| !before.contains(f)).collect();
         if !added.is_empty() {
+            let added = added.iter().map(|f| apimachinery::quote::quote(f)).collect::<Vec<_>>().join(", ");
             errors.push(Error::forbidden(
                 &path.child("finalizers"),
-                format!("no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"),
+                format!("no new finalizers can be added if the object is being deleted, found new finalizers []string{{{added}}}"),
             ));
         }
     }

@@ -90,6 +90,11 @@ pub struct Stored {
 }
 
 impl Registry {
+    /// Notes the fields of an object that is not kept, as they are noted of one that is.
+    pub async fn note_fields(&self, context: &WriteContext<'_>, value: &mut Value) -> Result<(), Status> {
+        managed::track(&self.resources, context, None, value, self.now()).await
+    }
+
     pub fn now(&self) -> Time {
         Time::from(self.clock.now())
     }

@@ -139,6 +139,19 @@ impl Registry {
                 "resourceVersion: Invalid value: {asked:?}: strconv.ParseUint: parsing {asked:?}: invalid syntax"
             )));
         }
+        let uid = object::uid(&value).to_owned();
+        if options.replace && !uid.is_empty() && uid != object::uid(old) {
+            let key = format!("{}{}", resource.prefix, resource.key_name(context.namespace, name));
+            return Err(Status::conflict(
+                &resource.group_resource(),
+                name,
+                format!(
+                    "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                    key.strip_prefix("/registry").unwrap_or(&key),
+                    object::uid(old)
+                ),
+            ));
+        }
         if matches!(asked.as_str(), "" | "0") && options.replace && resource.put_needs_version() {
             let at = apimachinery::field::Path::new("metadata").child("resourceVersion");
             let error = apimachinery::field::Error::invalid(&at, 0, "must be specified for an update");
@@ -149,17 +162,6 @@ impl Registry {
         }
         if conditional && asked != current.revision.to_string() {
             return Err(Status::conflict(&resource.group_resource(), name, MODIFIED));
-        }
-        let uid = object::uid(&value).to_owned();
-        if options.replace && !uid.is_empty() && uid != object::uid(old) {
-            return Err(Status::conflict(
-                &resource.group_resource(),
-                name,
-                format!(
-                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                    object::uid(old)
-                ),
-            ));
         }
         self.default(resource, &mut value);
         keep_system_fields(&mut value, old);
@@ -182,11 +184,14 @@ impl Registry {
             object::set_meta(&mut value, "generation", object::generation(old) + 1);
         }
 
+        let row = &resource.row;
         let mut errors = meta_rules::validate(resource, &value);
         // Upstream judges a change of metadata twice, once for all kinds and once for each.
         let of_the_change = meta_rules::validate_update(&value, old);
         errors.extend(of_the_change.clone());
-        errors.extend(of_the_change);
+        if hooks::judges_metadata(&row.group, &row.kind) {
+            errors.extend(of_the_change);
+        }
         errors.extend(resource.strategy.validate_update(&value, old, &hooks));
         if !errors.is_empty() {
             return Err(Status::invalid(&resource.group_kind(), name, &errors));

@@ -2,6 +2,8 @@
 
 use crate::authz::{Attributes, Decision};
 use crate::body::{self, Answer};
+use crate::handlers::{self, WriteOptions};
+use crate::registry::ensure_namespace;
 use crate::resources::Served;
 use crate::server::{Call, Server};
 use crate::user::{ALL_AUTHENTICATED, User};
@@ -11,6 +13,7 @@ use api::authorization::v1::{
 };
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::fields::escape_value;
+use apimachinery::gvk::GroupKind;
 use apimachinery::status::Status;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -21,6 +24,10 @@ pub(crate) async fn create(server: &Server, resource: &Arc<Served>, call: Call) 
     let mut review = crate::handlers::read_kind(&call, &row.group, &row.version, &row.kind).await?;
     review["kind"] = row.kind.as_ref().into();
     review["apiVersion"] = resource.api_version.as_str().into();
+    let options = WriteOptions::for_create(&call)?;
+    let context = handlers::context(&call, resource, &options);
+    ensure_namespace(&context, &mut review)?;
+    server.registry.note_fields(&context, &mut review).await?;
     let status = match row.kind.as_ref() {
         "TokenReview" => token(server, &review["spec"])?,
         "SelfSubjectReview" => {
@@ -35,15 +42,15 @@ pub(crate) async fn create(server: &Server, resource: &Arc<Served>, call: Call) 
         kind => {
             let spec: SubjectAccessReviewSpec = serde_json::from_value(review["spec"].clone())
                 .map_err(|e| Status::bad_request(e.to_string()))?;
-            let errors = validate(kind, &spec, &review["metadata"]);
+            let mut shown = Vec::new();
+            let metadata = &review["metadata"];
+            schema::encode::write_metadata(&resource.table, resource.ty, metadata, &mut shown);
+            let shown = String::from_utf8(shown).unwrap_or_default();
+            let errors = validate(kind, &spec, metadata, BadValue::verbatim(shown));
             if !errors.is_empty() {
-                return Err(Status::invalid(&resource.group_kind(), "", &errors));
-            }
-            let namespace = &call.info.namespace;
-            if kind == "LocalSubjectAccessReview" && crate::object::namespace(&review) != namespace.as_str() {
-                return Err(Status::bad_request(format!(
-                    "spec.resourceAttributes.namespace must match namespace: {namespace}"
-                )));
+                // Upstream knows the group of such an object, and not its kind.
+                let group = GroupKind::new(row.group.to_string(), String::new());
+                return Err(Status::invalid(&group, "", &errors));
             }
             let reviewed = User {
                 name: spec.user.clone(),
@@ -90,14 +97,25 @@ fn token(server: &Server, spec: &Value) -> Result<Value, Status> {
     })
 }
 
+/// Upstream's struct has no names of JSON.
+fn shown(paths: &NonResourceAttributes) -> BadValue {
+    let [path, verb] = [&paths.path, &paths.verb].map(|text| Value::from(text.as_str()));
+    BadValue::verbatim(format!("{{\"Path\":{path},\"Verb\":{verb}}}"))
+}
+
 /// What is wrong with the spec of an access review.
-fn validate(kind: &str, spec: &SubjectAccessReviewSpec, metadata: &Value) -> ErrorList {
+fn validate(
+    kind: &str,
+    spec: &SubjectAccessReviewSpec,
+    metadata: &Value,
+    shown_metadata: BadValue,
+) -> ErrorList {
     let path = Path::new("spec");
     let mut errors = ErrorList::default();
     match (&spec.resource_attributes, &spec.non_resource_attributes) {
         (Some(_), Some(paths)) => errors.push(Error::invalid(
             &path.child("nonResourceAttributes"),
-            BadValue::json(paths),
+            shown(paths),
             "cannot be specified in combination with resourceAttributes",
         )),
         (None, None) => errors.push(Error::invalid(
@@ -131,7 +149,7 @@ fn validate(kind: &str, spec: &SubjectAccessReviewSpec, metadata: &Value) -> Err
     });
     if stray {
         let why = if local { "must be empty except for namespace" } else { "must be empty" };
-        errors.push(Error::invalid(&Path::new("metadata"), BadValue::json(metadata), why));
+        errors.push(Error::invalid(&Path::new("metadata"), shown_metadata, why));
     }
     if local {
         let namespace = metadata["namespace"].as_str().unwrap_or_default();
@@ -145,7 +163,7 @@ fn validate(kind: &str, spec: &SubjectAccessReviewSpec, metadata: &Value) -> Err
         if let Some(paths) = &spec.non_resource_attributes {
             errors.push(Error::invalid(
                 &path.child("nonResourceAttributes"),
-                BadValue::json(paths),
+                shown(paths),
                 "disallowed on this kind of request",
             ));
         }

@@ -1,12 +1,15 @@
 //! `…/scale`: the number of replicas of anything that has one, as an `autoscaling/v1` Scale.
 
 use crate::body::{self, Answer};
-use crate::handlers::{self, Patch, WriteOptions};
+use crate::handlers::{self, Form, Include, Patch, WriteOptions};
 use crate::object;
-use crate::registry::UpdateOptions;
+use crate::registry::{Stored, UpdateOptions};
 use crate::resources::Served;
 use crate::server::{Call, Server};
+use apimachinery::meta::ListMeta;
+use apimachinery::meta::table::TableColumnDefinition;
 use apimachinery::status::Status;
+use apimachinery::time::Time;
 use futures::future::BoxFuture;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
@@ -17,7 +20,7 @@ fn at<'v>(object: &'v Value, path: &[String]) -> &'v Value {
 }
 
 /// The Scale of an object.
-fn scale_of(resource: &Served, object: &Value) -> Value {
+fn scale(resource: &Served, object: &Value) -> Value {
     let mut metadata = Map::new();
     for key in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object["metadata"].get(key) {
@@ -60,9 +63,11 @@ fn scale_of(resource: &Served, object: &Value) -> Value {
 
 pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
     let name = call.info.name.clone();
+    let form = handlers::form(resource, &call)?;
+    let answer = |stored: &Stored| answer(&scale_of(resource, stored), form, server.registry.now());
     if call.info.verb == "get" {
         let stored = server.registry.read(resource, &call.info.namespace, &name).await?;
-        return Ok(body::document(StatusCode::OK, &scale_of(resource, &stored.value)));
+        return answer(&stored);
     }
     let (patch, put, options) = match call.info.verb.as_str() {
         "patch" => {
@@ -83,9 +88,14 @@ pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -
             let current = current.ok_or_else(|| resource.not_found(&name))?;
             let scale = match (&put, &patch) {
                 (Some(scale), _) => scale.clone(),
-                (None, Some(patch)) => patch.apply_free(scale_of(resource, current))?,
-                (None, None) => scale_of(resource, current),
+                (None, Some(patch)) => patch.apply_free(scale(resource, current))?,
+                (None, None) => scale(resource, current),
             };
+            if object::name(&scale).is_empty() {
+                return Err(Status::bad_request(format!(
+                    "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+                )));
+            }
             if object::name(&scale) != name {
                 return Err(Status::bad_request(format!(
                     "the name of the object ({}) does not match the name on the URL ({name})",
@@ -124,5 +134,69 @@ pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -
     };
     let options = UpdateOptions { create: false, replace: put.is_some() };
     let updated = server.registry.update(&context, &name, options, &change).await?;
-    Ok(body::document(StatusCode::OK, &scale_of(resource, &updated.stored.value)))
+    answer(&updated.stored)
 }
+
+/// The Scale of a stored object.
+fn scale_of(resource: &Served, stored: &Stored) -> Value {
+    let mut scale = scale(resource, &stored.value);
+    object::set_meta(&mut scale, "resourceVersion", stored.revision.to_string());
+    scale
+}
+
+/// Answers a Scale in the form that is wanted.
+fn answer(scale: &Value, form: Form, now: Time) -> Result<Answer, Status> {
+    let table = api::table();
+    let ty = table.kind("autoscaling", "v1", "Scale").ok_or_else(Status::path_not_found)?;
+    let mut bytes = match form {
+        Form::Object => schema::encode::json(table, ty, scale),
+        Form::Metadata => handlers::partial(table, ty, &scale["metadata"]),
+        Form::Table(include) => {
+            let column = |name: &str, ty: &str, description: &str| TableColumnDefinition {
+                name: name.into(),
+                type_: ty.into(),
+                description: description.into(),
+                ..Default::default()
+            };
+            let columns = vec![
+                column("Name", "string", NAME),
+                column(
+                    "Desired",
+                    "integer",
+                    "replicas is the desired number of instances for the scaled object.",
+                ),
+                column(
+                    "Available",
+                    "integer",
+                    "replicas is the actual number of observed instances of the scaled object.",
+                ),
+                column("Age", "string", AGE),
+            ];
+            let cells = json!([
+                object::name(scale),
+                scale["spec"]["replicas"].as_i64().unwrap_or(0),
+                scale["status"]["replicas"].as_i64().unwrap_or(0),
+                hooks::object_age(scale, now),
+            ]);
+            let mut row = b"{\"cells\":".to_vec();
+            schema::encode::write_value(&mut row, &cells);
+            row.extend_from_slice(b",\"object\":");
+            match include {
+                Include::None => row.extend_from_slice(b"null"),
+                Include::Metadata => row.extend(handlers::partial(table, ty, &scale["metadata"])),
+                Include::Object => row.extend(schema::encode::json(table, ty, scale)),
+            }
+            row.push(b'}');
+            let metadata = ListMeta {
+                resource_version: object::meta_str(scale, "resourceVersion").to_owned(),
+                ..Default::default()
+            };
+            handlers::table(Some(columns), &metadata, &[row])
+        }
+    };
+    bytes.push(b'\n');
+    Ok(body::json(StatusCode::OK, bytes))
+}
+
+const NAME: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
+const AGE: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";

@@ -11,6 +11,7 @@ use apiserver::authz::{Attributes, Authorizer, Decision, rbac::Rbac};
 use apiserver::cache::StoreSource;
 use apiserver::custom::controller::Definitions;
 use apiserver::documents::{Documents, Health, VersionInfo};
+use apiserver::features::Features;
 use apiserver::gate::Gate;
 use apiserver::inprocess::InProcess;
 use apiserver::outbound::Outbound;
@@ -71,7 +72,7 @@ pub async fn house() -> House {
 pub async fn house_with(authorizer: Arc<dyn Authorizer>) -> House {
     let directory = tempfile::tempdir().unwrap();
     let store = store::embedded::Embedded::open(directory.path().join("store"), Default::default()).unwrap();
-    let house = authorized(store, "10.96.0.0/16", Some(directory), authorizer, Gate::default()).await;
+    let house = authorized(store, "10.96.0.0/16", Some(directory), authorizer, Gate::default(), None).await;
     house.begin().await
 }
 
@@ -79,7 +80,24 @@ pub async fn house_with(authorizer: Arc<dyn Authorizer>) -> House {
 pub async fn house_behind(gate: Gate) -> House {
     let directory = tempfile::tempdir().unwrap();
     let store = store::embedded::Embedded::open(directory.path().join("store"), Default::default()).unwrap();
-    let house = authorized(store, "10.96.0.0/16", Some(directory), Arc::new(AllowAll), gate).await;
+    let house = authorized(store, "10.96.0.0/16", Some(directory), Arc::new(AllowAll), gate, None).await;
+    house.begin().await
+}
+
+/// A server as its default flags make it, and the user `tester` of the group `testers`.
+pub async fn house_with_default_features() -> House {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store::embedded::Embedded::open(directory.path().join("store"), Default::default()).unwrap();
+    let features = Some(Features::default());
+    let mut house =
+        authorized(store, "10.96.0.0/16", Some(directory), Arc::new(AllowAll), Gate::default(), features)
+            .await;
+    let mut user = User::new("tester", &["testers", "system:authenticated"]);
+    user.uid = "tester-uid".into();
+    house.client = InProcess::new(house.server.clone(), user);
+    let range = serde_json::json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}});
+    let ranges = "/apis/networking.k8s.io/v1/servicecidrs";
+    assert_eq!(house.json(Method::POST, ranges, range).await.0, 201);
     house.begin().await
 }
 
@@ -96,7 +114,7 @@ impl House {
 
 /// A server over a store, one of several perhaps.
 pub async fn over(store: Arc<dyn Store>, range: &str, directory: Option<tempfile::TempDir>) -> House {
-    authorized(store, range, directory, Arc::new(AllowAll), Gate::default()).await
+    authorized(store, range, directory, Arc::new(AllowAll), Gate::default(), None).await
 }
 
 async fn authorized(
@@ -105,6 +123,7 @@ async fn authorized(
     directory: Option<tempfile::TempDir>,
     authorizer: Arc<dyn Authorizer>,
     gate: Gate,
+    features: Option<Features>,
 ) -> House {
     let authorizers = vec![authorizer];
     let resources = Arc::new(Resources::new(api::table(), &[]));
@@ -150,7 +169,7 @@ async fn authorized(
             encryption: None,
             clock: Arc::new(SystemClock::default()),
             event_ttl: Duration::from_secs(3600),
-            gates: Arc::new(|_| true),
+            gates: Arc::new(move |gate| features.as_ref().is_none_or(|features| features.field(gate))),
         }),
         authenticators: vec![Arc::new(Named)],
         authorizers,
@@ -256,6 +275,11 @@ impl House {
 }
 
 pub fn condition<'a>(definition: &'a Value, ty: &str) -> &'a str {
-    let conditions = definition["status"]["conditions"].as_array().unwrap();
-    conditions.iter().find(|c| c["type"] == ty).and_then(|c| c["status"].as_str()).unwrap_or_default()
+    let conditions = definition["status"]["conditions"].as_array();
+    conditions
+        .into_iter()
+        .flatten()
+        .find(|c| c["type"] == ty)
+        .and_then(|c| c["status"].as_str())
+        .unwrap_or_default()
 }

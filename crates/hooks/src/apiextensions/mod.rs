@@ -117,7 +117,7 @@ impl Strategy for CustomResourceDefinition {
     }
 
     fn prepare_for_create(&self, object: &mut Value, _: &Context) {
-        object["status"] = json!({"conditions": [], "acceptedNames": {"plural": "", "kind": ""}});
+        object["status"] = json!({"conditions": null, "acceptedNames": {"plural": "", "kind": ""}});
         note_storage_version(object);
     }
 

@@ -44,6 +44,10 @@ impl Strategy for DaemonSets {
             absent_or(spec, "revisionHistoryLimit", 10);
             default_template(spec);
         });
+        // Whatever a client says, the object has this annotation from the first.
+        if set["metadata"]["annotations"].get(GENERATION).is_none() {
+            set_template_generation(set, 0);
+        }
     }
 
     fn prepare_for_create(&self, set: &mut Value, _: &Context) {
@@ -53,6 +57,7 @@ impl Strategy for DaemonSets {
 
     fn prepare_for_update(&self, set: &mut Value, old: &Value, context: &Context) {
         if context.subresource.is_some() {
+            set_template_generation(set, template_generation(old));
             return;
         }
         const TEMPLATE: &[&str] = &["spec", "template"];

@@ -150,7 +150,7 @@ fn validate_strategy(errors: &mut ErrorList, strategy: &DeploymentStrategy, path
             validate_not_more_than_all(errors, &unavailable, update.max_unavailable.as_ref());
         }
         _ => {
-            let value = BadValue::json(strategy);
+            let value = crate::shown::shown_typed("io.k8s.api.apps.v1.DeploymentStrategy", strategy);
             errors.push(Error::not_supported(path, value, &["Recreate", "RollingUpdate"]));
         }
     }

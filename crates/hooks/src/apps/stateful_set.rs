@@ -135,7 +135,7 @@ fn validate(spec: &StatefulSetSpec, path: &Path) -> ErrorList {
         ("", _) => errors.push(Error::required(&strategy, "")),
         ("OnDelete", Some(update)) => errors.push(Error::invalid(
             &strategy.child("rollingUpdate"),
-            BadValue::json(update),
+            crate::shown::shown_typed("io.k8s.api.apps.v1.RollingUpdateStatefulSetStrategy", update),
             "only allowed for updateStrategy 'RollingUpdate'",
         )),
         ("OnDelete" | "RollingUpdate", None) => {}
@@ -153,7 +153,7 @@ fn validate(spec: &StatefulSetSpec, path: &Path) -> ErrorList {
         }
         _ => errors.push(Error::invalid(
             &strategy,
-            BadValue::json(&spec.update_strategy),
+            crate::shown::shown_typed("io.k8s.api.apps.v1.StatefulSetUpdateStrategy", &spec.update_strategy),
             "must be 'RollingUpdate' or 'OnDelete'",
         )),
     }

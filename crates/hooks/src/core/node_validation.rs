@@ -38,7 +38,10 @@ pub(super) fn validate_update(node: &Node, old: &Node) -> ErrorList {
     for (i, address) in node.status.addresses.iter().enumerate() {
         if !seen.insert((&address.type_, &address.address)) {
             let path = Path::new("status").child("addresses").index(i);
-            check.extend([Error::duplicate(&path, BadValue::json(address))]);
+            check.extend([Error::duplicate(
+                &path,
+                crate::shown::shown_typed("io.k8s.api.core.v1.NodeAddress", address),
+            )]);
         }
     }
     let spec = Path::new("spec");
@@ -74,7 +77,8 @@ fn taints(check: &mut Check, taints: &[Taint]) {
             check.one_of(&at.child("effect"), &taint.effect, &EFFECTS);
         }
         if !seen.insert((&taint.effect, &taint.key)) {
-            let mut error = Error::duplicate(&at, BadValue::json(taint));
+            let mut error =
+                Error::duplicate(&at, crate::shown::shown_typed("io.k8s.api.core.v1.Taint", taint));
             error.detail = "taints must be unique by key and effect pair".into();
             check.extend([error]);
         }

@@ -214,7 +214,7 @@ fn validate_affinity(errors: &mut ErrorList, affinity: &Affinity, path: &Path) {
 }
 
 /// A selector of nodes, which has terms.
-pub(super) fn validate_node_selector(errors: &mut ErrorList, selector: &NodeSelector, path: &Path) {
+pub(crate) fn validate_node_selector(errors: &mut ErrorList, selector: &NodeSelector, path: &Path) {
     let path = path.child("nodeSelectorTerms");
     if selector.node_selector_terms.is_empty() {
         errors.push(Error::required(&path, "must have at least one node selector term"));

@@ -285,6 +285,10 @@ impl Strategy for EndpointsLists {
 pub(super) struct Claims;
 
 impl Strategy for Claims {
+    fn has_generation(&self) -> bool {
+        false
+    }
+
     fn validate(&self, object: &Value, _: &Context) -> ErrorList {
         claim_validation::validate(object)
     }

@@ -72,9 +72,12 @@ fn validate_local(check: &mut Check, path: &Path, source: &Value) {
 /// A CSI driver's name: a short DNS name.
 pub(crate) fn validate_driver_name(check: &mut Check, path: &Path, driver: &str) {
     const MAX: usize = 63;
-    check.present(path, driver, "");
+    if !check.present(path, driver, "") {
+        return;
+    }
     check.when(driver.len() > MAX, || Error::too_long(path, MAX));
-    check.keeps(path, &driver.to_lowercase(), subdomain);
+    // Upper case is let through, though it is told.
+    subdomain(&driver.to_lowercase()).into_iter().for_each(|why| check.invalid(path, driver, why));
 }
 
 fn validate_secret(check: &mut Check, path: &Path, secret: Option<&SecretReference>) {
@@ -204,7 +207,11 @@ fn validate_capacity(check: &mut Check, path: &Path, spec: &PersistentVolumeSpec
         check.required(path, "");
     }
     if spec.capacity.len() > 1 || !spec.capacity.contains_key("storage") {
-        let shown = BadValue::json(&spec.capacity);
+        let shown = if spec.capacity.is_empty() {
+            BadValue::verbatim("null")
+        } else {
+            BadValue::json(&spec.capacity)
+        };
         check.0.push(Error::not_supported(path, shown, &["storage"]));
     }
     for (name, quantity) in &spec.capacity {

@@ -57,6 +57,8 @@ impl<'a> Node<'a> {
                 _ => Node::Atomic,
             },
             Type::Any | Type::Object if map_type == Some(MapType::Atomic) => Node::Atomic,
+            // What built-in kinds carry without looking into it (RawExtension) is one field.
+            Type::Object if table.checks().is_none() => Node::Atomic,
             Type::Any | Type::Object => Node::Deduced,
             _ => Node::Scalar,
         }

@@ -155,7 +155,11 @@ fn merge_map(schema: Schema<'_>, mut original: Object, mut patch: Object) -> Res
 }
 
 fn bad_patch_type(directive: &Value, patch: &Value) -> PatchError {
-    internal(format!("unknown patch type: {} in map: {}", go_format(directive), go_format(patch)))
+    // Upstream answers this mistake of the client as if it were its own.
+    PatchError::new(
+        PatchFailure::BadRequest,
+        format!("unknown patch type: {} in map: {}", go_format(directive), go_format(patch)),
+    )
 }
 
 /// Takes a value of the patch as it is, without nulls and directives; a value that is itself a directive deletes.

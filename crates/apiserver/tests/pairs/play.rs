@@ -1,0 +1,71 @@
+//! Sends the requests of a story, one after the other.
+
+use crate::answer::Answer;
+use crate::cases::{Body, Case, Story};
+use bytes::Bytes;
+use client::transport::Transport;
+use http::Request;
+use http_body_util::BodyExt as _;
+use regex::{Captures, Regex};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+/// `{{case /pointer}}`: what an earlier answer has there.
+static REFERENCE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\{\{([^{}/]+) (/[^{}]+)\}\}").unwrap());
+
+pub async fn play(transport: &Arc<dyn Transport>, story: &Story) -> Vec<(String, Answer)> {
+    for case in story.before.iter() {
+        send(transport, case, &HashMap::new()).await;
+    }
+    let (mut answers, mut known) = (Vec::new(), HashMap::new());
+    for case in &story.cases {
+        let (parts, body) = send(transport, case, &known).await;
+        if case.referred {
+            known.insert(case.name.clone(), serde_json::from_slice::<Value>(&body).unwrap_or_default());
+        }
+        answers.push((case.name.clone(), Answer::new(&parts, &body)));
+    }
+    for case in story.after.iter() {
+        send(transport, case, &known).await;
+    }
+    answers
+}
+
+async fn send(
+    transport: &Arc<dyn Transport>,
+    case: &Case,
+    known: &HashMap<String, Value>,
+) -> (http::response::Parts, Bytes) {
+    let filled = |text: &str| {
+        let of = |c: &Captures<'_>| match known.get(&c[1]).and_then(|v| v.pointer(&c[2])) {
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+            None => format!("<no {} {}>", &c[1], &c[2]),
+        };
+        REFERENCE.replace_all(text, of).into_owned()
+    };
+    let body: Bytes = match &case.body {
+        Body::None => Bytes::new(),
+        Body::Json(value) => filled(&value.to_string()).into(),
+        Body::Text(text) => filled(text).into(),
+        Body::Bytes(bytes) => bytes.clone().into(),
+    };
+    let path = filled(&case.path).replace(' ', "%20");
+    let mut request = Request::builder().method(case.method.as_str()).uri(&path);
+    let headers = request.headers_mut().unwrap();
+    headers.insert("user-agent", http::HeaderValue::from_static("pairs/1.0"));
+    for (name, value) in &case.headers {
+        headers.insert(*name, value.parse().unwrap());
+    }
+    let request = request.body(body).unwrap_or_else(|e| panic!("{} {path}: {e}", case.name));
+    let answer = async {
+        let response = transport.send(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        (parts, body.collect().await.unwrap().to_bytes())
+    };
+    match tokio::time::timeout(std::time::Duration::from_secs(30), answer).await {
+        Ok(answer) => answer,
+        Err(_) => panic!("{}: {} {path} was not answered", case.name, case.method),
+    }
+}
