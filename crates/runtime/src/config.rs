@@ -17,6 +17,8 @@ pub struct Config {
     pub cgroup_root: String,
     /// Localhost seccomp profiles that are not absolute lie under this.
     pub seccomp_dir: PathBuf,
+    /// Where CDI specifications are; of two with one name the later counts.
+    pub cdi_dirs: Vec<PathBuf>,
     /// Mirrors and credentials.
     pub registries: Registries,
     /// Caps on layers.
@@ -33,6 +35,7 @@ impl Config {
             run_dir: run_dir.into(),
             cgroup_root: "/tiphys".into(),
             seccomp_dir: "/var/lib/kubelet/seccomp".into(),
+            cdi_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             registries: Registries::default(),
             limits: Limits::default(),
             network: None,

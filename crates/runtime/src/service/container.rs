@@ -83,6 +83,7 @@ async fn begin(
     mut config: ContainerConfig,
 ) -> Result<()> {
     let shim = sandbox.shim()?;
+    spec::cdi::inject(&mut config, &inner.config.cdi_dirs)?;
     let wanted = config.image.clone().unwrap_or_default().image;
     let image = inner.images.pin(&wanted, id);
     let image =

@@ -1,6 +1,8 @@
 //! From a container's CRI configuration and its image to what the shim is asked to make. Everything here is decided
 //! from its inputs and read-only looks at the host and the image; nothing is changed.
 
+/// Devices that others specify by name.
+pub(crate) mod cdi;
 /// Devices, and the rules that guard them.
 pub(crate) mod devices;
 /// What the container sees at which path.
