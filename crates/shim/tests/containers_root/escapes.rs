@@ -43,6 +43,50 @@ fn mount_targets_stay_inside_as_root() {
     assert_eq!(fs::read_dir(&canary).unwrap().count(), 0);
 }
 
+/// CVE-2021-30465 and CVE-2024-45310: a container that swaps a directory of a shared volume for a link while another,
+/// which mounts something below it, is made.
+#[test]
+fn swapped_mount_targets_stay_inside_as_root() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let mut pod = Pod::new("swaps", |_| {});
+    let (shared, canary) = (pod.dir.join("shared"), pod.dir.join("canary"));
+    for dir in [shared.join("dir"), canary.join("inside")] {
+        fs::create_dir_all(dir).unwrap();
+    }
+    // In the second container this is a way up and out, if it is followed on the host.
+    symlink(format!("/../../../..{}", canary.display()), shared.join("link")).unwrap();
+    let stop = AtomicBool::new(false);
+    let mut made = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (here, exchange) = (rustix::fs::CWD, rustix::fs::RenameFlags::EXCHANGE);
+            while !stop.load(Ordering::Relaxed) {
+                rustix::fs::renameat_with(here, shared.join("dir"), here, shared.join("link"), exchange)
+                    .unwrap();
+            }
+        });
+        for number in 0..100 {
+            let id = format!("c{number}");
+            let mut spec = pod.spec(&id, "true");
+            let kind = MountKind::Bind { source: shared.to_string_lossy().into() };
+            spec.mounts.push(Mount { destination: "/shared".into(), kind, ..Mount::default() });
+            for path in ["/shared/dir/new", "/shared/dir/inside"] {
+                let kind = MountKind::Tmpfs { data: "size=4k".into() };
+                spec.mounts.push(Mount { destination: path.into(), kind, ..Mount::default() });
+            }
+            if pod.create(spec).is_ok() {
+                made += 1;
+                pod.client.ask(Request::Delete { container: id }).unwrap();
+            }
+            let names: Vec<_> =
+                fs::read_dir(&canary).unwrap().flatten().map(|entry| entry.file_name()).collect();
+            assert_eq!(names, ["inside"]);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    println!("{made} of 100 were made");
+}
+
 #[test]
 fn working_directories_stay_inside_as_root() {
     let mut pod = Pod::new("cwd", |_| {});

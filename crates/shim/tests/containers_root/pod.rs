@@ -76,7 +76,7 @@ pub(crate) struct Pod {
 impl Pod {
     pub(crate) fn new(name: &str, change: impl FnOnce(&mut SandboxSpec)) -> Pod {
         image();
-        let dir = PathBuf::from(format!("/run/tiphys-test/{name}-{}", std::process::id()));
+        let dir = PathBuf::from(format!("/run/tiphys-test-{name}-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         let mut cgroups = Vec::new();
         for controller in ["cpu", "memory", "pids"] {

@@ -1,4 +1,5 @@
-//! Exits, recorded durably before anyone is told: written beside, synced, renamed, and the directory synced.
+//! What a shim writes down, whole or not at all. Exits durably, before anyone is told: synced, and the directory synced.
+//! What describes running processes is as short-lived as they are and needs no disk to wait for.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -7,14 +8,28 @@ use std::path::Path;
 use serde::Serialize;
 use shim::protocol::Exit;
 
-/// Replaces `dir/name` by the JSON of `value`.
+/// Replaces `dir/name` by the JSON of `value`, for good.
 pub(crate) fn record<T: Serialize>(dir: &Path, name: &str, value: &T) -> io::Result<()> {
+    replace(dir, name, value, File::sync_all)?;
+    File::open(dir)?.sync_all()
+}
+
+/// The same until the next boot.
+pub(crate) fn note<T: Serialize>(dir: &Path, name: &str, value: &T) -> io::Result<()> {
+    replace(dir, name, value, |_| Ok(()))
+}
+
+fn replace<T: Serialize>(
+    dir: &Path,
+    name: &str,
+    value: &T,
+    settle: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
     let temporary = dir.join(format!(".{name}.new"));
     let mut file = File::create(&temporary)?;
     file.write_all(&serde_json::to_vec(value)?)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, dir.join(name))?;
-    File::open(dir)?.sync_all()
+    settle(&file)?;
+    std::fs::rename(&temporary, dir.join(name))
 }
 
 /// A wait status in upstream's terms.

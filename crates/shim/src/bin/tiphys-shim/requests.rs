@@ -95,7 +95,7 @@ impl Shim {
         let sandbox = sandbox::create(spec, &self.dir)?;
         let file = shim::protocol::ShimFile { sandbox: Some(sandbox.spec.clone()), ..start::file() };
         self.sandbox = Some(sandbox);
-        exit::record(&self.dir, SHIM_FILE, &file).at("recording the sandbox")
+        exit::note(&self.dir, SHIM_FILE, &file).at("recording the sandbox")
     }
 
     fn create(&mut self, caller: Caller, spec: &ContainerSpec, fds: &[OwnedFd]) -> Outcome<()> {

@@ -83,7 +83,7 @@ fn daemonize(dir: &str, tell: &std::fs::File) -> io::Result<Shim> {
     }
     let listener = listener(dir)?;
     let dir = PathBuf::from(dir);
-    exit::record(&dir, SHIM_FILE, &file())?;
+    exit::note(&dir, SHIM_FILE, &file())?;
     Shim::new(dir, listener)
 }
 
