@@ -130,6 +130,22 @@ pub(super) async fn resource(inner: &Inner) -> Response {
             &per_container,
         );
         cpu.iter().for_each(|(whose, _, bytes)| family.value(whose, *bytes));
+        let help = "[ALPHA] Current amount of the container swap usage in bytes. Reported only on non-windows systems";
+        let mut family = encoder.family("container_swap_usage_bytes", help, "gauge", &per_container);
+        let mut swapped: BTreeMap<[String; 2], f64> = BTreeMap::new();
+        for one in &all {
+            let used =
+                one.swap.as_ref().and_then(|swap| swap.swap_usage_bytes).map(|bytes| bytes.value as f64);
+            let (Some(whose), Some(used)) = (whose(one), used) else { continue };
+            family.value(&whose, used);
+            *swapped.entry([whose[1].clone(), whose[2].clone()]).or_default() += used;
+        }
+        let help =
+            "[ALPHA] Current amount of the pod swap usage in bytes. Reported only on non-windows systems";
+        let mut family = encoder.family("pod_swap_usage_bytes", help, "gauge", &per_pod);
+        swapped.iter().for_each(|(whose, used)| family.value(whose, *used));
+        let help = "[ALPHA] Current swap usage of the node in bytes. Reported only on non-windows systems";
+        encoder.family("node_swap_usage_bytes", help, "gauge", &[]).value(&none, node.swap_used as f64);
         let mut family = encoder.family(
             "container_start_time_seconds",
             "[STABLE] Start time of the container since unix epoch in seconds",
@@ -169,50 +185,6 @@ pub(super) async fn resource(inner: &Inner) -> Response {
             .value(&none, node.working_set as f64);
         let help = "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise";
         encoder.family("resource_scrape_error", help, "gauge", &[]).value(&none, 0.0);
-    })
-}
-
-/// `/metrics/cadvisor`: the container metrics that dashboards read.
-pub(super) async fn cadvisor(inner: &Inner) -> Response {
-    let all = match stats::containers(inner).await {
-        Ok(all) => all,
-        Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
-    };
-    rendered(move |encoder| {
-        let per_container = names(&["container", "namespace", "pod"]);
-        let rows: Vec<([String; 3], &ContainerStats)> =
-            all.iter().filter_map(|s| Some((whose(s)?, s))).collect();
-        let mut family = encoder.family(
-            "container_cpu_usage_seconds_total",
-            "Cumulative cpu time consumed in seconds.",
-            "counter",
-            &per_container,
-        );
-        rows.iter().for_each(|(whose, s)| family.value(whose, seconds(s)));
-        type Read = fn(&cri::v1::MemoryUsage) -> Option<UInt64Value>;
-        let kinds: [(&str, &str, Read); 3] = [
-            (
-                "container_memory_usage_bytes",
-                "Current memory usage in bytes, including all memory regardless of when it was accessed",
-                |m| m.usage_bytes,
-            ),
-            ("container_memory_working_set_bytes", "Current working set in bytes.", |m| m.working_set_bytes),
-            ("container_memory_rss", "Size of RSS in bytes.", |m| m.rss_bytes),
-        ];
-        for (name, help, read) in kinds {
-            let mut family = encoder.family(name, help, "gauge", &per_container);
-            rows.iter().for_each(|(whose, s)| family.value(whose, memory(s, read)));
-        }
-        let mut family = encoder.family(
-            "container_fs_usage_bytes",
-            "Number of bytes that are consumed by the container on this filesystem.",
-            "gauge",
-            &per_container,
-        );
-        for (whose, s) in &rows {
-            let used = s.writable_layer.as_ref().and_then(|l| l.used_bytes).map_or(0.0, |n| n.value as f64);
-            family.value(whose, used);
-        }
     })
 }
 

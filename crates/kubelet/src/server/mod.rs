@@ -4,6 +4,7 @@
 
 mod answer;
 mod auth;
+mod cadvisor;
 mod container_logs;
 mod metrics;
 mod port_forward;
@@ -161,7 +162,7 @@ async fn answer(inner: &Arc<Inner>, route: Route, request: Request<Incoming>) ->
         Route::StatsSummary => stats::summary(inner, request.uri().query()).await,
         Route::Metrics => metrics::kubelet(inner),
         Route::MetricsResource => metrics::resource(inner).await,
-        Route::MetricsCadvisor => metrics::cadvisor(inner).await,
+        Route::MetricsCadvisor => cadvisor::answer(inner).await,
         Route::MetricsProbes => metrics::probes(),
         Route::ContainerLogs { namespace, pod, container } => {
             container_logs::answer(inner, &namespace, &pod, &container, request.uri().query()).await

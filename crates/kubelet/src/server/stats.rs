@@ -5,7 +5,10 @@ use super::answer::{Response, json, text};
 use crate::labels;
 use crate::usage::{self, Disk, PodUsage};
 use apimachinery::time::Time;
-use cri::v1::{ContainerStats, CpuUsage, FilesystemUsage, ListContainerStatsRequest, MemoryUsage};
+use cri::v1::{
+    ContainerStats, CpuUsage, FilesystemUsage, ListContainerStatsRequest, MemoryUsage, PsiData, PsiStats,
+    SwapUsage,
+};
 use http::StatusCode;
 use serde_json::{Map, Value, json as value};
 use std::collections::{BTreeMap, HashMap};
@@ -28,11 +31,43 @@ fn without_nulls(value: Value) -> Value {
     }
 }
 
+/// How long tasks waited: `some` of them, and `full` when none could go on.
+fn psi(stats: Option<&PsiStats>) -> Value {
+    let line = |data: Option<&PsiData>| {
+        data.map(|d| value!({ "total": d.total, "avg10": d.avg10, "avg60": d.avg60, "avg300": d.avg300 }))
+    };
+    stats.map_or(Value::Null, |s| value!({ "full": line(s.full.as_ref()), "some": line(s.some.as_ref()) }))
+}
+
+fn swap(usage: &SwapUsage) -> Value {
+    value!({
+        "time": time(usage.timestamp),
+        "swapAvailableBytes": number(usage.swap_available_bytes),
+        "swapUsageBytes": number(usage.swap_usage_bytes),
+    })
+}
+
+/// The machine's own pressure; nothing where the kernel does not count it.
+fn node_psi(resource: &str) -> Value {
+    let Ok(text) = std::fs::read_to_string(format!("/proc/pressure/{resource}")) else { return Value::Null };
+    let line = |kind: &str| {
+        let line = text.lines().find(|line| line.starts_with(kind))?;
+        let get = |name: &str| line.split(' ').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+        let average = |name: &str| get(name).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+        let total = get("total").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        Some(value!({
+            "total": total, "avg10": average("avg10"), "avg60": average("avg60"), "avg300": average("avg300"),
+        }))
+    };
+    value!({ "full": line("full"), "some": line("some") })
+}
+
 fn cpu(usage: &CpuUsage) -> Value {
     value!({
         "time": time(usage.timestamp),
         "usageNanoCores": number(usage.usage_nano_cores),
         "usageCoreNanoSeconds": number(usage.usage_core_nano_seconds),
+        "psi": psi(usage.psi.as_ref()),
     })
 }
 
@@ -45,6 +80,7 @@ fn memory(usage: &MemoryUsage) -> Value {
         "rssBytes": number(usage.rss_bytes),
         "pageFaults": number(usage.page_faults),
         "majorPageFaults": number(usage.major_page_faults),
+        "psi": psi(usage.psi.as_ref()),
     })
 }
 
@@ -68,6 +104,7 @@ pub(super) struct NodeUsage {
     pub working_set: u64,
     pub available: u64,
     pub rss: u64,
+    pub swap_used: u64,
     /// When the machine started, in seconds since the epoch.
     pub booted_at: i64,
 }
@@ -98,6 +135,7 @@ pub(super) fn node_usage() -> NodeUsage {
         working_set: total.saturating_sub(available),
         available,
         rss: bytes("AnonPages"),
+        swap_used: bytes("SwapTotal").saturating_sub(bytes("SwapFree")),
         booted_at: stat
             .lines()
             .find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
@@ -174,7 +212,9 @@ pub(super) async fn summary(inner: &Inner, query: Option<&str>) -> Response {
             "startTime": starts.get(&(uid.clone(), attributes.labels.get(labels::CONTAINER_NAME).cloned().unwrap_or_default())),
             "cpu": one.cpu.as_ref().map(cpu),
             "memory": one.memory.as_ref().map(memory),
+            "io": one.io.as_ref().map(|io| value!({ "time": time(io.timestamp), "psi": psi(io.psi.as_ref()) })),
             "rootfs": one.writable_layer.as_ref().map(file_system),
+            "swap": one.swap.as_ref().map(swap),
         }));
         let sum = sums.entry(uid.clone()).or_default();
         let get = |v: Option<cri::v1::UInt64Value>| v.map_or(0, |v| v.value);
@@ -222,13 +262,20 @@ pub(super) async fn summary(inner: &Inner, query: Option<&str>) -> Response {
         "node": without_nulls(value!({
             "nodeName": inner.context.config.node_name,
             "startTime": Time::from_unix(node.booted_at),
-            "cpu": { "time": now, "usageCoreNanoSeconds": (node.cpu_seconds * 1e9) as u64 },
+            "cpu": { "time": now, "usageCoreNanoSeconds": (node.cpu_seconds * 1e9) as u64, "psi": node_psi("cpu") },
             "memory": {
                 "time": now,
                 "availableBytes": node.available,
                 "usageBytes": u64::try_from(machine.memory).unwrap_or(0).saturating_sub(node.available),
                 "workingSetBytes": node.working_set,
                 "rssBytes": node.rss,
+                "psi": node_psi("memory"),
+            },
+            "io": { "time": now, "psi": node_psi("io") },
+            "swap": {
+                "time": now,
+                "swapUsageBytes": node.swap_used,
+                "swapAvailableBytes": u64::try_from(machine.swap).unwrap_or(0).saturating_sub(node.swap_used),
             },
             "fs": fs,
         })),

@@ -2,6 +2,8 @@
 //! beside an empty v2 tree, of which `cgroup.kill` is used). A path such as `/kubepods/pod1/abc` names the same group
 //! in all of them.
 
+/// What is measured beyond usage.
+mod details;
 /// Which devices a group may use.
 mod devices;
 /// Ending every process of a group.
@@ -11,6 +13,7 @@ mod resources;
 /// Usage.
 mod stats;
 
+pub use details::{Details, DeviceIo};
 pub use devices::DeviceRule;
 pub use resources::{Resources, shares_to_weight};
 pub use stats::{Cpu, Memory, Pressure, Stats};

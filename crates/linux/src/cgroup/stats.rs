@@ -63,7 +63,7 @@ pub struct Pressure {
 }
 
 /// v1 shows "no limit" as the largest multiple of a page.
-const UNLIMITED: u64 = 1 << 62;
+pub(super) const UNLIMITED: u64 = 1 << 62;
 
 impl Cgroup {
     /// Reads usage.
@@ -134,11 +134,11 @@ fn memory_v2(dir: &Path) -> Option<Memory> {
     })
 }
 
-fn number(dir: &Path, file: &str) -> Option<u64> {
+pub(super) fn number(dir: &Path, file: &str) -> Option<u64> {
     fs::read_to_string(dir.join(file)).ok()?.trim().parse().ok()
 }
 
-fn field(text: &str, name: &str) -> Option<u64> {
+pub(super) fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
