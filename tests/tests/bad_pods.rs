@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         absent_secret_volume,
         absent_key_in_environment,
         absent_host_path,
+        git_repo_is_refused,
         too_large_for_the_node,
         no_node_matches,
         deadline,
@@ -249,6 +250,14 @@ fn absent_host_path(room: &Room) {
         k.event("host", "FailedMount"),
         "MountVolume.SetUp failed for volume \"h\" : hostPath type check failed: /no/such/directory is not a directory"
     );
+}
+
+fn git_repo_is_refused(room: &Room) {
+    let k = &room.kubectl;
+    k.apply(&pod("clones", "", "volumes: [{name: v, gitRepo: {repository: 'https://example.com/x.git'}}]"));
+    let message = k.event("clones", "FailedMount");
+    says(&message, "git-repo volume plugin has been disabled; if necessary, it may be re-enabled");
+    assert_eq!(k.field("pod/clones", ".status.phase"), "Pending");
 }
 
 fn too_large_for_the_node(room: &Room) {

@@ -6,6 +6,7 @@ mod atomic_writer;
 mod claim;
 mod content;
 mod empty_dir;
+mod git_repo;
 mod host_path;
 mod image;
 mod mount_table;
@@ -91,6 +92,7 @@ fn plugins() -> Vec<Box<dyn Plugin>> {
         Box::new(content::Content),
         Box::new(claim::Claim),
         Box::new(image::Image),
+        Box::new(git_repo::GitRepo),
     ]
 }
 
@@ -129,17 +131,50 @@ impl Volumes {
     /// Unmounts what was mounted for the pod and removes its directory. Blocks; nothing is deleted through a mount.
     pub(crate) fn tear_down(&self, config: &Config, uid: &str) -> std::io::Result<()> {
         self.tokens.forget(uid);
-        let dir = config.pod_dir(uid);
-        mount_table::unmount_beneath(&dir)?;
-        match std::fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        tear_down(&config.pod_dir(uid))
     }
 
-    /// Unmounts what was mounted for a pod that has ended, but keeps its directory (termination messages are in it).
+    /// Takes down the volumes of a pod that has ended, before anybody is told that it is gone; the rest of its directory
+    /// stays (termination messages are in it). Upstream: `WaitForUnmount` in `SyncTerminatedPod`.
     pub(crate) fn unmount(&self, config: &Config, uid: &str) -> std::io::Result<()> {
         self.tokens.forget(uid);
-        mount_table::unmount_beneath(&config.pod_dir(uid))
+        let dir = config.pod_dir(uid);
+        mount_table::unmount_beneath(&dir)?;
+        for part in ["volumes", "volume-subpaths", "plugins"] {
+            tear_down(&dir.join(part))?;
+        }
+        Ok(())
+    }
+}
+
+fn tear_down(dir: &Path) -> std::io::Result<()> {
+    mount_table::unmount_beneath(dir)?;
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CVE-2017-1002102: what a container has left in its volumes leads nobody out of them who takes them away.
+    #[test]
+    fn root_nothing_is_deleted_through_links_or_mounts() {
+        let dir = tempfile::tempdir().unwrap();
+        let precious = dir.path().join("precious");
+        std::fs::create_dir_all(precious.join("deep")).unwrap();
+        std::fs::write(precious.join("deep/file"), "kept").unwrap();
+        let config = Config { root_dir: dir.path().join("kubelet"), ..Config::new("n", "127.0.0.1") };
+        let volume = config.pod_dir("uid").join("volumes/kubernetes.io~empty-dir/v");
+        std::fs::create_dir_all(volume.join("mounted")).unwrap();
+        std::os::unix::fs::symlink(&precious, volume.join("link")).unwrap();
+        std::os::unix::fs::symlink(precious.join("deep"), volume.join("mounted.link")).unwrap();
+        rustix::mount::mount_bind(&precious, volume.join("mounted")).unwrap();
+        let pod = config.pod_dir("uid");
+        tear_down(&pod).unwrap();
+        assert!(!pod.exists());
+        assert_eq!(std::fs::read_to_string(precious.join("deep/file")).unwrap(), "kept");
     }
 }

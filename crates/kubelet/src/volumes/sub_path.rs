@@ -133,4 +133,52 @@ mod tests {
         assert!(bind(&place("new/deep")).unwrap().is_dir() && volume.join("new/deep").is_dir());
         super::super::mount_table::unmount_beneath(dir.path()).unwrap();
     }
+
+    /// CVE-2017-1002101 and CVE-2021-25741: a container that swaps a directory for a link while its neighbour starts.
+    #[test]
+    fn root_a_swapped_link_leads_nowhere() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let dir = tempfile::tempdir().unwrap();
+        let (volume, secret) = (dir.path().join("volume"), dir.path().join("secret"));
+        for made in [volume.join("part/deep"), volume.join("decoy/deep"), secret.join("deep")] {
+            std::fs::create_dir_all(made).unwrap();
+        }
+        std::fs::write(secret.join("deep/canary"), "").unwrap();
+        std::os::unix::fs::symlink(&secret, volume.join("link")).unwrap();
+        let stop = AtomicBool::new(false);
+        let (mut bound, mut refused) = (0, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let exchange = |a: &str, b: &str| {
+                    let (a, b) = (volume.join(a), volume.join(b));
+                    rustix::fs::renameat_with(
+                        rustix::fs::CWD,
+                        &a,
+                        rustix::fs::CWD,
+                        &b,
+                        rustix::fs::RenameFlags::EXCHANGE,
+                    )
+                };
+                while !stop.load(Ordering::Relaxed) {
+                    exchange("part", "link").unwrap();
+                }
+            });
+            for number in 0..1000 {
+                let target = dir.path().join(format!("targets/{number}"));
+                let place = Place { volume: volume.clone(), inner: "part/deep".into(), target, mode: 0o755 };
+                match bind(&place) {
+                    Ok(at) => {
+                        bound += 1;
+                        assert!(!at.join("canary").exists(), "the link was followed");
+                        rustix::mount::unmount(&at, rustix::mount::UnmountFlags::DETACH).unwrap();
+                    }
+                    Err(_) => refused += 1,
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        // Both have happened, or nothing was tried.
+        assert!(bound > 0 && refused > 0, "{bound} bound, {refused} refused");
+        assert_eq!(std::fs::read_dir(&secret).unwrap().count(), 1);
+    }
 }
