@@ -21,6 +21,20 @@ pub(crate) fn kms() -> Result<()> {
     generate(&proto, "v2.rs", "crates/apiserver/src/storage/encryption/generated.rs", Sides::Both)
 }
 
+/// `codegen-kubelet`: what the kubelet and its plugins say to each other, and what it tells of pods' resources.
+pub(crate) fn kubelet() -> Result<()> {
+    for (proto, package, name) in [
+        ("device_plugin", "v1beta1.rs", "device_plugin"),
+        ("plugin_registration", "pluginregistration.rs", "plugin_registration"),
+        ("pod_resources", "v1.rs", "pod_resources"),
+        ("dra", "k8s.io.kubelet.pkg.apis.dra.v1.rs", "dra"),
+    ] {
+        let proto = root().join(format!("crates/kubelet/proto/{proto}.proto"));
+        generate(&proto, package, &format!("crates/kubelet/src/plugins/generated/{name}.rs"), Sides::Both)?;
+    }
+    Ok(())
+}
+
 /// Which half of each service is made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sides {

@@ -51,6 +51,10 @@ pub struct Config {
     pub container_log_max_files: usize,
     /// What the system and Kubernetes keep for themselves, by resource, as quantities.
     pub reserved: rules::pod_requests::ResourceList,
+    /// `--cpu-manager-policy`.
+    pub cpu_manager_policy: crate::cpus::Policy,
+    /// Processors that no container gets for itself.
+    pub reserved_cpus: crate::cpus::set::CpuSet,
     /// When pods are evicted; what the hard ones keep free is no pod's to ask for.
     pub eviction_thresholds: Vec<Threshold>,
     /// How long a pressure is told after it was last seen.
@@ -93,6 +97,8 @@ impl Config {
             container_log_max_size: 10 << 20,
             container_log_max_files: 5,
             reserved: BTreeMap::new(),
+            cpu_manager_policy: Default::default(),
+            reserved_cpus: Default::default(),
             eviction_thresholds: default_thresholds(),
             eviction_transition: Duration::from_secs(300),
             eviction_max_grace: 0,

@@ -1,8 +1,11 @@
 //! What all parts of a kubelet share: one value, made once, behind an `Arc`.
 
 use crate::cgroups::Cgroups;
+use crate::claims::Claims;
 use crate::config::Config;
 use crate::container_config::service_env::ServiceView;
+use crate::cpus::Cpus;
+use crate::devices::Devices;
 use crate::events::Events;
 use crate::eviction::thresholds::Pressure;
 use crate::images::Images;
@@ -38,6 +41,10 @@ pub(crate) struct Context {
     pub services: Informer<ServiceView>,
     pub machine: Machine,
     pub cgroups: Cgroups,
+    pub devices: Arc<Devices>,
+    pub claims: Arc<Claims>,
+    /// Under the policy `static`.
+    pub cpus: Option<Cpus>,
     pub user_namespaces: UserNamespaces,
     /// What the node is short of.
     pub pressures: watch::Sender<Vec<Pressure>>,

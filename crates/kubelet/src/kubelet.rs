@@ -1,8 +1,11 @@
 //! The kubelet put together: what it needs is given, what it does is a handful of tasks that end with the shutdown token.
 
 use crate::cgroups::Cgroups;
+use crate::claims::Claims;
 use crate::config::Config;
 use crate::context::{Context, RuntimeInfo};
+use crate::cpus::Cpus;
+use crate::devices::Devices;
 use crate::error::Error;
 use crate::events::Events;
 use crate::images::{Images, gc};
@@ -13,7 +16,7 @@ use crate::pods::Pods;
 use crate::server;
 use crate::user_namespaces::UserNamespaces;
 use crate::volumes::Volumes;
-use crate::{eviction, logs, orphans, pod_source, runtime_events};
+use crate::{claims, devices, eviction, logs, orphans, plugins, pod_resources, pod_source, runtime_events};
 use api::core::v1::Node;
 use client::{Client, Informers, Recorder};
 use cri::{ImageService, RuntimeService, Streams};
@@ -64,6 +67,9 @@ impl Kubelet {
             .map_err(|source| Error::Prepare { what: "the cgroup kubepods".into(), source })?;
         let events = Events(Recorder::new(parts.client.clone(), "kubelet", &config.node_name));
         let objects = Arc::new(Objects::new(parts.client.clone(), shutdown.clone()));
+        let cpus = Cpus::load(config.cpu_manager_policy, &config.root_dir, &config.reserved_cpus).map_err(
+            |error| Error::Prepare { what: "the CPU manager".into(), source: std::io::Error::other(error) },
+        )?;
         let context = Arc::new(Context {
             user_namespaces: UserNamespaces::load(&config),
             images: Images::new(parts.images, events.clone(), config.parallel_image_pulls),
@@ -71,9 +77,12 @@ impl Kubelet {
             services: parts.informers.get(),
             node: watch::Sender::new(Arc::new(Node::default())),
             started_at: crate::clock::now(),
+            claims: Claims::load(parts.client.clone(), &config.root_dir),
             client: parts.client,
             runtime: parts.runtime,
             runtime_info: info,
+            devices: Devices::load(&config.root_dir, shutdown.clone()),
+            cpus,
             config,
             events,
             objects,
@@ -91,6 +100,17 @@ impl Kubelet {
         }
         tasks.spawn(report::run(context.clone(), parts.informers.clone(), port, shutdown.clone()));
         tasks.spawn(runtime_events::run(context.runtime.clone(), pods.clone(), shutdown.clone()));
+        let serving = devices::serve(context.devices.clone());
+        tasks.spawn(told("device plugins cannot register", serving));
+        let serving = pod_resources::serve(context.clone(), pods.clone(), shutdown.clone());
+        tasks.spawn(told("the pod-resources API is not served", serving));
+        let handlers: Vec<Arc<dyn plugins::watcher::Handler>> = vec![
+            Arc::new(devices::ByRegistry(context.devices.clone())),
+            Arc::new(claims::Drivers(context.claims.clone())),
+        ];
+        let registry = context.config.root_dir.join("plugins_registry");
+        tasks.spawn(plugins::watcher::run(registry, handlers, shutdown.clone()));
+        tasks.spawn(follow_cpus(context.clone(), shutdown.clone()));
         tasks.spawn(eviction::run(context.clone(), pods.clone(), shutdown.clone()));
         tasks.spawn(gc::run(context.clone(), shutdown.clone()));
         tasks.spawn(logs::rotate::run(context.clone(), shutdown.clone()));
@@ -98,6 +118,21 @@ impl Kubelet {
         while tasks.join_next().await.is_some() {}
         pods.stopped().await;
         Ok(())
+    }
+}
+
+/// A socket that cannot be served (its path may be too long) is no reason to run no pods.
+async fn told(what: &str, serving: impl Future<Output = std::io::Result<()>>) {
+    if let Err(error) = serving.await {
+        tracing::warn!(%error, "{what}");
+    }
+}
+
+async fn follow_cpus(context: Arc<Context>, shutdown: CancellationToken) {
+    let Some(cpus) = &context.cpus else { return };
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = cpus.follow(context.runtime.clone()) => {}
     }
 }
 
@@ -117,6 +152,12 @@ async fn start_pods(
         pod_source::api::start(&context, &informers, &pods).await;
         if let Err(error) = orphans::end(&*context.runtime, &pods).await {
             tracing::warn!(%error, "orphaned pods could not be looked for");
+        }
+        // What pods had that are no more.
+        let known = |uid: &str| pods.get(uid).is_some();
+        context.devices.retain(known);
+        if let Some(cpus) = &context.cpus {
+            cpus.retain(known);
         }
         if let Some(dir) = context.config.static_pod_path.clone() {
             pod_source::manifests::run(&context, &pods, dir).await;

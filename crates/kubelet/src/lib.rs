@@ -4,12 +4,18 @@
 //! [`pod_worker`] (plan and status are pure, act is the only IO) → the runtime, and back through [`runtime_events`].
 
 mod cgroups;
+/// Claims of pods, and the drivers of their devices.
+mod claims;
 mod clock;
 /// What a kubelet must be told.
 pub mod config;
 /// From a pod to what the runtime is asked to make.
 mod container_config;
 mod context;
+/// Processors for one container alone.
+pub mod cpus;
+/// Device plugins.
+mod devices;
 /// Why a kubelet cannot start.
 pub mod error;
 mod events;
@@ -27,6 +33,10 @@ mod logs;
 mod node;
 mod objects;
 mod orphans;
+/// Plugins of the node, and what they and the kubelet say to each other.
+pub mod plugins;
+/// Who was given which devices and processors.
+mod pod_resources;
 /// The API and the manifest directory.
 mod pod_source;
 /// The task of one pod.

@@ -182,6 +182,17 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     parsed.to_std().ok_or_else(|| format!("{text:?} is negative"))
 }
 
+/// Upstream's names; options of the static policy are not among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CpuManagerPolicy {
+    None,
+    Static,
+}
+
+fn cpus(text: &str) -> Result<kubelet::cpus::set::CpuSet, String> {
+    text.parse()
+}
+
 /// The contract that scripts and checks rely on.
 #[derive(Debug, Args)]
 pub(crate) struct Server {
@@ -230,6 +241,13 @@ pub(crate) struct Server {
     /// A CRI runtime's socket, unix://…; the embedded runtime when absent.
     #[arg(long)]
     pub container_runtime_endpoint: Option<String>,
+    /// CPU Manager policy to use.
+    #[arg(long, value_enum, default_value = "none")]
+    pub cpu_manager_policy: CpuManagerPolicy,
+    /// A comma-separated list of CPUs or CPU ranges that are reserved for system and kubernetes usage: no container gets
+    /// them for itself.
+    #[arg(long, default_value = "", value_parser = cpus)]
+    pub reserved_cpus: kubelet::cpus::set::CpuSet,
     /// Eviction thresholds (e.g. memory.available<1Gi) that if met would trigger a pod eviction. Nearer to full than a
     /// kubelet's own defaults (10 % and 15 % of the disk), because here the disk is rarely the node's alone.
     #[arg(

@@ -1,6 +1,6 @@
 //! The node of a server: runtime, pod network and kubelet, put together.
 
-use crate::cli::Server as Flags;
+use crate::cli::{CpuManagerPolicy, Server as Flags};
 use crate::places::Places;
 use crate::{images, kernel_settings};
 use anyhow::{Context as _, Result};
@@ -94,6 +94,11 @@ pub(crate) async fn start(
     config.address.set_ip(flags.bind_address);
     config.eviction_thresholds = kubelet::config::parse_hard(&flags.eviction_hard)
         .map_err(|error| anyhow::anyhow!("--eviction-hard: {error}"))?;
+    config.cpu_manager_policy = match flags.cpu_manager_policy {
+        CpuManagerPolicy::None => kubelet::cpus::Policy::None,
+        CpuManagerPolicy::Static => kubelet::cpus::Policy::Static,
+    };
+    config.reserved_cpus = flags.reserved_cpus.clone();
     (config.image_gc_high, config.image_gc_low) =
         (flags.image_gc_high_threshold, flags.image_gc_low_threshold);
     let serving = Serving {

@@ -6,6 +6,7 @@ use super::security::{self, ImageUser};
 use super::{expansion, mounts, resources, service_env};
 use crate::context::Context;
 use crate::labels;
+use crate::plugins::device_plugin::ContainerAllocateResponse;
 use crate::volumes::Mounted;
 use api::core::v1::{ConfigMap, Container, Pod, Secret};
 use cri::v1;
@@ -87,6 +88,19 @@ pub(crate) async fn container_config(
         options.pid = v1::NamespaceMode::Target as i32;
         options.target_id = target.clone();
     }
+    let mut resources = resources::container_resources(
+        pod,
+        container,
+        context.machine.memory,
+        context.cgroups.swap_accounting(),
+    );
+    if let Some(cpus) = &context.cpus {
+        resources.cpuset_cpus = cpus.of(&pod.metadata.uid, &container.name).to_string();
+        // Who is alone on a processor need not be slowed down.
+        if cpus.own(&pod.metadata.uid, &container.name).is_some() {
+            resources.cpu_quota = -1;
+        }
+    }
     let known: BTreeMap<String, String> = env.iter().cloned().collect();
     let expand = |words: &[String]| words.iter().map(|w| expansion::expand_map(w, &known)).collect();
     let log_dir = config
@@ -95,7 +109,7 @@ pub(crate) async fn container_config(
     std::fs::create_dir_all(&log_dir).map_err(|e| {
         format!("create container log directory for container {} failed: {e}", container.name)
     })?;
-    Ok(v1::ContainerConfig {
+    let mut made = v1::ContainerConfig {
         metadata: Some(v1::ContainerMetadata { name: container.name.clone(), attempt: start.restart_count }),
         image: Some(v1::ImageSpec {
             image: start.image_ref.clone(),
@@ -114,16 +128,56 @@ pub(crate) async fn container_config(
         stdin_once: container.stdin_once,
         tty: container.tty,
         linux: Some(v1::LinuxContainerConfig {
-            resources: Some(resources::container_resources(
-                pod,
-                container,
-                context.machine.memory,
-                context.cgroups.swap_accounting(),
-            )),
+            resources: Some(resources),
             security_context: Some(security),
         }),
         ..Default::default()
-    })
+    };
+    for name in context.claims.cdi_devices(pod, container)? {
+        made.cdi_devices.push(v1::CdiDevice { name });
+    }
+    for response in context.devices.of_container(pod, container).await? {
+        with_devices(&mut made, response);
+    }
+    Ok(made)
+}
+
+/// Adds what a device plugin wants for its devices; what the pod says itself comes first.
+fn with_devices(config: &mut v1::ContainerConfig, response: ContainerAllocateResponse) {
+    let mut envs: Vec<_> = response.envs.into_iter().collect();
+    envs.sort();
+    for (key, value) in envs {
+        if !config.envs.iter().any(|known| known.key == key) {
+            config.envs.push(v1::KeyValue { key, value: value.into_bytes() });
+        }
+    }
+    for mount in response.mounts {
+        if !config.mounts.iter().any(|known| known.container_path == mount.container_path) {
+            config.mounts.push(v1::Mount {
+                container_path: mount.container_path,
+                host_path: mount.host_path,
+                readonly: mount.read_only,
+                ..Default::default()
+            });
+        }
+    }
+    for device in response.devices {
+        if !config.devices.iter().any(|known| known.container_path == device.container_path) {
+            config.devices.push(v1::Device {
+                container_path: device.container_path,
+                host_path: device.host_path,
+                permissions: device.permissions,
+            });
+        }
+    }
+    for (key, value) in response.annotations {
+        config.annotations.entry(key).or_insert(value);
+    }
+    for device in response.cdi_devices {
+        if !config.cdi_devices.iter().any(|known| known.name == device.name) {
+            config.cdi_devices.push(v1::CdiDevice { name: device.name });
+        }
+    }
 }
 
 /// Variables of the Services in the pod's namespace, and of the API server's always.

@@ -31,8 +31,16 @@ async fn observe(context: &Context, old: &NodeStatus, port: u16) -> NodeStatus {
     let images = context.images.service.list_images(cri::v1::ListImagesRequest::default()).await;
     let images = images.map(|answer| answer.images).unwrap_or_default();
     let pressures = context.pressures.borrow().clone();
-    let observed =
-        status::Observed { runtime, handlers, features, images, pressures, port, now: crate::clock::time() };
+    let observed = status::Observed {
+        runtime,
+        handlers,
+        features,
+        images,
+        pressures,
+        devices: context.devices.counts(),
+        port,
+        now: crate::clock::time(),
+    };
     status::status(&context.config, &context.machine, &context.runtime_info, old, observed)
 }
 
@@ -53,6 +61,7 @@ async fn report(context: &Arc<Context>, informers: &Informers, port: u16) {
     let mut renewed: Option<Instant> = None;
     let mut pause = Duration::from_millis(50);
     let mut pressures = context.pressures.subscribe();
+    let mut devices = context.devices.subscribe();
     loop {
         if renewed
             .is_none_or(|at| at.elapsed() >= config.node_lease_duration / 4 - Duration::from_millis(100))
@@ -99,6 +108,7 @@ async fn report(context: &Arc<Context>, informers: &Informers, port: u16) {
             () = wait => {}
             // A node that runs short says so at once.
             _ = pressures.changed() => {}
+            _ = devices.changed() => {}
         }
         pause = (pause * 2).min(Duration::from_secs(1));
     }

@@ -4,6 +4,7 @@ use super::conditions::conditions;
 use super::machine::Machine;
 use crate::config::{Config, Signal, VERSION};
 use crate::context::RuntimeInfo;
+use crate::devices::Counted;
 use crate::eviction::thresholds::Pressure;
 use api::Kind as _;
 use api::core::v1::{
@@ -28,6 +29,8 @@ pub(crate) struct Observed {
     pub features: Option<cri::v1::RuntimeFeatures>,
     pub images: Vec<cri::v1::Image>,
     pub pressures: Vec<Pressure>,
+    /// What device plugins have.
+    pub devices: Vec<Counted>,
     pub port: u16,
     pub now: Time,
 }
@@ -68,6 +71,10 @@ pub(crate) fn allocatable(machine: &Machine, config: &Config) -> ResourceList {
     for (name, value) in &mut out {
         if let Some(reserved) = config.reserved.get(name) {
             value.sub(reserved);
+        }
+        // Named processors are as much reserved as counted ones.
+        if name == "cpu" && !config.reserved_cpus.is_empty() {
+            value.sub(&quantity(&config.reserved_cpus.len().to_string()));
         }
         match name.as_str() {
             "memory" => {
@@ -124,9 +131,14 @@ pub(crate) fn status(
     let mut addresses: Vec<NodeAddress> =
         config.node_ips.iter().map(|ip| address("InternalIP", ip)).collect();
     addresses.push(address("Hostname", &config.hostname));
+    let (mut capacity, mut allocatable) = (capacity(machine, config.max_pods), allocatable(machine, config));
+    for device in observed.devices {
+        capacity.insert(device.resource.clone(), quantity(&device.capacity.to_string()));
+        allocatable.insert(device.resource, quantity(&device.allocatable.to_string()));
+    }
     NodeStatus {
-        capacity: capacity(machine, config.max_pods),
-        allocatable: allocatable(machine, config),
+        capacity,
+        allocatable,
         conditions: conditions(observed.runtime, &observed.pressures, &old.conditions, observed.now),
         addresses,
         daemon_endpoints: NodeDaemonEndpoints {

@@ -107,6 +107,12 @@ impl Acting<'_> {
         if makes {
             self.ground().await?;
         }
+        if makes && let Err(error) = self.context.claims.prepare(pod).await {
+            let message = format!("Failed to prepare dynamic resources: {error}");
+            self.context.events.warning(pod, "FailedPrepareDynamicResources", message);
+            self.shared.hold(VOLUMES, |failures| ((SECOND / 2) << failures.min(9)).min(MAX_VOLUME_HOLD));
+            return Err(error);
+        }
         let volumes = self.volumes().await;
         let volumes = match volumes {
             Ok(volumes) => volumes,

@@ -16,6 +16,7 @@ impl Worker {
     pub(super) async fn end(&mut self, forced: Option<Forced>) {
         self.stop(forced.as_ref()).await;
         self.probes.stop();
+        self.unprepare().await;
         self.report_end(forced.as_ref()).await;
         self.release_resources().await;
         self.wait_until_gone().await;
@@ -80,6 +81,16 @@ impl Worker {
         self.publish(status);
     }
 
+    /// Tells drivers that the pod is done with its devices, before anybody hears of its end: they may be another's then.
+    async fn unprepare(&self) {
+        loop {
+            let pod = self.mailbox.letter().pod;
+            let Err(error) = self.context.claims.unprepare(&pod).await else { return };
+            tracing::warn!(pod = %crate::labels::format_pod(&pod), error, "dynamic resources were not unprepared");
+            self.sleep_until(crate::clock::now() + RETRY).await;
+        }
+    }
+
     async fn report_end(&mut self, forced: Option<&Forced>) {
         let letter = self.mailbox.letter();
         let runtime = self.look().await.unwrap_or_default();
@@ -92,6 +103,10 @@ impl Worker {
         let pod = self.mailbox.letter().pod;
         let context = self.context.clone();
         let uid = pod.metadata.uid.clone();
+        context.devices.retain(|known| known != uid);
+        if let Some(cpus) = &context.cpus {
+            cpus.retain(|known| known != uid);
+        }
         for attempt in 0..6u32 {
             let (context, uid, pod) = (context.clone(), uid.clone(), pod.clone());
             let released = tokio::task::spawn_blocking(move || {

@@ -112,7 +112,7 @@ impl Worker {
                 self.sleep_until(crate::clock::now() + SECOND).await;
                 continue;
             };
-            if let Err(refused) = self.admit(pod, &runtime) {
+            if let Err(refused) = self.admit(pod, &runtime).await {
                 return Some(refused);
             }
             self.follow_resize(pod, &runtime);
@@ -203,16 +203,26 @@ impl Worker {
     }
 
     /// Asked once, before anything of the pod was made: what already runs was admitted before.
-    fn admit(&mut self, pod: &Arc<Pod>, runtime: &RuntimePod) -> Result<(), Forced> {
+    async fn admit(&mut self, pod: &Arc<Pod>, runtime: &RuntimePod) -> Result<(), Forced> {
         if self.admitted {
             return Ok(());
         }
         if runtime.sandboxes.is_empty() {
             let others = self.pods.upgrade().map_or_else(Vec::new, |pods| pods.admitted_before(pod));
-            let node = self.context.node.borrow().clone();
+            let mut node = api::core::v1::Node::clone(&self.context.node.borrow());
+            // The object may lag behind what plugins have just told.
+            for device in self.context.devices.counts() {
+                if let Ok(count) = device.allocatable.to_string().parse() {
+                    node.status.allocatable.insert(device.resource, count);
+                }
+            }
             let pressures = self.context.pressures.borrow().clone();
             let admitted =
                 eviction::admit(pod, &pressures).and_then(|()| admission::admit(pod, &node, &others));
+            let admitted = match admitted {
+                Ok(()) => self.allocate(pod).await,
+                refused => refused,
+            };
             if let Err(refused) = admitted {
                 self.context.events.warning(pod, &refused.reason, refused.message.clone());
                 let message = format!("Pod was rejected: {}", refused.message);
@@ -226,6 +236,21 @@ impl Worker {
         }
         self.mailbox.set_admitted();
         Ok(())
+    }
+
+    /// Devices and processors, which a pod has before it begins. Upstream: the resource managers behind the topology
+    /// manager.
+    async fn allocate(&self, pod: &Pod) -> Result<(), Forced> {
+        let context = &self.context;
+        let mut given = context.devices.allocate(pod).await;
+        if let (Ok(()), Some(cpus)) = (&given, &context.cpus) {
+            given = cpus.allocate(pod);
+        }
+        given.map_err(|error| Forced {
+            reason: "UnexpectedAdmissionError".into(),
+            message: format!("Allocate failed due to {error}, which is unexpected"),
+            ..Default::default()
+        })
     }
 
     fn make_status(

@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod claims;
+mod cpus;
+mod devices;
 mod resize;
 
 use api::Api;
@@ -23,6 +26,7 @@ struct Node {
     runtime: Runtime,
     dir: tempfile::TempDir,
     cgroup: String,
+    configure: fn(&mut Config),
     running: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
     /// Signs for the server and its clients.
     ca: pki::Authority,
@@ -35,6 +39,11 @@ fn now() -> i64 {
 
 impl Node {
     fn new() -> Self {
+        Node::with(|_| {})
+    }
+
+    /// One that is told otherwise than usual.
+    fn with(configure: fn(&mut Config)) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let runtime = Runtime::new();
@@ -44,6 +53,7 @@ impl Node {
             runtime,
             dir: tempfile::tempdir().unwrap(),
             cgroup: format!("/kubelet-test-{}-{number}", std::process::id()),
+            configure,
             running: None,
             ca: pki::Authority::create("ca", Duration::from_secs(3600), apimachinery::time::Timestamp::now())
                 .unwrap(),
@@ -62,6 +72,7 @@ impl Node {
         config.address = ([127, 0, 0, 1], 0).into();
         // Whatever the machine is short of.
         config.eviction_thresholds.clear();
+        (self.configure)(&mut config);
         let shutdown = CancellationToken::new();
         let client = Client::new(Arc::new(self.api.clone()), "kubelet");
         let parts = Parts {

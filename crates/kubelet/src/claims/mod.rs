@@ -1,0 +1,347 @@
+//! Dynamic resource allocation on the node: before a pod's first container starts, the drivers of its claims prepare their
+//! devices, which the runtime is told of by their CDI names; when the last pod of a claim has ended they are told again.
+//! Errors are upstream's. Upstream: `cm/dra`.
+
+mod state;
+
+use crate::plugins::dra::dra_plugin_client::DraPluginClient;
+use crate::plugins::dra::{Claim as Asked, NodePrepareResourcesRequest, NodeUnprepareResourcesRequest};
+use crate::plugins::watcher::Handler;
+use api::core::v1::{Container, Pod, PodResourceClaim};
+use api::resource::v1::ResourceClaim;
+use client::Client;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+pub(crate) use state::{Claim, Claims as State};
+use state::{Device, Disk};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The service that this kubelet speaks, as drivers list it.
+const SERVICE: &str = "v1.DRAPlugin";
+
+/// All claims and drivers of the node.
+pub(crate) struct Claims {
+    client: Client,
+    disk: Disk,
+    state: Mutex<State>,
+    /// The sockets of drivers, by name.
+    drivers: Mutex<BTreeMap<String, PathBuf>>,
+    /// Preparing and unpreparing take turns: both may be about one claim.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// The claim that a pod means; none where the control plane has made none on purpose. And whether it must be the pod's
+/// own.
+fn name_of(pod: &Pod, claim: &PodResourceClaim) -> Result<(Option<String>, bool), String> {
+    let meta = &pod.metadata;
+    if let Some(name) = &claim.resource_claim_name {
+        return Ok((Some(name.clone()), false));
+    }
+    if claim.resource_claim_template_name.is_none() {
+        return Err(format!(
+            "pod \"{}/{}\", spec.resourceClaim {:?}: none of the supported fields are set",
+            meta.namespace, meta.name, claim.name
+        ));
+    }
+    match pod.status.resource_claim_statuses.iter().find(|status| status.name == claim.name) {
+        Some(status) => Ok((status.resource_claim_name.clone(), true)),
+        None => Err(format!("pod \"{}/{}\": ResourceClaim not created yet", meta.namespace, meta.name)),
+    }
+}
+
+/// The names of a pod's claims; those that cannot be told are left out.
+fn names(pod: &Pod) -> Vec<String> {
+    let told = pod.spec.resource_claims.iter().filter_map(|claim| name_of(pod, claim).ok()?.0);
+    let extended = pod.status.extended_resource_claim_status.iter();
+    told.chain(extended.map(|status| status.resource_claim_name.clone())).collect()
+}
+
+fn may_use(pod: &Pod, claim: &ResourceClaim, must_own: bool) -> Result<(), String> {
+    let (meta, of) = (&pod.metadata, &claim.metadata);
+    let owner = of.owner_references.iter().find(|owner| owner.controller == Some(true));
+    if must_own && owner.is_none_or(|owner| owner.uid != meta.uid) {
+        return Err(format!(
+            "ResourceClaim {}/{} was not created for Pod {}/{} (Pod is not owner)",
+            of.namespace, of.name, meta.namespace, meta.name
+        ));
+    }
+    if !claim.status.reserved_for.iter().any(|consumer| consumer.uid == meta.uid) {
+        return Err(format!(
+            "pod {} ({}) is not allowed to use ResourceClaim {} ({})",
+            meta.name, meta.uid, of.name, of.uid
+        ));
+    }
+    Ok(())
+}
+
+impl Claims {
+    pub(crate) fn load(client: Client, root_dir: &Path) -> Arc<Self> {
+        let disk = Disk::of(root_dir);
+        let state = Mutex::new(disk.read());
+        Arc::new(Claims {
+            client,
+            state,
+            disk,
+            drivers: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        })
+    }
+
+    async fn driver(&self, name: &str) -> Result<DraPluginClient<tonic::transport::Channel>, String> {
+        let socket = self.drivers.lock().get(name).cloned();
+        let socket = socket.ok_or_else(|| format!("DRA driver {name} is not registered"))?;
+        let channel = crate::plugins::dial(&socket).await;
+        Ok(DraPluginClient::new(channel.map_err(|error| format!("DRA driver {name}: {error}"))?))
+    }
+
+    fn write(&self) -> Result<(), String> {
+        let state = self.state.lock().clone();
+        self.disk.write(&state).map_err(|error| format!("checkpoint ResourceClaim state: {error}"))
+    }
+
+    /// Has drivers prepare the claims of a pod. Nothing is noted before all of them are known to be good.
+    pub(crate) async fn prepare(&self, pod: &Pod) -> Result<(), String> {
+        if pod.spec.resource_claims.is_empty() && pod.status.extended_resource_claim_status.is_none() {
+            return Ok(());
+        }
+        let _turn = self.turn.lock().await;
+        self.try_prepare(pod).await.map_err(|error| format!("prepare dynamic resources: {error}"))
+    }
+
+    async fn try_prepare(&self, pod: &Pod) -> Result<(), String> {
+        let mut wanted: Vec<(String, bool)> = Vec::new();
+        for claim in &pod.spec.resource_claims {
+            if let (Some(name), must_own) = name_of(pod, claim)? {
+                wanted.push((name, must_own));
+            }
+        }
+        let extended = pod.status.extended_resource_claim_status.iter();
+        wanted.extend(extended.map(|status| (status.resource_claim_name.clone(), false)));
+        let namespace = &pod.metadata.namespace;
+        let mut found = Vec::new();
+        for (name, must_own) in wanted {
+            let claims = self.client.namespaced::<ResourceClaim>(namespace);
+            let claim =
+                claims.get(&name).await.map_err(|error| format!("fetch ResourceClaim {name}: {error}"))?;
+            may_use(pod, &claim, must_own)?;
+            let allocation = claim
+                .status
+                .allocation
+                .as_ref()
+                .ok_or_else(|| format!("ResourceClaim {name}: not allocated"))?;
+            let drivers: BTreeSet<String> =
+                allocation.devices.results.iter().map(|result| result.driver.clone()).collect();
+            for driver in &drivers {
+                self.driver(driver).await?;
+            }
+            found.push((name, claim.metadata.uid.clone(), drivers));
+        }
+        let mut batches: BTreeMap<String, Vec<Asked>> = BTreeMap::new();
+        {
+            let mut state = self.state.lock();
+            for (name, uid, drivers) in &found {
+                let key = (namespace.clone(), name.clone());
+                let known = state.entry(key).or_insert_with(|| Claim {
+                    uid: uid.clone(),
+                    name: name.clone(),
+                    namespace: namespace.clone(),
+                    drivers: drivers.iter().map(|driver| (driver.clone(), Vec::new())).collect(),
+                    ..Default::default()
+                });
+                if known.uid != *uid {
+                    return Err(format!(
+                        "old ResourceClaim with same name {name} and different UID {} still exists (previous pod force-deleted?!)",
+                        known.uid
+                    ));
+                }
+                known.pods.insert(pod.metadata.uid.clone());
+                if !known.prepared {
+                    for driver in known.drivers.keys() {
+                        let asked =
+                            Asked { namespace: namespace.clone(), uid: uid.clone(), name: name.clone() };
+                        batches.entry(driver.clone()).or_default().push(asked);
+                    }
+                }
+            }
+        }
+        // On disk before a driver is asked: whatever happens then, it will be told when the pod is done.
+        self.write()?;
+        for (driver, claims) in batches {
+            let request = NodePrepareResourcesRequest { claims: claims.clone() };
+            let answer = self.driver(&driver).await?.node_prepare_resources(request).await;
+            let answers =
+                answer.map_err(|status| format!("NodePrepareResources: {}", told(&status)))?.into_inner();
+            self.take(&driver, &claims, answers.claims)?;
+        }
+        for (name, _, _) in found {
+            if let Some(claim) = self.state.lock().get_mut(&(namespace.clone(), name)) {
+                claim.prepared = true;
+            }
+        }
+        self.write()
+    }
+
+    fn take(
+        &self,
+        driver: &str,
+        asked: &[Asked],
+        answers: std::collections::HashMap<String, crate::plugins::dra::NodePrepareResourceResponse>,
+    ) -> Result<(), String> {
+        let unfinished = asked.len().saturating_sub(answers.len());
+        for (uid, answer) in answers {
+            let of = asked.iter().find(|claim| claim.uid == uid);
+            let of = of
+                .ok_or_else(|| format!("NodePrepareResources returned result for unknown claim UID {uid}"))?;
+            if !answer.error.is_empty() {
+                return Err(format!(
+                    "NodePrepareResources failed for ResourceClaim {}: {}",
+                    of.name, answer.error
+                ));
+            }
+            let devices = answer.devices.into_iter().map(|device| Device {
+                pool_name: device.pool_name,
+                device_name: device.device_name,
+                share_id: device.share_id,
+                request_names: device.request_names,
+                cdi_device_ids: device.cdi_device_ids,
+            });
+            if let Some(claim) = self.state.lock().get_mut(&(of.namespace.clone(), of.name.clone())) {
+                claim.drivers.insert(driver.to_owned(), devices.collect());
+            }
+        }
+        if unfinished > 0 {
+            return Err(format!("NodePrepareResources skipped {unfinished} ResourceClaims"));
+        }
+        Ok(())
+    }
+
+    /// The CDI names of a container's devices.
+    pub(crate) fn cdi_devices(&self, pod: &Pod, container: &Container) -> Result<Vec<String>, String> {
+        let mut out = Vec::new();
+        let mut add = |name: &str, request: &str| {
+            let namespace = &pod.metadata.namespace;
+            let state = self.state.lock();
+            let claim = state.get(&(namespace.clone(), name.to_owned())).ok_or_else(|| {
+                format!("internal error: unable to get claim info for ResourceClaim {name} in namespace {namespace}")
+            })?;
+            out.extend(claim.cdi_devices(request));
+            Ok::<_, String>(())
+        };
+        for wanted in &container.resources.claims {
+            let of_pod = pod.spec.resource_claims.iter().find(|claim| claim.name == wanted.name);
+            if let Some((Some(name), _)) = of_pod.map(|claim| name_of(pod, claim)).transpose()? {
+                add(&name, &wanted.request)?;
+            }
+        }
+        if let Some(extended) = &pod.status.extended_resource_claim_status {
+            for mapping in extended.request_mappings.iter().filter(|m| m.container_name == container.name) {
+                add(&extended.resource_claim_name, &mapping.request_name)?;
+            }
+        }
+        Ok(out)
+    }
+
+    /// The prepared claims of a pod, for the pod-resources API.
+    pub(crate) fn of_pod(&self, uid: &str) -> Vec<Claim> {
+        self.state.lock().values().filter(|claim| claim.pods.contains(uid)).cloned().collect()
+    }
+
+    /// A pod has ended: drivers undo what no other pod uses. Called again until it succeeds.
+    pub(crate) async fn unprepare(&self, pod: &Pod) -> Result<(), String> {
+        let uid = &pod.metadata.uid;
+        if self.of_pod(uid).is_empty() {
+            return Ok(());
+        }
+        let _turn = self.turn.lock().await;
+        let named: BTreeSet<String> = names(pod).into_iter().collect();
+        let mut batches: BTreeMap<String, Vec<Asked>> = BTreeMap::new();
+        let mut last = Vec::new();
+        for (key, claim) in self.state.lock().iter_mut() {
+            // A pod that is known by its labels only cannot say what it used: the state can.
+            let of_pod = claim.pods.contains(uid) && (named.is_empty() || named.contains(&claim.name));
+            if !of_pod {
+                continue;
+            }
+            if claim.pods.len() > 1 {
+                claim.pods.remove(uid);
+                continue;
+            }
+            last.push(key.clone());
+            for driver in claim.drivers.keys() {
+                let (namespace, uid, name) = (claim.namespace.clone(), claim.uid.clone(), claim.name.clone());
+                batches.entry(driver.clone()).or_default().push(Asked { namespace, uid, name });
+            }
+        }
+        for (driver, claims) in batches {
+            let request = NodeUnprepareResourcesRequest { claims: claims.clone() };
+            let answer = self.driver(&driver).await?.node_unprepare_resources(request).await;
+            let answers =
+                answer.map_err(|status| format!("NodeUnprepareResources: {}", told(&status)))?.into_inner();
+            for (uid, answer) in &answers.claims {
+                let of = claims.iter().find(|claim| claim.uid == *uid);
+                let of = of.ok_or_else(|| {
+                    format!("NodeUnprepareResources returned result for unknown claim UID {uid}")
+                })?;
+                if !answer.error.is_empty() {
+                    return Err(format!(
+                        "NodeUnprepareResources failed for ResourceClaim {}: {}",
+                        of.name, answer.error
+                    ));
+                }
+            }
+            let unfinished = claims.len().saturating_sub(answers.claims.len());
+            if unfinished > 0 {
+                return Err(format!("NodeUnprepareResources skipped {unfinished} ResourceClaims"));
+            }
+        }
+        self.state.lock().retain(|key, _| !last.contains(key));
+        self.write()
+    }
+}
+
+fn told(status: &tonic::Status) -> String {
+    crate::devices::go_error(status)
+}
+
+/// Drivers, as they come by way of `plugins_registry`.
+pub(crate) struct Drivers(pub Arc<Claims>);
+
+impl Handler for Drivers {
+    fn kind(&self) -> &'static str {
+        "DRAPlugin"
+    }
+
+    fn validate(&self, name: &str, versions: &[String]) -> Result<(), String> {
+        if versions.iter().any(|version| version == SERVICE) {
+            return Ok(());
+        }
+        let why = match versions {
+            [] => "empty list of supported gRPC services (aka supported versions)".to_owned(),
+            some => format!("none of the services is supported by this kubelet: [{}]", some.join(" ")),
+        };
+        Err(format!("invalid supported gRPC versions of DRA driver plugin {name}: {why}"))
+    }
+
+    fn register<'a>(
+        &'a self,
+        name: &'a str,
+        endpoint: &'a Path,
+        _: &'a [String],
+    ) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            tracing::info!(driver = name, "a DRA driver has registered");
+            self.0.drivers.lock().insert(name.to_owned(), endpoint.to_owned());
+            Ok(())
+        })
+    }
+
+    fn deregister(&self, name: &str, endpoint: &Path) {
+        let mut drivers = self.0.drivers.lock();
+        // Another instance may have taken over.
+        if drivers.get(name).is_some_and(|known| known == endpoint) {
+            drivers.remove(name);
+        }
+    }
+}

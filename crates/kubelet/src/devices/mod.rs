@@ -1,0 +1,342 @@
+//! Device plugins: they register on a socket, tell their devices as long as they live, and are asked before a container
+//! gets some. What a container was given is kept, and shows in its configuration. Upstream: `cm/devicemanager`.
+
+mod checkpoint;
+mod registration;
+mod state;
+
+use crate::plugins::device_plugin::device_plugin_client::DevicePluginClient;
+use crate::plugins::device_plugin::{
+    AllocateRequest, ContainerAllocateRequest, ContainerAllocateResponse,
+    ContainerPreferredAllocationRequest, DevicePluginOptions, Empty, PreStartContainerRequest,
+    PreferredAllocationRequest,
+};
+use crate::plugins::watcher::Handler;
+use api::core::v1::{Container, Pod};
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use rules::container_status::is_restartable_init_container;
+pub(crate) use state::{Given, NO_NODE, State};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+/// The version of the API. Upstream's constant.
+const VERSION: &str = "v1beta1";
+/// How long a resource is told after its plugin has gone. Upstream: `endpointStopGracePeriod`.
+const GRACE: Duration = Duration::from_secs(300);
+
+/// A plugin that is connected, or was.
+struct Endpoint {
+    client: DevicePluginClient<Channel>,
+    options: DevicePluginOptions,
+    /// Tells it from its predecessor of the same name.
+    generation: u64,
+    stopped_at: Option<Instant>,
+}
+
+/// All devices of the node.
+pub(crate) struct Devices {
+    /// `<root>/device-plugins`.
+    dir: PathBuf,
+    state: Mutex<State>,
+    endpoints: Mutex<BTreeMap<String, Endpoint>>,
+    /// One allocation after another.
+    turn: tokio::sync::Mutex<()>,
+    /// Goes up when the node has more or less than before.
+    changed: watch::Sender<u64>,
+    shutdown: CancellationToken,
+}
+
+/// A resource as the node's status shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Counted {
+    pub resource: String,
+    pub capacity: usize,
+    pub allocatable: usize,
+}
+
+impl Devices {
+    /// Knows what containers were given before.
+    pub(crate) fn load(root_dir: &Path, shutdown: CancellationToken) -> Arc<Self> {
+        let dir = root_dir.join("device-plugins");
+        Arc::new(Devices {
+            state: Mutex::new(checkpoint::read(&dir)),
+            endpoints: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            changed: watch::Sender::new(0),
+            shutdown,
+            dir,
+        })
+    }
+
+    /// Tells when the counts may have changed.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn tell(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Connects to a plugin and follows its list of devices.
+    async fn connect(self: &Arc<Self>, resource: &str, socket: &Path) -> Result<(), String> {
+        let failed = |error: &dyn std::fmt::Display| format!("failed to dial device plugin: {error}");
+        let channel = crate::plugins::dial(socket).await.map_err(|error| failed(&error))?;
+        let mut client = DevicePluginClient::new(channel).max_decoding_message_size(16 << 20);
+        let options = client.get_device_plugin_options(Empty {}).await.map_err(|error| failed(&error))?;
+        let list = client.list_and_watch(Empty {}).await.map_err(|error| failed(&error))?;
+        let generation = {
+            let mut endpoints = self.endpoints.lock();
+            let generation = endpoints.get(resource).map_or(0, |before| before.generation + 1);
+            let options = options.into_inner();
+            let endpoint = Endpoint { client, options, generation, stopped_at: None };
+            endpoints.insert(resource.to_owned(), endpoint);
+            generation
+        };
+        tracing::info!(resource, "connected to a device plugin");
+        let (devices, resource) = (self.clone(), resource.to_owned());
+        tokio::spawn(async move {
+            let shutdown = devices.shutdown.clone();
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = devices.follow(&resource, list.into_inner(), generation) => {}
+            }
+        });
+        Ok(())
+    }
+
+    async fn follow(
+        &self,
+        resource: &str,
+        mut list: tonic::Streaming<crate::plugins::device_plugin::ListAndWatchResponse>,
+        generation: u64,
+    ) {
+        let current = || self.endpoints.lock().get(resource).is_some_and(|e| e.generation == generation);
+        while let Ok(Some(message)) = list.message().await {
+            if !current() {
+                return;
+            }
+            self.state.lock().list(resource, message.devices);
+            self.write();
+            self.tell();
+        }
+        if current() {
+            self.stopped(resource);
+            // A plugin that does not come back takes its resource with it.
+            tokio::time::sleep(GRACE).await;
+            self.tell();
+        }
+    }
+
+    fn stopped(&self, resource: &str) {
+        tracing::info!(resource, "a device plugin has gone");
+        if let Some(endpoint) = self.endpoints.lock().get_mut(resource) {
+            endpoint.stopped_at.get_or_insert_with(Instant::now);
+        }
+        self.state.lock().unhealthy(resource);
+        self.tell();
+    }
+
+    /// What the node has; a resource whose plugin stays away counts as none.
+    pub(crate) fn counts(&self) -> Vec<Counted> {
+        let (state, endpoints) = (self.state.lock(), self.endpoints.lock());
+        let counted = state.resources.keys().map(|resource| {
+            let alive =
+                endpoints.get(resource).is_some_and(|e| e.stopped_at.is_none_or(|at| at.elapsed() < GRACE));
+            let (capacity, allocatable) = if alive { state.counts(resource) } else { (0, 0) };
+            Counted { resource: resource.clone(), capacity, allocatable }
+        });
+        counted.collect()
+    }
+
+    fn write(&self) {
+        let state = self.state.lock().clone();
+        if let Err(error) = checkpoint::write(&self.dir, &state) {
+            tracing::warn!(%error, "the checkpoint of devices was not written");
+        }
+    }
+
+    /// The plugin resources that a container asks for.
+    fn asked(&self, container: &Container) -> Vec<(String, usize)> {
+        let state = self.state.lock();
+        let limits = container.resources.limits.iter().filter(|(resource, _)| state.is_known(resource));
+        let counted =
+            limits.map(|(resource, count)| (resource.clone(), usize::try_from(count.value()).unwrap_or(0)));
+        counted.filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// Gives a pod its devices, before it is admitted.
+    pub(crate) async fn allocate(&self, pod: &Pod) -> Result<(), String> {
+        let all = pod.spec.init_containers.iter().chain(&pod.spec.containers);
+        if all.clone().all(|container| self.asked(container).is_empty()) {
+            return Ok(());
+        }
+        let _turn = self.turn.lock().await;
+        let own = &pod.metadata.uid;
+        // What an init container is done with is the next one's; a sidecar keeps what it has.
+        let mut reuse: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let init = pod.spec.init_containers.len();
+        for (index, container) in all.enumerate() {
+            for (resource, required) in self.asked(container) {
+                let reusable = reuse.entry(resource.clone()).or_default();
+                let got = self.one(own, &container.name, &resource, required, reusable).await?;
+                if index < init && !is_restartable_init_container(container) {
+                    reusable.extend(got);
+                } else {
+                    reusable.retain(|id| !got.contains(id));
+                }
+            }
+        }
+        self.write();
+        Ok(())
+    }
+
+    async fn one(
+        &self,
+        uid: &str,
+        container: &str,
+        resource: &str,
+        required: usize,
+        reuse: &BTreeSet<String>,
+    ) -> Result<BTreeSet<String>, String> {
+        let owner = (uid.to_owned(), container.to_owned());
+        let had = |state: &State| {
+            state.given.get(&owner).and_then(|given| given.get(resource)).map(Given::ids).unwrap_or_default()
+        };
+        let choice = {
+            let state = self.state.lock();
+            match state.wanted(&owner, resource, required, reuse)? {
+                Some(choice) => choice,
+                None => return Ok(had(&state)),
+            }
+        };
+        let (mut client, options) = {
+            let endpoints = self.endpoints.lock();
+            let endpoint =
+                endpoints.get(resource).ok_or_else(|| format!("unknown Device Plugin {resource}"))?;
+            (endpoint.client.clone(), endpoint.options)
+        };
+        let mut preferred = Vec::new();
+        if options.get_preferred_allocation_available && choice.is_open() {
+            let request = ContainerPreferredAllocationRequest {
+                available_device_i_ds: choice.available.union(&choice.reused).cloned().collect(),
+                must_include_device_i_ds: choice.reused.iter().cloned().collect(),
+                allocation_size: i32::try_from(required).unwrap_or(i32::MAX),
+            };
+            let request = PreferredAllocationRequest { container_requests: vec![request] };
+            let answer = client.get_preferred_allocation(request).await.map_err(|status| {
+                format!("device plugin GetPreferredAllocation rpc failed with err: {}", go_error(&status))
+            })?;
+            let first = answer.into_inner().container_responses.into_iter().next();
+            preferred = first.map(|response| response.device_i_ds).unwrap_or_default();
+        }
+        let ids = choice.pick(&preferred);
+        let request = ContainerAllocateRequest { devices_ids: ids.iter().cloned().collect() };
+        let answer = client.allocate(AllocateRequest { container_requests: vec![request] }).await;
+        let answer = answer.map_err(|status| go_error(&status))?.into_inner();
+        let response = answer.container_responses.into_iter().next();
+        let response = response.ok_or("no containers return in allocation response")?;
+        self.state.lock().give(owner, resource, ids.clone(), response);
+        Ok(ids)
+    }
+
+    /// What a container's devices bring with them, as its plugins have answered; tells plugins that want it that the
+    /// container is about to start.
+    pub(crate) async fn of_container(
+        &self,
+        pod: &Pod,
+        container: &Container,
+    ) -> Result<Vec<ContainerAllocateResponse>, String> {
+        let owner = (pod.metadata.uid.clone(), container.name.clone());
+        let given = self.state.lock().given.get(&owner).cloned().unwrap_or_default();
+        for (resource, given) in &given {
+            let endpoint = {
+                let endpoints = self.endpoints.lock();
+                endpoints.get(resource).map(|e| (e.client.clone(), e.options.pre_start_required))
+            };
+            let (mut client, wanted) = endpoint.ok_or_else(|| {
+                format!("endpoint not found in cache for a registered resource: {resource}")
+            })?;
+            if wanted {
+                let request = PreStartContainerRequest { devices_ids: given.ids().into_iter().collect() };
+                client.pre_start_container(request).await.map_err(|status| {
+                    format!("device plugin PreStartContainer rpc failed with err: {}", go_error(&status))
+                })?;
+            }
+        }
+        Ok(given.into_values().map(|given| given.response).collect())
+    }
+
+    /// The devices of containers, by owner and resource.
+    pub(crate) fn given(&self) -> BTreeMap<state::Owner, BTreeMap<String, Given>> {
+        self.state.lock().given.clone()
+    }
+
+    /// The healthy devices of each resource, with their NUMA nodes.
+    pub(crate) fn allocatable(&self) -> Vec<(String, String, Vec<i64>)> {
+        let state = self.state.lock();
+        let each = state.resources.iter().flat_map(|(resource, devices)| {
+            let healthy = devices.iter().filter(|(_, device)| device.healthy);
+            healthy.map(|(id, device)| (resource.clone(), id.clone(), device.nodes.clone()))
+        });
+        each.collect()
+    }
+
+    /// Others may have the devices of pods that are not among these.
+    pub(crate) fn retain(&self, alive: impl Fn(&str) -> bool) {
+        let changed = self.state.lock().retain(alive);
+        if changed {
+            self.write();
+        }
+    }
+}
+
+/// A status in the words of grpc-go.
+pub(crate) fn go_error(status: &tonic::Status) -> String {
+    let code = format!("{:?}", status.code());
+    format!("rpc error: code = {code} desc = {}", status.message())
+}
+
+/// Plugins that come by way of `plugins_registry` instead of their own socket.
+pub(crate) struct ByRegistry(pub Arc<Devices>);
+
+impl Handler for ByRegistry {
+    fn kind(&self) -> &'static str {
+        "DevicePlugin"
+    }
+
+    fn validate(&self, name: &str, versions: &[String]) -> Result<(), String> {
+        if !versions.iter().any(|version| version == VERSION) {
+            let known = versions.join(" ");
+            return Err(format!(
+                "manager version, {VERSION}, is not among plugin supported versions [{known}]"
+            ));
+        }
+        match registration::is_extended_resource(name) {
+            true => Ok(()),
+            false => {
+                Err(format!("invalid name of device plugin socket: the ResourceName {name:?} is invalid"))
+            }
+        }
+    }
+
+    fn register<'a>(
+        &'a self,
+        name: &'a str,
+        endpoint: &'a Path,
+        _: &'a [String],
+    ) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(self.0.connect(name, endpoint))
+    }
+
+    fn deregister(&self, name: &str, _: &Path) {
+        self.0.stopped(name);
+    }
+}
+
+pub(crate) use registration::serve;
