@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         named_ports_differ_by_pod,
         udp_to_endpoints_of_others,
         own_network_of_the_node,
+        through_the_api_server,
     ];
     Suite::new("services", TOGETHER).run()
 }
@@ -304,4 +305,21 @@ fn own_network_of_the_node(room: &Room) {
     assert_eq!(k.pod_ip("native"), NODE_IP);
     answering(room, address(room, "web"), 1);
     assert!(k.run("exec native -- wget -q -O - http://web:8080/").starts_with("web-"));
+}
+
+/// The API server hands requests on, whatever their method; only what may be a page of links is sent to the path with a
+/// slash first.
+fn through_the_api_server(room: &Room) {
+    let k = &room.kubectl;
+    k.apply(&(web("web", 1) + &service("web", "")));
+    k.run("rollout status deployment/web --timeout=60s");
+    answering(room, address(room, "web"), 1);
+    let pod = pods(room, "app=web").into_iter().next().unwrap();
+    let base = format!("/api/v1/namespaces/{}", k.namespace);
+    for path in ["services/web:8080/proxy/", "services/web:8080/proxy", &format!("pods/{pod}:80/proxy/")] {
+        assert_eq!(k.run(&format!("get --raw {base}/{path}")).trim(), pod, "{path}");
+    }
+    // The server behind it knows no such method, and says so itself.
+    let refused = k.refused(&format!("delete --raw {base}/services/web:8080/proxy"));
+    assert!(refused.contains("501") || refused.contains("Not Implemented"), "{refused}");
 }

@@ -6,7 +6,7 @@ use crate::body::{self, Answer};
 use crate::resources::Served;
 use crate::server::{Call, Server};
 use apimachinery::status::Status;
-use http::{Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use std::sync::Arc;
 
 pub(crate) async fn proxy(server: &Server, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
@@ -24,7 +24,7 @@ pub(crate) async fn proxy(server: &Server, resource: &Arc<Served>, call: Call) -
     if call.parts.headers.contains_key(header::UPGRADE) {
         return upgrade(&backend, call, &target).await;
     }
-    if path.is_empty() {
+    if path.is_empty() && is_looked_at(&call.parts.method) {
         // So that relative links lead back here (kubernetes/kubernetes#4958).
         return moved(&with_query(&format!("{}/", call.info.path), query));
     }
@@ -62,6 +62,11 @@ pub(crate) async fn proxy(server: &Server, resource: &Arc<Served>, call: Call) -
         return Ok(answer.map(|page| links.rewrite_page(page)));
     }
     Ok(answer.map(body::stream))
+}
+
+/// Whether the answer may be a page with links.
+fn is_looked_at(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
 }
 
 fn moved(to: &str) -> Result<Answer, Status> {
