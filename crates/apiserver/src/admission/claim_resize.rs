@@ -6,8 +6,9 @@ use apimachinery::quantity::Quantity;
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use serde_json::Value;
+use std::sync::Arc;
 
-pub(super) struct PersistentVolumeClaimResize(pub Objects);
+pub(super) struct PersistentVolumeClaimResize(pub Arc<Objects>);
 
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 

@@ -5,11 +5,12 @@ use super::lookup::Objects;
 use super::{Attributes, Operation, Plugin};
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
+use std::sync::Arc;
 
 /// One of the two plugins.
 pub(super) struct DefaultClass {
     pub name: &'static str,
-    pub classes: Objects,
+    pub classes: Arc<Objects>,
     /// The group and resource that has a class.
     pub of: (&'static str, &'static str),
     /// The member of the spec that names it.

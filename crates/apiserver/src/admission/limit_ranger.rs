@@ -10,8 +10,9 @@ use futures::future::BoxFuture;
 use rules::pod_requests::{Options, pod_limits, pod_requests};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-pub(super) struct LimitRanger(pub Objects);
+pub(super) struct LimitRanger(pub Arc<Objects>);
 
 type Amounts = BTreeMap<String, Quantity>;
 
@@ -168,7 +169,8 @@ impl LimitRanger {
 
     fn ranges(&self, namespace: &str) -> Result<Vec<LimitRange>, Status> {
         let all = self.0.list(namespace)?;
-        all.into_iter().map(|v| serde_json::from_value(v).map_err(Status::internal_error)).collect()
+        let read = |range: Arc<Value>| apimachinery::value::typed(&range).map_err(Status::internal_error);
+        all.into_iter().map(read).collect()
     }
 
     fn set(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
@@ -205,10 +207,10 @@ impl LimitRanger {
         let ranges = self.ranges(a.namespace)?;
         for range in &ranges {
             let errors = if a.is("", "pods") {
-                let pod: Pod = serde_json::from_value(object.clone()).map_err(Status::internal_error)?;
+                let pod: Pod = apimachinery::value::typed(object).map_err(Status::internal_error)?;
                 judge_pod(range, &pod)
             } else {
-                let claim = serde_json::from_value(object.clone()).map_err(Status::internal_error)?;
+                let claim = apimachinery::value::typed(object).map_err(Status::internal_error)?;
                 judge_claim(range, &claim)
             };
             if let Some(why) = aggregate(errors) {

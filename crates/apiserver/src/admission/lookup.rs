@@ -3,36 +3,69 @@
 use crate::authz::{Attributes, Authorizer, Decision};
 use crate::resources::Served;
 use apimachinery::status::Status;
+use parking_lot::Mutex;
 use serde_json::Value;
+use std::collections::HashMap;
 use std::sync::Arc;
-use store::Store;
+use store::{Entry, Revision, Store};
 
-/// The objects of one kind.
+/// How many objects of a kind are kept as they were read.
+const KEPT: usize = 256;
+
+/// The objects of one kind. Requests of one kind look up the same few objects over and over: what was read of a version
+/// is kept beside its revision.
 pub(super) struct Objects {
     pub store: Arc<dyn Store>,
     pub resource: Arc<Served>,
+    read: Mutex<HashMap<Arc<str>, (Revision, Arc<Value>)>>,
 }
 
 impl Objects {
-    pub(super) fn get(&self, namespace: &str, name: &str) -> Result<Option<Value>, Status> {
+    pub(super) fn new(store: Arc<dyn Store>, resource: Arc<Served>) -> Self {
+        Objects { store, resource, read: Mutex::default() }
+    }
+
+    /// The object as everybody sees it.
+    pub(super) fn get(&self, namespace: &str, name: &str) -> Result<Option<Arc<Value>>, Status> {
         let entry = self.store.get(&self.resource.key(namespace, name));
-        entry.map(|e| crate::registry::decode(&self.resource, &e).map(|s| s.value)).transpose()
+        entry.map(|entry| self.read(&entry)).transpose()
+    }
+
+    /// The object as it will be when all is written that is under way.
+    pub(super) fn pending(&self, namespace: &str, name: &str) -> Result<Option<Arc<Value>>, Status> {
+        let entry = self.store.pending(&self.resource.key(namespace, name));
+        entry.map(|entry| self.read(&entry)).transpose()
+    }
+
+    fn read(&self, entry: &Entry) -> Result<Arc<Value>, Status> {
+        if let Some((revision, value)) = self.read.lock().get(&entry.name)
+            && *revision == entry.mod_revision
+        {
+            return Ok(value.clone());
+        }
+        let mut value = crate::registry::decode(&self.resource, entry)?.value;
+        // Half of many an object, and no plugin asks who owns its fields.
+        crate::object::remove_meta(&mut value, "managedFields");
+        let value = Arc::new(value);
+        let mut read = self.read.lock();
+        if read.len() >= KEPT {
+            read.clear();
+        }
+        read.insert(entry.name.clone(), (entry.mod_revision, value.clone()));
+        Ok(value)
     }
 
     /// All objects of a namespace, or of the cluster when it is empty.
-    pub(super) fn list(&self, namespace: &str) -> Result<Vec<Value>, Status> {
+    pub(super) fn list(&self, namespace: &str) -> Result<Vec<Arc<Value>>, Status> {
         let scope = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
         let snapshot = self.store.snapshot(&self.resource.prefix);
-        snapshot
-            .range(&scope, "")
-            .map(|entry| crate::registry::decode(&self.resource, entry).map(|s| s.value))
-            .collect()
+        snapshot.range(&scope, "").map(|entry| self.read(entry)).collect()
     }
 
     /// The newest object that an annotation marks as the default.
-    pub(super) fn default(&self, annotations: &[&str]) -> Result<Option<Value>, Status> {
-        let marked = |o: &Value| annotations.iter().any(|a| o["metadata"]["annotations"][*a] == "true");
-        let mut all: Vec<Value> = self.list("")?.into_iter().filter(marked).collect();
+    pub(super) fn default(&self, annotations: &[&str]) -> Result<Option<Arc<Value>>, Status> {
+        let marked = |o: &Arc<Value>| annotations.iter().any(|a| o["metadata"]["annotations"][*a] == "true");
+        let mut all: Vec<Arc<Value>> = self.list("")?.into_iter().filter(marked).collect();
         let created = |o: &Value| o["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned();
         all.sort_by(|a, b| {
             let names = || crate::object::name(a).cmp(crate::object::name(b));

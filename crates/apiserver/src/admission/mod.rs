@@ -52,26 +52,27 @@ pub fn plugins(deps: Deps) -> Vec<Arc<dyn Plugin>> {
     let (store, resources) = (&deps.store, &deps.resources);
     let objects = |group: &str, version: &str, resource: &str| {
         let resource = resources.get(group, version, resource)?;
-        Some(Objects { store: store.clone(), resource })
+        Some(Arc::new(Objects::new(store.clone(), resource)))
     };
     let certificates = |check| Certificates { check, authorizers: deps.authorizers.clone() };
     let mut all: Vec<Arc<dyn Plugin>> = Vec::new();
-    if let Some(plugin) = namespace_lifecycle::NamespaceLifecycle::new(store.clone(), resources) {
-        all.push(Arc::new(plugin));
+    let namespaces = objects("", "v1", "namespaces");
+    if let Some(namespaces) = namespaces.clone() {
+        all.push(Arc::new(namespace_lifecycle::NamespaceLifecycle(namespaces)));
     }
     if let Some(ranges) = objects("", "v1", "limitranges") {
         all.push(Arc::new(limit_ranger::LimitRanger(ranges)));
     }
-    if let Some(plugin) = service_account::ServiceAccount::new(store.clone(), resources) {
-        all.push(Arc::new(plugin));
+    if let Some(accounts) = objects("", "v1", "serviceaccounts") {
+        all.push(Arc::new(service_account::ServiceAccount(accounts)));
     }
     all.push(Arc::new(node_restriction::NodeRestriction));
     all.push(Arc::new(simple::TaintNodesByCondition));
-    if let (Some(namespaces), Some(pods)) = (objects("", "v1", "namespaces"), objects("", "v1", "pods")) {
+    if let (Some(namespaces), Some(pods)) = (namespaces, objects("", "v1", "pods")) {
         all.push(Arc::new(pod_security::PodSecurity { namespaces, pods }));
     }
-    if let Some(plugin) = priority::Priority::new(store.clone(), resources) {
-        all.push(Arc::new(plugin));
+    if let Some(classes) = objects("scheduling.k8s.io", "v1", "priorityclasses") {
+        all.push(Arc::new(priority::Priority(classes)));
     }
     all.push(Arc::new(default_toleration_seconds::DefaultTolerationSeconds));
     if let Some(classes) = objects("storage.k8s.io", "v1", "storageclasses") {

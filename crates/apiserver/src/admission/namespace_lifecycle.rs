@@ -1,27 +1,19 @@
 //! NamespaceLifecycle: nothing is created in a namespace that is missing or going away, and the first three stay.
 
+use super::lookup::Objects;
 use super::{Attributes, Operation, Plugin};
 use crate::object;
-use crate::resources::{Resources, Served};
 use apimachinery::gvk::GroupResource;
 use apimachinery::status::{Status, StatusCause};
 use futures::future::BoxFuture;
 use std::sync::Arc;
-use store::Store;
 
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
 /// Reads namespaces from the store itself, so that it never lags behind.
-pub(super) struct NamespaceLifecycle {
-    store: Arc<dyn Store>,
-    namespaces: Arc<Served>,
-}
+pub(super) struct NamespaceLifecycle(pub Arc<Objects>);
 
 impl NamespaceLifecycle {
-    pub(super) fn new(store: Arc<dyn Store>, resources: &Resources) -> Option<Self> {
-        Some(NamespaceLifecycle { store, namespaces: resources.get("", "v1", "namespaces")? })
-    }
-
     fn check(&self, a: &Attributes<'_>) -> Result<(), Status> {
         if a.operation == Operation::Delete && a.is("", "namespaces") && IMMORTAL.contains(&a.name) {
             return Err(Status::forbidden(
@@ -35,11 +27,9 @@ impl NamespaceLifecycle {
         if a.operation != Operation::Create || a.namespace.is_empty() || a.is("", "namespaces") || review {
             return Ok(());
         }
-        let key = self.namespaces.key("", a.namespace);
-        let Some(entry) = self.store.pending(&key) else {
-            return Err(self.namespaces.not_found(a.namespace));
+        let Some(namespace) = self.0.pending("", a.namespace)? else {
+            return Err(self.0.resource.not_found(a.namespace));
         };
-        let namespace = crate::registry::decode(&self.namespaces, &entry)?.value;
         if !object::is_being_deleted(&namespace) && namespace["status"]["phase"] != "Terminating" {
             return Ok(());
         }

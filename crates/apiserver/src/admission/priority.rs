@@ -1,39 +1,19 @@
 //! Priority: turns a pod's priority class into its number.
 
+use super::lookup::Objects;
 use super::{Attributes, Operation, Plugin};
-use crate::resources::{Resources, Served};
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use serde_json::Value;
 use std::sync::Arc;
-use store::Store;
 
-pub(super) struct Priority {
-    store: Arc<dyn Store>,
-    classes: Arc<Served>,
-}
+pub(super) struct Priority(pub Arc<Objects>);
 
 impl Priority {
-    pub(super) fn new(store: Arc<dyn Store>, resources: &Resources) -> Option<Self> {
-        Some(Priority { store, classes: resources.get("scheduling.k8s.io", "v1", "priorityclasses")? })
-    }
-
-    fn class(&self, name: &str) -> Result<Option<Value>, Status> {
-        let entry = self.store.get(&self.classes.key("", name));
-        entry.map(|e| crate::registry::decode(&self.classes, &e).map(|s| s.value)).transpose()
-    }
-
     /// The class that is the default, the one with the lowest value where there are several.
-    fn default_class(&self) -> Result<Option<Value>, Status> {
-        let mut found: Option<Value> = None;
-        for entry in self.store.snapshot(&self.classes.prefix).entries.values() {
-            let class = crate::registry::decode(&self.classes, entry)?.value;
-            let lower = |f: &Value| class["value"].as_i64() < f["value"].as_i64();
-            if class["globalDefault"] == true && found.as_ref().is_none_or(lower) {
-                found = Some(class);
-            }
-        }
-        Ok(found)
+    fn default_class(&self) -> Result<Option<Arc<Value>>, Status> {
+        let classes = self.0.list("")?.into_iter().filter(|class| class["globalDefault"] == true);
+        Ok(classes.min_by_key(|class| class["value"].as_i64()))
     }
 
     fn admit_pod(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
@@ -49,7 +29,7 @@ impl Priority {
             }
             class
         } else {
-            match self.class(&wanted)? {
+            match self.0.get("", &wanted)? {
                 Some(class) => Some(class),
                 None => {
                     return Err(Status::forbidden(

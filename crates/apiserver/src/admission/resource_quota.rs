@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use store::{Entry, Expect, Write};
 
-pub(super) struct ResourceQuota(pub Objects);
+pub(super) struct ResourceQuota(pub Arc<Objects>);
 
 /// What is needed of an object that is counted.
 enum Counted {
@@ -29,7 +29,7 @@ enum Counted {
 impl Counted {
     fn of(a: &Attributes<'_>, object: &Value) -> Result<Self, Status> {
         fn read<T: serde::de::DeserializeOwned>(object: &Value) -> Result<Box<T>, Status> {
-            serde_json::from_value(object.clone()).map(Box::new).map_err(Status::internal_error)
+            apimachinery::value::typed(object).map(Box::new).map_err(Status::internal_error)
         }
         Ok(match (a.resource.row.group.as_ref(), a.resource.row.resource.as_ref()) {
             ("", "pods") => Counted::Pod(read(object)?),

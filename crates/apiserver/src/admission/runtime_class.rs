@@ -7,8 +7,9 @@ use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-pub(super) struct RuntimeClass(pub Objects);
+pub(super) struct RuntimeClass(pub Arc<Objects>);
 
 fn applies(a: &Attributes<'_>) -> bool {
     a.operation == Operation::Create && a.is("", "pods") && a.subresource.is_empty()
@@ -23,7 +24,7 @@ impl RuntimeClass {
         Status::forbidden(&a.resource.group_resource(), a.name, why)
     }
 
-    fn class(&self, a: &Attributes<'_>) -> Result<Option<Value>, Status> {
+    fn class(&self, a: &Attributes<'_>) -> Result<Option<Arc<Value>>, Status> {
         let pod = a.object.as_deref();
         let Some(name) = pod.and_then(|p| p["spec"]["runtimeClassName"].as_str()) else { return Ok(None) };
         match self.0.get("", name)? {

@@ -1,25 +1,17 @@
 //! ServiceAccount: every pod runs as one, and gets its token, the cluster's CA and its namespace mounted.
 
+use super::lookup::Objects;
 use super::{Attributes, Operation, Plugin};
-use crate::resources::{Resources, Served};
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use store::Store;
 
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-pub(super) struct ServiceAccount {
-    store: Arc<dyn Store>,
-    accounts: Arc<Served>,
-}
+pub(super) struct ServiceAccount(pub Arc<Objects>);
 
 impl ServiceAccount {
-    pub(super) fn new(store: Arc<dyn Store>, resources: &Resources) -> Option<Self> {
-        Some(ServiceAccount { store, accounts: resources.get("", "v1", "serviceaccounts")? })
-    }
-
     fn forbidden(a: &Attributes<'_>, why: impl std::fmt::Display) -> Status {
         Status::forbidden(&a.resource.group_resource(), a.name, why)
     }
@@ -43,8 +35,8 @@ impl ServiceAccount {
         }
         pod["spec"]["serviceAccount"] = name.as_str().into();
         let namespace = a.namespace.to_owned();
-        let account = match self.store.pending(&self.accounts.key(&namespace, &name)) {
-            Some(entry) => crate::registry::decode(&self.accounts, &entry)?.value,
+        let account = match self.0.pending(&namespace, &name)? {
+            Some(account) => account,
             None => {
                 let why = format!(
                     "error looking up service account {namespace}/{name}: serviceaccount \"{name}\" not found"

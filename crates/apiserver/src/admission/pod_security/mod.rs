@@ -12,10 +12,11 @@ use futures::future::BoxFuture;
 use policy::{LevelVersion, Policy};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub(super) struct PodSecurity {
-    pub namespaces: Objects,
-    pub pods: Objects,
+    pub namespaces: Arc<Objects>,
+    pub pods: Arc<Objects>,
 }
 
 /// What a pod violates at a level: reasons and details.
