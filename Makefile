@@ -1,6 +1,6 @@
 # `make up` and `make test` are all that a fresh Debian 12 machine with Rust needs (as root).
 SHELL := /bin/bash
-.PHONY: up down test bench lint unit deps torture
+.PHONY: up down test test-vm bench lint unit deps torture
 
 # A cluster of one node on this machine, with an application on it.
 up: deps
@@ -11,6 +11,10 @@ down:
 
 # Everything: format, lints, licences, every test.
 test: deps lint unit
+
+# The whole-cluster tests on Debian's own kernel, with cgroup v2, in a virtual machine.
+test-vm: deps
+	scripts/test-vm
 
 # Every figure, on a fresh cluster of its own.
 bench: deps
@@ -27,6 +31,6 @@ lint:
 unit:
 	scripts/test
 
-# The store, killed, cut off and damaged for hours: `make torture COUNT=3` is three times as long.
+# The store and the node, killed, cut off and damaged for hours: `make torture COUNT=3` is three times as long.
 torture: deps
 	scripts/torture $(COUNT)

@@ -2,14 +2,15 @@
 
 use crate::containerd::Containerd;
 use crate::kubectl::{self, Kubectl};
-use crate::leaks::Traces;
+pub use crate::leaks::Traces;
 use crate::net::{NODE_IP, Net};
-use crate::{PATIENCE, root};
+use crate::{patience, root};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 /// The version of kubectl that most tests use.
 pub const KUBECTL: &str = "1.36.4";
@@ -46,6 +47,10 @@ pub struct Cluster {
 fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
+        // Where nothing can be built: scripts/test-vm.
+        if let Some(built) = std::env::var_os("TIPHYS_BINARY") {
+            return built.into();
+        }
         let own = std::env::current_exe().unwrap();
         let profile = own.parent().unwrap().parent().unwrap().to_owned();
         let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -135,7 +140,7 @@ impl Cluster {
         let mut server = server.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let said = tee(server.stderr.take().unwrap(), &self.log());
         *self.server.lock().unwrap() = Some(server);
-        while let Ok(line) = said.recv_timeout(PATIENCE) {
+        while let Ok(line) = said.recv_timeout(patience()) {
             if line.contains("the API server is ready") {
                 return;
             }
@@ -194,6 +199,56 @@ impl Cluster {
         let log = std::fs::read_to_string(self.log()).unwrap_or_default();
         let all: Vec<&str> = log.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
+    /// What there is of it while it runs, once two looks agree: the end of a pod in the API is not yet its end on the node.
+    pub fn settled(&self) -> Traces {
+        let began = Instant::now();
+        let mut last = self.traces();
+        loop {
+            std::thread::sleep(Duration::from_millis(300));
+            let now = self.traces();
+            if now.same(&last) || began.elapsed() > patience() {
+                return now;
+            }
+            last = now;
+        }
+    }
+
+    /// Looks until nothing is there that was not before; what still is when patience ends. The node tells nobody when it
+    /// has taken the last of a pod away: it is looked at.
+    pub fn until_as(&self, before: &Traces) -> Vec<String> {
+        let began = Instant::now();
+        loop {
+            let left = before.new_ones(&self.traces());
+            if left.is_empty() || began.elapsed() > patience() {
+                return left;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn traces(&self) -> Traces {
+        let mut traces = Traces::of(&self.net, &self.base);
+        let data = self.data();
+        for dir in [
+            "kubelet/pods",
+            "runtime/sandboxes",
+            "runtime/containers",
+            "network",
+            "log/pods",
+            "log/containers",
+        ] {
+            traces.files(&data.join(dir));
+        }
+        if let Some(server) = self.server.lock().unwrap().as_ref() {
+            // nsenter has become the server.
+            traces.descriptors(server.id());
+        }
+        if let Some(containerd) = &self.containerd {
+            traces.also("containerd", containerd.left());
+        }
+        traces
     }
 
     /// Ends it and says what it left behind.

@@ -3,7 +3,7 @@
 
 use crate::cluster::tee;
 use crate::net::Net;
-use crate::{PATIENCE, Stream, root};
+use crate::{Stream, patience, root};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -48,6 +48,8 @@ impl Containerd {
     fn config(&self) -> String {
         let (dir, socket) = (self.dir.display(), self.socket());
         let socket = socket.display();
+        // runc, or another of its kind: crun in scripts/test-vm.
+        let program = std::env::var("TIPHYS_OCI_RUNTIME").unwrap_or_else(|_| "runc".into());
         format!(
             r#"version = 2
 root = "{dir}/root"
@@ -66,6 +68,8 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
     default_runtime_name = "runc"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        BinaryName = "{program}"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "{dir}/cni"
@@ -88,7 +92,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
         let mut daemon = daemon.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let said = tee(daemon.stderr.take().unwrap(), &self.dir.join("log"));
         *self.daemon.lock().unwrap() = Some(daemon);
-        while let Ok(line) = said.recv_timeout(PATIENCE) {
+        while let Ok(line) = said.recv_timeout(patience()) {
             if line.contains("containerd successfully booted") {
                 return;
             }
@@ -129,7 +133,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
     }
 
     /// Containers, pods' own among them, and tasks that it still has.
-    fn left(&self) -> Vec<String> {
+    pub(crate) fn left(&self) -> Vec<String> {
         let lists = ["containers", "tasks"].map(|kind| (kind, self.ctr(&[kind, "list", "--quiet"])));
         let each = |(kind, list): &(&str, String)| {
             list.lines().map(|id| format!("containerd's {kind} {id}")).collect::<Vec<_>>()

@@ -96,7 +96,7 @@ pub fn until(
             if wanted(&answer) {
                 return None;
             }
-            if began.elapsed() > crate::PATIENCE {
+            if began.elapsed() > crate::patience() {
                 return Some(answer);
             }
             std::thread::sleep(Duration::from_millis(5));

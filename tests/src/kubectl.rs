@@ -1,7 +1,7 @@
 //! kubectl, as one types it: arguments are a shell's words, the namespace and the cluster are given.
 
-use crate::PATIENCE;
 use crate::net::Net;
+use crate::patience;
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -143,7 +143,7 @@ impl Kubectl {
                 }
             }
         });
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         let mut last = Value::Null;
         while let Ok(value) = seen.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             if let Some(found) = wanted(&value) {
@@ -168,7 +168,7 @@ impl Kubectl {
     /// Waits as `kubectl wait` does.
     #[track_caller]
     pub fn wait(&self, condition: &str, object: &str) {
-        self.run(&format!("wait --for={condition} {object} --timeout={}s", PATIENCE.as_secs()));
+        self.run(&format!("wait --for={condition} {object} --timeout={}s", patience().as_secs()));
     }
 
     /// The IP of a pod, which is waited for.
@@ -244,7 +244,7 @@ impl Stream {
     /// The next line with something in it.
     #[track_caller]
     pub fn line(&mut self, wanted: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
@@ -260,7 +260,7 @@ impl Stream {
 
     /// The next line, whatever it says, if there is one before patience ends.
     pub(crate) fn next(&mut self) -> Option<String> {
-        let line = self.lines.recv_timeout(PATIENCE).ok()?;
+        let line = self.lines.recv_timeout(patience()).ok()?;
         self.seen.push(line.clone());
         Some(line)
     }
@@ -276,7 +276,7 @@ impl Stream {
     #[track_caller]
     pub fn finish(mut self) -> (bool, String) {
         drop(self.child.0.stdin.take());
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => self.seen.push(line),

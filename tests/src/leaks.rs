@@ -2,14 +2,21 @@
 //! cgroups, network namespaces, files, kernel settings. Taken before and after, and compared.
 
 use crate::net::Net;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 /// What there is of one cluster on this machine, each with its kind.
 #[derive(Debug, Default)]
-pub(crate) struct Traces(BTreeSet<String>);
+pub struct Traces {
+    things: BTreeSet<String>,
+    /// How many descriptors of each kind the server has open.
+    descriptors: BTreeMap<String, usize>,
+}
+
+/// As many more descriptors are no leak: connections come and go.
+const FEW: usize = 16;
 
 impl Traces {
     /// Of the cluster whose network and directory these are.
@@ -30,11 +37,47 @@ impl Traces {
 
     /// What is here now and was not before.
     pub(crate) fn new_ones(&self, now: &Traces) -> Vec<String> {
-        now.0.difference(&self.0).cloned().collect()
+        let mut new: Vec<String> = now.things.difference(&self.things).cloned().collect();
+        for (kind, count) in &now.descriptors {
+            let before = self.descriptors.get(kind).copied().unwrap_or(0);
+            if *count > before + FEW {
+                new.push(format!("descriptors of kind {kind}: {count}, {before} before"));
+            }
+        }
+        new
+    }
+
+    /// Whether the same is there, descriptors aside.
+    pub(crate) fn same(&self, other: &Traces) -> bool {
+        self.things == other.things
+    }
+
+    /// Everything below a directory.
+    pub(crate) fn files(&mut self, dir: &Path) {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            self.add("file", entry.path().display());
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                self.files(&entry.path());
+            }
+        }
+    }
+
+    /// The descriptors of a process.
+    pub(crate) fn descriptors(&mut self, pid: u32) {
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+            let Ok(target) = fs::read_link(entry.path()) else { continue };
+            let target = target.to_string_lossy().into_owned();
+            let kind = target.split(':').next().filter(|_| !target.starts_with('/')).unwrap_or("file");
+            *self.descriptors.entry(kind.to_owned()).or_default() += 1;
+        }
+    }
+
+    pub(crate) fn also(&mut self, kind: &str, all: Vec<String>) {
+        all.iter().for_each(|one| self.add(kind, one));
     }
 
     fn add(&mut self, kind: &str, what: impl std::fmt::Display) {
-        self.0.insert(format!("{kind} {what}"));
+        self.things.insert(format!("{kind} {what}"));
     }
 
     fn network(&mut self, net: &Net) {

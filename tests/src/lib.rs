@@ -24,10 +24,16 @@ pub use kubectl::{Kubectl, Stream};
 pub use suite::{Room, Scenario, Suite};
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
-/// How long anything may take that a test waits for; a healthy cluster needs a fraction of it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long anything may take that a test waits for; a healthy cluster needs a fraction of it. `TIPHYS_PATIENCE` says
+/// otherwise, in seconds, where the machine itself is emulated.
+pub fn patience() -> Duration {
+    static PATIENCE: OnceLock<Duration> = OnceLock::new();
+    let told = || std::env::var("TIPHYS_PATIENCE").ok().and_then(|text| text.parse().ok());
+    *PATIENCE.get_or_init(|| Duration::from_secs(told().unwrap_or(60)))
+}
 
 /// The top of the source tree.
 pub fn root() -> PathBuf {

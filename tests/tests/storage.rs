@@ -252,7 +252,7 @@ spec:
     assert!(dir.join("volumes/kubernetes.io~empty-dir/hold/cargo").exists());
     k.run("delete pod pair");
     // The kubelet removes it when the object is gone, and tells nobody.
-    let deadline = std::time::Instant::now() + cluster_tests::PATIENCE;
+    let deadline = std::time::Instant::now() + cluster_tests::patience();
     while dir.exists() {
         assert!(std::time::Instant::now() < deadline, "the pod is gone and its directory is not");
         std::thread::yield_now();
