@@ -1,6 +1,6 @@
 # `make up` and `make test` are all that a fresh Debian 12 machine with Rust needs (as root).
 SHELL := /bin/bash
-.PHONY: up down test test-vm bench lint unit deps torture
+.PHONY: up down test test-vm bench lint unit deps test-deps torture
 
 # A cluster of one node on this machine, with an application on it.
 up: deps
@@ -10,15 +10,18 @@ down:
 	scripts/down
 
 # Everything: format, lints, licences, every test.
-test: deps lint unit
+test: test-deps lint unit
 
 # The whole-cluster tests on Debian's own kernel, with cgroup v2, in a virtual machine.
-test-vm: deps
+test-vm: test-deps
 	scripts/test-vm
 
 # Every figure, on a fresh cluster of its own.
 bench: deps
 	scripts/bench
+
+test-deps:
+	scripts/deps test
 
 deps:
 	scripts/deps
@@ -32,5 +35,5 @@ unit:
 	scripts/test
 
 # The store and the node, killed, cut off and damaged for hours: `make torture COUNT=3` is three times as long.
-torture: deps
+torture: test-deps
 	scripts/torture $(COUNT)
