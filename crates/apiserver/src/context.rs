@@ -3,8 +3,9 @@
 
 use crate::audit::event::Level;
 use crate::audit::{Completion, Record};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::time::Duration;
 
 tokio::task_local! {
     static CONTEXT: Context;
@@ -16,6 +17,15 @@ pub(crate) struct Context {
     warnings: RefCell<Vec<String>>,
     record: Option<Arc<Record>>,
     completion: RefCell<Option<Arc<Completion>>>,
+    excluded: Cell<Duration>,
+}
+
+/// What was said of a request while it was served.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    pub warnings: Vec<String>,
+    /// The time that others took for it.
+    pub excluded: Duration,
 }
 
 impl Context {
@@ -23,11 +33,13 @@ impl Context {
         Context { record, ..Context::default() }
     }
 
-    /// Runs a request within this context; its result, and the warnings there were.
-    pub(crate) async fn around<T>(self, request: impl Future<Output = T>) -> (T, Vec<String>) {
+    /// Runs a request within this context; its result, and what was said of it.
+    pub(crate) async fn around<T>(self, request: impl Future<Output = T>) -> (T, Said) {
         let within = async {
             let result = request.await;
-            (result, CONTEXT.with(|context| context.warnings.take()))
+            let said = CONTEXT
+                .with(|context| Said { warnings: context.warnings.take(), excluded: context.excluded.get() });
+            (result, said)
         };
         CONTEXT.scope(self, within).await
     }
@@ -41,6 +53,11 @@ pub fn warn(text: String) {
             warnings.push(text);
         }
     });
+}
+
+/// So much of the request's time is not this server's to answer for: it waited for its turn, or for a webhook.
+pub(crate) fn exclude(time: Duration) {
+    let _ = CONTEXT.try_with(|context| context.excluded.set(context.excluded.get() + time));
 }
 
 /// The audit record of the request under way, if anything is recorded of it.

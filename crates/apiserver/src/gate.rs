@@ -1,4 +1,5 @@
-//! What is done to every request before and around the stations: it is recorded, waits for its turn, and has its time.
+//! What is done to every request before and around the stations: it is recorded and counted, waits for its turn,
+//! and has its time.
 
 use crate::audit::event::{Level, Stage};
 use crate::audit::{Asked, Audit, Completion, Record};
@@ -8,6 +9,7 @@ use crate::body::{self, Answer};
 use crate::context;
 use crate::flowcontrol::max_in_flight::{InFlight, MaxInFlight};
 use crate::flowcontrol::{self, Admitted, Flow};
+use crate::observed::Observed;
 use crate::request::RequestInfo;
 use crate::server::Server;
 use crate::user::User;
@@ -25,6 +27,8 @@ pub struct Gate {
     pub audit: Option<Arc<Audit>>,
     pub limit: Limit,
     pub timing: Timing,
+    /// Counts requests.
+    pub observed: Option<Arc<Observed>>,
     /// This server is about to stop: load balancers are to send no more.
     pub leaving: CancellationToken,
 }

@@ -5,7 +5,7 @@
 //! - verbs: [`handlers`]; the exceptions of some resources: [`rooms`]; what is no resource: [`documents`];
 //! - writes: [`registry`]; addresses and ports of Services: [`services`]; lists, watches and feeds: [`cache`]; objects at rest: [`storage`]; definitions of custom
 //!   resources: [`custom`];
-//! - what is done to every request before and around that: [`gate`]; what is recorded of it: [`audit`]; whose turn it is: [`flowcontrol`]; what those deep inside it
+//! - what is done to every request before and around that: [`gate`]; what is recorded of it: [`audit`]; whose turn it is: [`flowcontrol`]; what is counted: [`observed`]; what those deep inside it
 //!   say of it: [`context`];
 //! - other servers' APIs: [`aggregation`]; calls to others: [`outbound`]; connections: [`serve`]; clients of the same process: [`inprocess`]; what a new cluster has: [`bootstrap`].
 
@@ -30,6 +30,7 @@ pub mod inprocess;
 /// What nodes and pods use.
 pub mod metrics_api;
 pub mod object;
+pub mod observed;
 pub mod outbound;
 pub mod registry;
 pub mod request;

@@ -105,9 +105,14 @@ impl Server {
             self.gate.audit.as_ref().map(|audit| audit.begin(&String::from_utf8_lossy(id.as_bytes())));
         let info = RequestInfo::parse(&parts.method, &parts.uri);
         let asked = (parts.headers.clone(), info.query.clone());
+        let observation = self.gate.observed.as_ref().map(|observed| {
+            let known = info.is_resource
+                && self.registry.resources.get(&info.group, &info.version, &info.resource).is_some();
+            observed.begin(&parts, &info, known)
+        });
         let answering = self.answer(origin, parts, info, request_body);
-        let (mut answer, warnings) = Context::new(record).around(answering).await;
-        body::warn(&mut answer, &warnings);
+        let (mut answer, said) = Context::new(record).around(answering).await;
+        body::warn(&mut answer, &said.warnings);
         let failed =
             !answer.status().is_success() && answer.status() != http::StatusCode::SWITCHING_PROTOCOLS;
         answer = handlers::Style::of(&asked.0, &asked.1, failed).dress(answer).await;
@@ -119,7 +124,10 @@ impl Server {
             .headers_mut()
             .entry(http::header::CACHE_CONTROL)
             .or_insert(HeaderValue::from_static("no-cache, private"));
-        answer
+        match observation.and_then(|observation| observation.answered(&answer, said.excluded)) {
+            Some(running) => body::keeping(answer, running),
+            None => answer,
+        }
     }
 
     /// Authentication and audit, around the stations.
@@ -190,10 +198,12 @@ impl Server {
         if !call.outside {
             return self.serve_call(call).await;
         }
+        let came = std::time::Instant::now();
         let held = match self.gate.admit(self, &call.user, &call.info, call.timeout).await {
             Ok(held) => held,
             Err(refused) => return Ok(refused),
         };
+        context::exclude(came.elapsed());
         let answer = self.serve_call(call).await.unwrap_or_else(|status| body::status(&status));
         Ok(held.served(answer))
     }

@@ -22,6 +22,7 @@ use apiserver::documents::{Documents, VersionInfo};
 use apiserver::flowcontrol::controller::Controller as FlowController;
 use apiserver::gate::{Gate, Limit};
 use apiserver::inprocess::InProcess;
+use apiserver::observed::Observed;
 use apiserver::outbound::Outbound;
 use apiserver::registry::Registry;
 use apiserver::resources::Resources;
@@ -115,6 +116,7 @@ pub(crate) async fn start(
     let (store, encryption) = (opened.store, opened.encryption);
     let metrics = Arc::new(component::metrics::Registry::new());
     component::process::register(&metrics);
+    apiserver::storage::metrics::register(&metrics, &store, &resources);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
 
     let source: Arc<dyn Source> =
@@ -136,7 +138,7 @@ pub(crate) async fn start(
     let registry = Arc::new(Registry {
         store: store.clone(),
         resources: resources.clone(),
-        admission: Chain::new(plugins),
+        admission: Chain::measured(plugins, &metrics),
         stocks: vec![stock.clone()],
         encryption: encryption.clone(),
         clock: clock.clone(),
@@ -200,7 +202,7 @@ pub(crate) async fn start(
         authenticators,
         authorizers,
         rooms,
-        gate: Gate { audit, limit, timing, leaving },
+        gate: Gate { audit, limit, timing, leaving, observed: Some(Arc::new(Observed::new(&metrics))) },
         events: Default::default(),
         documents,
         health,

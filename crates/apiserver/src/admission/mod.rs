@@ -9,6 +9,7 @@ mod default_toleration_seconds;
 mod limit_ranger;
 mod lookup;
 mod matching;
+mod measures;
 mod namespace_lifecycle;
 mod node_restriction;
 mod owner_references;
@@ -29,9 +30,11 @@ use crate::resources::{Resources, Served};
 use crate::user::User;
 use apimachinery::status::Status;
 use certificates::{Certificates, Check};
+use component::metrics::Registry;
 use default_classes::DefaultClass;
 use futures::future::BoxFuture;
 use lookup::Objects;
+use measures::{Measures, Step, Stopwatch};
 use serde_json::Value;
 use std::sync::Arc;
 use store::Store;
@@ -206,32 +209,50 @@ pub trait Plugin: Send + Sync {
 
 /// The plugins, in order.
 #[derive(Clone, Default)]
-pub struct Chain(Arc<[Arc<dyn Plugin>]>);
+pub struct Chain {
+    plugins: Arc<[Arc<dyn Plugin>]>,
+    measures: Option<Arc<Measures>>,
+}
 
 impl std::fmt::Debug for Chain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|p| p.name())).finish()
+        f.debug_list().entries(self.plugins.iter().map(|p| p.name())).finish()
     }
 }
 
 impl Chain {
     pub fn new(plugins: Vec<Arc<dyn Plugin>>) -> Self {
-        Chain(plugins.into())
+        Chain { plugins: plugins.into(), measures: None }
+    }
+
+    /// Plugins whose time is measured.
+    pub fn measured(plugins: Vec<Arc<dyn Plugin>>, registry: &Registry) -> Self {
+        let names = plugins.iter().map(|plugin| plugin.name()).collect();
+        Chain { plugins: plugins.into(), measures: Some(Arc::new(Measures::new(names, registry))) }
     }
 
     /// Every plugin's `admit`, in order.
     pub async fn admit(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-        for plugin in self.0.iter() {
-            plugin.admit(attributes).await?;
+        let operation = attributes.operation;
+        let mut watch = Stopwatch::start(self.measures.as_deref(), Step::Admit, operation);
+        for (i, plugin) in self.plugins.iter().enumerate() {
+            let judged = plugin.admit(attributes).await;
+            watch.lap(i, judged.is_ok());
+            judged?;
         }
+        watch.stop();
         Ok(())
     }
 
     /// Every plugin's `validate`, in order.
     pub async fn validate(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
-        for plugin in self.0.iter() {
-            plugin.validate(attributes).await?;
+        let mut watch = Stopwatch::start(self.measures.as_deref(), Step::Validate, attributes.operation);
+        for (i, plugin) in self.plugins.iter().enumerate() {
+            let judged = plugin.validate(attributes).await;
+            watch.lap(i, judged.is_ok());
+            judged?;
         }
+        watch.stop();
         Ok(())
     }
 }

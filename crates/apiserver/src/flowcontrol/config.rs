@@ -172,7 +172,6 @@ impl Config {
         own.nominal.set(f64::from(nominal));
         own.lower.set(f64::from(minimum));
         own.upper.set(f64::from(maximum));
-        metrics.concurrency_limit(&name, nominal);
         let level = match self.levels.get(&name) {
             Some(held) => {
                 held.level.configure(kind);

@@ -53,13 +53,13 @@ pub(super) struct Metrics {
     queue_length: HistogramVec,
     watch_count: HistogramVec,
     no_accommodation: CounterVec,
-    gauges: [GaugeVec; 13],
+    gauges: [GaugeVec; 12],
     bounds: [GaugeVec; 2],
     pub fair_fraction: Gauge,
 }
 
 /// The gauges of a level, in the order of [`GAUGES`].
-const GAUGES: [(&str, Stability, &str); 13] = [
+const GAUGES: [(&str, Stability, &str); 12] = [
     (
         "nominal_limit_seats",
         Stability::Beta,
@@ -100,11 +100,6 @@ const GAUGES: [(&str, Stability, &str); 13] = [
     ("current_r", Stability::Alpha, "R(time of last change)"),
     ("dispatch_r", Stability::Alpha, "R(time of last dispatch)"),
     ("latest_s", Stability::Alpha, "S(most recently dispatched request)"),
-    (
-        "request_concurrency_limit",
-        Stability::Alpha,
-        "Nominal number of execution seats configured for each priority level",
-    ),
 ];
 
 /// A level's own.
@@ -254,7 +249,6 @@ impl Metrics {
             r,
             dispatch_r,
             latest_s,
-            _,
         ] = &self.gauges;
         let of = |gauge: &GaugeVec| gauge.with(&[level]);
         let bound = |gauge: &GaugeVec, bound: &str| gauge.with(&[level, bound]);
@@ -276,11 +270,6 @@ impl Metrics {
                 bound(discounted, "max"),
             ],
         }
-    }
-
-    /// The old name of a level's nominal limit.
-    pub(super) fn concurrency_limit(&self, level: &str, seats: u32) {
-        self.gauges[12].with(&[level]).set(f64::from(seats));
     }
 
     /// A level that is no more.
@@ -317,7 +306,7 @@ impl Metrics {
 /// Gauges that are read off.
 fn collect(registry: &Registry, pairs: &Pairs) {
     type Read = fn(&Pair) -> &AtomicI64;
-    const ALL: [(&str, &str, Read); 5] = [
+    const ALL: [(&str, &str, Read); 4] = [
         (
             "current_executing_requests",
             "[BETA] Number of requests in initial (for a WATCH) or any (for a non-WATCH) execution stage in the API Priority and Fairness subsystem",
@@ -337,11 +326,6 @@ fn collect(registry: &Registry, pairs: &Pairs) {
             "current_inqueue_seats",
             "[ALPHA] Number of seats currently pending in queues of the API Priority and Fairness subsystem",
             |pair| &pair.seats_waiting,
-        ),
-        (
-            "request_concurrency_in_use",
-            "[ALPHA] Concurrency (number of seats) occupied by the currently executing (initial stage for a WATCH, any stage otherwise) requests in the API Priority and Fairness subsystem",
-            |pair| &pair.seats,
         ),
     ];
     let pairs = pairs.clone();

@@ -47,7 +47,11 @@ impl Server {
             crate::context::annotate("k8s.io/deprecated".into(), "true".into());
             let removed =
                 hooks::removed_release(&resource.row.group, &resource.row.version, &resource.row.kind);
-            if let Some(removed) = removed.filter(|_| resource.custom.is_none()) {
+            let removed = removed.filter(|_| resource.custom.is_none());
+            if let Some(observed) = &self.gate.observed {
+                observed.deprecated(info, removed.unwrap_or_default());
+            }
+            if let Some(removed) = removed {
                 crate::context::annotate("k8s.io/removed-release".into(), removed.into());
             }
         }

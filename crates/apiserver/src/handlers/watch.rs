@@ -5,6 +5,7 @@ use super::read::list_options;
 use super::respond::{Form, accepted, columns, message, partial, row, table, type_meta, write};
 use crate::body::{self, Answer};
 use crate::cache::{EventType, Selection, list};
+use crate::observed::WatchEvents;
 use crate::registry::{self, store_error};
 use crate::resources::Served;
 use crate::server::{Call, Server};
@@ -51,6 +52,7 @@ struct Watcher {
     alarm: Pin<Box<Sleep>>,
     described: bool,
     over: bool,
+    counted: Option<WatchEvents>,
 }
 
 impl Server {
@@ -112,6 +114,7 @@ impl Server {
                 ends,
                 described: false,
                 over: false,
+                counted: self.gate.observed.as_ref().map(|observed| observed.watch_events(&call.info)),
             };
             if let Some(snapshot) = first {
                 let mut out = BytesMut::new();
@@ -248,6 +251,10 @@ impl Watcher {
                     .get(event, &resource, kind, form, || self.encode(kind.as_str(), entry, event.revision.0))
             };
             frames.push(bytes);
+        }
+        if let Some(counted) = &self.counted {
+            counted.count.add(frames.len() as u64);
+            frames.iter().for_each(|frame| counted.sizes.observe(frame.len() as f64));
         }
         match frames.len() {
             0 => Bytes::new(),

@@ -142,7 +142,10 @@ impl Webhooks {
         let asked = async {
             let target = self.outbound.target(&hook.client_config)?;
             let body = serde_json::to_vec(&request).map_err(|e| e.to_string())?;
-            let answer = self.outbound.post(&target, body, hook.timeout).await?;
+            let called = std::time::Instant::now();
+            let answer = self.outbound.post(&target, body, hook.timeout).await;
+            crate::context::exclude(called.elapsed());
+            let answer = answer?;
             review::verdict(&request, &answer, self.phase)
         };
         match asked.await {
