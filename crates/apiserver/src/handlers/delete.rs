@@ -3,7 +3,7 @@
 use super::respond::form;
 use crate::body::{self, Answer};
 use crate::cache::{Selection, list};
-use crate::registry::{DeleteOutcome, Ownership, WriteContext, delete_message, returns_object};
+use crate::registry::{DeleteOutcome, Ownership, WriteContext, delete_message};
 use crate::resources::Served;
 use crate::server::{Call, Server};
 use apimachinery::gvk::GroupKind;
@@ -68,7 +68,9 @@ impl Server {
         let context = delete_context(&call, resource, &options);
         match self.registry.delete(&context, &call.info.name, &options).await? {
             DeleteOutcome::Pending(stored) => Ok(self.object(resource, &stored, StatusCode::OK, form)),
-            DeleteOutcome::Gone(stored) if returns_object(&resource.row.group, &resource.row.resource) => {
+            DeleteOutcome::Gone(stored)
+                if hooks::returns_deleted(&resource.row.group, &resource.row.kind) =>
+            {
                 Ok(self.object(resource, &stored, StatusCode::OK, form))
             }
             DeleteOutcome::Gone(stored) => {

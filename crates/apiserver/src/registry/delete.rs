@@ -23,24 +23,6 @@ pub enum DeleteOutcome {
     Pending(Stored),
 }
 
-/// Kinds whose deletion is answered with the object rather than a `Status` (upstream's ReturnDeletedObject).
-const RETURNS_OBJECT: &[(&str, &str)] = &[
-    ("", "pods"),
-    ("", "podtemplates"),
-    ("", "services"),
-    ("", "serviceaccounts"),
-    ("", "resourcequotas"),
-    ("", "persistentvolumes"),
-    ("", "persistentvolumeclaims"),
-    ("storage.k8s.io", ""),
-    ("resource.k8s.io", ""),
-];
-
-/// Whether a completed deletion of this resource is answered with the object.
-pub fn returns_object(group: &str, resource: &str) -> bool {
-    RETURNS_OBJECT.iter().any(|(g, r)| *g == group && (r.is_empty() || *r == resource))
-}
-
 /// The `Status` that answers a completed deletion.
 pub fn delete_message(context: &WriteContext<'_>, stored: &Stored) -> Status {
     let mut status = Status::success();
@@ -93,7 +75,8 @@ impl Registry {
         object::set_finalizers(&mut value, wanted);
         let asked = options.grace_period_seconds;
         let mut grace = resource.strategy.deletion_grace_period(&value, asked);
-        let held = !object::finalizers(&value).is_empty() || holds_itself(&value);
+        let held = !object::finalizers(&value).is_empty()
+            || hooks::holds_itself(&resource.row.group, &resource.row.kind, &value);
         if deleting {
             // A second delete may only shorten the time that is left.
             let left = object::deletion_grace_period(&value).unwrap_or(0);
@@ -140,9 +123,7 @@ impl Registry {
             );
             object::set_meta(&mut value, "deletionGracePeriodSeconds", grace);
         }
-        if resource.row.kind == "Namespace" && resource.row.group.is_empty() {
-            value["status"]["phase"] = "Terminating".into();
-        }
+        hooks::mark_deleted(&resource.row.group, &resource.row.kind, &mut value);
         let body = self.encode(resource, &value).await?;
         if context.dry_run || body.json() == current.body.json() {
             return Ok(Some(DeleteOutcome::Pending(Stored {
@@ -161,11 +142,6 @@ impl Registry {
             Written::Lost { .. } | Written::Taken => Ok(None),
         }
     }
-}
-
-/// A namespace is held by the finalizers in its spec.
-fn holds_itself(value: &Value) -> bool {
-    value["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty()) && value["kind"] == "Namespace"
 }
 
 fn preconditions(
@@ -205,9 +181,8 @@ fn finalizers(context: &WriteContext<'_>, value: &Value, options: &DeleteOptions
         (Some(true), _) | (None, Some("Orphan")) => Some(ORPHAN),
         (None, Some("Foreground")) => Some(FOREGROUND),
         (Some(false), _) | (None, Some("Background")) => None,
-        // No wish: what is already there stays; replication controllers of old orphaned by default.
-        _ if context.resource.row.group.is_empty()
-            && context.resource.row.resource == "replicationcontrollers"
+        // No wish: what is already there stays.
+        _ if hooks::orphans_by_default(&context.resource.row.group, &context.resource.row.kind)
             && !object::is_being_deleted(value) =>
         {
             Some(ORPHAN)

@@ -4,43 +4,27 @@ use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::meta::validation::{validate_annotations, validate_labels, validate_managed_fields};
 use apimachinery::meta::{ObjectMeta, OwnerReference};
 use apimachinery::validation::{self, NameUse};
+use hooks::name_errors;
 use serde_json::Value;
 
 use crate::object;
 use crate::resources::Served;
 
-/// What names of a kind must keep, where that is not to be a DNS subdomain, as upstream's strategies say.
-fn name_errors(resource: &Served, name: &str, used: NameUse) -> Vec<String> {
-    let path_segment = || match used {
-        NameUse::Whole => validation::is_path_segment_name(name),
-        NameUse::Prefix => validation::is_path_segment_prefix(name),
-    };
-    match (resource.row.group.as_ref(), resource.row.resource.as_ref()) {
-        ("rbac.authorization.k8s.io" | "apiregistration.k8s.io", _)
-        | ("certificates.k8s.io", "clustertrustbundles") => path_segment(),
-        ("", "namespaces") => validation::name_is_dns_label(name, used),
-        ("", "services") => validation::name_is_dns1035_label(name, used),
-        ("networking.k8s.io", "ipaddresses") => {
-            validation::is_valid_ip(&Path::none(), name).iter().map(|e| e.detail.clone()).collect()
-        }
-        _ => validation::name_is_dns_subdomain(name, used),
-    }
-}
-
 /// All that is wrong with the metadata of a new object.
 pub(super) fn validate(resource: &Served, value: &Value) -> ErrorList {
     let mut errors = ErrorList::default();
+    let row = &resource.row;
     let path = Path::new("metadata");
     let meta: ObjectMeta = apimachinery::value::typed_metadata(value).unwrap_or_default();
     if !meta.generate_name.is_empty() {
-        for message in name_errors(resource, &meta.generate_name, NameUse::Prefix) {
+        for message in name_errors(&row.group, &row.kind, &meta.generate_name, NameUse::Prefix) {
             errors.push(Error::invalid(&path.child("generateName"), meta.generate_name.as_str(), message));
         }
     }
     if meta.name.is_empty() {
         errors.push(Error::required(&path.child("name"), "name or generateName is required"));
     } else {
-        for message in name_errors(resource, &meta.name, NameUse::Whole) {
+        for message in name_errors(&row.group, &row.kind, &meta.name, NameUse::Whole) {
             errors.push(Error::invalid(&path.child("name"), meta.name.as_str(), message));
         }
     }

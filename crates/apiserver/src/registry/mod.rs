@@ -13,7 +13,7 @@ mod update;
 
 pub use commit::{Asked, Change as StockChange, Companion, Stock};
 pub use create::{CreateOptions, ensure_namespace};
-pub use delete::{DeleteOutcome, delete_message, returns_object};
+pub use delete::{DeleteOutcome, delete_message};
 pub use managed::{Ownership, merge};
 pub use update::{Change, UpdateOptions};
 

@@ -1,0 +1,21 @@
+//! What names of a kind must keep, as upstream's strategies say.
+
+use apimachinery::field::Path;
+use apimachinery::validation::{self, NameUse};
+
+/// What is wrong with a name, which is a DNS subdomain for most kinds.
+pub fn name_errors(group: &str, kind: &str, name: &str, used: NameUse) -> Vec<String> {
+    match (group, kind) {
+        ("apiregistration.k8s.io" | "rbac.authorization.k8s.io", _)
+        | ("certificates.k8s.io", "ClusterTrustBundle") => match used {
+            NameUse::Whole => validation::is_path_segment_name(name),
+            NameUse::Prefix => validation::is_path_segment_prefix(name),
+        },
+        ("", "Namespace") => validation::name_is_dns_label(name, used),
+        ("", "Service") => validation::name_is_dns1035_label(name, used),
+        ("networking.k8s.io", "IPAddress") => {
+            validation::is_valid_ip(&Path::none(), name).iter().map(|error| error.detail.clone()).collect()
+        }
+        _ => validation::name_is_dns_subdomain(name, used),
+    }
+}
