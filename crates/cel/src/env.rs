@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
 
-use crate::ast::Expr;
+use crate::ast::{Expr, Kind, Literal, operators};
 use crate::check::{Facts, Reference, check, validate};
 use crate::cost::estimate::{CostEstimate, SizeEstimator, estimate};
 use crate::decls::{Binding, Function, Functions, Row, add};
@@ -175,6 +175,29 @@ impl Checked {
     pub fn refers_to(&self, variable: &str) -> bool {
         let refers = |reference: &Option<Reference>| matches!(reference, Some(Reference::Ident(name)) if &**name == variable);
         self.facts.references.iter().any(refers)
+    }
+
+    /// Whether it selects a field: `variable.field`, `has(variable.field)` or `variable.?field`; of any operand if no
+    /// variable is named.
+    pub fn selects(&self, variable: Option<&str>, wanted: &str) -> bool {
+        let is_operand = |operand: &Expr| match (&operand.kind, variable) {
+            (_, None) => true,
+            (Kind::Ident(name), Some(variable)) => &**name == variable,
+            _ => false,
+        };
+        let mut found = false;
+        self.expr.walk(&mut |expr, _| {
+            found |= match &expr.kind {
+                Kind::Select { operand, field, .. } => &**field == wanted && is_operand(operand),
+                Kind::Call { function, target: None, args } if &**function == operators::OPT_SELECT => {
+                    let [operand, field] = args.as_slice() else { return };
+                    matches!(&field.kind, Kind::Literal(Literal::String(name)) if &**name == wanted)
+                        && is_operand(operand)
+                }
+                _ => false,
+            };
+        });
+        found
     }
 
     /// What it may cost, by the sizes that its variables can have.

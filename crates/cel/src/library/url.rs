@@ -43,6 +43,31 @@ pub struct Url {
 }
 
 impl Url {
+    /// Takes a URL apart, as `url.Parse`; an error reads as Go's.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        parse_any(text)
+    }
+
+    /// `https`, in lower case.
+    pub fn scheme(&self) -> &str {
+        &self.scheme
+    }
+
+    /// Name and password, escaped.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    /// What follows `?`.
+    pub fn query(&self) -> Option<&str> {
+        self.query.as_deref()
+    }
+
+    /// What follows `#`.
+    pub fn fragment(&self) -> Option<&str> {
+        self.fragment.as_deref()
+    }
+
     fn port_at(&self) -> Option<usize> {
         let at = self.host.rfind(':')?;
         let bracket = self.host.rfind(']').unwrap_or(0);
