@@ -85,6 +85,18 @@ pub fn text(code: StatusCode, text: impl Into<String>) -> Answer {
     response
 }
 
+/// The answer to what failed before anybody knew how to answer, as upstream's InternalError writes it.
+pub(crate) fn internal_error(uri: &http::Uri, error: &str) -> Answer {
+    let uri = uri.path_and_query().map_or("/", |p| p.as_str());
+    let said = format!("Internal Server Error: {uri:?}: {error}\n");
+    text(StatusCode::INTERNAL_SERVER_ERROR, sanitize(&said))
+}
+
+/// Takes from what a client said the power to be HTML.
+pub(crate) fn sanitize(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
 /// A serialisable document as JSON with Go's escapes, and a newline as Go's encoder writes it.
 pub fn document<T: serde::Serialize>(code: StatusCode, value: &T) -> Answer {
     match apimachinery::value::to_json_vec(value) {

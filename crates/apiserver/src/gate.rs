@@ -3,7 +3,7 @@
 
 use crate::audit::event::{Level, Stage};
 use crate::audit::{Asked, Audit, Completion, Record};
-use crate::authn::{Connection, service_account};
+use crate::authn::{Connection, tokens};
 use crate::authz::Attributes;
 use crate::body::{self, Answer};
 use crate::context;
@@ -195,11 +195,7 @@ impl Gate {
         }
         if !record.stage(Stage::RequestReceived).await {
             audit.refused();
-            let uri = parts.uri.path_and_query().map_or("/", |p| p.as_str());
-            return Err(body::text(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!("Internal Server Error: {uri:?}: failed to store audit event\n"),
-            ));
+            return Err(body::internal_error(&parts.uri, "failed to store audit event"));
         }
         if level == Level::RequestResponse {
             plain_json(parts);
@@ -274,7 +270,7 @@ fn attempted(parts: &Parts, info: &RequestInfo, connection: &Connection) -> Stri
     let token = info.query.get("access_token").is_some_and(|token| !token.trim().is_empty());
     let methods: Vec<&str> = [
         (basic, "basic"),
-        (service_account::bearer(parts).is_some(), "bearer"),
+        (tokens::bearer(parts).is_some(), "bearer"),
         (token, "access_token"),
         (!connection.certificates.is_empty(), "x509"),
     ]

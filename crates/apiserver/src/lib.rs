@@ -7,7 +7,7 @@
 //!   resources: [`custom`];
 //! - what is done to every request before and around that: [`gate`]; what is recorded of it: [`audit`]; whose turn it is: [`flowcontrol`]; what is counted: [`observed`]; what those deep inside it
 //!   say of it: [`context`];
-//! - other servers' APIs: [`aggregation`]; calls to others: [`outbound`]; connections: [`serve`]; clients of the same process: [`inprocess`]; what a new cluster has: [`bootstrap`].
+//! - other servers' APIs: [`aggregation`]; calls to others: [`outbound`], and by URL or kubeconfig [`remote`]; connections: [`serve`]; clients of the same process: [`inprocess`]; what a new cluster has: [`bootstrap`].
 
 pub mod admission;
 pub mod aggregation;
@@ -19,6 +19,7 @@ pub mod bootstrap;
 pub mod cache;
 pub mod call_body;
 mod compress;
+pub mod config_metrics;
 pub mod context;
 pub mod custom;
 pub mod documents;
@@ -33,11 +34,14 @@ pub mod object;
 pub mod observed;
 pub mod outbound;
 pub mod registry;
+pub mod remote;
 pub mod request;
 pub mod resources;
+pub mod review_hook;
 pub mod rooms;
 pub mod serve;
 pub mod server;
 pub mod services;
 pub mod storage;
+mod strict;
 pub mod user;

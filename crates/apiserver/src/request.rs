@@ -43,6 +43,8 @@ pub struct RequestInfo {
     pub name: String,
     /// What follows the subresource (`/api/v1/nodes/a/proxy/stats` has `["stats"]`).
     pub rest: Vec<String>,
+    /// `/api/v1/watch/…`, the deprecated form of a watch.
+    pub watches_by_path: bool,
     pub query: Query,
 }
 
@@ -81,6 +83,7 @@ impl RequestInfo {
         if rest.len() > 1 && rest[0] == "watch" {
             // The deprecated form of a watch.
             watched = true;
+            info.watches_by_path = true;
             rest = &rest[1..];
         }
         if rest.first().is_some_and(|p| p == "namespaces")
@@ -110,6 +113,16 @@ impl RequestInfo {
             info.verb = "deletecollection".into();
         }
         info
+    }
+
+    /// A selector that authorizers may look at: where many objects are concerned, and not in the deprecated form of a
+    /// watch, which does not select everywhere.
+    pub(crate) fn selector(&self, parameter: &str) -> &str {
+        let selects = matches!(self.verb.as_str(), "list" | "watch" | "deletecollection");
+        match selects && !self.watches_by_path {
+            true => self.query.get(parameter).unwrap_or_default(),
+            false => "",
+        }
     }
 
     fn selected_name(&self) -> String {

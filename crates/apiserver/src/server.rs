@@ -4,6 +4,7 @@
 //! In-process clients enter after authentication ([`Server::serve_as`]) and pass every later station.
 
 use crate::audit::event::Level;
+use crate::authn::tokens::Ignored;
 use crate::authn::{Authenticator, Connection};
 use crate::authz::{self, Authorizer, Decision};
 use crate::body::{self, Answer};
@@ -141,7 +142,10 @@ impl Server {
         let (user, connection) = match origin {
             Origin::Inside(user) => (user, None),
             Origin::Outside(connection) => match self.authenticate(&parts, &connection).await {
-                Ok(user) => (user, Some(connection)),
+                Ok(user) => {
+                    self.authenticators.iter().for_each(|a| a.strip(&mut parts));
+                    (user, Some(connection))
+                }
                 Err(status) => {
                     self.gate.unauthenticated(&parts, &info, &connection).await;
                     return body::status(&status);
@@ -194,6 +198,9 @@ impl Server {
     }
 
     async fn stations(self: &Arc<Self>, mut call: Call) -> Result<Answer, Status> {
+        if call.parts.extensions.get::<Ignored>().is_some() {
+            context::warn(Ignored::WARNING.into());
+        }
         self.impersonate(&mut call).await?;
         if !call.outside {
             return self.serve_call(call).await;
@@ -209,7 +216,9 @@ impl Server {
     }
 
     async fn serve_call(self: &Arc<Self>, call: Call) -> Result<Answer, Status> {
-        self.authorize(&call).await?;
+        if let Some(failed) = self.authorize(&call).await? {
+            return Ok(failed);
+        }
         if let Some(aggregation) = &self.rooms.aggregation
             && let Some(remote) = aggregation.concerns(&call)
         {
@@ -264,18 +273,7 @@ impl Server {
 
     /// Asks the authorizers in order.
     pub async fn decide(&self, attributes: &authz::Attributes<'_>) -> Decision {
-        let mut reasons = Vec::new();
-        for authorizer in &self.authorizers {
-            match authorizer.authorize(attributes).await {
-                Decision::NoOpinion { reason } => {
-                    if !reason.is_empty() {
-                        reasons.push(reason);
-                    }
-                }
-                decided => return decided,
-            }
-        }
-        Decision::NoOpinion { reason: reasons.join("\n") }
+        authz::decide(&self.authorizers, attributes).await
     }
 
     /// Refuses with upstream's words what no authorizer allows.
@@ -283,9 +281,20 @@ impl Server {
         attributes.judge(self.decide(attributes).await)
     }
 
-    async fn authorize(&self, call: &Call) -> Result<(), Status> {
+    /// Refuses what is not allowed; an answer when no authorizer can say.
+    async fn authorize(&self, call: &Call) -> Result<Option<Answer>, Status> {
         let attributes = authz::Attributes::of(&call.user, &call.info);
+        let start = std::time::Instant::now();
         let decision = self.decide(&attributes).await;
+        if let Some(metrics) = &self.rooms.authorization {
+            metrics.note(&decision, start);
+        }
+        if let Decision::Error { error, .. } = &decision {
+            context::annotate_from(Level::None, || {
+                ("authorization.k8s.io/reason".into(), "internal error".into())
+            });
+            return Ok(Some(body::internal_error(&call.parts.uri, error)));
+        }
         context::annotate_from(Level::None, || {
             let allowed = matches!(decision, Decision::Allow { .. });
             ("authorization.k8s.io/decision".into(), if allowed { "allow" } else { "forbid" }.into())
@@ -293,7 +302,7 @@ impl Server {
         context::annotate_from(Level::None, || {
             ("authorization.k8s.io/reason".into(), decision.reason().to_owned())
         });
-        attributes.judge(decision)
+        attributes.judge(decision).map(|()| None)
     }
 }
 

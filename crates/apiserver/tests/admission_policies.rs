@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-/// Allows everything but reading secrets.
+/// Allows everything but what is done with secrets, or with everything.
 struct NoSecrets;
 
 impl Authorizer for NoSecrets {
     fn authorize<'a>(&'a self, a: &'a Attributes<'a>) -> BoxFuture<'a, Decision> {
-        let decision = match a.resource == "secrets" {
+        let decision = match matches!(a.resource, "secrets" | "*") {
             true => Decision::NoOpinion { reason: String::new() },
             false => Decision::Allow { reason: "not a secret".into() },
         };
@@ -344,4 +344,93 @@ async fn policies_change_what_is_written() {
             201
         "#]],
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_makes_policies_read_must_be_able_to_read() {
+    let house = furnished().await;
+    for (kind, resource) in [
+        ("ValidatingAdmissionPolicy", "validatingadmissionpolicies"),
+        ("MutatingAdmissionPolicy", "mutatingadmissionpolicies"),
+    ] {
+        let bindings = resource.replace("policies", "policybindings");
+        let mut said = String::new();
+        let mut told = |what: &str, answer: Answer| write!(said, "{what}: {}", answer.say()).unwrap();
+        let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["*"], "resources": ["configmaps"]}]);
+        let policy = |name: &str, params: Value| {
+            let mut spec = json!({"matchConstraints": {"resourceRules": rules}});
+            if kind.starts_with("Mut") {
+                spec["mutations"] = json!([{
+                    "patchType": "ApplyConfiguration",
+                    "applyConfiguration": {"expression": "Object{metadata: Object.metadata{labels: {'a': 'b'}}}"},
+                }]);
+                spec["reinvocationPolicy"] = json!("Never");
+            } else {
+                spec["validations"] = json!([{"expression": "true"}]);
+            }
+            if params.is_object() {
+                spec["paramKind"] = params;
+            }
+            json!({"apiVersion": V1, "kind": kind, "metadata": {"name": name}, "spec": spec})
+        };
+        for (name, params) in [
+            ("plain", Value::Null),
+            ("maps", json!({"apiVersion": "v1", "kind": "ConfigMap"})),
+            ("secrets", json!({"apiVersion": "v1", "kind": "Secret"})),
+            ("unknown", json!({"apiVersion": "example.com/v1", "kind": "Bogus"})),
+        ] {
+            let path = format!("{AT}/{resource}");
+            told(name, house.ask(Method::POST, &path, policy(name, params)).await);
+        }
+        // The kind of parameters changes: the right is asked for again.
+        let path = format!("{AT}/{resource}/plain");
+        let mut plain = house.get(&path).await;
+        plain["spec"]["paramKind"] = json!({"apiVersion": "v1", "kind": "Secret"});
+        told("plain, changed", house.ask(Method::PUT, &path, plain).await);
+        for (name, policy, reference) in [
+            ("b1", "maps", json!({"name": "x", "namespace": "default", "parameterNotFoundAction": "Deny"})),
+            ("b2", "absent", json!({"name": "x", "namespace": "default", "parameterNotFoundAction": "Deny"})),
+            ("b3", "unknown", json!({"selector": {}, "parameterNotFoundAction": "Deny"})),
+        ] {
+            let mut spec = json!({"policyName": policy, "paramRef": reference});
+            if kind.starts_with("Val") {
+                spec["validationActions"] = json!(["Deny"]);
+            }
+            let object = json!({"apiVersion": V1, "kind": format!("{kind}Binding"), "metadata": {"name": name}, "spec": spec});
+            told(name, house.ask(Method::POST, &format!("{AT}/{bindings}"), object).await);
+        }
+        match kind.starts_with("Val") {
+            true => expect![[r#"
+                plain: 201
+                maps: 201
+                secrets: 422
+                Invalid: ValidatingAdmissionPolicy.admissionregistration.k8s.io "secrets" is invalid: spec.paramKind: Forbidden: user &{tester  [] map[]} must have "get" permission on all objects of the referenced paramKind (kind=Secret, apiVersion=v1)
+                unknown: 422
+                Invalid: ValidatingAdmissionPolicy.admissionregistration.k8s.io "unknown" is invalid: spec.paramKind: Forbidden: user &{tester  [] map[]} must have "get" permission on all objects of the referenced paramKind (kind=Bogus, apiVersion=example.com/v1)
+                plain, changed: 422
+                Invalid: ValidatingAdmissionPolicy.admissionregistration.k8s.io "plain" is invalid: spec.paramKind: Forbidden: user &{tester  [] map[]} must have "get" permission on all objects of the referenced paramKind (kind=Secret, apiVersion=v1)
+                b1: 201
+                b2: 422
+                Invalid: ValidatingAdmissionPolicyBinding.admissionregistration.k8s.io "b2" is invalid: spec.paramRef: Forbidden: unable to get policy absent to determine minimum required permissions and user &{tester  [] map[]} does not have "get" permission for all groups, versions and resources
+                b3: 422
+                Invalid: ValidatingAdmissionPolicyBinding.admissionregistration.k8s.io "b3" is invalid: spec.paramRef: Forbidden: unable to get policy unknown to determine minimum required permissions and user &{tester  [] map[]} does not have "list" permission for all groups, versions and resources
+            "#]],
+            false => expect![[r#"
+                plain: 201
+                maps: 201
+                secrets: 422
+                Invalid: MutatingAdmissionPolicy.admissionregistration.k8s.io "secrets" is invalid: spec.paramKind: Forbidden: user &{tester  [] map[]} must have "get" permission on all objects of the referenced paramKind (kind=Secret, apiVersion=v1)
+                unknown: 422
+                Invalid: MutatingAdmissionPolicy.admissionregistration.k8s.io "unknown" is invalid: spec.paramKind: Forbidden: user &{tester  [] map[]} must have "get" permission on all objects of the referenced paramKind (kind=Bogus, apiVersion=example.com/v1)
+                plain, changed: 422
+                Invalid: MutatingAdmissionPolicy.admissionregistration.k8s.io "plain" is invalid: spec.paramKind: Forbidden: user &{tester  [] map[]} must have "get" permission on all objects of the referenced paramKind (kind=Secret, apiVersion=v1)
+                b1: 201
+                b2: 422
+                Invalid: MutatingAdmissionPolicyBinding.admissionregistration.k8s.io "b2" is invalid: spec.paramRef: Forbidden: unable to get policy absent to determine minimum required permissions and user &{tester  [] map[]} does not have "get" permission for all groups, versions and resources
+                b3: 422
+                Invalid: MutatingAdmissionPolicyBinding.admissionregistration.k8s.io "b3" is invalid: spec.paramRef: Forbidden: unable to get policy unknown to determine minimum required permissions and user &{tester  [] map[]} does not have "list" permission for all groups, versions and resources
+            "#]],
+        }
+        .assert_eq(&said);
+    }
 }

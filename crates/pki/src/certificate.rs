@@ -15,8 +15,8 @@ pub struct Certificate {
     der: CertificateDer<'static>,
     pub subject: Subject,
     pub issuer: Subject,
-    /// The user's uid, when the subject carries one (OID 1.3.6.1.4.1.57683.2, as kube-apiserver reads it).
-    pub uid: Option<String>,
+    /// The user's uids that the subject carries (OID 1.3.6.1.4.1.57683.2, as kube-apiserver reads it): one at most.
+    pub uids: Vec<String>,
     /// Hexadecimal.
     pub serial: String,
     pub not_before: Timestamp,
@@ -30,12 +30,12 @@ pub struct Certificate {
     spki: Vec<u8>,
 }
 
-fn uid(name: &X509Name<'_>) -> Option<String> {
+fn uids(name: &X509Name<'_>) -> Vec<String> {
     const USER_UID: &[u64] = &[1, 3, 6, 1, 4, 1, 57683, 2];
-    let mut found = name
+    let found = name
         .iter_attributes()
         .filter(|a| a.attr_type().iter().is_some_and(|mut i| i.by_ref().eq(USER_UID.iter().copied())));
-    found.next().and_then(|a| a.as_str().ok()).map(str::to_owned)
+    found.map(|a| a.as_str().map(str::to_owned).unwrap_or_default()).collect()
 }
 
 impl Certificate {
@@ -67,7 +67,7 @@ impl Certificate {
         Ok(Certificate {
             subject: Subject::from_x509(cert.subject()),
             issuer: Subject::from_x509(cert.issuer()),
-            uid: uid(cert.subject()),
+            uids: uids(cert.subject()),
             serial: cert.raw_serial().iter().map(|b| format!("{b:02x}")).collect(),
             not_before: time(cert.validity().not_before)?,
             not_after: time(cert.validity().not_after)?,

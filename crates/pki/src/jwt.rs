@@ -8,6 +8,8 @@ use crate::{Error, PrivateKey, PublicKey, Result};
 
 /// Longer tokens are refused unread.
 const MAX_TOKEN: usize = 64 << 10;
+/// Why a token is refused that names a key which is not known, in upstream's words.
+pub const NO_KEY: &str = "invalid signature, no keys found";
 
 #[derive(Deserialize)]
 struct Header {
@@ -74,16 +76,23 @@ impl Verifier {
         let signature = URL_SAFE_NO_PAD
             .decode(parts.signature)
             .map_err(|_| Error::Token("signature is not base64url"))?;
-        let signed = self
-            .keys
-            .iter()
-            .filter(|k| header.kid.is_empty() || k.key_id() == header.kid)
-            .any(|k| k.verifies_jws(&header.alg, parts.signed.as_bytes(), &signature));
+        let mut named =
+            self.keys.iter().filter(|k| header.kid.is_empty() || k.key_id() == header.kid).peekable();
+        if named.peek().is_none() {
+            return Err(Error::Token(NO_KEY));
+        }
+        let signed = named.any(|k| k.verifies_jws(&header.alg, parts.signed.as_bytes(), &signature));
         if !signed {
             return Err(Error::Token("signature does not verify with any known key"));
         }
         decode(parts.claims)
     }
+}
+
+/// Whether the parts of a token are what they should be, whoever signed it.
+pub fn is_well_formed(token: &str) -> bool {
+    let Ok(parts) = Parts::split(token) else { return false };
+    decode::<Header>(parts.header).is_ok() && URL_SAFE_NO_PAD.decode(parts.signature).is_ok()
 }
 
 /// The claims of a token whose signature has NOT been checked: to see who claims to have issued it.

@@ -5,6 +5,7 @@ use crate::control_plane;
 use crate::server::default_address;
 use crate::settings::Settings;
 use anyhow::{Context as _, Result, bail};
+use apiserver::authn::request_header::Headers;
 use clap::Args;
 use pki::tls::{Slot, Trust};
 use pki::{Certificate, PrivateKey, PublicKey};
@@ -39,13 +40,25 @@ pub(crate) struct ApiServer {
     pub tls_private_key_file: PathBuf,
     /// Requests presenting a client certificate signed by one of these authorities are authenticated.
     #[arg(long)]
-    pub client_ca_file: PathBuf,
+    pub client_ca_file: Option<PathBuf>,
     /// Root certificate bundle that signs proxies which assert users.
     #[arg(long)]
     pub requestheader_client_ca_file: Option<PathBuf>,
     /// Common names of those proxies; any if there are none.
     #[arg(long, value_delimiter = ',')]
     pub requestheader_allowed_names: Vec<String>,
+    /// List of request headers to inspect for usernames. X-Remote-User is common.
+    #[arg(long, value_delimiter = ',')]
+    pub requestheader_username_headers: Vec<String>,
+    /// List of request headers to inspect for UIDs. X-Remote-Uid is suggested.
+    #[arg(long, value_delimiter = ',')]
+    pub requestheader_uid_headers: Vec<String>,
+    /// List of request headers to inspect for groups. X-Remote-Group is suggested.
+    #[arg(long, value_delimiter = ',')]
+    pub requestheader_group_headers: Vec<String>,
+    /// List of request header prefixes to inspect. X-Remote-Extra- is suggested.
+    #[arg(long, value_delimiter = ',')]
+    pub requestheader_extra_headers_prefix: Vec<String>,
     /// Client certificate used to prove the identity of the aggregator to the servers behind it.
     #[arg(long)]
     pub proxy_client_cert_file: Option<PathBuf>,
@@ -70,9 +83,11 @@ pub(crate) struct ApiServer {
     /// Identifier of the service account token issuer; the first one issues.
     #[arg(long, required = true)]
     pub service_account_issuer: Vec<String>,
-    /// Identifiers of the API; the issuer if there are none.
-    #[arg(long, value_delimiter = ',')]
-    pub api_audiences: Vec<String>,
+    /// Overrides the URI for the JSON Web Key Set in the discovery doc served at /.well-known/openid-configuration.
+    #[arg(long)]
+    pub service_account_jwks_uri: Option<String>,
+    #[command(flatten)]
+    pub auth: Box<crate::auth_flags::AuthFlags>,
     /// A CIDR notation IP range from which to assign service cluster IPs.
     #[arg(long, default_value = "10.0.0.0/24")]
     pub service_cluster_ip_range: String,
@@ -85,9 +100,6 @@ pub(crate) struct ApiServer {
     /// Amount of time to retain events.
     #[arg(long, default_value = "1h", value_parser = crate::cli::duration)]
     pub event_ttl: Duration,
-    /// Ordered list of plug-ins to do authorization on secure port; Node and RBAC are what there is.
-    #[arg(long, value_delimiter = ',', default_value = "Node,RBAC")]
-    pub authorization_mode: Vec<String>,
     /// Allow privileged containers; they are.
     #[arg(long, default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub allow_privileged: bool,
@@ -108,12 +120,35 @@ fn slot(chain: &Path, key: &Path) -> Result<Arc<Slot>> {
 }
 
 impl ApiServer {
-    fn settings(&self, advertise_address: IpAddr) -> Result<Settings> {
-        for mode in &self.authorization_mode {
-            if !["Node", "RBAC"].contains(&mode.as_str()) {
-                bail!("--authorization-mode {mode:?} is not served: Node and RBAC are");
+    /// In which headers proxies assert users: in none unless flags say so, as upstream.
+    fn front_headers(&self) -> Result<Headers> {
+        let headers = Headers {
+            name: self.requestheader_username_headers.clone(),
+            uid: self.requestheader_uid_headers.clone(),
+            group: self.requestheader_group_headers.clone(),
+            extra_prefix: self.requestheader_extra_headers_prefix.clone(),
+        };
+        for (flag, values) in [
+            ("requestheader-username-headers", &headers.name),
+            ("requestheader-uid-headers", &headers.uid),
+            ("requestheader-group-headers", &headers.group),
+            ("requestheader-extra-headers-prefix", &headers.extra_prefix),
+            ("requestheader-allowed-names", &self.requestheader_allowed_names),
+        ] {
+            if values.iter().any(|value| value.trim().is_empty()) {
+                bail!("empty value in {flag:?}");
             }
         }
+        let standard = |uid: &String| uid.eq_ignore_ascii_case("X-Remote-Uid");
+        if !headers.uid.is_empty() && !headers.uid.iter().any(standard) {
+            bail!(
+                "--requestheader-uid-headers is set without specifying the standard X-Remote-Uid header - API aggregation will not work"
+            );
+        }
+        Ok(headers)
+    }
+
+    fn settings(&self, advertise_address: IpAddr) -> Result<Settings> {
         if !self.allow_privileged {
             bail!("--allow-privileged=false is not served");
         }
@@ -131,10 +166,23 @@ impl ApiServer {
         if token_keys.is_empty() {
             token_keys.push(signer.public().clone());
         }
-        let issuer =
-            self.service_account_issuer.first().context("--service-account-issuer is a required flag")?;
-        let audiences =
-            if self.api_audiences.is_empty() { vec![issuer.clone()] } else { self.api_audiences.clone() };
+        if let Some(uri) = &self.service_account_jwks_uri
+            && !uri.starts_with("https://")
+        {
+            bail!("service-account-jwks-uri requires https scheme, parsed as: {uri}");
+        }
+        let client_authorities =
+            self.client_ca_file.as_deref().map_or_else(|| Ok(Vec::new()), certificates)?;
+        let front_authorities =
+            self.requestheader_client_ca_file.as_deref().map_or_else(|| Ok(Vec::new()), certificates)?;
+        let overlap =
+            client_authorities.iter().any(|ca| front_authorities.iter().any(|f| f.der() == ca.der()));
+        if overlap && self.requestheader_allowed_names.is_empty() {
+            bail!(
+                "--requestheader-client-ca-file and --client-ca-file contain overlapping certificates; --requestheader-allowed-names must be specified to ensure regular client certificates cannot set authenticating proxy headers for arbitrary users"
+            );
+        }
+        let issuers = &self.service_account_issuer;
         Ok(Settings {
             look_back: None,
             storage: self.storage.clone(),
@@ -144,12 +192,10 @@ impl ApiServer {
             advertise_address,
             secure_port: self.secure_port,
             serving: slot(&self.tls_cert_file, &self.tls_private_key_file)?,
-            client_authorities: certificates(&self.client_ca_file)?,
-            front_authorities: self
-                .requestheader_client_ca_file
-                .as_deref()
-                .map_or_else(|| Ok(Vec::new()), certificates)?,
+            client_authorities,
+            front_authorities,
             front_names: self.requestheader_allowed_names.clone(),
+            front_headers: self.front_headers()?,
             front_client: match (&self.proxy_client_cert_file, &self.proxy_client_key_file) {
                 (Some(chain), Some(key)) => Some(slot(chain, key)?),
                 (None, None) => None,
@@ -165,8 +211,10 @@ impl ApiServer {
                 (None, None) => None,
                 _ => bail!("--kubelet-client-certificate and --kubelet-client-key go together"),
             },
-            issuer: issuer.clone(),
-            audiences,
+            authentication: self.auth.authentication(issuers)?,
+            authorization: self.auth.authorization()?,
+            service_accounts: self.auth.service_accounts(issuers.clone())?,
+            jwks_uri: self.service_account_jwks_uri.clone(),
             token_keys,
             token_signer: signer,
             event_ttl: self.event_ttl,

@@ -225,6 +225,8 @@ pub(crate) struct Server {
     pub audit: crate::audit::AuditFlags,
     #[command(flatten)]
     pub limits: crate::limits::LimitFlags,
+    #[command(flatten)]
+    pub auth: Box<crate::auth_flags::AuthFlags>,
     #[arg(long, default_value = "10.244.0.0/16")]
     pub cluster_cidr: String,
     #[arg(long, default_value = "10.96.0.0/16")]

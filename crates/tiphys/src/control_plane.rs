@@ -1,5 +1,6 @@
 //! Wires the API server: store, table, authenticators, authorizers, admission, documents.
 
+use crate::auth;
 use crate::cli::StoreEngine;
 use crate::encryption_reload::Reload;
 use crate::health::Steps;
@@ -10,11 +11,8 @@ use apimachinery::clock::{Clock, SystemClock};
 use apimachinery::validation::parse_cidr_sloppy;
 use apiserver::admission::{self, Chain};
 use apiserver::aggregation::{Aggregation, controller::Controller as AggregationController};
-use apiserver::authn::Authenticator;
-use apiserver::authn::request_header::RequestHeader;
-use apiserver::authn::service_account::ServiceAccountTokens;
-use apiserver::authn::x509::X509;
-use apiserver::authz::{Authorizer, masters::Masters, node::NodeAuthorizer, rbac::Rbac};
+use apiserver::authn::impersonation::Impersonation;
+use apiserver::authz::{AuthorizationMetrics, Authorizer, node::NodeAuthorizer, rbac::Rbac};
 use apiserver::bootstrap;
 use apiserver::cache::StoreSource;
 use apiserver::custom::controller::Definitions;
@@ -32,7 +30,6 @@ use apiserver::services::{Repair, ServiceStock};
 use apiserver::user::{ALL_AUTHENTICATED, MASTERS, User};
 use client::source::Source;
 use client::{Client, Informers};
-use pki::tls::ClientRoots;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use store::Store;
@@ -84,8 +81,8 @@ fn documents(resources: &Arc<Resources>, settings: &Settings, address: &str) -> 
     let served = resources.clone();
     let keys = pki::public_key::jwks(&settings.token_keys)?;
     let openid = serde_json::json!({
-        "issuer": settings.issuer,
-        "jwks_uri": format!("https://{address}/openid/v1/jwks"),
+        "issuer": settings.service_accounts.issuers.first(),
+        "jwks_uri": settings.jwks_uri.clone().unwrap_or_else(|| format!("https://{address}/openid/v1/jwks")),
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": [settings.token_signer.jws_algorithm()],
@@ -123,8 +120,10 @@ pub(crate) async fn start(
         Arc::new(StoreSource { store: store.clone(), resources: resources.clone() });
     let informers = Informers::from_source(source.clone(), shutdown.clone());
     let rbac = Rbac::new(&informers);
-    let node = Arc::new(NodeAuthorizer::new(&source, shutdown));
-    let authorizers: Vec<Arc<dyn Authorizer>> = vec![Arc::new(Masters), Arc::new(rbac.clone()), node.clone()];
+    let pod_certificates = features.gates.enabled("PodCertificateRequest");
+    let node = Arc::new(NodeAuthorizer::new(&source, pod_certificates, &metrics, shutdown));
+    let chain = auth::authorization(&settings.authorization, &rbac, &node, &clock, &metrics)?;
+    let authorizers: Vec<Arc<dyn Authorizer>> = vec![chain.clone()];
     let outbound = Arc::new(Outbound::new(store.clone(), &resources, None));
     let plugins = admission::plugins(admission::Deps {
         store: store.clone(),
@@ -145,12 +144,8 @@ pub(crate) async fn start(
         event_ttl: settings.event_ttl,
         gates: Arc::new(move |gate| features.field(gate)),
     });
-    let tokens = Arc::new(ServiceAccountTokens::new(
-        registry.clone(),
-        pki::jwt::Verifier::new(settings.token_keys.clone()),
-        &settings.issuer,
-        settings.audiences.clone(),
-    ));
+    let id = format!("{}:{}", settings.advertise_address, settings.secure_port);
+    let who = auth::authentication(&settings, &registry, &metrics, &id)?;
     // Other servers know this one by the front proxy's certificate.
     let front = settings.front_client.clone();
     let aggregation = Arc::new(Aggregation::new(Arc::new(Outbound::new(store.clone(), &resources, front))));
@@ -163,13 +158,16 @@ pub(crate) async fn start(
         components: running.components(&store),
         aggregation: Some(aggregation.clone()),
         issuer: Some(Arc::new(Issuer {
-            name: settings.issuer.clone(),
-            audiences: settings.audiences.clone(),
+            name: settings.service_accounts.issuers.first().cloned().unwrap_or_default(),
+            audiences: settings.service_accounts.audiences.clone(),
             signer: pki::jwt::Signer::new(settings.token_signer),
+            longest: settings.service_accounts.longest,
+            extends: settings.service_accounts.extends,
         })),
-        tokens: Some(tokens.clone()),
+        tokens: Some(who.tokens.clone()),
+        authorization: Some(Arc::new(AuthorizationMetrics::new(&metrics))),
+        impersonation: Arc::new(Impersonation::new(&metrics)),
         metrics: Some(Arc::default()),
-        rbac: Some(rbac.clone()),
         kubelet_tls: Some(Arc::new(pki::tls::client_config(
             &settings.kubelet_trust,
             settings.kubelet_client,
@@ -181,15 +179,6 @@ pub(crate) async fn start(
             &[b"http/1.1"],
         )?)),
     };
-    let front_names: Vec<&str> = settings.front_names.iter().map(String::as_str).collect();
-    let mut authenticators: Vec<Arc<dyn Authenticator>> = Vec::new();
-    if !settings.front_authorities.is_empty() {
-        let roots = ClientRoots::new(&settings.front_authorities)?;
-        authenticators.push(Arc::new(RequestHeader::new(roots, clock.clone(), &front_names)));
-    }
-    let roots = ClientRoots::new(&settings.client_authorities)?;
-    authenticators.push(Arc::new(X509::new(roots, clock.clone())));
-    authenticators.push(tokens);
     let audit = settings.audit.audit(&metrics, &clock)?;
     let limit = settings.limits.limit(&metrics, &clock)?;
     let timing = settings.limits.timing()?;
@@ -199,7 +188,7 @@ pub(crate) async fn start(
     };
     let server = Arc::new(Server {
         registry: registry.clone(),
-        authenticators,
+        authenticators: vec![who.chain],
         authorizers,
         rooms,
         gate: Gate { audit, limit, timing, leaving, observed: Some(Arc::new(Observed::new(&metrics))) },
@@ -226,6 +215,8 @@ pub(crate) async fn start(
         secure_port: settings.secure_port,
         client_ca: bundle_pem(&settings.client_authorities),
         request_header_ca: bundle_pem(&settings.front_authorities),
+        request_header_names: settings.front_names.clone(),
+        request_headers: settings.front_headers.clone(),
         dns: settings.dns,
     };
     let written = match looking_back {
@@ -265,11 +256,18 @@ pub(crate) async fn start(
         encryption.filter(|_| settings.storage.encryption_provider_config_automatic_reload)
         && let Some(path) = &settings.storage.encryption_provider_config
     {
-        let id = format!("{node_ip}:{}", settings.secure_port);
         let reload = Reload::new(path, encryption, store.clone(), &server.metrics, &id)
             .with_context(|| format!("watching {}", path.display()))?;
         background.spawn(reload.run(shutdown.clone()));
     }
+    auth::follow(
+        (&settings.authentication, who.issuers),
+        (&settings.authorization, chain),
+        &server.metrics,
+        &id,
+        &background,
+        shutdown,
+    )?;
     // What there is nothing to do for is done.
     steps.done();
 

@@ -2,10 +2,13 @@
 
 mod apiserver;
 mod audit;
+mod auth;
+mod auth_flags;
 mod cli;
 mod control_plane;
 mod encryption_reload;
 mod features;
+mod follow;
 mod health;
 mod images;
 mod kernel_settings;

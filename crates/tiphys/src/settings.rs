@@ -2,6 +2,9 @@
 
 use crate::cli::{Server as Flags, StoreFlags};
 use anyhow::Result;
+use apiserver::authn::configuration::{Anonymous, AuthenticationConfiguration};
+use apiserver::authn::request_header::Headers;
+use apiserver::authz::configuration::AuthorizationConfiguration;
 use apiserver::bootstrap::Dns;
 use apiserver::features::Features;
 use pki::tls::{Slot, Trust};
@@ -17,6 +20,41 @@ const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 pub(crate) struct LookBack {
     pub file: PathBuf,
     pub revision: Option<u64>,
+}
+
+/// Who a request is from, beside certificates and service account tokens.
+pub(crate) struct Authentication {
+    pub configuration: AuthenticationConfiguration,
+    /// The file that says so, and its text, if it is followed.
+    pub file: Option<(PathBuf, String)>,
+    /// The algorithms that issuers may sign with.
+    pub algorithms: Vec<String>,
+    pub anonymous: Anonymous,
+    pub token_file: Option<PathBuf>,
+    pub bootstrap_tokens: bool,
+    pub webhook: Option<PathBuf>,
+    pub webhook_version: String,
+    pub webhook_ttl: Duration,
+}
+
+/// What they may do.
+pub(crate) struct Authorization {
+    pub configuration: AuthorizationConfiguration,
+    /// Of ABAC.
+    pub policy_file: Option<PathBuf>,
+    /// The file that says so, and its text, if it is followed.
+    pub file: Option<(PathBuf, String)>,
+}
+
+/// The tokens of service accounts.
+pub(crate) struct ServiceAccounts {
+    /// The first issues new ones.
+    pub issuers: Vec<String>,
+    /// Whom they are for, unless they say so.
+    pub audiences: Vec<String>,
+    pub lookup: bool,
+    pub longest: Option<Duration>,
+    pub extends: bool,
 }
 
 pub(crate) struct Settings {
@@ -35,13 +73,18 @@ pub(crate) struct Settings {
     /// Who signs proxies that assert users, and what those are called.
     pub front_authorities: Vec<Certificate>,
     pub front_names: Vec<String>,
+    /// In which headers they say whom they assert.
+    pub front_headers: Headers,
     /// What this server shows to those that it is a front for.
     pub front_client: Option<Arc<Slot>>,
     /// Whom to believe a kubelet, and what to show it.
     pub kubelet_trust: Trust,
     pub kubelet_client: Option<Arc<Slot>>,
-    pub issuer: String,
-    pub audiences: Vec<String>,
+    pub authentication: Authentication,
+    pub authorization: Authorization,
+    pub service_accounts: ServiceAccounts,
+    /// Where the keys of service-account tokens are published, if not here.
+    pub jwks_uri: Option<String>,
     /// Keys that service-account tokens may be signed with.
     pub token_keys: Vec<PublicKey>,
     pub token_signer: PrivateKey,
@@ -70,11 +113,14 @@ impl Settings {
             client_authorities: vec![ca.clone()],
             front_authorities: vec![bundle.front_proxy_ca.certificate.clone()],
             front_names: vec!["front-proxy-client".into()],
+            front_headers: Headers::standard(),
             front_client: Some(Slot::of(&bundle.front_proxy_client)?),
             kubelet_trust: Trust::pem(ca.to_pem().as_bytes())?,
             kubelet_client: Some(Slot::of(&bundle.apiserver_kubelet_client)?),
-            issuer: ISSUER.into(),
-            audiences: vec![ISSUER.into()],
+            authentication: flags.auth.authentication(&[ISSUER.into()])?,
+            authorization: flags.auth.authorization()?,
+            service_accounts: flags.auth.service_accounts(vec![ISSUER.into()])?,
+            jwks_uri: None,
             token_keys: vec![bundle.service_account.public().clone()],
             token_signer: PrivateKey::from_pem(bundle.service_account.to_pem().as_bytes())?,
             event_ttl: Duration::from_secs(3600),

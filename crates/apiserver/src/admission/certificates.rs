@@ -1,9 +1,12 @@
-//! CertificateApproval, CertificateSigning and CertificateSubjectRestriction: who may approve and sign for a signer, and
-//! nobody becomes a master by certificate.
+//! CertificateApproval, CertificateSigning, ClusterTrustBundleAttest and CertificateSubjectRestriction: who may approve,
+//! sign and attest for a signer, and nobody becomes a master by certificate.
 
 use super::lookup::authorize;
 use super::{Attributes, Operation, Plugin};
+use crate::authz::escalation::only_collector_fields;
 use crate::authz::{self, Authorizer};
+use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::quote::quote;
 use apimachinery::status::Status;
 use base64::Engine as _;
 use futures::future::BoxFuture;
@@ -11,11 +14,15 @@ use serde_json::Value;
 use std::sync::Arc;
 use x509_parser::prelude::{FromDer as _, X509CertificationRequest};
 
-/// Which of the three.
+/// A name of old, for requests that nobody signs.
+const LEGACY_SIGNER: &str = "kubernetes.io/legacy-unknown";
+
+/// Which of the four.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Check {
     Approval,
     Signing,
+    Attest,
     Subject,
 }
 
@@ -54,7 +61,42 @@ impl Certificates {
         false
     }
 
+    /// Who publishes the authorities of a signer attests them.
+    async fn attest(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        let written = matches!(a.operation, Operation::Create | Operation::Update);
+        let Some(bundle) = a.object.as_deref().filter(|_| written) else { return Ok(()) };
+        let signer = bundle["spec"]["signerName"].as_str().unwrap_or_default();
+        if signer.is_empty() || a.old.is_some_and(|old| only_collector_fields(bundle, old)) {
+            return Ok(());
+        }
+        if self.may(a, "attest", signer).await {
+            return Ok(());
+        }
+        Err(Self::refuse(a, format!("user not permitted to attest for signerName {}", quote(signer))))
+    }
+
+    /// Who changes the status of a pod's request signs it.
+    async fn sign_pod(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        let (Some(new), Some(old)) = (a.object.as_deref(), a.old) else { return Ok(()) };
+        let changes =
+            a.operation == Operation::Update && a.subresource == "status" && new["status"] != old["status"];
+        let signer = old["spec"]["signerName"].as_str().unwrap_or_default();
+        if !changes || self.may(a, "sign", signer).await {
+            return Ok(());
+        }
+        let why =
+            format!("User {} is not permitted to \"sign\" for signer {}", quote(&a.user.name), quote(signer));
+        let error = Error::forbidden(&Path::new("spec").child("signerName"), why);
+        Err(Status::invalid(&a.resource.group_kind(), a.name, &ErrorList::from(error)))
+    }
+
     async fn validate_request(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        if a.is("certificates.k8s.io", "podcertificaterequests") && self.check == Check::Signing {
+            return self.sign_pod(a).await;
+        }
+        if a.is("certificates.k8s.io", "clustertrustbundles") && self.check == Check::Attest {
+            return self.attest(a).await;
+        }
         if !a.is("certificates.k8s.io", "certificatesigningrequests") {
             return Ok(());
         }
@@ -74,6 +116,14 @@ impl Certificates {
                     return Ok(());
                 }
                 let signer = old["spec"]["signerName"].as_str().unwrap_or_default();
+                // What is no certificate is refused whoever signs; of old requests it was never asked.
+                if !same("certificate") && signer != LEGACY_SIGNER {
+                    issued(&new["status"]["certificate"]).map_err(|why| {
+                        let path = Path::new("status").child("certificate");
+                        let error = Error::invalid(&path, "<certificate data>", why);
+                        Status::invalid(&a.resource.group_kind(), a.name, &ErrorList::from(error))
+                    })?;
+                }
                 if self.may(a, "sign", signer).await {
                     return Ok(());
                 }
@@ -102,6 +152,27 @@ impl Certificates {
     }
 }
 
+/// Refuses what is no chain of certificates (base64 of PEM).
+fn issued(certificate: &Value) -> Result<(), String> {
+    let text = certificate.as_str().unwrap_or_default();
+    let pem = base64::engine::general_purpose::STANDARD.decode(text).map_err(|e| e.to_string())?;
+    if pem.is_empty() {
+        return Ok(());
+    }
+    let mut blocks = 0;
+    for block in x509_parser::pem::Pem::iter_from_buffer(&pem).map_while(Result::ok) {
+        if block.label != "CERTIFICATE" {
+            return Err(format!("only CERTIFICATE PEM blocks are allowed, found {}", quote(&block.label)));
+        }
+        block.parse_x509().map_err(|e| e.to_string())?;
+        blocks += 1;
+    }
+    if blocks == 0 {
+        return Err("must contain at least one CERTIFICATE PEM block".into());
+    }
+    Ok(())
+}
+
 /// The organizations in the subject of a request (base64 of PEM).
 fn organizations(request: &Value) -> Result<Vec<String>, String> {
     let text = request.as_str().unwrap_or_default();
@@ -121,6 +192,7 @@ impl Plugin for Certificates {
         match self.check {
             Check::Approval => "CertificateApproval",
             Check::Signing => "CertificateSigning",
+            Check::Attest => "ClusterTrustBundleAttest",
             Check::Subject => "CertificateSubjectRestriction",
         }
     }

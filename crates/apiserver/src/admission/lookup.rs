@@ -80,14 +80,10 @@ pub(super) async fn authorize(
     authorizers: &[Arc<dyn Authorizer>],
     attributes: &Attributes<'_>,
 ) -> Result<(), String> {
-    let mut reasons = Vec::new();
-    for authorizer in authorizers {
-        match authorizer.authorize(attributes).await {
-            Decision::Allow { .. } => return Ok(()),
-            Decision::Deny { reason } => return Err(reason),
-            Decision::NoOpinion { reason } => reasons.push(reason),
+    match crate::authz::decide(authorizers, attributes).await {
+        Decision::Allow { .. } => Ok(()),
+        Decision::Deny { reason } | Decision::NoOpinion { reason } | Decision::Error { reason, .. } => {
+            Err(reason)
         }
     }
-    reasons.retain(|r| !r.is_empty());
-    Err(reasons.join("\n"))
 }

@@ -69,7 +69,7 @@ pub fn plugins(deps: Deps) -> Vec<Arc<dyn Plugin>> {
     if let Some(accounts) = objects("", "v1", "serviceaccounts") {
         all.push(Arc::new(service_account::ServiceAccount(accounts)));
     }
-    all.push(Arc::new(node_restriction::NodeRestriction));
+    all.extend(node_restriction::NodeRestriction::new(store, resources, &deps.authorizers).map(boxed));
     all.push(Arc::new(simple::TaintNodesByCondition));
     if let (Some(namespaces), Some(pods)) = (namespaces, objects("", "v1", "pods")) {
         all.push(Arc::new(pod_security::PodSecurity { namespaces, pods }));
@@ -99,7 +99,7 @@ pub fn plugins(deps: Deps) -> Vec<Arc<dyn Plugin>> {
     if let Some(classes) = objects("node.k8s.io", "v1", "runtimeclasses") {
         all.push(Arc::new(runtime_class::RuntimeClass(classes)));
     }
-    for check in [Check::Approval, Check::Signing, Check::Subject] {
+    for check in [Check::Approval, Check::Signing, Check::Attest, Check::Subject] {
         all.push(Arc::new(certificates(check)));
     }
     if let Some(classes) = objects("networking.k8s.io", "v1", "ingressclasses") {
@@ -112,6 +112,7 @@ pub fn plugins(deps: Deps) -> Vec<Arc<dyn Plugin>> {
             marks: default_classes::INGRESS_MARKS,
         }));
     }
+    all.push(Arc::new(policy::ParamAccess::new(&deps)));
     // What policies change, webhooks see.
     all.extend(policy::MutatingAdmissionPolicy::new(&deps).map(boxed));
     all.extend(

@@ -4,7 +4,7 @@
 //! verbs on some resources. Then comes the old way, the verb `impersonate`, which grants everything the user may do.
 
 use super::unescape;
-use crate::authz::Attributes;
+use crate::authz::{Attributes, Decision};
 use crate::server::{Call, Server};
 use crate::user::{ALL_AUTHENTICATED, ALL_UNAUTHENTICATED, ANONYMOUS, MASTERS, NODES, User};
 use apimachinery::field::Path;
@@ -12,7 +12,11 @@ use apimachinery::gvk::GroupResource;
 use apimachinery::quote::quote;
 use apimachinery::status::Status;
 use apimachinery::validation::{is_dns1123_label, is_dns1123_subdomain, is_domain_prefixed_path};
+use component::metrics::{CounterVec, HistogramVec, Opts, Registry, Stability, exponential_buckets};
 use http::HeaderMap;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::time::Instant;
 
 const USER: &str = "impersonate-user";
 const UID: &str = "impersonate-uid";
@@ -21,6 +25,8 @@ const EXTRA: &str = "impersonate-extra-";
 const AUTHENTICATION: &str = "authentication.k8s.io";
 /// From how many checks on one constrained mode asks for the wildcard first.
 const MANY: usize = 4;
+/// Of how many it is remembered how they impersonated last.
+const REMEMBERED: usize = 10_000;
 
 /// The user that the request's `Impersonate-*` headers ask for, if the user who makes it may act so. The headers are
 /// taken away: nothing behind this station shall behave differently.
@@ -29,10 +35,10 @@ pub async fn requested(server: &Server, call: &mut Call) -> Result<Option<User>,
     let names: Vec<_> =
         call.parts.headers.keys().filter(|k| k.as_str().starts_with("impersonate-")).cloned().collect();
     names.into_iter().for_each(|name| drop(call.parts.headers.remove(name)));
+    let state = &server.rooms.impersonation;
+    let start = Instant::now();
     let mut first = None;
-    for mode in
-        [Mode::AssociatedNode, Mode::ArbitraryNode, Mode::ServiceAccount, Mode::UserInfo, Mode::Legacy]
-    {
+    for mode in state.modes(server, &call.user.name) {
         if !mode.applies(&wanted, &call.user) {
             continue;
         }
@@ -45,12 +51,118 @@ pub async fn requested(server: &Server, call: &mut Call) -> Result<Option<User>,
                     };
                     record.impersonated(&user, &constraint);
                 }
+                state.succeeded(&call.user.name, mode);
+                state.attempted(mode.label(), "allowed", start);
                 return Ok(Some(user));
             }
             Err(status) => first = first.or(Some(status)),
         }
     }
+    state.attempted("", "denied", start);
     Err(first.unwrap_or_else(|| Status::internal_error("all impersonation modes failed")))
+}
+
+/// In which mode somebody succeeded last: it is asked first next time, so that the old way costs what it always did.
+#[derive(Default)]
+pub struct Impersonation {
+    last: Mutex<HashMap<String, Mode>>,
+    metrics: Option<Metrics>,
+}
+
+/// Upstream's metrics of impersonation.
+struct Metrics {
+    attempts: CounterVec,
+    attempt_seconds: HistogramVec,
+    checks: CounterVec,
+    check_seconds: HistogramVec,
+}
+
+impl Impersonation {
+    pub fn new(registry: &Registry) -> Self {
+        let name = |what: &str| format!("apiserver_impersonation_{what}");
+        let labels = &["mode", "decision"];
+        let counter = |what: &str, help: &str| {
+            registry.counter_vec(Opts { name: &name(what), help, stability: Stability::Alpha }, labels)
+        };
+        let buckets = exponential_buckets(0.001, 2.0, 15);
+        let seconds = |what: &str, help: &str| {
+            let opts = Opts { name: &name(what), help, stability: Stability::Alpha };
+            registry.histogram_vec(opts, labels, &buckets)
+        };
+        let metrics = Metrics {
+            attempts: counter(
+                "attempts_total",
+                "Total number of impersonation attempts split by mode and decision.",
+            ),
+            attempt_seconds: seconds(
+                "attempts_duration_seconds",
+                "Latency of impersonation attempts in seconds split by mode and decision.",
+            ),
+            checks: counter(
+                "authorization_attempts_total",
+                "Total number of authorization checks made by the impersonation handler split by mode and decision.",
+            ),
+            check_seconds: seconds(
+                "authorization_attempts_duration_seconds",
+                "Latency of authorization checks made by the impersonation handler in seconds split by mode and decision.",
+            ),
+        };
+        Impersonation { last: Mutex::default(), metrics: Some(metrics) }
+    }
+
+    /// The modes, in the order in which somebody's wish is looked at.
+    fn modes(&self, server: &Server, requestor: &str) -> Vec<Mode> {
+        if !(server.registry.gates)("ConstrainedImpersonation") {
+            return vec![Mode::Legacy];
+        }
+        let mut modes = vec![
+            Mode::AssociatedNode,
+            Mode::ArbitraryNode,
+            Mode::ServiceAccount,
+            Mode::UserInfo,
+            Mode::Legacy,
+        ];
+        if let Some(last) = self.last.lock().get(requestor) {
+            modes.sort_by_key(|mode| mode != last);
+        }
+        modes
+    }
+
+    fn succeeded(&self, requestor: &str, mode: Mode) {
+        let mut last = self.last.lock();
+        if last.get(requestor) == Some(&mode) {
+            return;
+        }
+        // It only saves time: when there are too many, all are forgotten.
+        if last.len() >= REMEMBERED {
+            last.clear();
+        }
+        last.insert(requestor.to_owned(), mode);
+    }
+
+    fn attempted(&self, mode: &str, decision: &str, start: Instant) {
+        if let Some(metrics) = &self.metrics {
+            metrics.attempts.with(&[mode, decision]).inc();
+            metrics.attempt_seconds.with(&[mode, decision]).observe_since(start);
+        }
+    }
+
+    /// Asks the authorizers, and counts it.
+    async fn require(&self, server: &Server, mode: Mode, attributes: &Attributes<'_>) -> Result<(), Status> {
+        let start = Instant::now();
+        let mut decision = server.decide(attributes).await;
+        if let (Mode::Legacy, Decision::Error { reason, .. }) = (mode, &decision) {
+            // Of old, what went wrong is not told.
+            decision = Decision::NoOpinion { reason: reason.clone() };
+        }
+        let result = attributes.judge(decision);
+        if let Some(metrics) = &self.metrics {
+            let labels = [mode.label(), if result.is_ok() { "allowed" } else { "denied" }];
+            metrics.checks.with(&labels).inc();
+            metrics.check_seconds.with(&labels).observe_since(start);
+        }
+        result
+    }
 }
 
 /// What the headers say, nothing added.
@@ -132,6 +244,14 @@ impl Mode {
         }
     }
 
+    /// As metrics name it.
+    fn label(self) -> &'static str {
+        match self {
+            Mode::Legacy => "legacy",
+            mode => mode.name(),
+        }
+    }
+
     fn applies(self, wanted: &User, requestor: &User) -> bool {
         let node = node_of(&wanted.name);
         let account = service_account_of(&wanted.name);
@@ -152,13 +272,21 @@ impl Mode {
 
     async fn check(self, server: &Server, wanted: &User, call: &Call) -> Result<User, Status> {
         let constrained = self != Mode::Legacy;
+        let agent;
+        let requestor = match self {
+            Mode::AssociatedNode => {
+                agent = node_agent(&call.user);
+                &agent
+            }
+            _ => &call.user,
+        };
         if constrained {
             let verb = format!("impersonate-on:{}:{}", self.name(), call.info.verb);
-            let on = Attributes { verb: &verb, ..Attributes::of(&call.user, &call.info) };
-            server.require(&on).await?;
+            let on = Attributes { verb: &verb, ..Attributes::of(requestor, &call.info) };
+            server.rooms.impersonation.require(server, self, &on).await?;
         }
         let verb = if constrained { format!("impersonate:{}", self.name()) } else { "impersonate".into() };
-        let ask = Ask { server, requestor: &call.user, verb: &verb };
+        let ask = Ask { server, requestor, mode: self, verb: &verb };
         let users = if constrained { AUTHENTICATION } else { "" };
         let mut user = wanted.clone();
         match (node_of(&wanted.name), service_account_of(&wanted.name)) {
@@ -192,7 +320,16 @@ impl Mode {
 struct Ask<'a> {
     server: &'a Server,
     requestor: &'a User,
+    mode: Mode,
     verb: &'a str,
+}
+
+/// A service account on a node as authorizers see it: which node that is has been looked at already, and is not theirs
+/// to decide by.
+fn node_agent(user: &User) -> User {
+    let keys = user.extra.keys().cloned().collect();
+    let extra = [("authentication.kubernetes.io/associated-node-keys".to_owned(), keys)].into();
+    User { extra, ..user.clone() }
 }
 
 impl Ask<'_> {
@@ -228,7 +365,8 @@ impl Ask<'_> {
         namespace: &str,
         name: &str,
     ) -> Result<(), Status> {
-        self.server.require(&self.attributes(group, resource, subresource, namespace, name)).await
+        let attributes = self.attributes(group, resource, subresource, namespace, name);
+        self.server.rooms.impersonation.require(self.server, self.mode, &attributes).await
     }
 
     fn refuse(&self, group: &str, resource: &str, name: &str, why: &str) -> Status {

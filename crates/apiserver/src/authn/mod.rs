@@ -1,9 +1,19 @@
-//! Authentication: who makes this request? The front proxy is asked first, then certificates, then bearer tokens.
+//! Authentication: who makes this request? The front proxy is asked first, then certificates, then bearer tokens
+//! ([`tokens`]), at last whether somebody may come without a name ([`chain`]).
 
+pub mod bootstrap_token;
+pub mod cached;
+pub mod chain;
+pub mod configuration;
 pub mod impersonation;
+pub mod oidc;
 mod recent;
 pub mod request_header;
 pub mod service_account;
+pub mod token_file;
+pub mod tokens;
+pub mod validation;
+pub mod webhook;
 pub mod x509;
 
 use crate::user::User;
@@ -33,6 +43,9 @@ pub trait Authenticator: Send + Sync {
         request: &'a http::request::Parts,
         connection: &'a Connection,
     ) -> BoxFuture<'a, Result<Option<User>, Status>>;
+
+    /// Takes the credentials out of a request whose user is known.
+    fn strip(&self, _request: &mut http::request::Parts) {}
 }
 
 /// Decodes `%2F` in the key of an extra; what is malformed stays as it is.

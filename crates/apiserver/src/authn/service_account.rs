@@ -3,13 +3,13 @@
 //! Two kinds are trusted: those of the TokenRequest API, and the old ones that live in a secret. What was verified is
 //! remembered with the revisions of the objects it rests on; it holds until one of them changes or the time is over.
 
+use super::CREDENTIAL_ID;
 use super::recent::{Recent, digest};
-use super::{Authenticator, CREDENTIAL_ID, Connection};
+use super::tokens::{Answer, Known, TokenAuthenticator, intersect};
 use crate::object;
 use crate::registry::{Registry, WriteContext};
 use crate::user::User;
 use api::core::v1::Secret;
-use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use pki::jwt::Verifier;
 use serde::{Deserialize, Serialize};
@@ -112,8 +112,14 @@ pub fn user(namespace: &str, name: &str, uid: &str) -> User {
     }
 }
 
+/// The claims of a token with a good signature.
+enum Signed {
+    Bound(Claims),
+    Legacy(LegacyClaims),
+}
+
 /// A token that was found good.
-struct Known {
+struct Verified {
     user: User,
     audiences: Vec<String>,
     /// The objects it rests on, by the revision they had.
@@ -122,76 +128,89 @@ struct Known {
     until: i64,
 }
 
-/// Trusts tokens of the cluster's own issuer.
+/// Which tokens are trusted.
+#[derive(Debug, Clone)]
+pub struct Trust {
+    pub verifier: Verifier,
+    /// Those who may have issued them; the first issues new ones.
+    pub issuers: Vec<String>,
+    /// Audiences of the API server.
+    pub audiences: Arc<[String]>,
+    /// Whether tokens that live in a secret must still be there (`--service-account-lookup`).
+    pub lookup: bool,
+}
+
+/// Trusts tokens of the cluster's own issuers.
 pub struct ServiceAccountTokens {
     registry: Arc<Registry>,
-    verifier: Verifier,
-    issuer: String,
-    /// Audiences of the API server.
-    pub audiences: Vec<String>,
-    recent: Recent<Arc<Known>>,
+    trust: Trust,
+    recent: Recent<Arc<Verified>>,
 }
 
 impl ServiceAccountTokens {
-    pub fn new(registry: Arc<Registry>, verifier: Verifier, issuer: &str, audiences: Vec<String>) -> Self {
-        let recent = Recent::default();
-        ServiceAccountTokens { registry, verifier, issuer: issuer.to_owned(), audiences, recent }
+    pub fn new(registry: Arc<Registry>, trust: Trust) -> Self {
+        ServiceAccountTokens { registry, trust, recent: Recent::default() }
     }
 
     /// The user of a token that is valid for one of `audiences`, and which of them; `None` for tokens of other issuers.
     /// An error says why the token is refused, in upstream's words.
-    pub fn check(&self, token: &str, audiences: &[String]) -> Result<Option<(User, Vec<String>)>, String> {
+    fn check(&self, token: &str, audiences: &[String]) -> Result<Option<Known>, String> {
         let key = digest([token.as_bytes()]);
         let now = self.registry.clock.now().as_second();
-        let known = self.recent.get(&key, now).filter(|known| self.stands(known));
-        let known = match known {
-            Some(known) => known,
-            None => {
-                let Some(mut known) = self.verify(token, now)? else { return Ok(None) };
-                known.until = known.until.min(now + TRUSTED);
-                let known = Arc::new(known);
-                self.recent.put(key, known.clone(), known.until);
-                known
-            }
-        };
-        let common: Vec<String> = known.audiences.iter().filter(|a| audiences.contains(a)).cloned().collect();
-        if common.is_empty() {
-            let list = |all: &[String]| {
-                all.iter().map(|a| apimachinery::quote::quote(a)).collect::<Vec<_>>().join(" ")
-            };
-            return Err(format!(
-                "token audiences [{}] is invalid for the target audiences [{}]",
-                list(&known.audiences),
-                list(audiences)
-            ));
+        let remembered = self.recent.get(&key, now).filter(|verified| self.stands(verified));
+        if let Some(verified) = remembered {
+            let common = common(&verified.audiences, audiences)?;
+            return Ok(Some(Known { user: verified.user.clone(), audiences: common }));
         }
-        Ok(Some((known.user.clone(), common)))
+        let Some(claims) = self.verify(token)? else { return Ok(None) };
+        let own: &[String] = match &claims {
+            Signed::Bound(claims) if !claims.aud.is_empty() => &claims.aud,
+            _ => &self.trust.audiences,
+        };
+        let common = common(own, audiences)?;
+        let mut verified = match claims {
+            Signed::Bound(claims) => self.bound(claims, now)?,
+            Signed::Legacy(claims) => self.legacy(token, &claims)?,
+        };
+        verified.until = verified.until.min(now + TRUSTED);
+        let verified = Arc::new(verified);
+        self.recent.put(key, verified.clone(), verified.until);
+        Ok(Some(Known { user: verified.user.clone(), audiences: common }))
     }
 
     /// Whether nothing changed that the token rests on.
-    fn stands(&self, known: &Known) -> bool {
+    fn stands(&self, known: &Verified) -> bool {
         let revision = |key: &Key| self.registry.store.get(key).map(|entry| entry.mod_revision.0);
         known.rests_on.iter().all(|(key, at)| revision(key) == Some(*at))
     }
 
-    fn verify(&self, token: &str, now: i64) -> Result<Option<Known>, String> {
+    /// The claims of a token of one of the issuers, whose signature holds.
+    fn verify(&self, token: &str) -> Result<Option<Signed>, String> {
         #[derive(Deserialize)]
         struct Issuer {
             iss: String,
         }
         let Ok(Issuer { iss }) = pki::jwt::unverified_claims(token) else { return Ok(None) };
-        let bad = |error: pki::Error| error.to_string();
-        if iss == self.issuer {
-            self.bound(self.verifier.verify(token).map_err(bad)?, now).map(Some)
-        } else if iss == LEGACY_ISSUER {
-            self.legacy(token, &self.verifier.verify(token).map_err(bad)?).map(Some)
-        } else {
-            Ok(None)
+        // What is no token at all is nobody's, whoever it says has issued it.
+        if !pki::jwt::is_well_formed(token) {
+            return Ok(None);
         }
+        let bad = |error: pki::Error| match error {
+            pki::Error::Token(pki::jwt::NO_KEY) => pki::jwt::NO_KEY.to_owned(),
+            error => error.to_string(),
+        };
+        let verifier = &self.trust.verifier;
+        Ok(if self.trust.issuers.contains(&iss) {
+            Some(Signed::Bound(verifier.verify(token).map_err(bad)?))
+        } else if iss == LEGACY_ISSUER {
+            Some(Signed::Legacy(verifier.verify(token).map_err(bad)?))
+        } else {
+            None
+        })
     }
 
     /// A token of the TokenRequest API.
-    fn bound(&self, claims: Claims, now: i64) -> Result<Known, String> {
+    fn bound(&self, claims: Claims, now: i64) -> Result<Verified, String> {
         for (late, why) in [
             (claims.nbf > now + LEEWAY, "service account token is not valid yet"),
             (claims.exp < now - LEEWAY, "service account token has expired"),
@@ -203,9 +222,9 @@ impl ServiceAccountTokens {
         }
         let k = &claims.kubernetes;
         let (namespace, account) = (&k.namespace, &k.serviceaccount);
-        let mut known = Known {
+        let mut known = Verified {
             user: user(namespace, &account.name, &account.uid),
-            audiences: claims.aud,
+            audiences: if claims.aud.is_empty() { self.trust.audiences.to_vec() } else { claims.aud },
             rests_on: Vec::new(),
             until: claims.exp + LEEWAY,
         };
@@ -258,7 +277,7 @@ impl ServiceAccountTokens {
     }
 
     /// A token that lives in a secret.
-    fn legacy(&self, token: &str, claims: &LegacyClaims) -> Result<Known, String> {
+    fn legacy(&self, token: &str, claims: &LegacyClaims) -> Result<Verified, String> {
         let LegacyClaims { sub, namespace, secret: name, account, uid } = claims;
         for (claim, text) in [
             ("sub", sub),
@@ -274,12 +293,15 @@ impl ServiceAccountTokens {
         if super::impersonation::service_account_of(sub) != Some((namespace, account)) {
             return Err("sub claim is invalid".into());
         }
-        let mut known = Known {
+        let mut known = Verified {
             user: user(namespace, account, uid),
-            audiences: self.audiences.clone(),
+            audiences: self.trust.audiences.to_vec(),
             rests_on: Vec::new(),
             until: i64::MAX,
         };
+        if !self.trust.lookup {
+            return Ok(known);
+        }
         let invalidated = || "Token has been invalidated".to_owned();
         let found = self.rest(&mut known, "secrets", namespace, name).map_err(|_| invalidated())?;
         let secret: Secret = serde_json::from_value(found).map_err(|_| invalidated())?;
@@ -310,7 +332,13 @@ impl ServiceAccountTokens {
     }
 
     /// An object that a token rests on, which must exist.
-    fn rest(&self, known: &mut Known, resource: &str, namespace: &str, name: &str) -> Result<Value, String> {
+    fn rest(
+        &self,
+        known: &mut Verified,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Value, String> {
         let served = self.registry.resources.get("", "v1", resource).ok_or("unknown resource")?;
         let stored = self.registry.get(&served, namespace, name).map_err(|status| status.message)?;
         known.rests_on.push((served.key(namespace, name), stored.revision));
@@ -351,37 +379,27 @@ impl ServiceAccountTokens {
 }
 
 /// Whether an object is deleted, or will be while the token is remembered.
-fn gone(found: &Value, now: i64, known: &mut Known) -> bool {
+fn gone(found: &Value, now: i64, known: &mut Verified) -> bool {
     let text = object::meta_str(found, "deletionTimestamp");
     let Ok(at) = text.parse::<apimachinery::time::Time>() else { return false };
     known.until = known.until.min(at.unix() + LEEWAY);
     at.unix() < now - LEEWAY
 }
 
-/// The bearer token of a request.
-pub fn bearer(request: &http::request::Parts) -> Option<&str> {
-    let value = request.headers.get(http::header::AUTHORIZATION)?.to_str().ok()?.trim();
-    let (scheme, rest) = value.split_once(' ')?;
-    let token = rest.split(' ').next().unwrap_or_default();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+/// Which of the wanted audiences a token is for; it must be for one.
+fn common(own: &[String], wanted: &[String]) -> Result<Vec<String>, String> {
+    let common = intersect(own, wanted);
+    if !common.is_empty() {
+        return Ok(common);
+    }
+    let list =
+        |all: &[String]| all.iter().map(|a| apimachinery::quote::quote(a)).collect::<Vec<_>>().join(" ");
+    Err(format!("token audiences [{}] is invalid for the target audiences [{}]", list(own), list(wanted)))
 }
 
-impl Authenticator for ServiceAccountTokens {
-    fn authenticate<'a>(
-        &'a self,
-        request: &'a http::request::Parts,
-        _connection: &'a Connection,
-    ) -> BoxFuture<'a, Result<Option<User>, Status>> {
-        let result = match bearer(request).map(|token| self.check(token, &self.audiences)) {
-            None => Ok(None),
-            Some(Ok(Some((user, _)))) => Ok(Some(user)),
-            // A bearer token that nobody knows is a bad credential, not no credential.
-            Some(Ok(None)) => Err(Status::unauthorized("Unauthorized")),
-            Some(Err(error)) => {
-                tracing::debug!(%error, "unable to authenticate the request by its token");
-                Err(Status::unauthorized("Unauthorized"))
-            }
-        };
-        Box::pin(std::future::ready(result))
+impl TokenAuthenticator for ServiceAccountTokens {
+    fn authenticate<'a>(&'a self, token: &'a str, audiences: &'a [String]) -> BoxFuture<'a, Answer> {
+        let answer = self.check(token, audiences).map_err(|error| vec![error]);
+        Box::pin(std::future::ready(answer))
     }
 }

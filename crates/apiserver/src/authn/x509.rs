@@ -1,17 +1,22 @@
 //! Client certificates: the common name is the user, the organizations are its groups.
 
+use super::Connection;
 use super::recent::{Recent, digest};
-use super::{Authenticator, Connection};
 use crate::user::User;
 use apimachinery::clock::Clock;
-use apimachinery::status::Status;
-use futures::future::BoxFuture;
+use component::metrics::{Histogram, Opts, Registry, Stability};
 use pki::Certificate;
 use pki::tls::ClientRoots;
 use std::sync::Arc;
 
 /// For how long a verified chain is not verified again, in seconds.
 const TRUSTED: i64 = 10;
+
+/// From none to a year, in seconds.
+const LIFETIMES: [f64; 14] = [
+    0.0, 1800.0, 3600.0, 7200.0, 21600.0, 43200.0, 86400.0, 172800.0, 345600.0, 604800.0, 2592000.0,
+    7776000.0, 15552000.0, 31104000.0,
+];
 
 /// Verifies the chains of connections against one pool of authorities.
 pub(super) struct Chains {
@@ -44,39 +49,53 @@ impl Chains {
 }
 
 /// Trusts the certificates that the cluster's authority signed.
-pub struct X509(Chains);
+pub struct X509(Chains, Histogram);
 
 impl X509 {
-    pub fn new(roots: ClientRoots, clock: Arc<dyn Clock>) -> Self {
-        X509(Chains::new(roots, clock))
+    pub fn new(roots: ClientRoots, clock: Arc<dyn Clock>, metrics: &Registry) -> Self {
+        let lifetime = metrics.histogram(
+            Opts {
+                name: "apiserver_client_certificate_expiration_seconds",
+                help: "Distribution of the remaining lifetime on the certificate used to authenticate a request.",
+                stability: Stability::Alpha,
+            },
+            &LIFETIMES,
+        );
+        X509(Chains::new(roots, clock), lifetime)
     }
 }
 
-fn user(certificate: &Certificate) -> Option<User> {
+/// Whose a certificate is; of a certificate without a common name, nobody's.
+fn user(certificate: &Certificate) -> Result<Option<User>, String> {
     let subject = &certificate.subject;
-    // A certificate without a common name is no identity.
-    (!subject.common_name.is_empty()).then(|| User {
+    if subject.common_name.is_empty() {
+        return Ok(None);
+    }
+    let uid = match certificate.uids.as_slice() {
+        [] => String::new(),
+        [one] if one.is_empty() => return Err("UID cannot be an empty string".into()),
+        [one] => one.clone(),
+        many => return Err(format!("expected 1 UID, but found multiple: [{}]", many.join(" "))),
+    };
+    Ok(Some(User {
         name: subject.common_name.clone(),
-        uid: certificate.uid.clone().unwrap_or_default(),
+        uid,
         groups: subject.organizations.clone(),
         extra: [(super::CREDENTIAL_ID.to_owned(), vec![format!("X509SHA256={}", certificate.sha256())])]
             .into(),
-    })
+    }))
 }
 
-impl Authenticator for X509 {
-    fn authenticate<'a>(
-        &'a self,
-        _request: &'a http::request::Parts,
-        connection: &'a Connection,
-    ) -> BoxFuture<'a, Result<Option<User>, Status>> {
-        let result = match self.0.verify(connection) {
-            Ok(certificate) => Ok(certificate.and_then(|c| user(&c))),
-            Err(error) => {
-                tracing::debug!(%error, "unable to authenticate the request by its certificate");
-                Err(Status::unauthorized("Unauthorized"))
+impl X509 {
+    pub(super) fn check(&self, connection: &Connection) -> Result<Option<User>, String> {
+        match self.0.verify(connection) {
+            Ok(Some(certificate)) => {
+                let left = certificate.not_after.as_second() - self.0.clock.now().as_second();
+                self.1.observe(left as f64);
+                user(&certificate)
             }
-        };
-        Box::pin(std::future::ready(result))
+            Ok(None) => Ok(None),
+            Err(error) => Err(format!("verifying certificate failed: {error}")),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Nobody grants more than they have: writes of roles and bindings are checked against the writer's own rules, unless
 //! they may `escalate` the role or `bind` it. An admission plugin behind all others that change objects.
 
+use super::cover::uncovered;
 use super::rbac::Rbac;
 use super::{Attributes, Authorizer, Decision};
 use crate::admission::{self, Operation, Plugin};
@@ -55,14 +56,7 @@ impl Escalation {
             label_selector: "",
             field_selector: "",
         };
-        for authorizer in &self.authorizers {
-            match authorizer.authorize(&attributes).await {
-                Decision::Allow { .. } => return true,
-                Decision::Deny { .. } => return false,
-                Decision::NoOpinion { .. } => {}
-            }
-        }
-        false
+        matches!(super::decide(&self.authorizers, &attributes).await, Decision::Allow { .. })
     }
 
     async fn role(&self, a: &admission::Attributes<'_>, role: &Value) -> Result<(), Status> {
@@ -103,8 +97,12 @@ impl Escalation {
         }
         let Some(served) = self.resources.get(RBAC, "v1", resource) else { return Ok(()) };
         let scope = if resource == "roles" { a.namespace } else { "" };
+        if resource == "roles" && scope.is_empty() {
+            return Err(Status::bad_request("Namespace parameter required."));
+        }
         let entry = self.store.pending(&served.key(scope, &role.name));
-        let entry = entry.ok_or_else(|| served.not_found(&role.name))?;
+        // As upstream: of the role that is missing, the binding's resource is named.
+        let entry = entry.ok_or_else(|| a.resource.not_found(&role.name))?;
         let granted = rules(&crate::registry::decode(&served, &entry)?.value);
         let (own, errors) = self.rbac.rules_for(a.user, a.namespace);
         confirm(a.user, &own, &errors, &granted)
@@ -127,7 +125,7 @@ fn rules(role: &Value) -> Vec<PolicyRule> {
 }
 
 /// Whether only what the garbage collector writes differs.
-fn only_collector_fields(new: &Value, old: &Value) -> bool {
+pub(crate) fn only_collector_fields(new: &Value, old: &Value) -> bool {
     let without = |object: &Value| {
         let mut object = object.clone();
         for key in ["ownerReferences", "finalizers", "selfLink", "managedFields"] {
@@ -170,66 +168,34 @@ fn list(values: &[String]) -> String {
     format!("[{}]", values.iter().map(|v| quote(v)).collect::<Vec<_>>().join(" "))
 }
 
-/// What of `granted` the owner's rules do not cover: broken down into single permissions, put together again by
-/// resource, described.
+/// What of `granted` the owner's rules do not cover: put together by resource, described.
 fn covers(own: &[PolicyRule], granted: &[PolicyRule]) -> BTreeSet<String> {
     let mut missing = BTreeSet::new();
-    let mut by_resource: BTreeMap<(&str, &str, Option<&str>), Vec<String>> = BTreeMap::new();
-    for rule in granted {
-        for verb in &rule.verbs {
-            for url in &rule.non_resource_urls {
-                if !own
-                    .iter()
-                    .any(|o| has(&o.verbs, verb) && o.non_resource_urls.iter().any(|u| path_covers(u, url)))
-                {
-                    missing.insert(format!("{{NonResourceURLs:[{}], Verbs:[{}]}}", quote(url), quote(verb)));
-                }
+    let mut by_resource: BTreeMap<(String, String, Option<String>), Vec<String>> = BTreeMap::new();
+    for rule in uncovered(own, granted) {
+        let first = |list: Vec<String>| list.into_iter().next();
+        let verb = first(rule.verbs).unwrap_or_default();
+        match first(rule.non_resource_urls) {
+            Some(url) => {
+                missing.insert(format!("{{NonResourceURLs:[{}], Verbs:[{}]}}", quote(&url), quote(&verb)));
             }
-        }
-        for group in &rule.api_groups {
-            for resource in &rule.resources {
-                for verb in &rule.verbs {
-                    let names: Vec<Option<&str>> = match rule.resource_names.as_slice() {
-                        [] => vec![None],
-                        names => names.iter().map(|n| Some(n.as_str())).collect(),
-                    };
-                    for name in names {
-                        if !own.iter().any(|o| resource_covers(o, verb, group, resource, name)) {
-                            by_resource.entry((group, resource, name)).or_default().push(verb.clone());
-                        }
-                    }
-                }
+            None => {
+                let group = first(rule.api_groups).unwrap_or_default();
+                let resource = first(rule.resources).unwrap_or_default();
+                by_resource.entry((group, resource, first(rule.resource_names))).or_default().push(verb);
             }
         }
     }
     missing.extend(by_resource.into_iter().map(|((group, resource, name), verbs)| {
-        let name = name.map_or_else(String::new, |n| format!(", ResourceNames:[{}]", quote(n)));
+        let name = name.map_or_else(String::new, |n| format!(", ResourceNames:[{}]", quote(&n)));
         format!(
             "{{APIGroups:[{}], Resources:[{}]{name}, Verbs:{}}}",
-            quote(group),
-            quote(resource),
+            quote(&group),
+            quote(&resource),
             list(&verbs)
         )
     }));
     missing
-}
-
-fn has(list: &[String], wanted: &str) -> bool {
-    list.iter().any(|item| item == "*" || item == wanted)
-}
-
-fn path_covers(own: &str, path: &str) -> bool {
-    own == path || own.ends_with('*') && path.starts_with(own.trim_end_matches('*'))
-}
-
-fn resource_covers(own: &PolicyRule, verb: &str, group: &str, resource: &str, name: Option<&str>) -> bool {
-    let any = resource.split_once('/').map(|(_, sub)| format!("*/{sub}"));
-    let named = own.resource_names.is_empty()
-        || name.is_some_and(|name| own.resource_names.iter().any(|n| n == name));
-    named
-        && has(&own.verbs, verb)
-        && has(&own.api_groups, group)
-        && (has(&own.resources, resource) || any.is_some_and(|any| own.resources.contains(&any)))
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 //! node refer to. Kept up to date change by change; a question costs a look or two.
 
 use api::core::v1::{EnvFromSource, EnvVar, LocalObjectReference, ObjectReference, Volume};
+use component::metrics::{HistogramVec, Opts, Registry, Stability, exponential_buckets};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What a node may be related to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,6 +20,7 @@ pub(super) enum Kind {
     Volume,
     Attachment,
     ResourceSlice,
+    PodCertificateRequest,
 }
 
 /// The nodes that something is related to, and how often; few, ordered by name.
@@ -37,15 +40,17 @@ struct VolumeEdges {
 }
 
 /// The graph. Names of namespaced things are `namespace/name`.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Graph {
     nodes: HashMap<(Kind, Box<str>), Nodes>,
     pods: HashMap<Box<str>, PodEdges>,
     volumes: HashMap<String, VolumeEdges>,
     /// Volumes by the secrets they refer to.
     by_secret: HashMap<String, Vec<String>>,
-    /// Attachments and slices: things that name their node themselves.
+    /// Attachments, slices and requests for certificates: things that name their node themselves.
     own: HashMap<(Kind, Box<str>), Box<str>>,
+    /// How long changes take.
+    seconds: Option<HistogramVec>,
 }
 
 fn key(namespace: &str, name: &str) -> Box<str> {
@@ -53,9 +58,43 @@ fn key(namespace: &str, name: &str) -> Box<str> {
 }
 
 impl Graph {
+    /// One whose changes are measured, under upstream's name.
+    pub(super) fn measured(metrics: &Registry) -> Self {
+        let opts = Opts {
+            name: "node_authorizer_graph_actions_duration_seconds",
+            help: "Histogram of duration of graph actions in node authorizer.",
+            stability: Stability::Alpha,
+        };
+        let seconds = metrics.histogram_vec(opts, &["operation"], &exponential_buckets(0.0001, 2.0, 12));
+        Graph { seconds: Some(seconds), ..Graph::default() }
+    }
+
+    /// Notes what a change took that put something, or took it away.
+    pub(super) fn changed(&self, kind: Kind, put: bool, start: Instant) {
+        let Some(seconds) = &self.seconds else { return };
+        let operation = match (kind, put) {
+            (Kind::Pod, true) => "AddPod",
+            (Kind::Pod, false) => "DeletePod",
+            (Kind::Volume, true) => "AddPV",
+            (Kind::Volume, false) => "DeletePV",
+            (Kind::Attachment, true) => "AddVolumeAttachment",
+            (Kind::Attachment, false) => "DeleteVolumeAttachment",
+            (Kind::ResourceSlice, true) => "AddResourceSlice",
+            (Kind::ResourceSlice, false) => "DeleteResourceSlice",
+            (Kind::PodCertificateRequest, true) => "AddPodCertificateRequest",
+            (Kind::PodCertificateRequest, false) => "DeletePodCertificateRequest",
+            // The rest has no feed: pods and volumes bring it.
+            _ => return,
+        };
+        seconds.with(&[operation]).observe_since(start);
+    }
+
     /// Whether an object has to do with a node.
     pub(super) fn related(&self, node: &str, kind: Kind, namespace: &str, name: &str) -> bool {
         match kind {
+            Kind::PodCertificateRequest => {
+                self.own.get(&(kind, key(namespace, name))).is_some_and(|own| **own == *node)
+            }
             Kind::Attachment | Kind::ResourceSlice => {
                 self.own.get(&(kind, name.into())).is_some_and(|own| **own == *node)
             }
@@ -139,7 +178,7 @@ impl Graph {
         }
     }
 
-    /// An attachment or a slice, which names its node itself (empty: none).
+    /// An attachment, a slice or a request, which names its node itself (empty: none).
     pub(super) fn put_own(&mut self, kind: Kind, name: &str, node: &str) {
         if node.is_empty() {
             self.remove_own(kind, name);
@@ -327,7 +366,7 @@ impl PersistentVolume {
     }
 }
 
-/// A volume attachment or a resource slice: something whose spec names its node.
+/// A volume attachment, a resource slice or a request for a certificate: something whose spec names its node.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct OnNode {

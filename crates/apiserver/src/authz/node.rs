@@ -3,28 +3,33 @@
 
 use super::graph::{Graph, Kind, OnNode, PersistentVolume, Pod};
 use super::rules::allow;
-use super::{Attributes, Authorizer, Decision};
+use super::{Attributes, Authorizer, Decision, Rules};
 use crate::bootstrap;
+use crate::user::User;
 use api::rbac::v1::PolicyRule;
 use apimachinery::fields::Selector;
 use client::key::Resource;
 use client::source::{Feed, Query, Raw, Source};
+use component::metrics::Registry;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// What the graph is made of, with the place of each in `synced`.
-const FED_BY: [(Kind, &str, &str); 4] = [
-    (Kind::Pod, "", "pods"),
-    (Kind::Volume, "", "persistentvolumes"),
-    (Kind::Attachment, "storage.k8s.io", "volumeattachments"),
-    (Kind::ResourceSlice, "resource.k8s.io", "resourceslices"),
+/// What the graph is made of: kind, group, version, resource.
+const FED_BY: [(Kind, &str, &str, &str); 4] = [
+    (Kind::Pod, "", "v1", "pods"),
+    (Kind::Volume, "", "v1", "persistentvolumes"),
+    (Kind::Attachment, "storage.k8s.io", "v1", "volumeattachments"),
+    (Kind::ResourceSlice, "resource.k8s.io", "v1", "resourceslices"),
 ];
+const POD_CERTIFICATES: (Kind, &str, &str, &str) =
+    (Kind::PodCertificateRequest, "certificates.k8s.io", "v1beta1", "podcertificaterequests");
 
 /// How long a question without a relationship waits for one.
 const PATIENCE: std::time::Duration = std::time::Duration::from_millis(100);
@@ -37,6 +42,10 @@ pub struct NodeAuthorizer {
     synced: watch::Sender<usize>,
     /// Counts what the feeds brought.
     changes: watch::Sender<u64>,
+    /// How many feeds there are.
+    feeds: usize,
+    /// Whether pods' requests for certificates are served (feature PodCertificateRequest).
+    pod_certificates: bool,
     /// What every node may do: the rules of `system:node`.
     rules: Vec<PolicyRule>,
 }
@@ -49,15 +58,23 @@ impl std::fmt::Debug for NodeAuthorizer {
 
 impl NodeAuthorizer {
     /// Starts to follow the source. Must be called within a tokio runtime.
-    pub fn new(source: &Arc<dyn Source>, shutdown: &CancellationToken) -> Self {
+    pub fn new(
+        source: &Arc<dyn Source>,
+        pod_certificates: bool,
+        metrics: &Registry,
+        shutdown: &CancellationToken,
+    ) -> Self {
+        let fed_by: Vec<_> = FED_BY.into_iter().chain(pod_certificates.then_some(POD_CERTIFICATES)).collect();
         let this = NodeAuthorizer {
-            graph: Arc::default(),
+            feeds: fed_by.len(),
+            pod_certificates,
+            graph: Arc::new(RwLock::new(Graph::measured(metrics))),
             synced: watch::Sender::new(0),
             changes: watch::Sender::new(0),
             rules: bootstrap::rules_of("system:node"),
         };
-        for (kind, group, resource) in FED_BY {
-            let query = Query::all(Resource::new(group, "v1", resource));
+        for (kind, group, version, resource) in fed_by {
+            let query = Query::all(Resource::new(group, version, resource));
             let follow = follow(
                 source.clone(),
                 query,
@@ -75,7 +92,7 @@ impl NodeAuthorizer {
     /// Waits until the graph is whole.
     pub async fn synced(&self) {
         // The sender lives as long as `self`.
-        let _ = self.synced.subscribe().wait_for(|n| *n == FED_BY.len()).await;
+        let _ = self.synced.subscribe().wait_for(|n| *n == self.feeds).await;
     }
 
     fn related(&self, node: &str, kind: Kind, a: &Attributes<'_>) -> Decision {
@@ -109,7 +126,9 @@ impl NodeAuthorizer {
             ("resource.k8s.io", "resourceslices") => self.resource_slice(node, a),
             ("", "nodes") => own_node(node, a),
             ("", "pods") => self.pod(node, a),
-            // Nobody serves them by default.
+            ("certificates.k8s.io", "podcertificaterequests") if self.pod_certificates => {
+                self.pod_certificate_request(node, a)
+            }
             ("certificates.k8s.io", "podcertificaterequests") => no(""),
             _ => self.by_rules(a),
         }
@@ -168,6 +187,20 @@ impl NodeAuthorizer {
             _ => no(
                 "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection",
             ),
+        }
+    }
+
+    fn pod_certificate_request(&self, node: &str, a: &Attributes<'_>) -> Decision {
+        if !a.subresource.is_empty() {
+            return no("nodes may not access the status subresource of PodCertificateRequests");
+        }
+        match a.verb {
+            // NodeRestriction looks at the node and pod it names.
+            "create" => YES,
+            "get" => self.related(node, Kind::PodCertificateRequest, a),
+            "list" | "watch" if selects(a, "spec.nodeName", node) => YES,
+            "list" | "watch" => no("can only list/watch podcertificaterequests with nodeName field selector"),
+            verb => no(&format!("nodes may not {verb} podcertificaterequests")),
         }
     }
 
@@ -294,11 +327,13 @@ fn name(raw: &Raw) -> String {
 }
 
 fn remove(graph: &mut Graph, kind: Kind, name: &str) {
+    let start = Instant::now();
     match kind {
         Kind::Pod => graph.remove_pod(name),
         Kind::Volume => graph.remove_volume(name),
         _ => graph.remove_own(kind, name),
     }
+    graph.changed(kind, false, start);
 }
 
 fn put(graph: &mut Graph, kind: Kind, raw: &Raw) {
@@ -306,14 +341,16 @@ fn put(graph: &mut Graph, kind: Kind, raw: &Raw) {
         let read = serde_json::from_slice(&raw.bytes);
         read.map_err(|error| tracing::error!(object = %raw.key, %error, "skipping an object")).ok()
     }
+    let start = Instant::now();
     match kind {
         Kind::Pod => drop(read::<Pod>(raw).map(|pod| graph.put_pod(&pod))),
         Kind::Volume => drop(read::<PersistentVolume>(raw).map(|volume| graph.put_volume(&volume))),
         _ => {
             let Some(object) = read::<OnNode>(raw) else { return };
-            graph.put_own(kind, &raw.key.name, object.spec.node_name.as_deref().unwrap_or_default());
+            graph.put_own(kind, &name(raw), object.spec.node_name.as_deref().unwrap_or_default());
         }
     }
+    graph.changed(kind, true, start);
 }
 
 impl Authorizer for NodeAuthorizer {
@@ -327,6 +364,15 @@ impl Authorizer for NodeAuthorizer {
             Some(node) => Box::pin(self.decide_in_time(node, attributes)),
             None => Box::pin(std::future::ready(no(""))),
         }
+    }
+
+    /// What a node may do depends on the objects: it cannot be listed.
+    fn rules_for(&self, user: &User, _: &str) -> Rules {
+        if user.node_name().is_none() {
+            return Rules::default();
+        }
+        let errors = vec!["node authorizer does not support user rule resolution".into()];
+        Rules { rules: Vec::new(), incomplete: true, errors }
     }
 }
 
@@ -349,7 +395,7 @@ impl NodeAuthorizer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::user::{NODES, User};
+    use crate::user::NODES;
     use client::key::ObjectKey;
     use serde_json::{Value, json};
 
@@ -374,6 +420,8 @@ mod tests {
             graph: Arc::new(RwLock::new(graph)),
             synced: watch::Sender::new(0),
             changes: watch::Sender::new(0),
+            feeds: 0,
+            pod_certificates: true,
             rules: bootstrap::rules_of("system:node"),
         }
     }
@@ -404,7 +452,9 @@ mod tests {
         );
         let said = match decision {
             Decision::Allow { .. } => "yes".to_owned(),
-            Decision::Deny { reason } | Decision::NoOpinion { reason } => reason,
+            Decision::Deny { reason } | Decision::NoOpinion { reason } | Decision::Error { reason, .. } => {
+                reason
+            }
         };
         assert_eq!(said, expected, "{request}");
     }
@@ -443,6 +493,8 @@ mod tests {
             }})),
         );
         put(Kind::Attachment, raw(&json!({"metadata": {"name": "va"}, "spec": {"nodeName": "a"}})));
+        let request = json!({"metadata": {"namespace": "ns", "name": "pcr"}, "spec": {"nodeName": "a"}});
+        put(Kind::PodCertificateRequest, raw(&request));
         for (request, said) in [
             ("get /secrets ns/mounted", "yes"),
             ("watch /secrets ns/pull", "yes"),
@@ -480,6 +532,22 @@ mod tests {
             ("list /nodes /", "node 'a' cannot read all nodes, only its own Node object"),
             ("patch /nodes/status /b", "yes"),
             ("delete /nodes /a", ""),
+            ("get certificates.k8s.io/podcertificaterequests ns/pcr", "yes"),
+            ("get certificates.k8s.io/podcertificaterequests other/pcr", STRANGE),
+            ("create certificates.k8s.io/podcertificaterequests ns/", "yes"),
+            ("list certificates.k8s.io/podcertificaterequests / spec.nodeName=a", "yes"),
+            (
+                "list certificates.k8s.io/podcertificaterequests /",
+                "can only list/watch podcertificaterequests with nodeName field selector",
+            ),
+            (
+                "delete certificates.k8s.io/podcertificaterequests ns/pcr",
+                "nodes may not delete podcertificaterequests",
+            ),
+            (
+                "get certificates.k8s.io/podcertificaterequests/status ns/pcr",
+                "nodes may not access the status subresource of PodCertificateRequests",
+            ),
             ("list /services /", "yes"),
             ("list apps/deployments /", ""),
         ] {

@@ -331,4 +331,9 @@ impl Authorizer for Rbac {
     fn authorize<'a>(&'a self, attributes: &'a Attributes<'a>) -> BoxFuture<'a, Decision> {
         Box::pin(std::future::ready(self.decide(attributes)))
     }
+
+    fn rules_for(&self, user: &User, namespace: &str) -> super::Rules {
+        let (rules, errors) = Rbac::rules_for(self, user, namespace);
+        super::Rules { rules, incomplete: false, errors }
+    }
 }

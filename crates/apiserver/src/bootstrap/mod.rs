@@ -1,9 +1,11 @@
-//! What a new cluster has: namespaces, roles and bindings, priority classes, flow schemas, the `kubernetes` Service. Written at every
-//! start: what is missing is created, rules and subjects that were taken away are put back (upstream's reconciliation),
-//! unless the object says `rbac.authorization.kubernetes.io/autoupdate: "false"`.
+//! What a new cluster has: namespaces, roles and bindings, priority classes, flow schemas, the `kubernetes` Service. Written
+//! at every start: what is missing is created, what was taken from roles and bindings is put back ([`reconcile`]).
 
+#[cfg(test)]
+mod golden;
 pub mod living;
 mod policy;
+mod reconcile;
 
 use crate::flowcontrol;
 use crate::object;
@@ -11,9 +13,11 @@ use crate::registry::{Registry, UpdateOptions, WriteContext};
 use crate::resources::Served;
 use crate::user::{MASTERS, User};
 use api::rbac::v1::PolicyRule;
+use apimachinery::meta::options::{DeleteOptions, Preconditions};
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use policy::{Binding, Role, Rule};
+use reconcile::Outcome;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -32,6 +36,9 @@ pub struct Config {
     /// PEM of the client authorities, for aggregated API servers.
     pub client_ca: String,
     pub request_header_ca: String,
+    /// What proxies may be called, and in which headers they assert users.
+    pub request_header_names: Vec<String>,
+    pub request_headers: crate::authn::request_header::Headers,
     /// The cluster's DNS, if the nodes serve one.
     pub dns: Option<Dns>,
 }
@@ -201,15 +208,17 @@ fn objects(config: &Config, today: &str) -> Vec<(&'static str, &'static str, Val
     let mut authentication = json!({ "client-ca-file": config.client_ca });
     // A server that trusts no proxy says nothing of proxies.
     if let (false, Value::Object(data)) = (config.request_header_ca.is_empty(), &mut authentication) {
+        let headers = &config.request_headers;
+        data.insert("requestheader-client-ca-file".into(), config.request_header_ca.as_str().into());
         data.extend(
             [
-                ("requestheader-client-ca-file", config.request_header_ca.as_str()),
-                ("requestheader-allowed-names", "[\"front-proxy-client\"]"),
-                ("requestheader-username-headers", "[\"X-Remote-User\"]"),
-                ("requestheader-group-headers", "[\"X-Remote-Group\"]"),
-                ("requestheader-extra-headers-prefix", "[\"X-Remote-Extra-\"]"),
+                ("requestheader-allowed-names", &config.request_header_names),
+                ("requestheader-username-headers", &headers.name),
+                ("requestheader-uid-headers", &headers.uid),
+                ("requestheader-group-headers", &headers.group),
+                ("requestheader-extra-headers-prefix", &headers.extra_prefix),
             ]
-            .map(|(name, value)| (name.to_owned(), value.into())),
+            .map(|(name, list)| (name.to_owned(), json!(list).to_string().into())),
         );
     }
     let metadata = json!({"name": "extension-apiserver-authentication", "namespace": "kube-system"});
@@ -392,13 +401,32 @@ async fn ensure(
         }
         Err(status) => Err(status),
         Ok(current) => {
-            let reconciled =
-                registry.normalise(&served, reconcile(current.value.clone(), &wanted, resource))?;
-            if reconciled == current.value {
+            let outcome = match (group, resource) {
+                (RBAC, "clusterroles" | "roles") => reconcile::role(&current.value, &wanted),
+                (RBAC, _) => reconcile::binding(&current.value, &wanted),
+                _ => Outcome::Update(renewed(current.value.clone(), &wanted, resource)),
+            };
+            let right = match outcome {
+                Outcome::Keep => return Ok(current.revision),
+                Outcome::Update(right) => registry.normalise(&served, right)?,
+                Outcome::Recreate => {
+                    let value = registry.normalise(&served, wanted)?;
+                    let uid = Some(object::uid(&current.value).to_owned());
+                    let preconditions = Some(Preconditions { uid, ..Default::default() });
+                    let options = DeleteOptions { preconditions, ..Default::default() };
+                    match registry.delete(&context, &name, &options).await {
+                        Ok(_) => {}
+                        Err(status) if status.is_not_found() => {}
+                        Err(status) => return Err(status),
+                    }
+                    return registry.create(&context, value).await.map(|(stored, _)| stored.revision);
+                }
+            };
+            if right == current.value {
                 return Ok(current.revision);
             }
             let change = move |_: Option<&Value>| {
-                let value = reconciled.clone();
+                let value = right.clone();
                 Box::pin(std::future::ready(Ok(value))) as BoxFuture<'_, _>
             };
             registry
@@ -410,29 +438,8 @@ async fn ensure(
 }
 
 /// What is wanted, put into what is there; what people added stays.
-fn reconcile(mut current: Value, wanted: &Value, resource: &str) -> Value {
+fn renewed(mut current: Value, wanted: &Value, resource: &str) -> Value {
     match resource {
-        "clusterroles" | "roles" | "clusterrolebindings" | "rolebindings" => {
-            if current["metadata"]["annotations"]["rbac.authorization.kubernetes.io/autoupdate"] == "false" {
-                return current;
-            }
-            if current.get("aggregationRule").is_some() {
-                return current;
-            }
-            for list in ["rules", "subjects"] {
-                for item in wanted[list].as_array().into_iter().flatten() {
-                    let have = current[list].as_array().is_some_and(|l| l.iter().any(|i| i == item));
-                    if !have {
-                        if !current[list].is_array() {
-                            current[list] = json!([]);
-                        }
-                        if let Some(list) = current[list].as_array_mut() {
-                            list.push(item.clone());
-                        }
-                    }
-                }
-            }
-        }
         "flowschemas" | "prioritylevelconfigurations" => {
             return flowcontrol::controller::revise(current, wanted);
         }

@@ -1,5 +1,6 @@
 //! `pods/eviction`: a deletion that asks the disruption budgets first (policy/v1).
 
+use crate::admission::{Attributes, Operation};
 use crate::body::{self, Answer};
 use crate::cache::{Selection, list};
 use crate::handlers;
@@ -22,18 +23,21 @@ const MAX_DISRUPTED: usize = 2000;
 const VIOLATION: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
 
 pub(crate) async fn create(server: &Server, pods: &Arc<Served>, call: Call) -> Result<Answer, Status> {
-    let eviction = handlers::read_kind(&call, "policy", "v1", "Eviction").await?;
+    let mut eviction = handlers::read_kind(&call, "policy", "v1", "Eviction").await?;
+    let written = handlers::WriteOptions::for_create(&call)?;
+    let admission = &server.registry.admission;
+    admission.admit(&mut attributes(pods, &call, &mut eviction, written.dry_run)).await?;
     let name = call.info.name.clone();
     if object::name(&eviction) != name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
+    admission.validate(&attributes(pods, &call, &mut eviction, written.dry_run)).await?;
     let mut options: DeleteOptions = match eviction.get("deleteOptions") {
         Some(options) => {
             serde_json::from_value(options.clone()).map_err(|e| Status::bad_request(e.to_string()))?
         }
         None => DeleteOptions::default(),
     };
-    let written = handlers::WriteOptions::for_create(&call)?;
     let mut context = handlers::context(&call, pods, &written);
     context.dry_run |= !options.dry_run.is_empty();
     let pod = server.registry.get(pods, &call.info.namespace, &name)?.value;
@@ -57,6 +61,26 @@ pub(crate) async fn create(server: &Server, pods: &Arc<Served>, call: Call) -> R
         }
     }
     evict(server, &context, &name, &mut options).await
+}
+
+/// The request as admission sees it: a create on the pod's subresource.
+fn attributes<'a>(
+    pods: &'a Arc<Served>,
+    call: &'a Call,
+    eviction: &'a mut Value,
+    dry_run: bool,
+) -> Attributes<'a> {
+    Attributes {
+        operation: Operation::Create,
+        user: &call.user,
+        resource: pods,
+        namespace: &call.info.namespace,
+        name: &call.info.name,
+        subresource: "eviction",
+        object: Some(eviction),
+        old: None,
+        dry_run,
+    }
 }
 
 /// Says on the pod that it goes, and deletes it.

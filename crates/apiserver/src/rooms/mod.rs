@@ -13,8 +13,7 @@ pub mod token;
 
 pub(crate) use backend::kubelet_get;
 
-use crate::authn::service_account::ServiceAccountTokens;
-use crate::authz::rbac::Rbac;
+use crate::authn::tokens::Tokens;
 use crate::body::Answer;
 use crate::registry::WriteContext;
 use crate::resources::Served;
@@ -28,10 +27,12 @@ use std::sync::Arc;
 pub struct Rooms {
     /// Signs service-account tokens.
     pub issuer: Option<Arc<Issuer>>,
-    /// Checks them, for TokenReview.
-    pub tokens: Option<Arc<ServiceAccountTokens>>,
-    /// Lists a user's rules, for SelfSubjectRulesReview.
-    pub rbac: Option<Rbac>,
+    /// Says whose tokens are, for TokenReview.
+    pub tokens: Option<Arc<Tokens>>,
+    /// What becomes of requests' authorization, counted.
+    pub authorization: Option<Arc<crate::authz::AuthorizationMetrics>>,
+    /// How users impersonated others lately.
+    pub impersonation: Arc<crate::authn::impersonation::Impersonation>,
     /// How the API server shows itself to kubelets.
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
     /// Other servers' APIs.
@@ -55,6 +56,10 @@ pub struct Issuer {
     pub name: String,
     pub audiences: Vec<String>,
     pub signer: pki::jwt::Signer,
+    /// The longest life of a token; longer ones that are asked for get this.
+    pub longest: Option<std::time::Duration>,
+    /// Whether tokens that pods mount live longer than they were asked for.
+    pub extends: bool,
 }
 
 impl Server {

@@ -6,15 +6,18 @@ use crate::handlers::{self, WriteOptions};
 use crate::registry::ensure_namespace;
 use crate::resources::Served;
 use crate::server::{Call, Server};
-use crate::user::{ALL_AUTHENTICATED, User};
+use crate::user::{ALL_AUTHENTICATED, ANONYMOUS, User};
 use api::authorization::v1::{
     FieldSelectorAttributes, LabelSelectorAttributes, NonResourceAttributes, ResourceAttributes,
     SubjectAccessReviewSpec,
 };
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
-use apimachinery::fields::escape_value;
+use apimachinery::fields::{self, escape_value};
 use apimachinery::gvk::GroupKind;
+use apimachinery::labels;
+use apimachinery::quote::quote;
 use apimachinery::status::Status;
+use apimachinery::validation::{is_qualified_name, is_valid_label_value};
 use http::StatusCode;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -29,13 +32,14 @@ pub(crate) async fn create(server: &Server, resource: &Arc<Served>, call: Call) 
     ensure_namespace(&context, &mut review)?;
     server.registry.note_fields(&context, &mut review).await?;
     let status = match row.kind.as_ref() {
-        "TokenReview" => token(server, &review["spec"])?,
+        "TokenReview" => token(server, &review["spec"]).await?,
         "SelfSubjectReview" => {
             review["metadata"] = json!({"creationTimestamp": server.registry.now().to_string()});
             json!({"userInfo": user_info(&call.user)})
         }
         "SelfSubjectRulesReview" => {
             let namespace = review["spec"]["namespace"].take();
+            review["metadata"] = json!({});
             review["spec"] = json!({});
             rules(server, &call.user, namespace.as_str().unwrap_or_default())?
         }
@@ -63,7 +67,9 @@ pub(crate) async fn create(server: &Server, resource: &Arc<Served>, call: Call) 
         }
     };
     review["status"] = status;
-    Ok(body::json(StatusCode::CREATED, schema::encode::json(&resource.table, resource.ty, &review)))
+    let mut bytes = schema::encode::json(&resource.table, resource.ty, &review);
+    bytes.push(b'\n');
+    Ok(body::json(StatusCode::CREATED, bytes))
 }
 
 fn user_info(user: &User) -> Value {
@@ -77,7 +83,7 @@ fn user_info(user: &User) -> Value {
     info
 }
 
-fn token(server: &Server, spec: &Value) -> Result<Value, Status> {
+async fn token(server: &Server, spec: &Value) -> Result<Value, Status> {
     let text = spec["token"].as_str().unwrap_or_default();
     if text.is_empty() {
         return Err(Status::bad_request("token is required for TokenReview in authentication"));
@@ -86,21 +92,25 @@ fn token(server: &Server, spec: &Value) -> Result<Value, Status> {
         return Ok(json!({"authenticated": false, "user": {}}));
     };
     let asked: Vec<String> = serde_json::from_value(spec["audiences"].clone()).unwrap_or_default();
-    let audiences = if asked.is_empty() { &tokens.audiences } else { &asked };
-    Ok(match tokens.check(text, audiences) {
-        Ok(Some((mut user, audiences))) => {
-            user.groups.push(ALL_AUTHENTICATED.into());
-            json!({"authenticated": true, "user": user_info(&user), "audiences": audiences})
+    let audiences: &[String] = if asked.is_empty() { &tokens.audiences } else { &asked };
+    Ok(match tokens.review(text, audiences).await {
+        Ok(mut known) => {
+            if known.user.name != ANONYMOUS && !known.user.in_group(ALL_AUTHENTICATED) {
+                known.user.groups.push(ALL_AUTHENTICATED.into());
+            }
+            json!({"authenticated": true, "user": user_info(&known.user), "audiences": known.audiences})
         }
-        Ok(None) => json!({"user": {}, "error": "invalid bearer token"}),
-        Err(why) => json!({"user": {}, "error": format!("[invalid bearer token, {why}]")}),
+        Err(why) => json!({"user": {}, "error": why}),
     })
 }
 
-/// Upstream's struct has no names of JSON.
-fn shown(paths: &NonResourceAttributes) -> BadValue {
-    let [path, verb] = [&paths.path, &paths.verb].map(|text| Value::from(text.as_str()));
-    BadValue::verbatim(format!("{{\"Path\":{path},\"Verb\":{verb}}}"))
+/// The attributes as upstream's messages show them: by the names of its internal type.
+fn shown(attributes: &NonResourceAttributes) -> BadValue {
+    BadValue::verbatim(format!(
+        "{{\"Path\":{},\"Verb\":{}}}",
+        quote(&attributes.path),
+        quote(&attributes.verb)
+    ))
 }
 
 /// What is wrong with the spec of an access review.
@@ -135,10 +145,31 @@ fn validate(
     if let Some(attributes) = &spec.resource_attributes {
         let path = path.child("resourceAttributes");
         if let Some(FieldSelectorAttributes { raw_selector, requirements }) = &attributes.field_selector {
-            selector(&path.child("fieldSelector"), raw_selector, requirements.len(), &mut errors);
+            let path = path.child("fieldSelector");
+            selector(&path, raw_selector, requirements.len(), &mut errors);
+            for (at, r) in requirements.iter().enumerate() {
+                let path = path.child("requirements").index(at);
+                if r.key.is_empty() {
+                    errors.push(Error::required(&path.child("key"), "must be specified"));
+                }
+                values(&path, &r.operator, &r.values, &mut errors);
+            }
         }
         if let Some(LabelSelectorAttributes { raw_selector, requirements }) = &attributes.label_selector {
-            selector(&path.child("labelSelector"), raw_selector, requirements.len(), &mut errors);
+            let path = path.child("labelSelector");
+            selector(&path, raw_selector, requirements.len(), &mut errors);
+            for (at, r) in requirements.iter().enumerate() {
+                let path = path.child("requirements").index(at);
+                values(&path, &r.operator, &r.values, &mut errors);
+                let wrong = is_qualified_name(&r.key);
+                errors
+                    .extend(wrong.iter().map(|why| Error::invalid(&path.child("key"), &r.key, why.as_str())));
+                for (at, value) in r.values.iter().enumerate() {
+                    let path = path.child("values").index(at);
+                    let wrong = is_valid_label_value(value);
+                    errors.extend(wrong.iter().map(|why| Error::invalid(&path, value, why.as_str())));
+                }
+            }
         }
     }
     let local = kind == "LocalSubjectAccessReview";
@@ -186,24 +217,91 @@ fn selector(path: &Path, raw: &str, requirements: usize, errors: &mut ErrorList)
     }
 }
 
-/// The field selector a review asks about, as a request would have it. What cannot be said in one is left out, which
-/// asks for more.
-fn field_selector(attributes: &FieldSelectorAttributes) -> String {
-    if !attributes.raw_selector.is_empty() {
-        return attributes.raw_selector.clone();
+/// Whether a requirement has values where its operator needs some. An operator that is not known here may be known
+/// elsewhere: what it would narrow is left as wide as it is.
+fn values(path: &Path, operator: &str, values: &[String], errors: &mut ErrorList) {
+    match (operator, values.is_empty()) {
+        ("In" | "NotIn", true) => errors.push(Error::required(
+            &path.child("values"),
+            "must be specified when `operator` is 'In' or 'NotIn'",
+        )),
+        ("Exists" | "DoesNotExist", false) => errors.push(Error::forbidden(
+            &path.child("values"),
+            "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+        )),
+        _ => {}
     }
-    let terms = attributes.requirements.iter().filter_map(|r| {
-        let operator = match r.operator.as_str() {
-            "In" => "=",
-            "NotIn" => "!=",
-            _ => return None,
+}
+
+/// A selector that a review asks about, as a request would have it, and whether all of it could be read. What cannot be
+/// is left out, which asks for more.
+struct Selected {
+    text: String,
+    error: Option<&'static str>,
+}
+
+impl Selected {
+    fn new(terms: Vec<String>, complete: bool) -> Self {
+        let error = match (complete, terms.is_empty()) {
+            (true, _) => None,
+            (false, false) => Some("partially ignored due to parse error"),
+            (false, true) => Some("ignored due to parse error"),
         };
-        match r.values.as_slice() {
-            [value] => Some(format!("{}{operator}{}", r.key, escape_value(value))),
-            _ => None,
+        Selected { text: terms.join(","), error }
+    }
+
+    fn raw(text: &str, valid: bool) -> Self {
+        if valid { Selected { text: text.to_owned(), error: None } } else { Selected::new(Vec::new(), false) }
+    }
+
+    fn fields(attributes: &FieldSelectorAttributes) -> Self {
+        let raw = &attributes.raw_selector;
+        if !raw.is_empty() {
+            return Self::raw(raw, fields::Selector::parse(raw).is_ok());
         }
-    });
-    terms.collect::<Vec<_>>().join(",")
+        let terms: Vec<String> = attributes
+            .requirements
+            .iter()
+            .filter_map(|r| {
+                let operator = match r.operator.as_str() {
+                    "In" => "=",
+                    "NotIn" => "!=",
+                    _ => return None,
+                };
+                match r.values.as_slice() {
+                    [value] => Some(format!("{}{operator}{}", r.key, escape_value(value))),
+                    _ => None,
+                }
+            })
+            .collect();
+        let complete = terms.len() == attributes.requirements.len();
+        Self::new(terms, complete)
+    }
+
+    fn labels(attributes: &LabelSelectorAttributes) -> Self {
+        let raw = &attributes.raw_selector;
+        if !raw.is_empty() {
+            return Self::raw(raw, labels::Selector::parse(raw).is_ok());
+        }
+        let terms: Vec<String> = attributes
+            .requirements
+            .iter()
+            .filter_map(|r| {
+                let operator = match r.operator.as_str() {
+                    "In" => labels::Operator::In,
+                    "NotIn" => labels::Operator::NotIn,
+                    "Exists" => labels::Operator::Exists,
+                    "DoesNotExist" => labels::Operator::DoesNotExist,
+                    _ => return None,
+                };
+                let requirement =
+                    labels::Requirement::new(r.key.as_str(), operator, r.values.clone(), &Path::default());
+                requirement.ok().map(|r| r.to_string())
+            })
+            .collect();
+        let complete = terms.len() == attributes.requirements.len();
+        Self::new(terms, complete)
+    }
 }
 
 async fn access(server: &Server, user: &User, spec: &SubjectAccessReviewSpec) -> Value {
@@ -211,50 +309,68 @@ async fn access(server: &Server, user: &User, spec: &SubjectAccessReviewSpec) ->
     let is_resource = resource.is_some();
     let r: ResourceAttributes = resource.unwrap_or_default();
     let p: NonResourceAttributes = spec.non_resource_attributes.clone().unwrap_or_default();
-    let fields = r.field_selector.as_ref().map(field_selector).unwrap_or_default();
-    let labels = r.label_selector.as_ref().map(|l| l.raw_selector.as_str()).unwrap_or_default();
+    let fields = r.field_selector.as_ref().map(Selected::fields);
+    let labels = r.label_selector.as_ref().map(Selected::labels);
     let attributes = Attributes {
         user,
         verb: if is_resource { &r.verb } else { &p.verb },
         is_resource,
         group: &r.group,
-        version: if r.version.is_empty() { "*" } else { &r.version },
+        version: match (is_resource, r.version.is_empty()) {
+            (true, true) => "*",
+            _ => &r.version,
+        },
         resource: &r.resource,
         subresource: &r.subresource,
         namespace: &r.namespace,
         name: &r.name,
         path: &p.path,
-        label_selector: labels,
-        field_selector: &fields,
+        label_selector: labels.as_ref().map_or("", |l| &l.text),
+        field_selector: fields.as_ref().map_or("", |f| &f.text),
     };
-    match server.decide(&attributes).await {
+    let mut errors = Vec::new();
+    let mut status = match server.decide(&attributes).await {
         Decision::Allow { reason } => json!({"allowed": true, "reason": reason}),
         Decision::Deny { reason } => json!({"allowed": false, "denied": true, "reason": reason}),
         Decision::NoOpinion { reason } => json!({"allowed": false, "reason": reason}),
+        Decision::Error { denies, reason, error } => {
+            errors.push(error);
+            let mut status = json!({"allowed": false, "reason": reason});
+            if denies {
+                status["denied"] = true.into();
+            }
+            status
+        }
+    };
+    for (name, selected) in [("fieldSelector", &fields), ("labelSelector", &labels)] {
+        if let Some(error) = selected.as_ref().and_then(|s| s.error) {
+            errors.push(format!("spec.resourceAttributes.{name} {error}"));
+        }
     }
+    if !errors.is_empty() {
+        status["evaluationError"] = errors.join("; ").into();
+    }
+    status
 }
 
 fn rules(server: &Server, user: &User, namespace: &str) -> Result<Value, Status> {
     if namespace.is_empty() {
         return Err(Status::bad_request("no namespace on request"));
     }
-    let Some(rbac) = &server.rooms.rbac else {
-        return Ok(json!({"resourceRules": [], "nonResourceRules": [], "incomplete": true}));
-    };
     let (mut resources, mut paths) = (Vec::new(), Vec::new());
-    let (granted, mut errors) = rbac.rules_for(user, namespace);
-    for rule in granted {
-        if !rule.resources.is_empty() {
-            resources.push(json!({"verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": rule.resources, "resourceNames": rule.resource_names}));
+    let (mut incomplete, mut errors) = (false, Vec::new());
+    for authorizer in &server.authorizers {
+        let listed = authorizer.rules_for(user, namespace);
+        incomplete |= listed.incomplete;
+        errors.extend(listed.errors);
+        for rule in listed.rules {
+            if !rule.resources.is_empty() {
+                resources.push(json!({"verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": rule.resources, "resourceNames": rule.resource_names}));
+            }
+            if !rule.non_resource_urls.is_empty() {
+                paths.push(json!({"verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls}));
+            }
         }
-        if !rule.non_resource_urls.is_empty() {
-            paths.push(json!({"verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls}));
-        }
-    }
-    // What a node may do depends on the objects: it cannot be listed.
-    let incomplete = user.node_name().is_some();
-    if incomplete {
-        errors.insert(0, "node authorizer does not support user rule resolution".into());
     }
     let mut status = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": incomplete});
     if let Some(errors) = apimachinery::field::aggregate(errors) {

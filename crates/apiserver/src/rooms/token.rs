@@ -77,8 +77,19 @@ pub(crate) async fn create(server: &Server, accounts: &Arc<Served>, call: Call) 
     let audiences: Vec<String> =
         serde_json::from_value(request["spec"]["audiences"].clone()).unwrap_or_default();
     let own = audiences.iter().all(|a| issuer.audiences.contains(a));
+    let longest = issuer.longest.and_then(|longest| i64::try_from(longest.as_secs()).ok());
+    let asked = match longest.filter(|longest| asked > *longest) {
+        Some(longest) => {
+            crate::context::warn(format!(
+                "requested expiration of {asked} seconds shortened to {longest} seconds"
+            ));
+            request["spec"]["expirationSeconds"] = longest.into();
+            longest
+        }
+        None => asked,
+    };
     let mut life = asked;
-    if asked == MOUNTED && kubernetes.pod.is_some() && own {
+    if issuer.extends && asked == MOUNTED && kubernetes.pod.is_some() && own {
         kubernetes.warnafter = Some(now.unix() + asked);
         life = EXTENDED;
     }

@@ -56,7 +56,7 @@ impl Auth {
                 groups.push("system:authenticated".into());
                 return Ok(User {
                     name: certificate.subject.common_name.clone(),
-                    uid: certificate.uid.clone().unwrap_or_default(),
+                    uid: certificate.uids.first().cloned().unwrap_or_default(),
                     groups,
                     ..Default::default()
                 });

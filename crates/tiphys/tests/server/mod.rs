@@ -26,6 +26,10 @@ fn kubectl(version: &str) -> PathBuf {
 }
 
 pub fn start(data: &Path, port: u16) -> Child {
+    start_with(data, port, &[])
+}
+
+pub fn start_with(data: &Path, port: u16, more: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_tiphys"))
         .args([
             "server",
@@ -40,6 +44,7 @@ pub fn start(data: &Path, port: u16) -> Child {
         .args(["--secure-port", &port.to_string()])
         .arg("--data-dir")
         .arg(data)
+        .args(more)
         .stderr(Stdio::piped())
         .spawn()
         .unwrap()
@@ -47,10 +52,15 @@ pub fn start(data: &Path, port: u16) -> Child {
 
 impl Cluster {
     pub fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// One with more flags.
+    pub fn with(flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         // Freed at once and taken again by the server a moment later.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server = start(&directory.path().join("data"), port);
+        let server = start_with(&directory.path().join("data"), port, flags);
         let mut cluster = Cluster { directory, port, server };
         cluster.ready();
         cluster

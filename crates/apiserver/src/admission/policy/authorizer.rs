@@ -32,20 +32,32 @@ impl cel::library::authz::Authorizer for Asked<'_> {
             label_selector: &question.label_selector,
             field_selector: &question.field_selector,
         };
-        let mut reasons = Vec::new();
-        for authorizer in self.authorizers {
-            // Those in this process answer at once. One that would wait must not hold up the thread of all others.
-            let Some(decision) = authorizer.authorize(&attributes).now_or_never() else {
+        match at_once(crate::authz::decide(self.authorizers, &attributes)) {
+            None => {
                 let error = "the authorizer did not answer at once".to_owned();
-                return Answer { allowed: false, reason: String::new(), error: Some(error) };
-            };
-            match decision {
-                Decision::Allow { reason } => return Answer { allowed: true, reason, error: None },
-                Decision::Deny { reason } => return Answer { allowed: false, reason, error: None },
-                Decision::NoOpinion { reason } if !reason.is_empty() => reasons.push(reason),
-                Decision::NoOpinion { .. } => {}
+                Answer { allowed: false, reason: String::new(), error: Some(error) }
+            }
+            Some(Decision::Allow { reason }) => Answer { allowed: true, reason, error: None },
+            Some(Decision::Deny { reason } | Decision::NoOpinion { reason }) => {
+                Answer { allowed: false, reason, error: None }
+            }
+            Some(Decision::Error { reason, error, .. }) => {
+                Answer { allowed: false, reason, error: Some(error) }
             }
         }
-        Answer { allowed: false, reason: reasons.join("\n"), error: None }
     }
+}
+
+/// What comes of a question that is mostly answered at once: by those in this process. A webhook is waited for on a
+/// thread that others can take over; there is none in a runtime of a single thread.
+fn at_once<T>(question: impl Future<Output = T>) -> Option<T> {
+    let mut question = std::pin::pin!(question);
+    if let Some(answer) = question.as_mut().now_or_never() {
+        return Some(answer);
+    }
+    let runtime = tokio::runtime::Handle::try_current().ok()?;
+    if runtime.runtime_flavor() != tokio::runtime::RuntimeFlavor::MultiThread {
+        return None;
+    }
+    Some(tokio::task::block_in_place(|| runtime.block_on(question)))
 }

@@ -3,6 +3,7 @@
 //! Policies are compiled when a request first meets a new version of them. They are read from the store's own view, so
 //! that a policy holds from the moment it is committed.
 
+mod access;
 mod authorizer;
 mod compile;
 mod evaluate;
@@ -13,6 +14,7 @@ mod types;
 mod validating;
 mod written;
 
+pub(super) use access::ParamAccess;
 pub(super) use authorizer::Asked;
 pub(super) use compile::{Expression, Variables};
 pub(super) use evaluate::{Bindings, Request, conditions_hold};
