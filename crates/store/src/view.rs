@@ -328,55 +328,36 @@ impl View {
         state.shelves.get(prefix).map_or(state.compacted, |shelf| shelf.bucket.ring.read().horizon)
     }
 
-    /// Makes durable changes visible: the new roots of the touched buckets, and the events in order.
-    pub(crate) fn publish(
-        &self,
-        revision: Revision,
-        now_ms: u64,
-        roots: Vec<(Arc<str>, Map)>,
-        events: &[Arc<Event>],
-    ) {
+    /// Makes durable changes visible, in order: their effect on the maps, and the events themselves.
+    ///
+    /// The maps are changed in place; what a reader's snapshot shares with them is copied then, and only that. Readers
+    /// wait for a piece of the changes at most, which ends where a revision does.
+    pub(crate) fn publish(&self, revision: Revision, now_ms: u64, events: &[Arc<Event>]) {
         let mut gone = Vec::new();
-        let mut old = Vec::with_capacity(roots.len());
-        let mut woken = Vec::with_capacity(roots.len());
-        {
+        let mut woken: Vec<Arc<Bucket>> = Vec::new();
+        let mut rest = events;
+        loop {
+            let (now, later) = rest.split_at(piece(rest));
+            rest = later;
             let mut state = self.state.write();
-            state.revision = revision;
-            for (prefix, map) in roots {
-                let shelf = state.shelf(&prefix);
-                old.push(std::mem::replace(&mut shelf.map, map));
-                woken.push(shelf.bucket.clone());
+            state.publish(now, self.history.events, &mut woken, &mut gone);
+            if rest.is_empty() {
+                state.revision = revision;
+                state.keep_within(&self.history, now_ms, &mut gone);
+                drop(state);
+                self.visible.store(revision.0, Ordering::Release);
+                break;
             }
-            // Runs of events of one bucket take its lock once.
-            let mut rest = events;
-            while let Some(first) = rest.first() {
-                let run = rest.iter().take_while(|event| Arc::ptr_eq(&event.prefix, &first.prefix)).count();
-                let (now, later) = rest.split_at(run);
-                rest = later;
-                let mut added = 0;
-                let shelf = state.shelf(&first.prefix);
-                let mut ring = shelf.bucket.ring.write();
-                for event in now {
-                    shelf.bytes += event.current().map_or(0, size);
-                    shelf.bytes -= event.previous.as_ref().map_or(0, size);
-                    added += ring.push(event.clone());
-                }
-                let mut freed = 0;
-                while ring.events.len() > self.history.events {
-                    freed += ring.pop(&mut gone);
-                }
-                drop(ring);
-                state.history_bytes = state.history_bytes + added - freed;
-            }
-            state.keep_within(&self.history, now_ms, &mut gone);
+            let reached = state.revision;
+            drop(state);
+            self.visible.store(reached.0, Ordering::Release);
         }
-        self.visible.store(revision.0, Ordering::Release);
         for bucket in woken {
             bucket.notify.notify_waiters();
         }
         self.advanced.notify_waiters();
-        // Old roots and events are freed outside the lock.
-        drop((old, gone));
+        // Old entries and events are freed outside the lock.
+        drop(gone);
     }
 
     /// Goes on from another state after changes that nobody saw: every watch ends with `Compacted`.
@@ -413,6 +394,15 @@ impl View {
         let from = ring.position_after(Revision(revision.0 - 1)).ok()? - ring.first;
         let mut events = ring.events.range(from as usize..).take_while(|event| event.revision == revision);
         events.find(|event| &*event.entry.name == name).cloned()
+    }
+
+    /// The events of a key after a revision; `Compacted` when the history does not reach back to it.
+    pub(crate) fn events_of(&self, prefix: &str, name: &str, after: Revision) -> Result<Vec<Arc<Event>>> {
+        let bucket = self.bucket(prefix);
+        let ring = bucket.ring.read();
+        let from = ring.position_after(after)? - ring.first;
+        let events = ring.events.range(from as usize..);
+        Ok(events.filter(|event| &*event.entry.name == name).cloned().collect())
     }
 
     /// Forgets the history up to `revision`.
@@ -482,7 +472,52 @@ impl View {
     }
 }
 
+/// How many of these changes are made visible at once: as many as take little time, to the end of a revision.
+fn piece(events: &[Arc<Event>]) -> usize {
+    const PIECE: usize = 64;
+    let Some(last) = events.get(PIECE - 1) else { return events.len() };
+    let same = events[PIECE..].iter().take_while(|event| event.revision == last.revision).count();
+    PIECE + same
+}
+
 impl State {
+    /// Applies changes to the maps and appends them to the rings.
+    fn publish(
+        &mut self,
+        events: &[Arc<Event>],
+        most: usize,
+        woken: &mut Vec<Arc<Bucket>>,
+        gone: &mut Vec<Arc<Event>>,
+    ) {
+        let mut rest = events;
+        while let Some(first) = rest.first() {
+            // Runs of events of one bucket look it up once.
+            let run = rest.iter().take_while(|event| Arc::ptr_eq(&event.prefix, &first.prefix)).count();
+            let (now, later) = rest.split_at(run);
+            rest = later;
+            let (mut added, mut freed) = (0, 0);
+            let shelf = self.shelf(&first.prefix);
+            let mut ring = shelf.bucket.ring.write();
+            for event in now {
+                apply(&mut shelf.map, event);
+                shelf.bytes += event.current().map_or(0, size);
+                shelf.bytes -= event.previous.as_ref().map_or(0, size);
+                added += ring.push(event.clone());
+            }
+            while ring.events.len() > most {
+                freed += ring.pop(gone);
+            }
+            drop(ring);
+            if !woken.iter().any(|known| Arc::ptr_eq(known, &shelf.bucket)) {
+                woken.push(shelf.bucket.clone());
+            }
+            self.history_bytes = self.history_bytes + added - freed;
+        }
+        if let Some(last) = events.last() {
+            self.revision = last.revision;
+        }
+    }
+
     fn of(image: Image, history: &History, now_ms: u64) -> Self {
         let mut state = State { revision: image.revision, compacted: image.compacted, ..State::default() };
         state.marks.extend(image.marks);

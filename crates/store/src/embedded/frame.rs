@@ -44,7 +44,7 @@ pub(super) struct FileHeader {
     /// Segment: the first frame's sequence number. Snapshot: the last log frame it contains.
     pub(super) seq: u64,
     pub(super) revision: u64,
-    /// Snapshot: the compacted revision and the next lease.
+    /// Snapshot: the compacted revision and the next lease. Segment: whether it was another one before.
     pub(super) extra: [u64; 2],
     /// CRC of the log frame before the first one, or of the last one contained.
     pub(super) chain: u32,
@@ -104,6 +104,13 @@ pub(super) fn claimed_length(bytes: &[u8]) -> Option<usize> {
         return None;
     }
     Some(u32_at(bytes, LENGTH.start)? as usize)
+}
+
+/// Whether `bytes` begin as the frame does that follows another, whether or not the rest of it is there.
+pub(super) fn begins(bytes: &[u8], seq: u64, previous: u32) -> bool {
+    claimed_length(bytes).is_some()
+        && u64_at(bytes, SEQ.start) == Some(seq)
+        && u32_at(bytes, PREVIOUS.start) == Some(previous)
 }
 
 /// The frame at the beginning of `bytes`, which lie at `offset` of a file with this salt; nothing if it is not valid.

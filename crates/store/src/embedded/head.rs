@@ -1,5 +1,8 @@
 //! The pending head: the newest logged state, against which writes are checked, and the batch that will make it
 //! durable. Callers stage their writes here; the writer takes the batch.
+//!
+//! The newest state is the view under what is not visible yet: the changes of the batch being filled, and those of the
+//! batch that is on its way to the disk. So the maps stand once, in the view, and change in place.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
@@ -13,7 +16,7 @@ use super::record;
 use crate::contract::{Error, Result};
 use crate::model::{Entry, Event, EventKind, Expect, Key, LeaseId, Life, Op, Revision, Write};
 use crate::transform::Transform;
-use crate::view::{Map, View, apply};
+use crate::view::View;
 
 /// The most bytes that one atomic write may carry.
 pub(super) const MAX_WRITE: usize = 8 << 20;
@@ -41,8 +44,6 @@ pub(super) struct Batch {
     pub(super) events: Vec<Arc<Event>>,
     /// Those who wait for it.
     pub(super) acks: Vec<Ack>,
-    /// The buckets that it changes.
-    pub(super) touched: Vec<Arc<str>>,
     pub(super) compact: Option<Revision>,
     /// A frame is wanted even if it is empty.
     pub(super) probe: bool,
@@ -54,7 +55,6 @@ impl Default for Batch {
             frame: vec![0; frame::HEADER],
             events: Vec::new(),
             acks: Vec::new(),
-            touched: Vec::new(),
             compact: None,
             probe: false,
         }
@@ -80,7 +80,6 @@ impl Batch {
         self.frame.resize(frame::HEADER, 0);
         self.events.clear();
         self.acks.clear();
-        self.touched.clear();
         (self.compact, self.probe) = (None, false);
     }
 
@@ -92,11 +91,8 @@ impl Batch {
     }
 }
 
-#[derive(Default)]
-struct Shelf {
-    map: Map,
-    touched: bool,
-}
+/// The newest entries of keys that are not visible yet; nothing for one that is deleted.
+pub(super) type Changes = HashMap<Key, Option<Arc<Entry>>>;
 
 /// See the module.
 pub(super) struct Head {
@@ -105,40 +101,51 @@ pub(super) struct Head {
     pub(super) expiry: Expiry,
     /// The last revision given out.
     pub(super) revision: Revision,
-    shelves: HashMap<Arc<str>, Shelf>,
+    /// Not before so many wait with the batch is the writer woken.
+    pub(super) wanted: usize,
+    /// What the batch changes.
+    pending: Changes,
+    /// What the batch before it changes, which the writer has.
+    logging: Changes,
+    /// Each bucket's one `Arc` of its prefix, which its events share.
+    prefixes: HashSet<Arc<str>>,
+    view: Arc<View>,
     /// What values look like in the log.
     transform: Arc<dyn Transform>,
 }
 
 impl Head {
     /// The head as committed: nothing pending.
-    pub(super) fn new(view: &View, leases: LeaseTable, transform: Arc<dyn Transform>) -> Self {
+    pub(super) fn new(view: Arc<View>, leases: LeaseTable, transform: Arc<dyn Transform>) -> Self {
         let image = view.image();
         let buckets = image.buckets.iter().map(|bucket| (&bucket.prefix, &bucket.map));
-        let expiry = Expiry::new(leases, buckets);
-        let shelves = image
-            .buckets
-            .into_iter()
-            .map(|bucket| (bucket.prefix, Shelf { map: bucket.map, touched: false }));
         Self {
             mode: Mode::Open,
             batch: Batch::default(),
-            expiry,
+            expiry: Expiry::new(leases, buckets),
             revision: image.revision,
-            shelves: shelves.collect(),
+            wanted: 0,
+            pending: Changes::new(),
+            logging: Changes::new(),
+            prefixes: image.buckets.iter().map(|bucket| bucket.prefix.clone()).collect(),
+            view,
             transform,
         }
     }
 
     /// Forgets what is pending and answers those who wait for it.
-    pub(super) fn roll_back(&mut self, view: &View, leases: &LeaseTable, outcome: &Result<()>) {
+    pub(super) fn roll_back(&mut self, leases: &LeaseTable, outcome: &Result<()>) {
         self.batch.answer(outcome);
-        let mode = self.mode.clone();
-        *self = Self { mode, ..Self::new(view, leases.clone(), self.transform.clone()) };
+        let (view, transform) = (self.view.clone(), self.transform.clone());
+        *self = Self { mode: self.mode.clone(), ..Self::new(view, leases.clone(), transform) };
     }
 
-    pub(super) fn get(&self, key: &Key) -> Option<&Arc<Entry>> {
-        self.shelves.get(&key.prefix)?.map.get(&*key.name)
+    /// The newest logged entry of a key.
+    pub(super) fn get(&self, key: &Key) -> Option<Arc<Entry>> {
+        match self.pending.get(key).or_else(|| self.logging.get(key)) {
+            Some(newest) => newest.clone(),
+            None => self.view.get(&key.prefix, &key.name),
+        }
     }
 
     /// Whether a write that frees, or does not, is taken at all.
@@ -159,8 +166,8 @@ impl Head {
         outcome
     }
 
-    /// Whether a write may be staged, and what its value looks like in the log.
-    fn check(&self, write: &Write) -> Result<Bytes> {
+    /// Whether a write may be staged: what its value looks like in the log, and what it supersedes.
+    fn check(&self, write: &Write) -> Result<(Bytes, Option<Arc<Entry>>)> {
         if let Op::Put { value, life } = &write.op {
             let size = value.len() + write.key.name.len() + record::PUT_OVERHEAD;
             if size > MAX_WRITE || write.key.prefix.len() > MAX_PREFIX {
@@ -173,26 +180,27 @@ impl Head {
             }
         }
         let current = self.get(&write.key);
-        let holds = match (write.expect, current) {
+        let holds = match (write.expect, &current) {
             (Expect::Any, Some(_)) => true,
             (Expect::Any | Expect::Absent, None) => matches!(write.op, Op::Put { .. }),
             (Expect::Revision(wanted), Some(current)) => current.mod_revision == wanted,
             (Expect::Absent, Some(_)) | (Expect::Revision(_), None) => false,
         };
         if !holds {
-            return Err(Error::Conflict { key: write.key.clone(), current: current.cloned() });
+            return Err(Error::Conflict { key: write.key.clone(), current });
         }
-        let Op::Put { value, .. } = &write.op else { return Ok(Bytes::new()) };
+        let Op::Put { value, .. } = &write.op else { return Ok((Bytes::new(), current)) };
         let kept = self.transform.save(&write.key, value);
-        kept.map_err(|source| Error::Transform { key: write.key.clone(), source })
+        let kept = kept.map_err(|source| Error::Transform { key: write.key.clone(), source })?;
+        Ok((kept, current))
     }
 
     /// Stages one write at a revision of its own.
     pub(super) fn commit(&mut self, write: &Write, now_ms: u64) -> Result<Arc<Event>> {
         self.admit(matches!(write.op, Op::Delete))?;
-        let kept = self.check(write)?;
+        let checked = self.check(write)?;
         self.revision.0 += 1;
-        Ok(self.stage(write, &kept, self.revision, now_ms))
+        Ok(self.stage(write, checked, self.revision, now_ms))
     }
 
     /// Stages several writes at one revision, or none.
@@ -200,12 +208,12 @@ impl Head {
         self.admit(writes.iter().all(|write| matches!(write.op, Op::Delete)))?;
         let mut keys = HashSet::with_capacity(writes.len());
         let mut size = 0;
-        let mut kept = Vec::with_capacity(writes.len());
+        let mut checked = Vec::with_capacity(writes.len());
         for write in writes {
             if !keys.insert(&write.key) {
                 return Err(Error::DuplicateKey(write.key.clone()));
             }
-            kept.push(self.check(write)?);
+            checked.push(self.check(write)?);
             size += write.key.prefix.len() + write.key.name.len() + record::PUT_OVERHEAD;
             if let Op::Put { value, .. } = &write.op {
                 size += value.len();
@@ -215,15 +223,19 @@ impl Head {
             }
         }
         self.revision.0 += 1;
-        let both = writes.iter().zip(&kept);
-        Ok(both.map(|(write, kept)| self.stage(write, kept, self.revision, now_ms)).collect())
+        let both = writes.iter().zip(checked);
+        Ok(both.map(|(write, checked)| self.stage(write, checked, self.revision, now_ms)).collect())
     }
 
     /// Applies a checked write to the head and appends it to the batch.
-    fn stage(&mut self, write: &Write, kept: &[u8], revision: Revision, now_ms: u64) -> Arc<Event> {
-        let prefix = self.touch(&write.key.prefix);
-        let shelf = self.shelves.get_mut(&prefix).expect("touched above");
-        let previous = shelf.map.get(&*write.key.name).cloned();
+    fn stage(
+        &mut self,
+        write: &Write,
+        (kept, previous): (Bytes, Option<Arc<Entry>>),
+        revision: Revision,
+        now_ms: u64,
+    ) -> Arc<Event> {
+        let prefix = self.prefix(&write.key.prefix);
         let (kind, entry) = match &write.op {
             Op::Put { value, life } => {
                 let (lease, expires_ms) = match life {
@@ -242,30 +254,23 @@ impl Head {
             }
         };
         match kind {
-            EventKind::Put => record::put(&mut self.batch.frame, &prefix, &entry, kept),
+            EventKind::Put => record::put(&mut self.batch.frame, &prefix, &entry, &kept),
             EventKind::Delete => record::delete(&mut self.batch.frame, revision, &prefix, &entry.name),
         }
         let event = Arc::new(Event { revision, kind, prefix, entry, previous });
-        apply(&mut shelf.map, &event);
+        self.pending.insert(event.key(), event.current().cloned());
         self.expiry.track(&event.prefix, event.previous.as_deref(), event.current().map(|entry| &**entry));
         self.batch.events.push(event.clone());
         event
     }
 
-    /// Lists the bucket among those the batch changes, and returns the bucket's own `Arc` of its prefix: events of one
-    /// bucket share it.
-    fn touch(&mut self, prefix: &Arc<str>) -> Arc<str> {
-        if !self.shelves.contains_key(prefix) {
-            self.shelves.insert(prefix.clone(), Shelf::default());
+    /// The bucket's own `Arc` of its prefix.
+    fn prefix(&mut self, prefix: &Arc<str>) -> Arc<str> {
+        if let Some(own) = self.prefixes.get(prefix) {
+            return own.clone();
         }
-        let (own, _) = self.shelves.get_key_value(prefix).expect("inserted above");
-        let own = own.clone();
-        let shelf = self.shelves.get_mut(prefix).expect("inserted above");
-        if !shelf.touched {
-            shelf.touched = true;
-            self.batch.touched.push(own.clone());
-        }
-        own
+        self.prefixes.insert(prefix.clone());
+        prefix.clone()
     }
 
     pub(super) fn compact(&mut self, revision: Revision) -> Result<()> {
@@ -301,7 +306,10 @@ impl Head {
             self.revision.0 += 1;
         }
         for key in keys {
-            self.stage(&Write::delete(key, Expect::Any), &[], self.revision, now_ms);
+            // The index of leases follows the head: the key is there.
+            let current = self.get(&key);
+            let checked = (Bytes::new(), current);
+            self.stage(&Write::delete(key, Expect::Any), checked, self.revision, now_ms);
         }
         Ok(())
     }
@@ -326,17 +334,17 @@ impl Head {
         }
     }
 
-    /// Takes the batch, leaving `spare` in its place, with the roots of the buckets that it changes.
-    pub(super) fn take(&mut self, spare: Batch) -> (Batch, Vec<(Arc<str>, Map)>) {
-        let batch = std::mem::replace(&mut self.batch, spare);
-        let mut roots = Vec::with_capacity(batch.touched.len());
-        for prefix in &batch.touched {
-            if let Some(shelf) = self.shelves.get_mut(prefix) {
-                shelf.touched = false;
-                roots.push((prefix.clone(), shelf.map.clone()));
-            }
-        }
-        (batch, roots)
+    /// Takes the batch, leaving `spare` in its place. What it changes counts until `settle`.
+    pub(super) fn take(&mut self, spare: Batch) -> Batch {
+        debug_assert!(self.logging.is_empty());
+        std::mem::swap(&mut self.logging, &mut self.pending);
+        self.wanted = 0;
+        std::mem::replace(&mut self.batch, spare)
+    }
+
+    /// What the batch that was taken changed is in the view. Returns what is to be emptied, elsewhere, and given back.
+    pub(super) fn settle(&mut self, emptied: Changes) -> Changes {
+        std::mem::replace(&mut self.logging, emptied)
     }
 }
 

@@ -1,7 +1,9 @@
 //! The append-only log: preallocated segments of frames, a reserve for the day the disk is full.
 //!
-//! A segment becomes the log by the rename that follows its synced header; it never grows and is never reused. The
-//! reserve is a segment's worth of space that is taken when no other can be had, so that deletes still go through.
+//! A segment becomes the log by the rename that follows its synced header, and never grows. One that a snapshot made
+//! needless becomes a spare and, with a new header, another segment: what its old frames left is told from new ones by
+//! the salt. The reserve is a segment's worth of space that is taken when no other can be had, so that deletes still go
+//! through.
 
 use std::io;
 use std::sync::Arc;
@@ -14,6 +16,12 @@ pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"TIPHYLOG");
 const RESERVE: &str = "reserve";
 const RESERVE_NEW: &str = "reserve.new";
 const SEGMENT_NEW: &str = "log.new";
+const SPARE: &str = "spare-";
+const SPARE_NEW: &str = "spare.new";
+/// The spare that was made for the purpose and never was a segment.
+const PREPARED: &str = "spare-zeros";
+/// How much of it is written between two syncs: a large one would hold up the log's.
+const PIECE: usize = 1 << 20;
 
 /// Why an append did not happen.
 #[derive(Debug)]
@@ -77,6 +85,37 @@ pub(super) struct Log {
     pub(super) segment_bytes: u64,
     pub(super) reserve_bytes: u64,
     pub(super) has_reserve: bool,
+    /// Files that can become segments, by name; each has `segment_bytes`.
+    pub(super) spares: Vec<String>,
+}
+
+/// Whether a file is a spare.
+pub(super) fn is_spare(name: &str) -> bool {
+    name.starts_with(SPARE)
+}
+
+/// Makes a spare of zeros and returns its name.
+pub(super) fn prepare(disk: &dyn Disk, size: u64) -> io::Result<String> {
+    let made = (|| {
+        let file = disk.create(SPARE_NEW)?;
+        file.allocate(size)?;
+        let zeros = vec![0; PIECE.min(size as usize)];
+        let mut offset = 0;
+        while offset < size {
+            let piece = (size - offset).min(zeros.len() as u64);
+            file.write_at(&zeros[..piece as usize], offset)?;
+            file.sync()?;
+            offset += piece;
+        }
+        disk.rename(SPARE_NEW, PREPARED)
+    })();
+    match made {
+        Ok(()) => Ok(PREPARED.to_owned()),
+        Err(error) => {
+            let _ = disk.remove(SPARE_NEW);
+            Err(error)
+        }
+    }
 }
 
 /// Makes the segment that starts at frame `seq`, from the reserve or from free space.
@@ -86,21 +125,26 @@ pub(super) fn create_segment(
     chain: u32,
     revision: u64,
     salt: u64,
-    source: Source,
+    source: Source<'_>,
 ) -> io::Result<Active> {
-    let (file, from, size) = match source {
+    let (file, from, size, extra) = match source {
         Source::Free { size } => {
             let file = disk.create(SEGMENT_NEW)?;
             file.allocate(size)?;
-            (file, SEGMENT_NEW, size)
+            (file, SEGMENT_NEW, size, [0; 2])
+        }
+        Source::Spare(name) => {
+            let file = disk.open(name)?;
+            let size = file.size()?;
+            (file, name, size, [REUSED, 0])
         }
         Source::Reserve => {
             let file = disk.open(RESERVE)?;
             let size = file.size()?;
-            (file, RESERVE, size)
+            (file, RESERVE, size, [0; 2])
         }
     };
-    let header = FileHeader { magic: MAGIC, salt, seq, revision, extra: [0; 2], chain };
+    let header = FileHeader { magic: MAGIC, salt, seq, revision, extra, chain };
     file.write_at(&header.encode(), 0)?;
     file.sync()?;
     disk.rename(from, &segment_name(seq))?;
@@ -108,10 +152,14 @@ pub(super) fn create_segment(
     Ok(Active { file, seq, salt, offset: FILE_HEADER as u64, size, closed: false })
 }
 
+/// In a segment's header: behind its last frame there may be anything, not only zeros.
+pub(super) const REUSED: u64 = 1;
+
 /// Where a segment's space comes from.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Source {
+pub(super) enum Source<'a> {
     Free { size: u64 },
+    Spare(&'a str),
     Reserve,
 }
 
@@ -139,10 +187,21 @@ impl Log {
 
     /// Seals the active segment and begins one that has room for `frame` bytes.
     pub(super) fn rotate(&mut self, frame: u64, revision: u64) -> Result<(), Failure> {
-        let size = self.segment_bytes.max(frame + FILE_HEADER as u64);
-        let source = Source::Free { size };
         let salt = (self.entropy)();
-        let made = create_segment(&*self.disk, self.next_seq, self.chain, revision, salt, source);
+        let fits = frame + FILE_HEADER as u64 <= self.segment_bytes;
+        let made = match self.spares.pop_if(|_| fits) {
+            Some(spare) => {
+                let source = Source::Spare(&spare);
+                match create_segment(&*self.disk, self.next_seq, self.chain, revision, salt, source) {
+                    // Somebody has tidied up: there is nothing of ours in a spare.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        self.make_free(frame, revision, salt)
+                    }
+                    other => other,
+                }
+            }
+            None => self.make_free(frame, revision, salt),
+        };
         let active = match made {
             Ok(active) => active,
             Err(error) if is_full(&error) => {
@@ -165,6 +224,11 @@ impl Log {
         Ok(())
     }
 
+    fn make_free(&self, frame: u64, revision: u64, salt: u64) -> io::Result<Active> {
+        let size = self.segment_bytes.max(frame + FILE_HEADER as u64);
+        create_segment(&*self.disk, self.next_seq, self.chain, revision, salt, Source::Free { size })
+    }
+
     /// Makes the reserve if it is missing. False when there is no room for it and a segment beside it.
     pub(super) fn restore_reserve(&mut self) -> io::Result<bool> {
         if self.has_reserve {
@@ -184,9 +248,32 @@ impl Log {
             self.sealed.iter().skip(1).map(|next| next.seq).chain([self.active.seq]).collect();
         let needless = ends.iter().take_while(|end| **end <= seq + 1).count();
         for segment in self.sealed.drain(..needless) {
-            self.disk.remove(&segment_name(segment.seq))?;
+            let name = segment_name(segment.seq);
+            if segment.size == self.segment_bytes {
+                let spare = format!("{SPARE}{:016x}", segment.seq);
+                self.disk.rename(&name, &spare)?;
+                self.spares.push(spare);
+            } else {
+                self.disk.remove(&name)?;
+            }
         }
         Ok(needless)
+    }
+
+    /// Removes spares until there are no more than `most`.
+    pub(super) fn drop_spares(&mut self, most: usize) {
+        while self.spares.len() > most {
+            let Some(name) = self.spares.pop() else { return };
+            if let Err(error) = self.disk.remove(&name) {
+                // It is found, and used or removed, when the store is opened next.
+                tracing::warn!(%error, name, "a spare segment cannot be removed");
+            }
+        }
+    }
+
+    /// Bytes that the spares occupy.
+    pub(super) fn spare_bytes(&self) -> u64 {
+        self.spares.len() as u64 * self.segment_bytes
     }
 
     /// Bytes that the segments occupy.

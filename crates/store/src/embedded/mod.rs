@@ -1,9 +1,10 @@
 //! The embedded engine: an append-only log with group commit, snapshots, and the view in memory.
 //!
 //! * `head`: the newest logged state and the batch under way; `writer`: the thread that makes batches durable.
-//! * `log`, `snapshot`: the files; `frame`, `record`: what they are made of; `recover`: reading them back.
+//! * `log`, `snapshot`: the files; `frame`, `record`: what they are made of; `recover`, `ahead`: reading them back.
 //! * `offline`: snapshots as files, and what is damaged; `still`: a snapshot to look at; `lease`: what ends by itself; `disk`: the disk and the clock, which tests replace.
 
+mod ahead;
 mod disk;
 mod frame;
 mod head;
@@ -114,7 +115,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             history: History::default(),
-            segment_bytes: 16 << 20,
+            segment_bytes: 8 << 20,
             reserve_bytes: 16 << 20,
             log_bytes: 32 << 20,
             damage: Damage::Refuse,
@@ -225,7 +226,7 @@ impl Embedded {
         let Recovered { image, leases, log, snapshot_bytes } =
             recover::recover(disk, layout, options.damage, &options.transform)?;
         let view = Arc::new(View::new(image, options.history, options.clock.now_ms()));
-        let mut head = Head::new(&view, leases.clone(), options.transform.clone());
+        let mut head = Head::new(view.clone(), leases.clone(), options.transform.clone());
         if !log.has_reserve {
             head.mode = Mode::NoSpace;
         }
@@ -298,7 +299,8 @@ impl Embedded {
             }
             Err(_) => return Ok(Some((staged, None))),
         };
-        if core.idle.load(Ordering::Acquire) {
+        // Once: whoever comes between this and the writer's waking need not call again.
+        if head.batch.acks.len() >= head.wanted && core.idle.swap(false, Ordering::AcqRel) {
             core.wake.notify_one();
         }
         Ok(Some((staged, Some(durable))))
@@ -352,7 +354,7 @@ impl Store for Embedded {
     }
 
     fn pending(&self, key: &Key) -> Option<Arc<Entry>> {
-        self.core.head.lock().get(key).cloned()
+        self.core.head.lock().get(key)
     }
 
     async fn newest(&self, key: &Key) -> Result<Option<Arc<Entry>>> {

@@ -242,6 +242,9 @@ fn walk(content: &[u8], magic: u64) -> (u64, Option<(u64, String)>) {
             // The log's end is unwritten, or torn; a snapshot has no such end.
             let unwritten = magic == log::MAGIC && rest.iter().all(|byte| *byte == 0);
             let torn = magic == log::MAGIC && recover::later_frame(rest, header.salt, offset, 0).is_none();
+            // In a segment that was another before, the end is what that one left, unless a frame was begun there.
+            let begun = frame::begins(rest, header.seq + frames, before.unwrap_or(header.chain));
+            let unwritten = unwritten || (torn && header.extra[0] == log::REUSED && !begun);
             let damage = match (unwritten, torn) {
                 (true, _) => None,
                 (_, true) => Some((offset, "the last frame is torn: it was never acknowledged".into())),

@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use bytes::Bytes;
 
 use super::OpenError;
-use super::disk::Disk;
+use super::disk::{Disk, File};
 use super::frame::{self, FILE_HEADER, FileHeader, HEADER};
 use super::head::successor;
 use super::lease::{Lease, LeaseTable};
@@ -28,6 +29,9 @@ pub enum Damage {
     /// Open with everything before it, and lose what is after.
     Salvage,
 }
+
+/// How many spare segments an opening takes over; the first snapshot finds out how many there may be.
+const MOST_SPARES: usize = 4;
 
 /// How the log is laid out.
 pub(super) struct Layout {
@@ -105,9 +109,21 @@ pub(super) fn recover(
     let has_reserve = names.iter().any(|name| log::is_reserve(name))
         || log::make_reserve(&*disk, layout.reserve_bytes)
             .map_err(|source| OpenError::io("making the reserve", source))?;
+    let mut spares = Vec::new();
+    for name in names.iter().filter(|name| log::is_spare(name)) {
+        // A disk with its reserve only: on a full one they are better free.
+        let file = disk.open(name).map_err(|source| OpenError::io(format!("opening {name}"), source))?;
+        let size = file.size().map_err(|source| OpenError::io(format!("opening {name}"), source))?;
+        if size == layout.segment_bytes && has_reserve && spares.len() < MOST_SPARES {
+            spares.push(name.clone());
+        } else {
+            remove(name)?;
+        }
+    }
     let (image, leases, next_seq, chain) = replay.finish();
     let log = Log {
         disk,
+        spares,
         sealed,
         active,
         next_seq,
@@ -144,6 +160,14 @@ pub(super) fn read(
     };
     let mut replay = Replay::new(state, transform.clone());
     replay.run(disk, &segments[first..], damage)?;
+    // A segment that went away meanwhile may have been written anew while it was read.
+    let left = disk.list().map_err(|source| OpenError::io("listing the store's files", source))?;
+    if let Some(gone) =
+        segments[first..].iter().map(|seq| log::segment_name(*seq)).find(|name| !left.contains(name))
+    {
+        let source = std::io::ErrorKind::NotFound.into();
+        return Err(OpenError::io(format!("reading {gone}, which was replaced meanwhile"), source));
+    }
     let (image, leases, next_seq, chain) = replay.finish();
     Ok(State { image, leases, seq: next_seq - 1, chain })
 }
@@ -155,6 +179,7 @@ fn begin(disk: Arc<dyn Disk>, layout: Layout) -> Result<Recovered, OpenError> {
     let has_reserve = log::make_reserve(&*disk, layout.reserve_bytes).map_err(doing)?;
     let log = Log {
         disk,
+        spares: Vec::new(),
         sealed: Vec::new(),
         active,
         next_seq: 1,
@@ -205,16 +230,50 @@ impl Replay {
         segments: &[u64],
         damage: Damage,
     ) -> Result<(Vec<Sealed>, Active), OpenError> {
+        // The next one is read while one is applied.
+        let (sealed, last) = std::thread::scope(|scope| {
+            let (sender, loaded) = sync_channel(1);
+            scope.spawn(move || {
+                for seq in segments {
+                    let segment = load(disk, *seq);
+                    let failed = segment.is_err();
+                    if sender.send(segment).is_err() || failed {
+                        return;
+                    }
+                }
+            });
+            self.apply_all(&loaded, segments, damage)
+        })?;
+        let active = last.ok_or_else(|| OpenError::Corrupt {
+            file: "log".into(),
+            offset: 0,
+            detail: "there is no segment that can be read".into(),
+        })?;
+        let (contained, _) = self.contained;
+        if self.next_seq <= contained {
+            return Err(OpenError::Corrupt {
+                file: log::segment_name(active.seq),
+                offset: active.offset,
+                detail: format!("the log ends before frame {contained}, which the snapshot contains"),
+            });
+        }
+        Ok((sealed, active))
+    }
+
+    fn apply_all(
+        &mut self,
+        loaded: &Receiver<Result<(Box<dyn File>, Vec<u8>), OpenError>>,
+        segments: &[u64],
+        damage: Damage,
+    ) -> Result<(Vec<Sealed>, Option<Active>), OpenError> {
         let mut sealed = Vec::new();
         let mut last: Option<Active> = None;
         for (index, seq) in segments.iter().enumerate() {
             let name = log::segment_name(*seq);
-            let doing = |source| OpenError::io(format!("reading {name}"), source);
-            let file = disk.open(&name).map_err(doing)?;
-            file.forget();
-            let size = file.size().map_err(doing)?;
-            let mut bytes = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
-            file.read_at(&mut bytes, 0).map_err(doing)?;
+            // Its reader ends with an error or with the last one.
+            let Ok(segment) = loaded.recv() else { break };
+            let (file, bytes) = segment?;
+            let size = bytes.len() as u64;
             let corrupt =
                 |offset: u64, detail: String| OpenError::Corrupt { file: name.clone(), offset, detail };
             let header = match FileHeader::decode(&bytes, log::MAGIC) {
@@ -253,23 +312,13 @@ impl Replay {
                     format!("frame {} is damaged, but frame {later} after it is whole", self.next_seq);
                 return Err(corrupt(offset, detail));
             }
-            let closed = tail.iter().any(|byte| *byte != 0);
+            // Behind a reused segment's frames there are always some; those of its own, whole ones, were looked for
+            // above, unless damage was let pass.
+            let reused = header.extra[0] == log::REUSED && damage == Damage::Refuse;
+            let closed = !reused && tail.iter().any(|byte| *byte != 0);
             last = Some(Active { file, seq: *seq, salt: header.salt, offset, size, closed });
         }
-        let active = last.ok_or_else(|| OpenError::Corrupt {
-            file: "log".into(),
-            offset: 0,
-            detail: "there is no segment that can be read".into(),
-        })?;
-        let (contained, _) = self.contained;
-        if self.next_seq <= contained {
-            return Err(OpenError::Corrupt {
-                file: log::segment_name(active.seq),
-                offset: active.offset,
-                detail: format!("the log ends before frame {contained}, which the snapshot contains"),
-            });
-        }
-        Ok((sealed, active))
+        Ok((sealed, last))
     }
 
     /// Applies the valid frames of one segment and returns where they end.
@@ -347,6 +396,18 @@ impl Replay {
         }
         self.buckets.get_mut(prefix).expect("inserted above")
     }
+}
+
+/// A segment's file and its bytes, as the device has them.
+fn load(disk: &dyn Disk, seq: u64) -> Result<(Box<dyn File>, Vec<u8>), OpenError> {
+    let name = log::segment_name(seq);
+    let doing = |source| OpenError::io(format!("reading {name}"), source);
+    let file = disk.open(&name).map_err(doing)?;
+    file.forget();
+    let size = file.size().map_err(doing)?;
+    let mut bytes = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
+    file.read_at(&mut bytes, 0).map_err(doing)?;
+    Ok((file, bytes))
 }
 
 fn push(

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use super::OpenError;
+use super::ahead::Ahead;
 use super::disk::{Disk, File};
 use super::frame::{self, FILE_HEADER, FileHeader, HEADER};
 use super::lease::{Lease, LeaseTable};
@@ -179,31 +180,34 @@ pub(super) fn read(
     file.read_at(&mut head, 0).map_err(doing)?;
     let header = FileHeader::decode(&head, MAGIC).map_err(|detail| damaged(0, detail))?;
     let mut loader = Loader::new(transform.clone());
-    let (mut offset, mut seq, mut chain) = (FILE_HEADER as u64, 1, 0);
-    let mut bytes = Vec::new();
-    while offset < size {
-        bytes.clear();
-        bytes.resize(HEADER.min((size - offset) as usize), 0);
-        file.read_at(&mut bytes, offset).map_err(doing)?;
-        let length = frame::claimed_length(&bytes).map(|length| (HEADER + length) as u64);
-        let Some(length) = length.filter(|length| *length <= size - offset) else {
-            return Err(damaged(offset, "a frame's header is damaged".into()));
-        };
-        bytes.resize(length as usize, 0);
-        file.read_at(&mut bytes[HEADER..], offset + HEADER as u64).map_err(doing)?;
-        let valid = frame::open(&bytes, header.salt, offset)
-            .filter(|(frame, _)| frame.seq == seq && frame.previous == chain);
-        let Some((frame, payload)) = valid else {
-            return Err(damaged(offset, "a frame's checksum is wrong".into()));
-        };
-        for record in Records::new(payload) {
-            record
-                .and_then(|record| loader.take(record))
-                .map_err(|detail| damaged(offset, detail.to_string()))?;
+    std::thread::scope(|scope| {
+        let mut ahead = Ahead::of(scope, &*file, FILE_HEADER as u64, size);
+        let (mut offset, mut seq, mut chain) = (FILE_HEADER as u64, 1, 0);
+        while offset < size {
+            let length = frame::claimed_length(ahead.peek(HEADER).map_err(doing)?);
+            let length = length.map(|length| (HEADER + length) as u64);
+            let Some(length) = length.filter(|length| *length <= size - offset) else {
+                return Err(damaged(offset, "a frame's header is damaged".into()));
+            };
+            // With its padding, which only the last frame may lack.
+            let occupied = length.next_multiple_of(8).min(size - offset);
+            let bytes = ahead.peek(occupied as usize).map_err(doing)?;
+            let valid = frame::open(bytes, header.salt, offset)
+                .filter(|(frame, _)| frame.seq == seq && frame.previous == chain);
+            let Some((frame, payload)) = valid else {
+                return Err(damaged(offset, "a frame's checksum is wrong".into()));
+            };
+            for record in Records::new(payload) {
+                record
+                    .and_then(|record| loader.take(record))
+                    .map_err(|detail| damaged(offset, detail.to_string()))?;
+            }
+            (seq, chain) = (seq + 1, frame.crc);
+            ahead.skip(occupied as usize);
+            offset += occupied;
         }
-        (seq, chain) = (seq + 1, frame.crc);
-        offset += frame::occupied(frame.length);
-    }
+        Ok(())
+    })?;
     let mut state =
         loader.finish().ok_or_else(|| damaged(size, "the file ends before the snapshot does".into()))?;
     state.image.revision = Revision(header.revision);

@@ -6,12 +6,14 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::head::{Batch, Head, Mode};
+use super::disk::Disk;
+use super::head::{Batch, Changes, Head, Mode};
 use super::lease::LeaseTable;
-use super::log::{Failure, Log};
+use super::log::{self, Failure, Log};
 use super::snapshot::{self, State};
 use super::{Core, Limits};
 use crate::contract::{Error, Result};
+use parking_lot::MutexGuard;
 
 /// How long after a failed attempt the next one to get space back, or to write a snapshot, may come.
 const RETRY: Duration = Duration::from_millis(200);
@@ -20,6 +22,11 @@ const RETRY: Duration = Duration::from_millis(200);
 const STALL: Duration = Duration::from_secs(1);
 /// The longest that expiry waits after a stall.
 const LONGEST_GRACE: Duration = Duration::from_secs(60);
+
+/// The longest that a batch waits for those who wrote in the last one.
+const LONGEST_GATHERING: Duration = Duration::from_millis(1);
+/// For how many batches nobody is waited for after most did not come back.
+const HURRY: u32 = 16;
 
 pub(super) struct Writer {
     core: Arc<Core>,
@@ -39,6 +46,13 @@ pub(super) struct Writer {
     expire_after: Option<Instant>,
     /// What is on disk is not known: nothing more is written.
     broken: bool,
+    /// A segment that is being written full of zeros, to be the next.
+    preparing: Option<JoinHandle<std::io::Result<String>>>,
+    /// How many wait with the next batch when all of the last one's writers are back, and how long its sync took.
+    expected: usize,
+    last_sync: Duration,
+    /// Batches that nobody is waited for, after some did not come back.
+    hurry: u32,
 }
 
 /// Says that the snapshot's thread is over, also when it panics.
@@ -71,16 +85,21 @@ impl Writer {
             tried: None,
             expire_after: None,
             broken: false,
+            preparing: None,
+            expected: 0,
+            last_sync: Duration::ZERO,
+            hurry: 0,
         }
     }
 
     /// Runs until the store is closed.
     pub(super) fn run(mut self) {
-        let mut spare = Batch::default();
+        let (mut spare, mut emptied) = (Batch::default(), Changes::new());
         let core = self.core.clone();
         self.measure();
         loop {
             let mut head = core.head.lock();
+            self.gather(&mut head);
             let closing = loop {
                 let now = core.clock.now_ms();
                 let paused = self.expire_after.and_then(|at| at.checked_duration_since(Instant::now()));
@@ -109,7 +128,7 @@ impl Writer {
                 }
                 core.idle.store(false, Ordering::Release);
             };
-            let (mut batch, roots) = head.take(std::mem::take(&mut spare));
+            let mut batch = head.take(std::mem::take(&mut spare));
             let revision = head.revision;
             let leases = head.expiry.table().clone();
             if closing && batch.is_empty() {
@@ -119,13 +138,20 @@ impl Writer {
             }
             drop(head);
             core.room.notify_waiters();
+            let answered = batch.acks.len();
             if batch.has_frame() {
                 match self.append(&mut batch, revision.0) {
                     Ok(()) => {
-                        core.view.publish(revision, core.clock.now_ms(), roots, &batch.events);
+                        core.view.publish(revision, core.clock.now_ms(), &batch.events);
                         if let Some(compact) = batch.compact {
                             core.view.compact(compact);
                         }
+                        // Only now: between the two a key must be found in one of them.
+                        let mut head = core.head.lock();
+                        emptied = head.settle(emptied);
+                        // Some may turn to other things: seven of eight do.
+                        self.expected = head.batch.acks.len() + answered - answered / 8;
+                        drop(head);
                         self.leases = leases;
                         batch.answer(&Ok(()));
                     }
@@ -135,14 +161,39 @@ impl Writer {
                 // Everything before it is durable: that is all its waiters wait for.
                 batch.answer(&Ok(()));
             }
+            emptied.clear();
             batch.reset();
             spare = batch;
             self.core.begin_disk();
             self.collect_snapshot(false);
             self.consider_snapshot();
+            self.consider_preparing();
             self.regain_space();
             self.core.end_disk();
             self.measure();
+        }
+    }
+
+    /// Waits, a part of what a sync takes, for those who have just been answered: without them the next batch would be
+    /// a smaller one, and they would all wait for its sync before theirs. Nobody waits for a single writer, and those who
+    /// do not come back are not waited for for a while.
+    fn gather(&mut self, head: &mut MutexGuard<'_, Head>) {
+        let wanted = std::mem::take(&mut self.expected);
+        if self.hurry > 0 {
+            self.hurry -= 1;
+            return;
+        }
+        let until = Instant::now() + (self.last_sync / 4).min(LONGEST_GATHERING);
+        while wanted > 2 && head.batch.acks.len() < wanted && head.mode == Mode::Open {
+            head.wanted = wanted;
+            self.core.idle.store(true, Ordering::Release);
+            let late = self.core.wake.wait_until(head, until).timed_out();
+            self.core.idle.store(false, Ordering::Release);
+            head.wanted = 0;
+            if late {
+                self.hurry = if head.batch.acks.len() < wanted / 2 { HURRY } else { 0 };
+                return;
+            }
         }
     }
 
@@ -159,6 +210,7 @@ impl Writer {
         self.core.end_disk();
         self.core.syncs.fetch_add(1, Ordering::Relaxed);
         let took = begun.elapsed();
+        self.last_sync = took;
         if took > STALL {
             // Nobody could renew anything meanwhile: they get as long as they had to wait.
             self.expire_after = Some(Instant::now() + took.min(LONGEST_GRACE));
@@ -188,7 +240,7 @@ impl Writer {
                 }
                 self.expire_after = Some(Instant::now() + RETRY * 5);
                 batch.answer(&Err(Error::NoSpace));
-                head.roll_back(&self.core.view, &self.leases, &Err(Error::NoSpace));
+                head.roll_back(&self.leases, &Err(Error::NoSpace));
             }
             Failure::Broken(cause) => {
                 let cause: Arc<str> = cause.into();
@@ -198,7 +250,7 @@ impl Writer {
                     head.mode = Mode::ReadOnly(cause.clone());
                 }
                 batch.answer(&Err(Error::Uncertain { cause: cause.clone() }));
-                head.roll_back(&self.core.view, &self.leases, &Err(Error::ReadOnly { cause }));
+                head.roll_back(&self.leases, &Err(Error::ReadOnly { cause }));
             }
         }
     }
@@ -210,6 +262,7 @@ impl Writer {
             return;
         }
         self.tried = Some(Instant::now());
+        self.log.drop_spares(0);
         match self.log.restore_reserve() {
             Ok(true) => self.enter(Mode::Open),
             Ok(false) => {}
@@ -249,7 +302,12 @@ impl Writer {
         core.snapshot_done.store(false, Ordering::Release);
         let written = std::thread::Builder::new().name("store-snapshot".into()).spawn(move || {
             let _done = Done(core);
-            snapshot::write(&*disk, &state, salt, &*transform)
+            let written = snapshot::write(&*disk, &state, salt, &*transform)?;
+            // Here, because to give back a large file's space takes a while.
+            if let Err(error) = remove_older(&*disk, state.seq) {
+                tracing::warn!(%error, "snapshots that a newer one made needless cannot be removed");
+            }
+            Ok(written)
         });
         match written {
             Ok(thread) => self.snapshot = Some(thread),
@@ -259,6 +317,9 @@ impl Writer {
 
     fn snapshot_failed(&mut self, error: &std::io::Error) {
         tracing::warn!(%error, "a snapshot of the store could not be written");
+        if log::is_full(error) {
+            self.log.drop_spares(0);
+        }
         self.not_before = Some(Instant::now() + RETRY * 5);
     }
 
@@ -284,24 +345,56 @@ impl Writer {
     }
 
     fn remove_needless(&mut self) -> std::io::Result<()> {
-        for name in self.log.disk.list()? {
-            if snapshot::seq(&name).is_some_and(|seq| seq < self.snapshot_seq) {
-                self.log.disk.remove(&name)?;
+        self.log.truncate(self.snapshot_seq)?;
+        // What the log may need before the next snapshot, and never more than the files' bound allows.
+        let (live, _) = self.core.view.sizes();
+        let allowed = self.limits.log_cap(live).saturating_sub(self.log.bytes());
+        self.log.drop_spares((allowed / self.log.segment_bytes) as usize);
+        Ok(())
+    }
+
+    /// Has a segment of zeros made when the next one would have to come from free space: to overwrite is quicker than
+    /// to write for the first time, because the file system has nothing to note then.
+    fn consider_preparing(&mut self) {
+        if let Some(thread) = self.preparing.take_if(|thread| thread.is_finished()) {
+            match thread.join().unwrap_or_else(|_| Err(std::io::Error::other("its thread panicked"))) {
+                Ok(name) => self.log.spares.push(name),
+                Err(error) => {
+                    tracing::warn!(%error, "a segment of the store's log could not be prepared");
+                    self.not_before = Some(Instant::now() + RETRY * 5);
+                }
             }
         }
-        self.log.truncate(self.snapshot_seq)?;
-        Ok(())
+        let (live, _) = self.core.view.sizes();
+        let wanted = self.log.spares.is_empty()
+            && self.log.active.offset > self.log.segment_bytes / 4
+            && self.log.bytes() + self.log.segment_bytes <= self.limits.log_cap(live);
+        let allowed = self.not_before.is_none_or(|at| Instant::now() >= at);
+        if !wanted || !allowed || !self.log.has_reserve || self.preparing.is_some() || self.broken {
+            return;
+        }
+        let (disk, size) = (self.log.disk.clone(), self.log.segment_bytes);
+        let thread = std::thread::Builder::new().name("store-prepare".into());
+        match thread.spawn(move || log::prepare(&*disk, size)) {
+            Ok(thread) => self.preparing = Some(thread),
+            Err(error) => tracing::warn!(%error, "a segment of the store's log could not be prepared"),
+        }
     }
 
     fn measure(&self) {
         let reserve = if self.log.has_reserve { self.log.reserve_bytes } else { 0 };
         self.core.log_bytes.store(self.log.bytes(), Ordering::Relaxed);
-        self.core.file_bytes.store(self.log.bytes() + self.snapshot_bytes + reserve, Ordering::Relaxed);
+        let files = self.log.bytes() + self.log.spare_bytes() + self.snapshot_bytes + reserve;
+        self.core.file_bytes.store(files, Ordering::Relaxed);
     }
 
     /// Closing: an empty frame proves to the next process that the last one was complete.
     fn finish(&mut self) {
         self.collect_snapshot(true);
+        if let Some(thread) = self.preparing.take() {
+            // Whatever became of it: the next opening looks for what is there.
+            let _ = thread.join();
+        }
         if !self.broken {
             let mut frame = Batch::default().frame;
             let revision = self.core.view.visible().0;
@@ -311,6 +404,16 @@ impl Writer {
         }
         self.core.view.close();
     }
+}
+
+/// Removes the snapshots before the one that contains the log up to frame `seq`.
+fn remove_older(disk: &dyn Disk, seq: u64) -> std::io::Result<()> {
+    for name in disk.list()? {
+        if snapshot::seq(&name).is_some_and(|older| older < seq) {
+            disk.remove(&name)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the writer's thread.

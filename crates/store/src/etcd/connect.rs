@@ -65,6 +65,11 @@ impl Cluster {
         self.members.len()
     }
 
+    /// The member that is asked at present.
+    pub(super) fn current(&self) -> usize {
+        self.current.load(Ordering::Relaxed)
+    }
+
     pub(super) fn member(&self, index: usize) -> &Member {
         &self.members[index % self.members.len()]
     }

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::Progress;
 use super::connect::{self, Cluster};
 use super::error;
 use super::generated::{KeyValue, RangeRequest, RangeResponse};
@@ -40,7 +41,9 @@ pub(super) struct Core {
     /// The watch is suspected of being dead.
     pub(super) restart: Notify,
     pub(super) closed: CancellationToken,
-    /// Whether the member that is watched reports progress correctly.
+    /// Which members' progress reports count.
+    pub(super) progress_counts: Progress,
+    /// Whether those of the member that is watched do.
     pub(super) trusted: AtomicBool,
     /// Whether etcd has said that it is full.
     pub(super) full: AtomicBool,

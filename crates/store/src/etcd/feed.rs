@@ -6,7 +6,7 @@
 //! Where a member's progress reports are not to be trusted (before 3.4.31 and 3.5.13 they ran ahead of events) the
 //! whole key space is watched, so that every revision shows itself by an event.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -15,28 +15,32 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::Progress;
 use super::connect::{Member, led};
-use super::core::{Buckets, Core, now_ms, revision};
+use super::core::{Core, now_ms, revision};
 use super::generated::event::EventType;
 use super::generated::watch_request::RequestUnion;
 use super::generated::{
     self as pb, StatusRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
 };
 use super::keys::end_of;
-use crate::model::{Event, EventKind, Revision};
-use crate::view::apply;
+use crate::model::{Entry, Event, EventKind, Key, Revision};
 
 /// How long a member may take to open the watch.
 const OPEN: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// A watch that has said nothing for so long is given up when somebody knows of a change that it does not show.
+pub(super) const SILENT: Duration = Duration::from_secs(1);
 
-/// The task that owns the maps which the view publishes.
+/// The newest entries of keys that a response changed and that are not in the view yet.
+type Changes = HashMap<Key, Option<Arc<Entry>>>;
+
+/// The task that alone changes the view.
 pub(super) struct Feed {
     core: Arc<Core>,
-    buckets: Buckets,
-    /// The bucket's own `Arc` of its prefix, for the events.
-    prefixes: HashMap<Arc<str>, Arc<str>>,
+    /// The bucket's own `Arc` of its prefix, which its events share.
+    prefixes: HashSet<Arc<str>>,
     seen: Revision,
     member: usize,
 }
@@ -48,14 +52,20 @@ enum End {
 }
 
 impl Feed {
-    pub(super) fn new(core: Arc<Core>, buckets: Buckets, seen: Revision) -> Self {
-        let prefixes = buckets.keys().map(|prefix| (prefix.clone(), prefix.clone())).collect();
-        Self { core, buckets, prefixes, seen, member: 0 }
+    pub(super) fn new(core: Arc<Core>, prefixes: HashSet<Arc<str>>, seen: Revision) -> Self {
+        Self { core, prefixes, seen, member: 0 }
+    }
+
+    /// Goes to another member: to the one that answers requests, if that is another, else to the next.
+    fn leave(&mut self) {
+        let current = self.core.cluster.current();
+        let same = current % self.core.cluster.len() == self.member % self.core.cluster.len();
+        self.member = if same { self.member + 1 } else { current };
     }
 
     /// Runs until the store is closed.
     pub(super) async fn run(mut self) {
-        let mut pause = PAUSE;
+        let (mut pause, mut tried) = (PAUSE, 0);
         loop {
             let before = self.seen;
             let core = self.core.clone();
@@ -75,12 +85,15 @@ impl Feed {
                 End::Broken(cause) => {
                     let url = &self.core.cluster.member(self.member).url;
                     tracing::warn!(url, cause, "the watch of etcd broke; another member is tried");
-                    self.member += 1;
+                    self.leave();
                 }
             }
-            pause = if self.seen > before { PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+            (pause, tried) = match self.seen > before {
+                true => (PAUSE, 0),
+                false => ((pause * 2).min(LONGEST_PAUSE), tried + 1),
+            };
             // The first round through the members is quick.
-            if self.member >= self.core.cluster.len() {
+            if tried >= self.core.cluster.len() {
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     () = self.core.closed.cancelled() => return self.core.view.close(),
@@ -93,7 +106,7 @@ impl Feed {
         let core = self.core.clone();
         let member = core.cluster.member(self.member);
         let trusted = match progress_is_right(member).await {
-            Ok(trusted) => trusted,
+            Ok(right) => right && core.progress_counts == Progress::ByVersion,
             Err(cause) => return End::Broken(cause),
         };
         core.trusted.store(trusted, Ordering::Release);
@@ -125,9 +138,16 @@ impl Feed {
             Err(_) => return End::Broken("it does not open".into()),
         };
         let mut partial: Vec<pb::Event> = Vec::new();
+        let mut heard = Instant::now();
         loop {
             let response = tokio::select! {
-                () = core.restart.notified() => return End::Broken("it is silent".into()),
+                () = core.restart.notified() => {
+                    // It may be the watch before this one that was suspected: this one gets the same time.
+                    if heard.elapsed() >= SILENT {
+                        return End::Broken("it is silent".into());
+                    }
+                    continue;
+                }
                 response = stream.message() => response,
                 () = core.progress.notified() => {
                     let ask = RequestUnion::ProgressRequest(WatchProgressRequest {});
@@ -148,6 +168,7 @@ impl Feed {
                 return End::Broken(format!("it was canceled: {}", response.cancel_reason));
             }
             *core.down.lock() = None;
+            heard = Instant::now();
             self.take(response, &mut partial, trusted);
         }
     }
@@ -162,12 +183,12 @@ impl Feed {
             let at = revision(response.header.map_or(0, |header| header.revision));
             if trusted && at > self.seen {
                 self.seen = at;
-                self.core.view.publish(at, now_ms(), Vec::new(), &[]);
+                self.core.view.publish(at, now_ms(), &[]);
             }
             return;
         }
         let mut events = Vec::with_capacity(partial.len());
-        let mut touched: Vec<Arc<str>> = Vec::new();
+        let mut changes = Changes::new();
         let mut newest = self.seen;
         for event in partial.drain(..) {
             let kind = event.r#type();
@@ -178,43 +199,41 @@ impl Feed {
                 continue;
             }
             newest = newest.max(at);
-            events.extend(self.event(kind, kv, at, &mut touched));
+            events.extend(self.event(kind, kv, at, &mut changes));
         }
         if newest > self.seen {
             self.seen = newest;
-            let roots = touched
-                .into_iter()
-                .map(|prefix| {
-                    let map = self.buckets.get(&prefix).cloned().unwrap_or_default();
-                    (prefix, map)
-                })
-                .collect();
-            self.core.view.publish(newest, now_ms(), roots, &events);
+            self.core.view.publish(newest, now_ms(), &events);
         }
     }
 
-    /// The event of a changed key, applied to our maps; nothing for a key that is not ours.
+    /// The event of a changed key, which joins the changes; nothing for a key that is not ours.
     fn event(
         &mut self,
         kind: EventType,
         kv: pb::KeyValue,
         at: Revision,
-        touched: &mut Vec<Arc<str>>,
+        changes: &mut Changes,
     ) -> Option<Arc<Event>> {
         let key = self.core.keys.inner(&kv.key)?;
-        let prefix = self.prefixes.entry(key.prefix.clone()).or_insert_with(|| key.prefix.clone()).clone();
-        let map = self.buckets.entry(prefix.clone()).or_default();
-        let previous = map.get(&*key.name).cloned();
+        let prefix = match self.prefixes.get(&key.prefix) {
+            Some(own) => own.clone(),
+            None => {
+                self.prefixes.insert(key.prefix.clone());
+                key.prefix.clone()
+            }
+        };
+        let previous = match changes.get(&key) {
+            Some(newest) => newest.clone(),
+            None => self.core.view.get(&key.prefix, &key.name),
+        };
         let (kind, entry) = match kind {
             EventType::Put => (EventKind::Put, self.core.entry(&key, kv, previous.as_ref())),
             // A delete of what we never had cannot be: the state was loaded before the watch began.
             EventType::Delete => (EventKind::Delete, previous.clone()?),
         };
-        let event = Arc::new(Event { revision: at, kind, prefix: prefix.clone(), entry, previous });
-        apply(map, &event);
-        if !touched.iter().any(|known| Arc::ptr_eq(known, &prefix)) {
-            touched.push(prefix);
-        }
+        let event = Arc::new(Event { revision: at, kind, prefix, entry, previous });
+        changes.insert(key, event.current().cloned());
         Some(event)
     }
 
@@ -222,10 +241,8 @@ impl Feed {
         tracing::warn!(after = %self.seen, "the history after the view was compacted: the state is loaded anew");
         let (at, buckets) = self.core.load(None).await?;
         self.core.view.replace(at, &buckets);
-        for prefix in buckets.keys() {
-            self.prefixes.entry(prefix.clone()).or_insert_with(|| prefix.clone());
-        }
-        (self.seen, self.buckets) = (at, buckets);
+        self.prefixes.extend(buckets.into_keys());
+        self.seen = at;
         Ok(())
     }
 }

@@ -85,6 +85,18 @@ pub struct Options {
     pub history: History,
     /// How often etcd is compacted; zero is never.
     pub compaction: Duration,
+    /// Whether a member's progress reports are believed.
+    pub progress: Progress,
+}
+
+/// Whether progress reports count: a consistent read waits for the view then, and ranges from etcd otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Progress {
+    /// Of versions that report it rightly (3.4.31, 3.5.13 and later).
+    #[default]
+    ByVersion,
+    /// Of none.
+    Never,
 }
 
 impl fmt::Debug for Options {
@@ -103,6 +115,7 @@ impl Default for Options {
             transform: Arc::new(Identity),
             history: History::default(),
             compaction: Duration::from_secs(300),
+            progress: Progress::default(),
         }
     }
 }
@@ -131,6 +144,7 @@ impl Etcd {
             progress: Notify::new(),
             restart: Notify::new(),
             closed: CancellationToken::new(),
+            progress_counts: options.progress,
             trusted: AtomicBool::new(false),
             full: AtomicBool::new(false),
             down: Mutex::new(Some(Instant::now())),
@@ -151,15 +165,16 @@ impl Etcd {
             Some(loaded) => loaded,
             None => core.load(None).await?,
         };
-        let images = buckets.iter().map(|(prefix, map)| BucketImage {
-            prefix: prefix.clone(),
-            map: map.clone(),
+        let prefixes = buckets.keys().cloned().collect();
+        let images = buckets.into_iter().map(|(prefix, map)| BucketImage {
+            prefix,
+            map,
             events: Vec::new(),
             horizon: at,
         });
         let image = Image { revision: at, compacted: at, marks: Vec::new(), buckets: images.collect() };
         core.view.begin(image, now_ms());
-        let feed = Feed::new(core.clone(), buckets, at);
+        let feed = Feed::new(core.clone(), prefixes, at);
         let feed = tokio::spawn(feed.run());
         if !options.compaction.is_zero() {
             tokio::spawn(compact::run(core.clone(), options.compaction));
@@ -172,6 +187,11 @@ impl Etcd {
     /// How many consistent reads etcd had to answer itself, because the view could not be waited for.
     pub fn ranged(&self) -> usize {
         self.core.ranged.load(Ordering::Relaxed)
+    }
+
+    /// Whether the member that is watched is believed when it reports progress.
+    pub fn trusts_progress(&self) -> bool {
+        self.core.trusted.load(Ordering::Acquire)
     }
 
     /// Whether the view has everything that was committed when this was called. It is asked to catch up.

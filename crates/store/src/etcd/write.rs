@@ -2,7 +2,7 @@
 //!
 //! An attempt without an answer may have been carried out, or may still be. It is repeated with the same comparison:
 //! of the two at most one succeeds, and when the comparison fails because our own bytes are there already, the first
-//! has.
+//! has. When others have written over them since, the history tells (`settle`).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,6 +14,7 @@ use tonic::Status;
 use super::connect::{self, led};
 use super::core::{Core, PATIENCE, revision};
 use super::error;
+use super::feed::SILENT;
 use super::generated::compare::{CompareResult, CompareTarget, TargetUnion};
 use super::generated::{
     Compare, DeleteRangeRequest, KeyValue, PutRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse,
@@ -24,8 +25,6 @@ use crate::contract::{Error, Result};
 use crate::model::{Entry, Event, EventKind, Expect, Key, LeaseId, Life, Op, Revision, Write};
 
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long an acknowledged write waits for the watch to show it, before the watch is begun anew.
-const SHOWN: Duration = Duration::from_secs(1);
 /// What etcd takes by default, and what upstream's API server lets through.
 const LIMIT: usize = 3 << 19;
 
@@ -40,8 +39,8 @@ struct Prepared<'a> {
 /// What a transaction came to.
 enum Outcome {
     At(Revision),
-    /// The comparison failed; what is at the keys instead.
-    Refused(Vec<Option<KeyValue>>),
+    /// The comparison failed; what is at the keys instead, at which revision.
+    Refused(Vec<Option<KeyValue>>, Revision),
 }
 
 /// Carries out `writes` at one revision, or none of them.
@@ -55,20 +54,26 @@ pub(super) async fn commit(core: &Core, leases: &Leases, writes: &[Write]) -> Re
     }
     let txn = transaction(&prepared);
     let deadline = Instant::now() + PATIENCE;
+    let begun = core.view.visible();
     let mut uncertain = false;
     loop {
         match attempt(core, txn.clone()).await {
             Ok(answer) => match outcome(answer) {
                 Outcome::At(revision) => return Ok(shown(core, &prepared, revision).await),
-                Outcome::Refused(current) => {
-                    let known = if uncertain { ours(&prepared, &current) } else { None };
-                    return match known {
-                        Some(revision) => Ok(shown(core, &prepared, revision).await),
-                        // An attempt without an answer may have been carried out, and written over since.
-                        None if uncertain => Err(Error::Uncertain {
+                Outcome::Refused(current, _) if !uncertain => {
+                    return Err(conflict(core, &prepared, current));
+                }
+                Outcome::Refused(current, at) => {
+                    let settled = match ours(&prepared, &current) {
+                        Some(revision) => Settled::At(revision),
+                        None => settle(core, &prepared, begun, at).await,
+                    };
+                    return match settled {
+                        Settled::At(revision) => Ok(shown(core, &prepared, revision).await),
+                        Settled::Never => Err(conflict(core, &prepared, current)),
+                        Settled::Unknown => Err(Error::Uncertain {
                             cause: "etcd did not answer at first, and the keys have changed since".into(),
                         }),
-                        None => Err(conflict(core, &prepared, current)),
                     };
                 }
             },
@@ -166,7 +171,66 @@ fn outcome(answer: TxnResponse) -> Outcome {
         Some(response_op::Response::ResponseRange(range)) => range.kvs.into_iter().next(),
         _ => None,
     });
-    Outcome::Refused(current.collect())
+    let at = revision(answer.header.map_or(0, |header| header.revision));
+    Outcome::Refused(current.collect(), at)
+}
+
+/// What became of an attempt that was not answered.
+enum Settled {
+    At(Revision),
+    /// It was not carried out, and cannot be any more.
+    Never,
+    Unknown,
+}
+
+/// Finds out whether an attempt was carried out whose keys others have written over, from the history after `begun`, in
+/// which it would lie, and from what etcd kept at its revision. `at` is a revision at which it was repeated in vain.
+async fn settle(core: &Core, prepared: &[Prepared<'_>], begun: Revision, at: Revision) -> Settled {
+    // A key's version has one successor: whoever compared with the version wrote that one, or nothing ever.
+    let pinned = prepared.iter().find_map(|prepared| match (prepared.write.expect, &prepared.write.op) {
+        (Expect::Revision(version), Op::Put { .. }) => Some((prepared, Some(version))),
+        (Expect::Absent, Op::Put { .. }) => Some((prepared, None)),
+        _ => None,
+    });
+    let Some((first, version)) = pinned else { return Settled::Unknown };
+    let mut reached = false;
+    for _ in 0..PATIENCE.as_secs() {
+        match core.reach(at, SILENT).await {
+            Ok(true) => {
+                reached = true;
+                break;
+            }
+            Ok(false) => core.restart.notify_one(),
+            Err(_) => break,
+        }
+    }
+    if !reached {
+        return Settled::Unknown;
+    }
+    let key = &first.write.key;
+    let Ok(events) = core.view.events_of(&key.prefix, &key.name, begun) else { return Settled::Unknown };
+    let follows = |event: &&Arc<Event>| event.previous.as_ref().map(|entry| entry.mod_revision) == version;
+    for event in events.iter().filter(follows) {
+        match kept_at(core, first, event.revision).await {
+            Ok(true) => return Settled::At(event.revision),
+            Ok(false) => {}
+            Err(_) => return Settled::Unknown,
+        }
+    }
+    // A key that was absent may be so again, and the attempt may still be under way; a version never comes back. That
+    // its successor is not ours has to have been seen: it may be older than the history that was looked at.
+    match version {
+        Some(_) if events.iter().any(|event| follows(&event)) => Settled::Never,
+        _ => Settled::Unknown,
+    }
+}
+
+/// Whether etcd kept this write's bytes at a revision.
+async fn kept_at(core: &Core, prepared: &Prepared<'_>, at: Revision) -> Result<bool, Status> {
+    let key = prepared.key.clone();
+    let request = RangeRequest { key, limit: 1, revision: at.0 as i64, ..Default::default() };
+    let found = core.range(request).await?.kvs.into_iter().next();
+    Ok(found.is_some_and(|kv| revision(kv.mod_revision) == at && kv.value == prepared.kept))
 }
 
 /// The revision at which all keys are as this write leaves them, if they are.
@@ -227,7 +291,7 @@ fn refusal(core: &Core, leases: &Leases, prepared: &[Prepared<'_>], status: &Sta
 async fn shown(core: &Core, prepared: &[Prepared<'_>], at: Revision) -> Vec<Arc<Event>> {
     core.full.store(false, Ordering::Release);
     for _ in 0..2 {
-        if let Ok(Ok(())) = tokio::time::timeout(SHOWN, core.view.wait_for(at)).await {
+        if let Ok(Ok(())) = tokio::time::timeout(SILENT, core.view.wait_for(at)).await {
             break;
         }
         core.restart.notify_one();

@@ -1,7 +1,5 @@
 //! Real etcd processes on ports of their own.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
@@ -10,8 +8,10 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Where and how a member runs.
-pub(crate) struct Member {
-    pub(crate) url: String,
+#[derive(Debug)]
+pub struct Member {
+    /// Where clients reach it.
+    pub url: String,
     /// Where other members reach it.
     peer: u16,
     child: Option<Child>,
@@ -38,7 +38,7 @@ fn program() -> Option<String> {
 }
 
 /// Starts a cluster of `count` members beneath `home`; nothing when etcd is not installed.
-pub(crate) fn cluster(home: &std::path::Path, count: usize) -> Option<Vec<Member>> {
+pub fn cluster(home: &std::path::Path, count: usize) -> Option<Vec<Member>> {
     let mut members = prepared(home, count)?;
     members.iter_mut().for_each(Member::spawn);
     members.iter_mut().for_each(Member::until_ready);
@@ -89,8 +89,7 @@ fn prepared(home: &std::path::Path, count: usize) -> Option<Vec<Member>> {
 }
 
 /// One member on the data of another, at ports of its own.
-#[allow(dead_code, reason = "not every test uses it")]
-pub(crate) fn on(data: &std::path::Path) -> Option<Member> {
+pub fn on(data: &std::path::Path) -> Option<Member> {
     let url = format!("http://127.0.0.1:{}", free_port());
     let peer_port = free_port();
     let peer = format!("http://127.0.0.1:{peer_port}");
@@ -131,8 +130,7 @@ impl Member {
     }
 
     /// Starts it again on its data.
-    #[allow(dead_code, reason = "not every test uses it")]
-    pub(crate) fn restart(&mut self) {
+    pub fn restart(&mut self) {
         self.spawn();
         self.until_ready();
     }
@@ -149,14 +147,10 @@ impl Member {
 
     /// Kills it, throws its data away, and puts a new member in its place, at ports of its own; the others, one of which
     /// is at `through`, are told.
-    #[allow(dead_code, reason = "not every test uses it")]
-    pub(crate) fn replace(&mut self, through: &str) {
+    pub fn replace(&mut self, through: &str) {
         self.kill();
-        let (name, data) = (self.option("--name"), self.option("--data-dir"));
-        let listed = etcdctl(through, &["member", "list"]);
-        let old = listed.lines().find(|line| line.contains(&format!(" {name},")));
-        let id = old.unwrap_or_else(|| panic!("{name} is not listed: {listed}")).split(',').next().unwrap();
-        etcdctl(through, &["member", "remove", id]);
+        let (name, data, id) = (self.option("--name"), self.option("--data-dir"), self.id(through));
+        etcdctl(through, &["member", "remove", &id]);
         std::fs::remove_dir_all(&data).unwrap();
         (self.peer, self.url) = (free_port(), format!("http://127.0.0.1:{}", free_port()));
         let (name, peer) = (format!("{name}x"), format!("http://127.0.0.1:{}", self.peer));
@@ -179,13 +173,11 @@ impl Member {
         self.restart();
     }
 
-    /// Lets it lead, in place of the member at `leads`, as soon as it has what that one has.
-    #[allow(dead_code, reason = "not every test uses it")]
-    pub(crate) fn lead(&self, leads: &str) {
-        let (name, listed) = (self.option("--name"), etcdctl(leads, &["member", "list"]));
+    /// How etcd numbers it, as another member says.
+    fn id(&self, through: &str) -> String {
+        let (name, listed) = (self.option("--name"), etcdctl(through, &["member", "list"]));
         let own = listed.lines().find(|line| line.contains(&format!(" {name},")));
-        let id = own.unwrap_or_else(|| panic!("{name} is not listed: {listed}")).split(',').next().unwrap();
-        etcdctl(leads, &["move-leader", id]);
+        own.unwrap_or_else(|| panic!("{name} is not listed: {listed}")).split(',').next().unwrap().to_owned()
     }
 
     fn signal(&self, signal: Signal) {
@@ -193,17 +185,18 @@ impl Member {
         kill_process(pid, signal).unwrap();
     }
 
-    #[allow(dead_code, reason = "not every test uses it")]
-    pub(crate) fn freeze(&self) {
+    /// Stops it where it is.
+    pub fn freeze(&self) {
         self.signal(Signal::STOP);
     }
 
-    #[allow(dead_code, reason = "not every test uses it")]
-    pub(crate) fn thaw(&self) {
+    /// Lets it go on.
+    pub fn thaw(&self) {
         self.signal(Signal::CONT);
     }
 
-    pub(crate) fn kill(&mut self) {
+    /// Ends it at once.
+    pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -217,24 +210,67 @@ impl Drop for Member {
     }
 }
 
+/// How often a question is asked again that a cluster between two leaders cannot answer.
+const PATIENCE: usize = 50;
+
+/// The index of the member that leads.
+pub fn leader(members: &[Member]) -> usize {
+    let found = (0..PATIENCE).find_map(|_| leads(members));
+    found.expect("a member leads")
+}
+
+fn leads(members: &[Member]) -> Option<usize> {
+    // A member that is frozen or dead does not answer, and does not lead.
+    members.iter().position(|member| {
+        let output = command(&member.url, &["endpoint", "status", "-w", "json"]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let field = |name: &str| {
+            let at = text.find(&format!("\"{name}\":"))? + name.len() + 3;
+            text[at..].split([',', '}']).next().map(str::to_owned)
+        };
+        field("member_id").is_some() && field("member_id") == field("leader")
+    })
+}
+
+/// Lets a member lead.
+pub fn lead(members: &[Member], wanted: usize) {
+    for _ in 0..PATIENCE {
+        let Some(now) = leads(members) else { continue };
+        if now == wanted {
+            return;
+        }
+        // The one that leads may have changed again: then this fails, and the next attempt asks the right one.
+        let id = members[wanted].id(&members[now].url);
+        let _ = command(&members[now].url, &["move-leader", &id]).output().unwrap();
+    }
+    panic!("member {wanted} does not come to lead");
+}
+
+fn command(endpoint: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new("etcdctl");
+    command
+        .env("ETCDCTL_API", "3")
+        .args(["--endpoints", endpoint, "--command-timeout", "2s"])
+        .args(arguments);
+    command
+}
+
 /// What etcdctl prints.
-#[allow(dead_code, reason = "not every test uses it")]
-pub(crate) fn etcdctl(endpoint: &str, arguments: &[&str]) -> String {
-    let command = || {
-        let mut command = Command::new("etcdctl");
-        command.env("ETCDCTL_API", "3").args(["--endpoints", endpoint]).args(arguments);
-        command.output().unwrap()
-    };
+pub fn etcdctl(endpoint: &str, arguments: &[&str]) -> String {
     // A cluster that has just lost a member may be between two leaders.
-    let output = (0..20).map(|_| command()).find(|output| output.status.success());
-    let output = output.unwrap_or_else(command);
+    let mut output = command(endpoint, arguments).output().unwrap();
+    for _ in 0..PATIENCE {
+        if output.status.success() {
+            break;
+        }
+        output = command(endpoint, arguments).output().unwrap();
+    }
     assert!(output.status.success(), "etcdctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// Starts three members as users of their own, so that the kernel can cut one off. The first user is `user`.
-#[allow(dead_code, reason = "not every test uses it")]
-pub(crate) fn separable(home: &std::path::Path, user: u32) -> Option<Vec<Member>> {
+pub fn separable(home: &std::path::Path, user: u32) -> Option<Vec<Member>> {
     use std::os::unix::fs::{PermissionsExt as _, chown};
     std::fs::set_permissions(home, std::fs::Permissions::from_mode(0o755)).unwrap();
     let mut members = prepared(home, 3)?;
@@ -252,12 +288,12 @@ pub(crate) fn separable(home: &std::path::Path, user: u32) -> Option<Vec<Member>
 }
 
 /// A member that no other hears and that hears no other, while its clients still reach it. It ends with this.
-#[allow(dead_code, reason = "not every test uses it")]
-pub(crate) struct Partition(String);
+#[derive(Debug)]
+pub struct Partition(String);
 
 impl Partition {
-    #[allow(dead_code, reason = "not every test uses it")]
-    pub(crate) fn of(members: &[Member], cut: usize) -> Self {
+    /// Cuts one of them off.
+    pub fn of(members: &[Member], cut: usize) -> Self {
         let table = format!("store_test_{}", std::process::id());
         let (user, own) = (members[cut].user.unwrap(), members[cut].peer);
         let peers: Vec<String> = members.iter().map(|member| member.peer.to_string()).collect();
@@ -280,7 +316,6 @@ impl Drop for Partition {
     }
 }
 
-#[allow(dead_code, reason = "not every test uses it")]
 fn nft(rules: &str) {
     use std::io::Write as _;
     let mut child = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();

@@ -4,6 +4,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a suite of tests, compiled for tests only")]
 
+pub mod link;
+pub mod member;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
