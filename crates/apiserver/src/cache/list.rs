@@ -2,7 +2,7 @@
 
 use super::select::Selection;
 use super::token::Continue;
-use crate::registry::store_error;
+use crate::registry::{body, store_error};
 use crate::resources::Served;
 use apimachinery::meta::ListMeta;
 use apimachinery::status::Status;
@@ -123,23 +123,33 @@ pub async fn list(
     if resource.custom.is_some() {
         return custom(resource, selection, limit, revision, rest.cloned()).await;
     }
-    for entry in rest.by_ref() {
+    while let Some(entry) = rest.next() {
+        // Whether one that cannot be read is wanted cannot be told.
+        body(entry)?;
         if !selection.matches(resource, entry) {
             continue;
         }
-        if entries.len() == limit {
-            let start = &entry.name[selection.scope.len()..];
-            let remaining = selection.is_everything().then(|| 1 + rest.count() as i64);
-            return Ok(Listed {
-                entries,
-                revision,
-                continue_token: Continue::new(revision as i64, start).encode(),
-                remaining,
-            });
-        }
         entries.push(entry.clone());
+        if entries.len() == limit {
+            let (more, remaining) = if selection.is_everything() {
+                let left = rest.count();
+                (left > 0, (left > 0).then_some(left as i64))
+            } else {
+                // Whether any of the rest is wanted, the next page finds out: upstream's rule.
+                (rest.next().is_some(), None)
+            };
+            let continue_token =
+                if more { after(&selection.scope, revision, &entries) } else { String::new() };
+            return Ok(Listed { entries, revision, continue_token, remaining });
+        }
     }
     Ok(Listed { entries, revision, continue_token: String::new(), remaining: None })
+}
+
+/// The token of the page after these: it begins behind the last one's name, below the scope.
+fn after(scope: &str, revision: u64, entries: &[Arc<Entry>]) -> String {
+    let last = entries.last().map_or("", |entry| &entry.name[scope.len()..]);
+    Continue::new(revision as i64, &format!("{last}\0")).encode()
 }
 
 /// How many objects are converted together at most.
@@ -164,13 +174,15 @@ async fn custom(
             if !selection.matches(resource, &entry) {
                 continue;
             }
+            entries.push(entry);
             if entries.len() == limit {
-                let start = entry.name[selection.scope.len()..].to_owned();
-                let remaining = selection.is_everything().then(|| (left - i + rest.count()) as i64);
-                let continue_token = Continue::new(revision as i64, &start).encode();
+                let left = left - i - 1 + rest.count();
+                let more = left > 0;
+                let continue_token =
+                    if more { after(&selection.scope, revision, &entries) } else { String::new() };
+                let remaining = (more && selection.is_everything()).then_some(left as i64);
                 return Ok(Listed { entries, revision, continue_token, remaining });
             }
-            entries.push(entry);
         }
     }
     Ok(Listed { entries, revision, continue_token: String::new(), remaining: None })

@@ -121,6 +121,7 @@ impl Server {
                 let scope = watcher.selection.scope.clone();
                 let entries: Vec<Arc<Entry>> = snapshot.range(&scope, "").cloned().collect();
                 for entry in &resource.present_all(entries).await? {
+                    registry::body(entry)?;
                     if watcher.selection.matches(resource, entry) {
                         out.extend_from_slice(&watcher.encode("ADDED", entry, entry.mod_revision.0));
                     }
@@ -229,6 +230,15 @@ impl Watcher {
         for event in events {
             if !event.entry.name.starts_with(&self.selection.scope) {
                 continue;
+            }
+            // Whether one that cannot be read is wanted cannot be told: it ends the watch, and hides no gap.
+            let versions = [Some(&event.entry), event.previous.as_ref()];
+            if let Some(status) = versions.into_iter().flatten().find_map(|entry| registry::body(entry).err())
+            {
+                self.over = true;
+                let status = to_json_vec(&status).unwrap_or_default();
+                frames.push(self.event("ERROR", &status));
+                break;
             }
             let is = event.kind == EventKind::Put && self.selection.matches(&self.resource, &event.entry);
             let was = event.previous.as_ref().is_some_and(|p| self.selection.matches(&self.resource, p));

@@ -5,7 +5,7 @@ pub mod hook;
 
 use apimachinery::clock::SystemClock;
 use apimachinery::status::Status;
-use apiserver::admission::{self, Chain};
+use apiserver::admission::{self, Chain, Plugin};
 use apiserver::authn::{Authenticator, Connection};
 use apiserver::authz::{Attributes, Authorizer, Decision, rbac::Rbac};
 use apiserver::cache::StoreSource;
@@ -117,6 +117,20 @@ pub async fn over(store: Arc<dyn Store>, range: &str, directory: Option<tempfile
     authorized(store, range, directory, Arc::new(AllowAll), Gate::default(), None).await
 }
 
+/// A server with more admission plugins, whose events live for a while.
+pub async fn extended(store: Arc<dyn Store>, plugins: Vec<Arc<dyn Plugin>>, event_ttl: Duration) -> House {
+    let extras = Extras { gate: Gate::default(), features: None, plugins, event_ttl };
+    built(store, "10.96.0.0/16", None, Arc::new(AllowAll), extras).await
+}
+
+/// What not every house has.
+struct Extras {
+    gate: Gate,
+    features: Option<Features>,
+    plugins: Vec<Arc<dyn Plugin>>,
+    event_ttl: Duration,
+}
+
 async fn authorized(
     store: Arc<dyn Store>,
     range: &str,
@@ -125,18 +139,30 @@ async fn authorized(
     gate: Gate,
     features: Option<Features>,
 ) -> House {
+    let extras = Extras { gate, features, plugins: Vec::new(), event_ttl: Duration::from_secs(3600) };
+    built(store, range, directory, authorizer, extras).await
+}
+
+async fn built(
+    store: Arc<dyn Store>,
+    range: &str,
+    directory: Option<tempfile::TempDir>,
+    authorizer: Arc<dyn Authorizer>,
+    Extras { gate, features, plugins: more, event_ttl }: Extras,
+) -> House {
     let authorizers = vec![authorizer];
     let resources = Arc::new(Resources::new(api::table(), &[]));
     let source = StoreSource { store: store.clone(), resources: resources.clone() };
     let informers = client::Informers::from_source(Arc::new(source), Default::default());
     let outbound = Arc::new(Outbound::new(store.clone(), &resources, None));
-    let plugins = admission::plugins(admission::Deps {
+    let mut plugins = admission::plugins(admission::Deps {
         store: store.clone(),
         resources: resources.clone(),
         rbac: Rbac::new(&informers),
         authorizers: authorizers.clone(),
         outbound: outbound.clone(),
     });
+    plugins.extend(more);
     let stock = Arc::new(ServiceStock::new(store.clone(), &resources, range).unwrap());
     let served = resources.clone();
     let checks = || Checks::new("readyz", None);
@@ -168,7 +194,7 @@ async fn authorized(
             stocks: vec![stock.clone()],
             encryption: None,
             clock: Arc::new(SystemClock::default()),
-            event_ttl: Duration::from_secs(3600),
+            event_ttl,
             gates: Arc::new(move |gate| features.as_ref().is_none_or(|features| features.field(gate))),
         }),
         authenticators: vec![Arc::new(Named)],
