@@ -1,8 +1,9 @@
 //! Subcommands and flags.
 
 use crate::places::Places;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use client::leader::Timing;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -176,6 +177,43 @@ pub(crate) struct StoreFlags {
     pub encryption_provider_config_automatic_reload: bool,
 }
 
+/// How servers over one etcd agree on whose scheduler and controllers work: upstream's names and defaults.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct ElectionFlags {
+    /// The duration that non-leader candidates will wait after observing a leadership renewal until attempting to acquire
+    /// leadership of a led but unrenewed leader slot.
+    #[arg(long, default_value = "15s", value_parser = duration)]
+    pub leader_elect_lease_duration: Duration,
+    /// The interval between attempts by the acting master to renew a leadership slot before it stops leading.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub leader_elect_renew_deadline: Duration,
+    /// The duration the clients should wait between attempting acquisition and renewal of a leadership.
+    #[arg(long, default_value = "2s", value_parser = duration)]
+    pub leader_elect_retry_period: Duration,
+}
+
+impl ElectionFlags {
+    /// The timing, if a leader that cannot renew stops before another may begin.
+    pub(crate) fn timing(self) -> Result<Timing> {
+        let timing = Timing {
+            lease: self.leader_elect_lease_duration,
+            renew_deadline: self.leader_elect_renew_deadline,
+            retry: self.leader_elect_retry_period,
+        };
+        if timing.lease <= timing.renew_deadline {
+            bail!("leaseDuration must be greater than renewDeadline");
+        }
+        // Upstream's jitter factor of 1.2.
+        if timing.renew_deadline * 5 <= timing.retry * 6 {
+            bail!("renewDeadline must be greater than retryPeriod*JitterFactor");
+        }
+        if timing.retry.is_zero() {
+            bail!("retryPeriod must be greater than zero");
+        }
+        Ok(timing)
+    }
+}
+
 /// A duration as upstream's flags take it: `90s`, `5m0s`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let parsed: apimachinery::time::Duration = text.parse().map_err(|error| format!("{error}"))?;
@@ -240,6 +278,8 @@ pub(crate) struct Server {
     pub dns_port: u16,
     #[command(flatten)]
     pub storage: StoreFlags,
+    #[command(flatten)]
+    pub election: ElectionFlags,
     /// A CRI runtime's socket, unix://…; the embedded runtime when absent.
     #[arg(long)]
     pub container_runtime_endpoint: Option<String>,

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use apimachinery::validation::parse_cidr_sloppy;
 use client::Informers;
 use client::leader::{Elector, Timing};
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
@@ -83,9 +84,10 @@ async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
         return Ok(());
     }
     // Several servers may share an etcd; a directory has one server.
+    let timing = flags.election.timing()?;
     let candidate = match flags.storage.store {
         StoreEngine::Embedded => None,
-        StoreEngine::Etcd => Some(format!("{node_name}_{}", uuid::Uuid::new_v4())),
+        StoreEngine::Etcd => Some((format!("{node_name}_{}", uuid::Uuid::new_v4()), timing)),
     };
     start_components(&plane, cluster(&flags, &bundle)?, candidate, &components, &shutdown);
     if !flags.no_node {
@@ -111,7 +113,7 @@ async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
 fn start_components(
     plane: &Arc<ControlPlane>,
     cluster: controllers::Cluster,
-    candidate: Option<String>,
+    candidate: Option<(String, Timing)>,
     components: &TaskTracker,
     shutdown: &CancellationToken,
 ) {
@@ -145,7 +147,7 @@ fn start_components(
             }
         }
     };
-    let Some(identity) = candidate else {
+    let Some((identity, timing)) = candidate else {
         components.spawn(schedule(shutdown.clone()));
         components.spawn(control(shutdown.clone()));
         return;
@@ -155,7 +157,7 @@ fn start_components(
         namespace: "kube-system".into(),
         name: name.into(),
         identity: identity.clone(),
-        timing: Timing::default(),
+        timing,
     };
     components.spawn(elector("kube-scheduler").run(shutdown.clone(), schedule));
     components.spawn(elector("kube-controller-manager").run(shutdown.clone(), control));
@@ -195,6 +197,5 @@ pub(crate) fn default_address() -> Result<IpAddr> {
 pub(crate) fn print_kubeconfig(data_dir: &Path) -> Result<()> {
     let path = data_dir.join("admin.kubeconfig");
     let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    print!("{text}");
-    Ok(())
+    std::io::stdout().write_all(text.as_bytes()).context("printing it")
 }

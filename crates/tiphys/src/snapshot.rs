@@ -4,10 +4,11 @@ use crate::cli::{SnapshotCommand, StoreCommand, StoreEngine, StoreFlags};
 use crate::store::{embedded_transform, open_etcd};
 use anyhow::{Context as _, Result, bail};
 use apiserver::resources::Resources;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-use store::embedded::{Contents, Options, Saved, verify};
+use store::embedded::{Contents, FileReport, Options, Saved, verify};
 use store::{Identity, Store as _, Transform};
 
 /// Runs `tiphys snapshot …`.
@@ -24,8 +25,7 @@ pub(crate) fn run(command: SnapshotCommand) -> Result<()> {
                     saved.to_file(&file, &kept)?
                 }
             };
-            show(&file.display().to_string(), &Saved::of_file(&file, &plain)?.contents());
-            Ok(())
+            show(&file.display().to_string(), &Saved::of_file(&file, &plain)?.contents())
         }
         SnapshotCommand::Restore { file, find, storage } => match storage.store {
             StoreEngine::Embedded => {
@@ -38,8 +38,7 @@ pub(crate) fn run(command: SnapshotCommand) -> Result<()> {
             }
         },
         SnapshotCommand::Inspect { file } => {
-            show(&file.display().to_string(), &Saved::of_file(&file, &plain)?.contents());
-            Ok(())
+            show(&file.display().to_string(), &Saved::of_file(&file, &plain)?.contents())
         }
     }
 }
@@ -89,8 +88,9 @@ fn to_etcd(saved: &Saved, flags: &StoreFlags) -> Result<()> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let count =
             saved.into_store(&*store, u64::try_from(now.as_millis())?).await.context("writing to etcd")?;
-        println!("{count} keys written; etcd is at revision {}", store.revision());
+        let revision = store.revision();
         store.close().await;
+        writeln!(io::stdout(), "{count} keys written; etcd is at revision {revision}")?;
         Ok(())
     })
 }
@@ -99,19 +99,21 @@ fn to_directory(saved: &Saved, data_dir: &Path, kept: &Arc<dyn Transform>) -> Re
     pki::files::private_dir(data_dir).with_context(|| format!("making {}", data_dir.display()))?;
     let directory = data_dir.join("store");
     saved.to_directory(&directory, Options::default().segment_bytes, kept)?;
-    show(&directory.display().to_string(), &Saved::of_directory(&directory, kept)?.contents());
-    Ok(())
+    show(&directory.display().to_string(), &Saved::of_directory(&directory, kept)?.contents())
 }
 
-fn show(what: &str, contents: &Contents) {
-    println!("{what}");
-    println!("revision  {}", contents.revision);
-    println!("keys      {}", contents.keys());
-    println!("bytes     {}", contents.bytes());
-    println!("events    {}", contents.events);
+/// Prints what a state holds. Unlike `println!` it survives readers that have seen enough.
+fn show(what: &str, contents: &Contents) -> Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{what}")?;
+    writeln!(out, "revision  {}", contents.revision)?;
+    writeln!(out, "keys      {}", contents.keys())?;
+    writeln!(out, "bytes     {}", contents.bytes())?;
+    writeln!(out, "events    {}", contents.events)?;
     for (prefix, (keys, bytes)) in contents.buckets.iter().filter(|(_, (keys, _))| *keys > 0) {
-        println!("{keys:>9} {bytes:>12}  {prefix}");
+        writeln!(out, "{keys:>9} {bytes:>12}  {prefix}")?;
     }
+    Ok(())
 }
 
 fn report(directory: &Path) -> Result<()> {
@@ -121,16 +123,14 @@ fn report(directory: &Path) -> Result<()> {
             None => "ok".to_owned(),
             Some((offset, detail)) => format!("byte {offset}: {detail}"),
         };
-        println!("{}  {} bytes  {} frames  {state}", file.name, file.bytes, file.frames);
+        let FileReport { name, bytes, frames, .. } = file;
+        writeln!(io::stdout(), "{name}  {bytes} bytes  {frames} frames  {state}")?;
     }
     match (report.opens, report.saves) {
-        (Ok(contents), _) => {
-            show("the store opens", &contents);
-            Ok(())
-        }
+        (Ok(contents), _) => show("the store opens", &contents),
         (Err(error), saves) => {
             if let Some(contents) = saves {
-                show("what is before the damage", &contents);
+                show("what is before the damage", &contents)?;
             }
             Err(error).context("the store does not open")
         }
