@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use store::etcd::{Etcd, Options};
 use store::suite::member;
-use store::{Error, Event, Expect, Health, Key, Life, Revision, Store, Write, suite};
+use store::{Error, Event, Expect, Health, History, Key, Life, Revision, Store, Write, suite};
 
 const PODS: &str = "/registry/pods/";
 
@@ -28,6 +28,8 @@ fn options(members: &[member::Member]) -> Options {
             histories::PREFIX.into(),
         ]),
         compaction: Duration::ZERO,
+        // All that a long run writes is told at its end.
+        history: History { age: Duration::from_secs(86_400), events: 100_000_000, bytes: 8 << 30 },
         ..Options::default()
     }
 }
