@@ -70,7 +70,9 @@ impl Pods {
         let pods = Arc::downgrade(self);
         self.tasks.spawn(async move {
             worker.run().await;
-            if let Some(pods) = pods.upgrade() {
+            // A worker that stops because the kubelet does leaves its pod running, and known: whoever looks for orphans
+            // at that moment must not take it for one.
+            if let Some(pods) = pods.upgrade().filter(|pods| !pods.shutdown.is_cancelled()) {
                 pods.mailboxes.lock().remove(&uid);
                 pods.weigh();
                 pods.retry_resizes();

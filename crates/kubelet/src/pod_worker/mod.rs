@@ -88,6 +88,7 @@ impl Worker {
     pub(crate) async fn run(mut self) {
         let shutdown = self.shutdown.clone();
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => {}
             () = async {
                 let forced = self.sync().await;
