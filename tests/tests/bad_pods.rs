@@ -254,7 +254,11 @@ fn absent_host_path(room: &Room) {
 
 fn git_repo_is_refused(room: &Room) {
     let k = &room.kubectl;
-    k.apply(&pod("clones", "", "volumes: [{name: v, gitRepo: {repository: 'https://example.com/x.git'}}]"));
+    k.apply(&pod(
+        "clones",
+        IMAGE,
+        "volumes: [{name: v, gitRepo: {repository: 'https://example.com/x.git'}}]",
+    ));
     let message = k.event("clones", "FailedMount");
     says(&message, "git-repo volume plugin has been disabled; if necessary, it may be re-enabled");
     assert_eq!(k.field("pod/clones", ".status.phase"), "Pending");

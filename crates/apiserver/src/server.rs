@@ -158,9 +158,9 @@ impl Server {
         };
         let timing = &self.gate.timing;
         let outside = connection.is_some();
-        let timeout = match timing.asked(&info) {
-            Ok(timeout) => timeout,
-            Err(status) => return body::status(&status),
+        let (timeout, refused) = match timing.asked(&info) {
+            Ok(timeout) => (timeout, None),
+            Err(status) => (None, Some(status)),
         };
         let body = CallBody::new(request_body);
         let unread = body.share();
@@ -170,6 +170,9 @@ impl Server {
         let writes = !matches!(info.verb.as_str(), "get" | "list");
         let call = Call { user, info, parts, body, outside, timeout };
         let stations = async {
+            if let Some(refused) = refused {
+                return Err(refused);
+            }
             match limited {
                 None => self.stations(call).await,
                 Some(limit) => match tokio::time::timeout(limit, self.stations(call)).await {

@@ -154,3 +154,15 @@ rules:
     .assert_eq(&text);
     assert!(registry.render().contains("apiserver_audit_requests_rejected_total 1"));
 }
+
+/// Whoever is refused before anything is done is recorded like everybody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_refused_at_once_is_complete() {
+    let (house, heard, _) = audited("rules: [{level: Metadata, verbs: [list]}]", false).await;
+    heard.events.lock().clear();
+    assert_eq!(house.json(Method::GET, &format!("{MAPS}?timeout=bogus"), Value::Null).await.0, 400);
+    heard.check(expect![[r#"
+        {"level":"Metadata","objectRef":{"apiVersion":"v1","namespace":"default","resource":"configmaps"},"requestURI":"/api/v1/namespaces/default/configmaps?timeout=bogus","stage":"RequestReceived","user":{"username":"tester"},"verb":"list"}
+        {"level":"Metadata","objectRef":{"apiVersion":"v1","namespace":"default","resource":"configmaps"},"requestURI":"/api/v1/namespaces/default/configmaps?timeout=bogus","responseStatus":{"code":400,"message":"invalid timeout specified in the request URL - time: invalid duration \"bogus\"","metadata":{},"reason":"BadRequest","status":"Failure"},"stage":"ResponseComplete","user":{"username":"tester"},"verb":"list"}
+    "#]]);
+}
