@@ -267,6 +267,9 @@ impl Cluster {
         let reset = self.tiphys(&["reset", "--remove-data"]).output().unwrap();
         if let Some(containerd) = &self.containerd {
             containerd.stop();
+            if left.is_empty() {
+                containerd.end_lost_shims();
+            }
         }
         left.extend(self.before.new_ones(&Traces::of(&self.net, &self.base)));
         if !reset.status.success() {

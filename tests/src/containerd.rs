@@ -108,6 +108,26 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
         daemon.wait().unwrap();
     }
 
+    /// Ends the shims that this containerd knows nothing of any more: it loses that of a sandbox whose start is given up
+    /// (its client going away, say) in the moment in which the shim answers.
+    pub(crate) fn end_lost_shims(&self) {
+        let socket = self.socket().display().to_string();
+        for process in std::fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
+            let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line);
+            let mut words = line.split('\0');
+            if words.next().is_some_and(|program| program.contains("containerd-shim"))
+                && words.any(|word| word == socket)
+                && let Some(pid) = rustix::process::Pid::from_raw(pid)
+            {
+                println!("containerd lost its shim {}", pid.as_raw_nonzero());
+                // It may end by itself meanwhile.
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+
     /// What containerd's own tool prints.
     pub fn ctr(&self, arguments: &[&str]) -> String {
         let mut ctr = Command::new("ctr");

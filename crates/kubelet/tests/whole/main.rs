@@ -147,7 +147,7 @@ impl Node {
                 changed.changed().await.unwrap();
             }
         };
-        if tokio::time::timeout(Duration::from_secs(10), waiting).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(30), waiting).await.is_err() {
             panic!(
                 "never: {what}\npods: {:#?}\nevents: {:#?}\ncalls: {:#?}",
                 self.api.pod("web").map(|p| p.status),

@@ -1,5 +1,7 @@
 //! Real etcd processes on ports of their own.
 
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
@@ -20,8 +22,15 @@ pub struct Member {
     user: Option<u32>,
 }
 
+/// A port that nobody listens at, and that this process was not given before: a member binds its ports later.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        if GIVEN.lock().insert(port) {
+            return port;
+        }
+    }
 }
 
 /// The program, if it is installed; without it the test has nothing to run against.
