@@ -39,8 +39,18 @@ impl Api {
     }
 
     /// Writes an object at its path.
-    pub(crate) fn put(&self, path: &str, mut object: Value) -> Value {
+    pub(crate) fn put(&self, path: &str, object: Value) -> Value {
+        self.put_into(&mut self.state.lock().unwrap(), path, object)
+    }
+
+    /// Changes an object in one step: kubelet and test do so at the same time.
+    pub(crate) fn edit(&self, path: &str, change: impl FnOnce(Value) -> Value) -> Option<Value> {
         let mut state = self.state.lock().unwrap();
+        let old = state.objects.get(path)?.clone();
+        Some(self.put_into(&mut state, path, change(old)))
+    }
+
+    fn put_into(&self, state: &mut State, path: &str, mut object: Value) -> Value {
         state.revision += 1;
         object["metadata"]["resourceVersion"] = json!(state.revision.to_string());
         if object["metadata"]["uid"].is_null() {
@@ -115,7 +125,6 @@ impl Api {
             }
             Method::PUT => (200, self.put(path, parsed())),
             Method::PATCH => {
-                let Some(old) = self.get(path) else { return missing() };
                 let kind = if path.contains("/pods/") {
                     "Pod"
                 } else if path.contains("/nodes/") {
@@ -129,8 +138,8 @@ impl Api {
                 if status {
                     patch = json!({ "status": patch["status"] });
                 }
-                let new = schema::patch::strategic(table, id, old, patch).unwrap();
-                (200, self.put(path, new))
+                let patched = |old| schema::patch::strategic(table, id, old, patch).unwrap();
+                self.edit(path, patched).map_or_else(missing, |new| (200, new))
             }
             Method::DELETE => {
                 if self.get(path).is_none() {

@@ -12,7 +12,7 @@ use kubelet::plugins::plugin_registration::{
 };
 use kubelet::plugins::pod_resources::GetPodResourcesRequest;
 use kubelet::plugins::pod_resources::pod_resources_lister_client::PodResourcesListerClient;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use tokio::net::UnixListener;
@@ -211,10 +211,12 @@ async fn root_prepares_claims() {
 
     let end = |node: &Node, name: &str| {
         let path = format!("/api/v1/namespaces/default/pods/{name}");
-        let mut going = node.api.get(&path).unwrap();
-        going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-        going["metadata"]["deletionGracePeriodSeconds"] = json!(0);
-        node.api.put(&path, going);
+        let going = |mut pod: Value| {
+            pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            pod["metadata"]["deletionGracePeriodSeconds"] = json!(0);
+            pod
+        };
+        node.api.edit(&path, going).unwrap();
     };
     end(&node, "three");
     end(&node, "web");

@@ -150,7 +150,7 @@ impl Node {
         if tokio::time::timeout(Duration::from_secs(30), waiting).await.is_err() {
             panic!(
                 "never: {what}\npods: {:#?}\nevents: {:#?}\ncalls: {:#?}",
-                self.api.pod("web").map(|p| p.status),
+                ["web", "two", "three"].map(|name| self.api.pod(name).map(|p| (p.metadata, p.status))),
                 self.api.events(),
                 self.runtime.calls()
             );
@@ -215,10 +215,12 @@ async fn root_runs_a_pod_to_ready_and_ends_it() {
 
     let path = "/api/v1/namespaces/default/pods/web";
     let mut happened = node.runtime.get_container_events(Default::default()).await.unwrap();
-    let mut going = node.api.get(path).unwrap();
-    going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-    going["metadata"]["deletionGracePeriodSeconds"] = json!(1);
-    node.api.put(path, going);
+    let going = |mut pod: Value| {
+        pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        pod["metadata"]["deletionGracePeriodSeconds"] = json!(1);
+        pod
+    };
+    node.api.edit(path, going).unwrap();
     node.until("gone", |n| n.phase("web") == "gone").await;
     let clean = async {
         while !node.runtime.sandboxes().is_empty() {
