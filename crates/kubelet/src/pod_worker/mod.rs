@@ -109,6 +109,10 @@ impl Worker {
             if letter.gone || pod.metadata.deletion_timestamp.is_some() {
                 return None;
             }
+            // What has ended under an earlier kubelet is not let in again: it would take devices from others.
+            if is_terminal(&pod.status.phase) {
+                return None;
+            }
             let Some(runtime) = self.look().await else {
                 self.sleep_until(crate::clock::now() + SECOND).await;
                 continue;
