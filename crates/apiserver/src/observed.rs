@@ -370,7 +370,7 @@ impl Observed {
         }
     }
 
-    /// A request has come; `known` says whether its resource is served here.
+    /// A request has come; `known` says whether its resource and subresource are served here.
     pub(crate) fn begin(&self, parts: &Parts, info: &RequestInfo, known: bool) -> Observation {
         let long = info.is_long_running();
         let row = Labels::of(parts, info, known).map(|labels| self.row(&labels));

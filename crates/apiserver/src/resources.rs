@@ -134,6 +134,11 @@ impl Served {
         self.row.group.is_empty() && self.row.resource == "namespaces"
     }
 
+    /// Whether there is such a subresource; the object itself has no name.
+    pub fn has(&self, subresource: &str) -> bool {
+        subresource.is_empty() || self.subresources.contains_key(subresource)
+    }
+
     pub fn has_status(&self) -> bool {
         self.subresources.contains_key("status")
     }

@@ -107,8 +107,9 @@ impl Server {
         let info = RequestInfo::parse(&parts.method, &parts.uri);
         let asked = (parts.headers.clone(), info.query.clone());
         let observation = self.gate.observed.as_ref().map(|observed| {
-            let known = info.is_resource
-                && self.registry.resources.get(&info.group, &info.version, &info.resource).is_some();
+            // Words from outside must not make rows.
+            let resource = self.registry.resources.get(&info.group, &info.version, &info.resource);
+            let known = info.is_resource && resource.is_some_and(|r| r.has(&info.subresource));
             observed.begin(&parts, &info, known)
         });
         let answering = self.answer(origin, parts, info, request_body);

@@ -4,12 +4,16 @@
 mod house;
 
 use apiserver::features::Features;
+use apiserver::gate::Gate;
+use apiserver::observed::Observed;
 use apiserver::resources::Resources;
+use component::metrics::Registry;
 use expect_test::expect;
-use house::house;
+use house::{house, house_behind};
 use http::Method;
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A document of the reference data beside the project; none, with the reason printed, where it is absent.
 fn reference(path: &str) -> Option<Value> {
@@ -131,4 +135,23 @@ async fn applied_documents_are_read_strictly() {
         400 "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  line 7: key \"a\" already set in map"
         400 "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  line 1: key \"a\" already set in map""#]];
     expected.assert_eq(&[apply(yaml).await, apply(json).await].join("\n"));
+}
+
+/// Whoever asks for what is not there makes no metrics of his words.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_served_is_not_counted_by_name() {
+    let registry = Registry::new();
+    let gate = Gate { observed: Some(Arc::new(Observed::new(&registry))), ..Gate::default() };
+    let house = house_behind(gate).await;
+    let path = "/api/v1/namespaces/default/configmaps/a";
+    assert_eq!(house.json(Method::GET, path, Value::Null).await.0, 404);
+    for word in ["/bogus-subresource", "/status"] {
+        assert_eq!(house.json(Method::GET, &format!("{path}{word}"), Value::Null).await.0, 404);
+    }
+    for path in ["/api/v1/bogus-resource", "/apis/bogus-group/v1/things", "/bogus-path"] {
+        assert_eq!(house.json(Method::GET, path, Value::Null).await.0, 404);
+    }
+    let text = registry.render();
+    assert!(text.contains(r#"resource="configmaps",scope="resource",subresource="",verb="GET""#), "{text}");
+    assert!(!text.contains("bogus") && !text.contains(r#"subresource="status""#), "{text}");
 }

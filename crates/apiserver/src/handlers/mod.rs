@@ -66,10 +66,10 @@ impl Server {
         {
             return Err(Status::path_not_found());
         }
+        if !resource.has(&info.subresource) {
+            return Err(Status::path_not_found());
+        }
         if !info.subresource.is_empty() {
-            if !resource.subresources.contains_key(&info.subresource) {
-                return Err(Status::path_not_found());
-            }
             // A subresource that is the object itself, seen from one side, goes the generic way.
             let itself = resource.subresources.get(&info.subresource).is_some_and(|s| {
                 s.kind == resource.row.kind && s.kind_group_version.is_none() && s.allows("update")
