@@ -37,16 +37,20 @@ impl Objects {
         entry.map(|entry| self.read(&entry)).transpose()
     }
 
+    /// An object without its managed fields: half of many an object, and no plugin asks who owns what.
+    fn decode(&self, entry: &Entry) -> Result<Arc<Value>, Status> {
+        let mut value = crate::registry::decode(&self.resource, entry)?.value;
+        crate::object::remove_meta(&mut value, "managedFields");
+        Ok(Arc::new(value))
+    }
+
     fn read(&self, entry: &Entry) -> Result<Arc<Value>, Status> {
         if let Some((revision, value)) = self.read.lock().get(&entry.name)
             && *revision == entry.mod_revision
         {
             return Ok(value.clone());
         }
-        let mut value = crate::registry::decode(&self.resource, entry)?.value;
-        // Half of many an object, and no plugin asks who owns its fields.
-        crate::object::remove_meta(&mut value, "managedFields");
-        let value = Arc::new(value);
+        let value = self.decode(entry)?;
         let mut read = self.read.lock();
         if read.len() >= KEPT {
             read.clear();
@@ -59,7 +63,10 @@ impl Objects {
     pub(super) fn list(&self, namespace: &str) -> Result<Vec<Arc<Value>>, Status> {
         let scope = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
         let snapshot = self.store.snapshot(&self.resource.prefix);
-        snapshot.range(&scope, "").map(|entry| self.read(entry)).collect()
+        let entries: Vec<_> = snapshot.range(&scope, "").collect();
+        // Of many (the pods of a namespace) few are asked for again: they are not kept.
+        let few = entries.len() <= KEPT / 8;
+        entries.into_iter().map(|entry| if few { self.read(entry) } else { self.decode(entry) }).collect()
     }
 
     /// The newest object that an annotation marks as the default.
