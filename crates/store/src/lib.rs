@@ -2,6 +2,7 @@
 //!
 //! * `contract`: the [`Store`] trait every engine keeps, and its errors.
 //! * `model`: keys, entries, events and writes.
+//! * `ring`: the recent events of a bucket.
 //! * `view`: the in-memory ordered view with its history, fed by an engine.
 //! * `watch`: a reader of that history that never skips or repeats.
 //! * `suite`: what every engine must do, for tests (feature `suite`).
@@ -13,6 +14,7 @@ mod contract;
 pub mod embedded;
 pub mod etcd;
 mod model;
+mod ring;
 #[cfg(feature = "suite")]
 pub mod suite;
 mod transform;
