@@ -21,6 +21,7 @@ mod diff;
 mod discovery;
 mod flowcontrol;
 mod flowcontrol_validation;
+mod metadata;
 mod names;
 mod networking;
 mod networking_validation;
@@ -29,6 +30,7 @@ mod put;
 mod rbac;
 mod reset;
 mod resource;
+mod resource_slices;
 mod resource_validation;
 mod shown;
 mod small_groups;
@@ -41,8 +43,9 @@ mod webhook_client;
 
 pub use deletion::{holds_itself, mark_deleted, orphans_by_default, returns_deleted};
 pub use deprecations::{deprecation, removed_release};
+pub use metadata::judges_metadata;
 pub use names::name_errors;
-pub use put::{judges_metadata, put_creates, put_needs_version};
+pub use put::{put_creates, put_needs_version};
 pub use reset::{Fields, kept_fields, reset_fields};
 pub use tree::object_age;
 

@@ -2,6 +2,7 @@
 
 use super::Row;
 use super::plain::Plain;
+use super::resource_slices as slices;
 use super::resource_validation as rules;
 use super::templates::{AGE, NAME};
 use super::tree::{column, each, list, name, object_age, or, text, with};
@@ -88,8 +89,8 @@ static TEMPLATES: Plain = Plain {
 };
 
 static SLICES: Plain = Plain {
-    validate_create: rules::validate_slice,
-    validate_update: |slice, old, _| rules::validate_slice_update(slice, old),
+    validate_create: slices::validate_slice,
+    validate_update: |slice, old, _| slices::validate_slice_update(slice, old),
     has_generation: true,
     columns: &[
         NAME,

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod answer;
+mod case;
 mod cases;
 mod differ;
 #[path = "../house/mod.rs"]
@@ -92,7 +93,7 @@ async fn answers_are_those_recorded() {
     assert!(different == 0, "{different} of {pairs} pairs differ\n{report}");
 }
 
-async fn record(server: &str, stories: Vec<cases::Story>) {
+async fn record(server: &str, stories: Vec<case::Story>) {
     let token = std::env::var("TIPHYS_PAIRS_TOKEN").unwrap();
     let tls = pki::tls::client_config(&pki::tls::Trust::Anyone, None, &[b"h2"]).unwrap();
     let source: client::https::TokenSource = Arc::new(move || Some(token.clone()));

@@ -1,6 +1,7 @@
 //! Stories beside the one that every resource has.
 
-use crate::cases::{Body, Case, JSON, MERGE, Story, case, namespace};
+use crate::case::{Body, Case, JSON, MERGE, Story, case};
+use crate::cases::namespace;
 use http::Method;
 use serde_json::{Value, json};
 

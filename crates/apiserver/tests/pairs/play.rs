@@ -1,7 +1,7 @@
 //! Sends the requests of a story, one after the other.
 
 use crate::answer::Answer;
-use crate::cases::{Body, Case, Story};
+use crate::case::{Body, Case, Story};
 use bytes::Bytes;
 use client::transport::Transport;
 use http::Request;

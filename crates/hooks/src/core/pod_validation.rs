@@ -263,9 +263,10 @@ fn within_the_pod(check: &mut Check, spec: &PodSpec, resources: &ResourceRequire
     }
 }
 
+const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
+
 fn affinity(check: &mut Check, affinity: Option<&Affinity>, path: &Path) {
-    const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
-    const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
     let Some(affinity) = affinity else { return };
     if let Some(node) = &affinity.node_affinity {
         let path = path.child("nodeAffinity");
@@ -279,26 +280,30 @@ fn affinity(check: &mut Check, affinity: Option<&Affinity>, path: &Path) {
         }
     }
     if let Some(pod) = &affinity.pod_affinity {
-        let path = path.child("podAffinity");
-        for (i, term) in pod.required_during_scheduling_ignored_during_execution.iter().enumerate() {
-            pod_term(check, term, &path.child(REQUIRED).index(i));
-        }
-        for (i, term) in pod.preferred_during_scheduling_ignored_during_execution.iter().enumerate() {
-            let at = path.child(PREFERRED).index(i);
-            weight(check, &at, term.weight);
-            pod_term(check, &term.pod_affinity_term, &at.child("podAffinityTerm"));
-        }
+        let required = &pod.required_during_scheduling_ignored_during_execution;
+        let preferred = &pod.preferred_during_scheduling_ignored_during_execution;
+        pod_terms(check, &path.child("podAffinity"), required, preferred);
     }
     if let Some(pod) = &affinity.pod_anti_affinity {
-        let path = path.child("podAntiAffinity");
-        for (i, term) in pod.required_during_scheduling_ignored_during_execution.iter().enumerate() {
-            pod_term(check, term, &path.child(REQUIRED).index(i));
-        }
-        for (i, term) in pod.preferred_during_scheduling_ignored_during_execution.iter().enumerate() {
-            let at = path.child(PREFERRED).index(i);
-            weight(check, &at, term.weight);
-            pod_term(check, &term.pod_affinity_term, &at.child("podAffinityTerm"));
-        }
+        let required = &pod.required_during_scheduling_ignored_during_execution;
+        let preferred = &pod.preferred_during_scheduling_ignored_during_execution;
+        pod_terms(check, &path.child("podAntiAffinity"), required, preferred);
+    }
+}
+
+fn pod_terms(
+    check: &mut Check,
+    path: &Path,
+    required: &[PodAffinityTerm],
+    preferred: &[WeightedPodAffinityTerm],
+) {
+    for (i, term) in required.iter().enumerate() {
+        pod_term(check, term, &path.child(REQUIRED).index(i));
+    }
+    for (i, term) in preferred.iter().enumerate() {
+        let at = path.child(PREFERRED).index(i);
+        weight(check, &at, term.weight);
+        pod_term(check, &term.pod_affinity_term, &at.child("podAffinityTerm"));
     }
 }
 
