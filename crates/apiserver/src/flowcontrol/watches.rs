@@ -32,11 +32,9 @@ impl Drop for Counted {
 }
 
 impl Watches {
-    /// Counts a watch; not one of pods on a node: a pod's change concerns one of those at most.
+    /// Counts a watch; not one of what is on a node: a change concerns one of those at most.
     pub(super) fn count(self: &Arc<Self>, info: &RequestInfo) -> Option<Counted> {
-        if info.resource == "pods"
-            && info.query.get("fieldSelector").is_some_and(|s| s.contains("spec.nodeName="))
-        {
+        if info.query.get("fieldSelector").is_some_and(|s| s.contains("spec.nodeName=")) {
             return None;
         }
         let key = key(info, &info.namespace, &info.name);
