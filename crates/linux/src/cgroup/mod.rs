@@ -147,9 +147,9 @@ impl Cgroup {
         }
     }
 
-    /// Whether it is there.
+    /// Whether it is there, in any hierarchy: who is killed in the midst of [`Cgroup::remove`] leaves the last ones.
     pub fn exists(&self) -> bool {
-        self.dirs().first().is_some_and(|dir| dir.exists())
+        self.dirs().iter().any(|dir| dir.exists())
     }
 
     /// Makes it and the groups above it; one that exists is left as it is.

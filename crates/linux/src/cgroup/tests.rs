@@ -74,6 +74,11 @@ fn root_limits_usage_and_killing() {
     assert!(group.kill(Duration::from_secs(10)).unwrap());
     assert!(!reaper.join().unwrap().success());
     assert_eq!(group.processes().unwrap(), Vec::<i32>::new());
+    // Half removed it is there still.
+    let dirs = group.dirs();
+    let (_, others) = dirs.split_last().unwrap();
+    others.iter().for_each(|dir| fs::remove_dir(dir).unwrap());
+    assert!(group.exists());
     group.remove().unwrap();
     group.remove().unwrap();
     assert!(!group.exists());
