@@ -7,6 +7,8 @@ use serde_json::Value;
 
 /// Larger than any object the API accepts.
 const MAX_BYTES: usize = 3 * 1024 * 1024;
+const MAX_DEPTH: usize = 127;
+const STACK: usize = 16 << 20;
 
 pub(super) fn free(text: &str, validation: FieldValidation) -> Result<Decoded, DecodeError> {
     if text.len() > MAX_BYTES {
@@ -14,25 +16,38 @@ pub(super) fn free(text: &str, validation: FieldValidation) -> Result<Decoded, D
             "error converting YAML to JSON: yaml: document exceeds {MAX_BYTES} bytes"
         )));
     }
-    let mut cx = Cx::new(Table::empty(), validation);
-    let value = serde_saphyr::with_deserializer_from_str_with_options(text, options(), |de| {
-        visit::Free { cx: &mut cx }.deserialize(de)
-    })
-    .map_err(|error| DecodeError(format!("error converting YAML to JSON: yaml: {error}")))?;
-    let mut decoded = cx.finish(integral(value))?;
-    if !decoded.strict.is_empty() {
-        decoded.strict = vec![super::yaml_keys::complaint(text)];
-    }
-    Ok(decoded)
+    let read = on_a_deep_stack(|| {
+        let mut cx = Cx::new(Table::empty(), validation);
+        let value = serde_saphyr::with_deserializer_from_str_with_options(text, options(), |de| {
+            visit::Free { cx: &mut cx }.deserialize(de)
+        })
+        .map_err(|error| DecodeError(format!("error converting YAML to JSON: yaml: {error}")))?;
+        let mut decoded = cx.finish(integral(value))?;
+        if !decoded.strict.is_empty() {
+            decoded.strict = vec![super::yaml_keys::complaint(text)];
+        }
+        Ok(decoded)
+    });
+    read.unwrap_or_else(|error| Err(DecodeError(format!("error converting YAML to JSON: {error}"))))
 }
 
-/// How YAML is read.
+/// How YAML is read: as deep as JSON is.
 pub(super) fn options() -> serde_saphyr::Options {
     serde_saphyr::options! {
         legacy_octal_numbers: true,
         duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::PassThrough,
         with_snippet: false,
+        budget: serde_saphyr::budget! { max_depth: MAX_DEPTH },
     }
+}
+
+/// The parser needs tens of kilobytes for a level: more than a thread that serves requests has for all of them.
+pub(super) fn on_a_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("yaml".into()).stack_size(STACK);
+        let done = thread.spawn_scoped(scope, work)?.join();
+        Ok(done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
 }
 
 /// Go writes `1.0` as `1`, and so it is an integer when it comes back from JSON.

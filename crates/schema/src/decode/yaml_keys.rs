@@ -69,11 +69,12 @@ impl<'de> Visitor<'de> for Nodes {
 
 /// What Go's strict parser says of a text in which keys stand twice; empty when none do, or it is no YAML.
 pub(super) fn complaint(text: &str) -> String {
-    let options = super::yaml::options();
-    let read =
-        serde_saphyr::with_deserializer_from_str_with_options(text, options, |de| Node::deserialize(de));
+    let read = super::yaml::on_a_deep_stack(|| {
+        let options = super::yaml::options();
+        serde_saphyr::with_deserializer_from_str_with_options(text, options, |de| Node::deserialize(de)).ok()
+    });
     match read {
-        Ok(Node(found)) if !found.is_empty() => {
+        Ok(Some(Node(found))) if !found.is_empty() => {
             format!("yaml: unmarshal errors:\n{}", found.join("\n"))
         }
         _ => String::new(),
