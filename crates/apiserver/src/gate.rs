@@ -9,6 +9,7 @@ use crate::body::{self, Answer};
 use crate::context;
 use crate::flowcontrol::max_in_flight::{InFlight, MaxInFlight};
 use crate::flowcontrol::{self, Admitted, Flow};
+use crate::handlers::Encodings;
 use crate::observed::Observed;
 use crate::request::RequestInfo;
 use crate::server::Server;
@@ -27,6 +28,8 @@ pub struct Gate {
     pub audit: Option<Arc<Audit>>,
     pub limit: Limit,
     pub timing: Timing,
+    /// What objects may come and be answered in.
+    pub encodings: Encodings,
     /// Counts requests.
     pub observed: Option<Arc<Observed>>,
     /// This server is about to stop: load balancers are to send no more.

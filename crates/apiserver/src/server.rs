@@ -13,7 +13,7 @@ use crate::call_body::CallBody;
 use crate::context::{self, Context};
 use crate::documents::Health;
 use crate::gate::Gate;
-use crate::handlers;
+use crate::handlers::{Encodings, Style};
 use crate::registry::Registry;
 use crate::request::RequestInfo;
 use crate::rooms::Rooms;
@@ -64,6 +64,8 @@ pub struct Call {
     pub outside: bool,
     /// The time that its client gives it.
     pub timeout: Option<Duration>,
+    /// Those it may come and be answered in.
+    pub encodings: Encodings,
 }
 
 /// Where a request comes from.
@@ -106,6 +108,8 @@ impl Server {
             self.gate.audit.as_ref().map(|audit| audit.begin(&String::from_utf8_lossy(id.as_bytes())));
         let info = RequestInfo::parse(&parts.method, &parts.uri);
         let asked = (parts.headers.clone(), info.query.clone());
+        // Documents about the API are made elsewhere, and are in no more than they ever were.
+        let encodings = if info.is_resource { self.gate.encodings } else { Encodings::Standard };
         let observation = self.gate.observed.as_ref().map(|observed| {
             // Words from outside must not make rows.
             let resource = self.registry.resources.get(&info.group, &info.version, &info.resource);
@@ -117,7 +121,7 @@ impl Server {
         body::warn(&mut answer, &said.warnings);
         let failed =
             !answer.status().is_success() && answer.status() != http::StatusCode::SWITCHING_PROTOCOLS;
-        answer = handlers::Style::of(&asked.0, &asked.1, failed).dress(answer).await;
+        answer = Style::of(encodings, &asked.0, &asked.1, failed).dress(answer).await;
         if crate::compress::accepts(&asked.0) {
             answer = crate::compress::compress(answer);
         }
@@ -169,7 +173,8 @@ impl Server {
         let waits_to_send = parts.headers.contains_key(http::header::EXPECT);
         let limited = (outside && !info.is_long_running()).then(|| timeout.unwrap_or(timing.request));
         let writes = !matches!(info.verb.as_str(), "get" | "list");
-        let call = Call { user, info, parts, body, outside, timeout };
+        let encodings = self.gate.encodings;
+        let call = Call { user, info, parts, body, outside, timeout, encodings };
         let stations = async {
             if let Some(refused) = refused {
                 return Err(refused);

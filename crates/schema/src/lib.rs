@@ -5,6 +5,8 @@ pub mod table;
 
 /// Server-side apply and managed fields.
 pub mod apply;
+/// CBOR.
+pub mod cbor;
 /// Custom resources: a definition's schema to rows and checks.
 pub mod custom;
 /// JSON and YAML to canonical trees, strictly.

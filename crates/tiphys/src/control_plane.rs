@@ -105,10 +105,11 @@ pub(crate) async fn start(
 ) -> Result<ControlPlane> {
     let features = settings.features.clone();
     let resources = Arc::new(Resources::serving(api::table(), &|row| features.serves(row)));
+    let encodings = features.encodings();
     let looking_back = settings.look_back.is_some();
     let opened = match &settings.look_back {
         Some(look) => crate::store::look_back(look, &settings.storage, &resources).await?,
-        None => crate::store::open(&settings.storage, &settings.directory, &resources).await?,
+        None => crate::store::open(&settings.storage, &settings.directory, &resources, encodings).await?,
     };
     let (store, encryption) = (opened.store, opened.encryption);
     let metrics = Arc::new(component::metrics::Registry::new());
@@ -191,7 +192,14 @@ pub(crate) async fn start(
         authenticators: vec![who.chain],
         authorizers,
         rooms,
-        gate: Gate { audit, limit, timing, leaving, observed: Some(Arc::new(Observed::new(&metrics))) },
+        gate: Gate {
+            audit,
+            limit,
+            timing,
+            encodings,
+            leaving,
+            observed: Some(Arc::new(Observed::new(&metrics))),
+        },
         events: Default::default(),
         documents,
         health,

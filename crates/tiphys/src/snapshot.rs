@@ -3,6 +3,7 @@
 use crate::cli::{SnapshotCommand, StoreCommand, StoreEngine, StoreFlags};
 use crate::store::{embedded_transform, open_etcd};
 use anyhow::{Context as _, Result, bail};
+use apiserver::handlers::Encodings;
 use apiserver::resources::Resources;
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -69,7 +70,7 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 fn of_etcd(flags: &StoreFlags) -> Result<(Saved, Arc<dyn Transform>)> {
     block_on(async {
         let resources = Resources::new(api::table(), &[]);
-        let (store, _) = open_etcd(flags, &resources).await?;
+        let (store, _) = open_etcd(flags, &resources, Encodings::Standard).await?;
         let saved = Saved::of_store(&*store).await.context("reading the state")?;
         store.close().await;
         Ok((saved, embedded_transform(flags, &resources)?))
@@ -78,7 +79,7 @@ fn of_etcd(flags: &StoreFlags) -> Result<(Saved, Arc<dyn Transform>)> {
 
 fn to_etcd(saved: &Saved, flags: &StoreFlags) -> Result<()> {
     block_on(async {
-        let (store, _) = open_etcd(flags, &Resources::new(api::table(), &[])).await?;
+        let (store, _) = open_etcd(flags, &Resources::new(api::table(), &[]), Encodings::Standard).await?;
         if store.stats().keys() > 0 {
             bail!(
                 "etcd has keys below {} already: a state is carried into an empty one only",

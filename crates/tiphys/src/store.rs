@@ -3,6 +3,7 @@
 use crate::cli::{StoreEngine, StoreFlags};
 use crate::settings::LookBack;
 use anyhow::{Context as _, Result, bail};
+use apiserver::handlers::Encodings;
 use apiserver::resources::Resources;
 use apiserver::storage::{Configuration, Encryption, UpstreamForm, prefixes, resources_by_prefix};
 use parking_lot::Mutex;
@@ -21,7 +22,12 @@ pub(crate) struct Opened {
 }
 
 /// Opens the store that the flags name. `directory` is the embedded engine's.
-pub(crate) async fn open(flags: &StoreFlags, directory: &Path, resources: &Resources) -> Result<Opened> {
+pub(crate) async fn open(
+    flags: &StoreFlags,
+    directory: &Path,
+    resources: &Resources,
+    encodings: Encodings,
+) -> Result<Opened> {
     match flags.store {
         StoreEngine::Embedded => {
             if !flags.etcd_servers.is_empty() {
@@ -35,7 +41,7 @@ pub(crate) async fn open(flags: &StoreFlags, directory: &Path, resources: &Resou
             Ok(Opened { store: opened.await?.context("opening the store")?, encryption })
         }
         StoreEngine::Etcd => {
-            let (store, encryption) = open_etcd(flags, resources).await?;
+            let (store, encryption) = open_etcd(flags, resources, encodings).await?;
             Ok(Opened { store, encryption })
         }
     }
@@ -56,11 +62,12 @@ pub(crate) async fn look_back(look: &LookBack, flags: &StoreFlags, resources: &R
 pub(crate) async fn open_etcd(
     flags: &StoreFlags,
     resources: &Resources,
+    encodings: Encodings,
 ) -> Result<(Arc<Etcd>, Option<Arc<Encryption>>)> {
     if flags.etcd_servers.is_empty() {
         bail!("--etcd-servers must be specified");
     }
-    let form: Arc<dyn Transform> = Arc::new(UpstreamForm::new(resources));
+    let form: Arc<dyn Transform> = Arc::new(UpstreamForm::new(resources).with(encodings));
     let encryption = encryption(flags, resources, &flags.etcd_prefix, form.clone())?;
     let options = etcd::Options {
         servers: flags.etcd_servers.clone(),

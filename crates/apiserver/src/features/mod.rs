@@ -5,6 +5,7 @@ mod rows;
 
 pub use rows::GATES;
 
+use crate::handlers::Encodings;
 use component::gates::FeatureGates;
 use schema::ResourceRow;
 use std::collections::BTreeMap;
@@ -126,6 +127,14 @@ impl Features {
         let keys = [&format!("{version}/{resource}"), &version, stage(&row.version), "api/all"];
         let said = keys.into_iter().find_map(|key| self.config.get(key).copied());
         said.unwrap_or(stage(&row.version) == "api/ga")
+    }
+
+    /// What objects may come and be answered in.
+    pub fn encodings(&self) -> Encodings {
+        match self.gates.enabled("CBORServingAndStorage") {
+            true => Encodings::WithCbor,
+            false => Encodings::Standard,
+        }
     }
 
     /// Whether a field that is marked with a gate, or with several, is in use.

@@ -1,13 +1,13 @@
 //! Bodies: what they say they are, and what is made of them.
 
-use super::negotiate::{Media, accepted_names, negotiate};
+use super::negotiate::{Clause, Media, negotiate};
 use crate::resources::Served;
 use crate::server::Call;
 use apimachinery::meta::options::DeleteOptions;
 use apimachinery::status::Status;
 use bytes::Bytes;
 use schema::decode::{self, DecodeError, Decoded, FieldValidation};
-use schema::protobuf;
+use schema::{cbor, protobuf};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -16,12 +16,8 @@ use std::fmt::Write as _;
 pub(super) fn media(call: &Call) -> Result<Media, Status> {
     let header = call.parts.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
     let media = header.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match media.as_str() {
-        "" | "application/json" => Ok(Media::Json),
-        "application/yaml" => Ok(Media::Yaml),
-        protobuf::CONTENT_TYPE => Ok(Media::Protobuf),
-        _ => Err(Status::unsupported_media_type(&accepted_names())),
-    }
+    let media = if media.is_empty() { Some(Media::Json) } else { call.encodings.named(&media) };
+    media.ok_or_else(|| Status::unsupported_media_type(&call.encodings.names(|_| true)))
 }
 
 /// What a body is expected to be.
@@ -83,6 +79,14 @@ impl Expected<'_> {
         ))
     }
 
+    /// What strict validation says of CBOR: of unknown fields the first, and nothing else.
+    fn unknown(&self, ty: schema::TypeId, bytes: &[u8], validation: FieldValidation) -> Vec<String> {
+        match validation {
+            FieldValidation::Ignore => Vec::new(),
+            _ => cbor::unknown_field(self.table, ty, bytes).into_iter().collect(),
+        }
+    }
+
     /// Reads a body; every mistake is told in upstream's order and words.
     fn read(&self, media: Media, bytes: &Bytes, validation: FieldValidation) -> Result<Decoded, Status> {
         let unrecognized = |why: &str| self.unrecognized(why, bytes);
@@ -90,7 +94,7 @@ impl Expected<'_> {
             |e: DecodeError| unrecognized(&format!("couldn't get version/kind; json parse error: {e}"));
         let mut free = None;
         let text: Cow<'_, str> = match media {
-            Media::Protobuf => Cow::Borrowed(""),
+            Media::Protobuf | Media::Cbor => Cow::Borrowed(""),
             // Go reads what is no text as if its bytes were marks of replacement.
             _ => String::from_utf8_lossy(bytes),
         };
@@ -109,6 +113,14 @@ impl Expected<'_> {
             Media::Protobuf => {
                 let envelope = protobuf::read_envelope(bytes).map_err(|e| unrecognized(&e.0))?;
                 (envelope.api_version.to_owned(), envelope.kind.to_owned())
+            }
+            Media::Cbor => {
+                let no_meta =
+                    |e: DecodeError| unrecognized(&format!("unable to determine group/version/kind: {e}"));
+                let tree = cbor::document(bytes).map_err(no_meta)?;
+                let meta = cbor::type_meta(&tree).map_err(no_meta)?;
+                free = Some(Decoded { value: tree, strict: Vec::new() });
+                meta
             }
         };
         let (group, version) = match api_version.split('/').collect::<Vec<_>>().as_slice() {
@@ -134,6 +146,12 @@ impl Expected<'_> {
             (Media::Protobuf, _) => {
                 let decoded = api::protobuf().decode(ty, bytes);
                 decoded.and_then(|value| decode::normalise(self.table, ty, value, FieldValidation::Ignore))
+            }
+            (Media::Cbor, Some(free)) => {
+                decode::normalise(self.table, ty, free.value, validation).map(|decoded| match self.custom {
+                    true => decoded,
+                    false => Decoded { strict: self.unknown(ty, bytes, validation), ..decoded },
+                })
             }
             (_, Some(free)) => {
                 decode::normalise(self.table, ty, free.value, validation).map(|mut decoded| {
@@ -167,10 +185,9 @@ impl Expected<'_> {
 
 /// Reads the body of a request whose object is not stored, and has no table: a review, a binding, options.
 pub(crate) async fn kind(call: &Call, group: &str, version: &str, kind: &str) -> Result<Value, Status> {
-    if negotiate(&call.parts.headers, |clause, _| (clause.param("as") != Some("Table")).then_some(()))
-        .is_none()
-    {
-        return Err(Status::not_acceptable(&accepted_names()));
+    let plain = |clause: &Clause<'_>, _| (clause.param("as") != Some("Table")).then_some(());
+    if negotiate(call.encodings, &call.parts.headers, plain).is_none() {
+        return Err(call.encodings.not_acceptable());
     }
     body(call, group, version, kind).await
 }
@@ -194,13 +211,14 @@ pub(crate) async fn body(call: &Call, group: &str, version: &str, kind: &str) ->
 /// Reads a body as an object of the served version and brings it to the hub version.
 pub(super) fn object(
     resource: &Served,
-    media: Media,
+    call: &Call,
     bytes: &Bytes,
     validation: FieldValidation,
 ) -> Result<(Value, Vec<String>), Status> {
     let row = &resource.row;
+    let media = media(call)?;
     if resource.custom.is_some() && media == Media::Protobuf {
-        return Err(Status::unsupported_media_type(&accepted_names()[..2]));
+        return Err(Status::unsupported_media_type(&call.encodings.names(|media| media != Media::Protobuf)));
     }
     let is_same = |group: &str, version: &str| {
         let version = api_version(group, version);
@@ -229,6 +247,11 @@ pub(super) fn delete_options(call: &Call, bytes: &Bytes) -> Result<DeleteOptions
         Media::Protobuf => api::protobuf()
             .decode(ty, bytes)
             .and_then(|value| decode::normalise(table, ty, value, FieldValidation::Ignore)),
+        Media::Cbor => {
+            let tree = cbor::document(bytes)
+                .map_err(|e| bad(&format!("unable to determine group/version/kind: {e}")))?;
+            decode::normalise(table, ty, tree, FieldValidation::Ignore)
+        }
         _ => {
             let text = String::from_utf8_lossy(bytes);
             if media == Media::Json {

@@ -8,12 +8,13 @@ mod options;
 mod patch;
 mod read;
 mod respond;
+mod route;
 mod watch;
 mod write;
 
 pub(crate) use input::{body as read_body, kind as read_kind};
 pub(crate) use negotiate::preferred;
-pub use negotiate::{Media, Style};
+pub use negotiate::{Encodings, Media, Style};
 pub use options::WriteOptions;
 pub use patch::Patch;
 pub use respond::{Form, Include, form};
@@ -69,6 +70,11 @@ impl Server {
         if !resource.has(&info.subresource) {
             return Err(Status::path_not_found());
         }
+        let row = resource.subresources.get(&info.subresource).unwrap_or(&resource.row);
+        let verb = if call.parts.method == Method::HEAD { "get" } else { info.verb.as_str() };
+        if resource.custom.is_none() && row.allows(verb) {
+            route::check(&call, verb)?;
+        }
         if !info.subresource.is_empty() {
             // A subresource that is the object itself, seen from one side, goes the generic way.
             let itself = resource.subresources.get(&info.subresource).is_some_and(|s| {
@@ -81,8 +87,6 @@ impl Server {
         if resource.prefix.is_empty() {
             return self.room(&resource, call).await;
         }
-        let row = resource.subresources.get(&info.subresource).unwrap_or(&resource.row);
-        let verb = if call.parts.method == Method::HEAD { "get" } else { info.verb.as_str() };
         if !row.allows(verb) {
             return Err(not_allowed());
         }

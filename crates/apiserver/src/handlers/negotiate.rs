@@ -16,18 +16,48 @@ pub enum Media {
     Json,
     Yaml,
     Protobuf,
+    Cbor,
 }
 
 /// The media types every endpoint of an API group has, the preferred one first.
-const ACCEPTED: [(&str, Media); 3] = [
+const ACCEPTED: [(&str, Media); 4] = [
     ("application/json", Media::Json),
     ("application/yaml", Media::Yaml),
     (schema::protobuf::CONTENT_TYPE, Media::Protobuf),
+    (schema::cbor::CONTENT_TYPE, Media::Cbor),
 ];
 
-/// Their names, for refusals.
-pub(super) fn accepted_names() -> [&'static str; 3] {
-    ACCEPTED.map(|(name, _)| name)
+/// Which of the encodings a server has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Encodings {
+    #[default]
+    Standard,
+    /// The gate `CBORServingAndStorage` is on.
+    WithCbor,
+}
+
+impl Encodings {
+    fn accepted(self) -> &'static [(&'static str, Media)] {
+        match self {
+            Encodings::Standard => &ACCEPTED[..3],
+            Encodings::WithCbor => &ACCEPTED,
+        }
+    }
+
+    /// The encoding with this name.
+    pub(super) fn named(self, name: &str) -> Option<Media> {
+        self.accepted().iter().find(|(accepted, _)| *accepted == name).map(|(_, media)| *media)
+    }
+
+    /// The names of those that something has, for refusals.
+    pub(super) fn names(self, has: impl Fn(Media) -> bool) -> Vec<&'static str> {
+        self.accepted().iter().filter(|(_, media)| has(*media)).map(|(name, _)| *name).collect()
+    }
+
+    /// Refuses a request whose client takes none of them.
+    pub(super) fn not_acceptable(self) -> Status {
+        Status::not_acceptable(&self.names(|_| true))
+    }
 }
 
 /// One alternative of an `Accept` header.
@@ -73,13 +103,14 @@ fn clauses(header: &str) -> Vec<Clause<'_>> {
 
 /// Finds the first alternative that `allows` takes, and what it makes of it.
 pub(super) fn negotiate<T>(
+    encodings: Encodings,
     headers: &HeaderMap,
     allows: impl Fn(&Clause<'_>, Media) -> Option<T>,
 ) -> Option<(T, Media, bool)> {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let accept = if accept.is_empty() { ACCEPTED[0].0 } else { accept };
     for clause in clauses(accept) {
-        for (name, media) in ACCEPTED {
+        for &(name, media) in encodings.accepted() {
             if clause.covers(name)
                 && !clause.param("sv").is_some_and(|v| !matches!(v, "" | "v1"))
                 && !clause.param("stream").is_some_and(|v| !matches!(v, "" | "watch"))
@@ -118,12 +149,12 @@ pub struct Style {
 impl Style {
     /// The style of answers to this request. Errors know no conversions: a client that accepts nothing but a table gets
     /// them as indented JSON.
-    pub fn of(headers: &HeaderMap, query: &Query, failed: bool) -> Style {
+    pub fn of(encodings: Encodings, headers: &HeaderMap, query: &Query, failed: bool) -> Style {
         let plain = |clause: &Clause<'_>, _| {
             let converts = ["as", "g", "v"].iter().any(|p| clause.param(p).is_some());
             (!failed || !converts).then_some(())
         };
-        match negotiate(headers, plain) {
+        match negotiate(encodings, headers, plain) {
             Some(((), media, pretty)) => Style { media, pretty: pretty || is_pretty(headers, query) },
             None => Style { media: Media::Json, pretty: true },
         }
@@ -159,6 +190,10 @@ impl Style {
                     None => (bytes.to_vec(), body::JSON),
                 }
             }
+            (Media::Cbor, _) => {
+                let document: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+                (cbor(&document), schema::cbor::CONTENT_TYPE)
+            }
         };
         parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         parts.headers.remove(header::CONTENT_LENGTH);
@@ -188,6 +223,16 @@ pub(super) fn protobuf(document: &Value) -> Option<Vec<u8>> {
     Some(codec.encode(ty, document, kind, api_version))
 }
 
+/// A self-describing document as CBOR; where its kind is not known, without knowing which of its texts are bytes.
+pub(super) fn cbor(document: &Value) -> Vec<u8> {
+    let text = |key: &str| document[key].as_str().unwrap_or_default();
+    let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
+    match api::table().kind(group, version, text("kind")) {
+        Some(ty) => schema::cbor::encode(api::table(), ty, document),
+        None => schema::cbor::encode_free(document),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,7 +240,7 @@ mod tests {
     fn check(accept: &str, pretty: &str, failed: bool, expected: &str) {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, accept.parse().unwrap());
-        let style = Style::of(&headers, &Query::parse(pretty), failed);
+        let style = Style::of(Encodings::Standard, &headers, &Query::parse(pretty), failed);
         assert_eq!(format!("{:?} {}", style.media, style.pretty), expected, "{accept} {pretty}");
     }
 
@@ -209,5 +254,6 @@ mod tests {
         check("application/json;as=Table;v=v1;g=meta.k8s.io", "", true, "Json true");
         check("application/json;as=Table;v=v1;g=meta.k8s.io, application/json", "", true, "Json false");
         check("text/html", "", true, "Json true");
+        check("application/cbor, application/yaml", "", false, "Yaml false");
     }
 }

@@ -1,5 +1,6 @@
 //! The four kinds of patch, each a function from the current object to the patched one.
 
+use super::Encodings;
 use crate::registry::{Registry, WriteContext, merge};
 use crate::resources::Served;
 use crate::server::Call;
@@ -24,19 +25,27 @@ pub enum PatchMedia {
     Merge,
     Strategic,
     Apply,
+    /// The same, in CBOR.
+    ApplyCbor,
 }
 
 impl PatchMedia {
     pub fn kind(self) -> PatchKind {
-        if self == PatchMedia::Apply { PatchKind::Apply } else { PatchKind::Other }
+        if self.applies() { PatchKind::Apply } else { PatchKind::Other }
+    }
+
+    /// Whether it is a server-side apply.
+    pub fn applies(self) -> bool {
+        matches!(self, PatchMedia::Apply | PatchMedia::ApplyCbor)
     }
 }
 
-const MEDIA: [(&str, PatchMedia); 4] = [
+const MEDIA: [(&str, PatchMedia); 5] = [
     ("application/json-patch+json", PatchMedia::Json),
     ("application/merge-patch+json", PatchMedia::Merge),
     ("application/strategic-merge-patch+json", PatchMedia::Strategic),
     ("application/apply-patch+yaml", PatchMedia::Apply),
+    ("application/apply-patch+cbor", PatchMedia::ApplyCbor),
 ];
 
 /// A patch as it came. It is read anew for every attempt: only then is it known whether there is an object to patch,
@@ -76,7 +85,9 @@ impl Patch {
     pub fn media(call: &Call) -> Result<PatchMedia, Status> {
         let header = call.parts.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
         let media = header.unwrap_or_default().split(';').next().unwrap_or_default();
-        let found = MEDIA.iter().find(|(name, _)| *name == media);
+        let has_cbor = call.encodings == Encodings::WithCbor;
+        let served = MEDIA.iter().filter(|(_, media)| has_cbor || *media != PatchMedia::ApplyCbor);
+        let found = served.into_iter().find(|(name, _)| *name == media);
         found.map(|(_, media)| *media).ok_or_else(|| {
             // The words of upstream's router, which sees it first.
             let mut status = Status::unsupported_media_type(&[]);
@@ -97,7 +108,7 @@ impl Patch {
                 merge_patch(&mut document, &patch);
                 Ok(document)
             }
-            PatchMedia::Apply => {
+            PatchMedia::Apply | PatchMedia::ApplyCbor => {
                 let patch = self.applied(self.validation)?.value;
                 merge_patch(&mut document, &patch);
                 Ok(document)
@@ -106,7 +117,12 @@ impl Patch {
     }
 
     fn applied(&self, validation: FieldValidation) -> Result<Decoded, Status> {
+        // Of CBOR too.
         let bad = |why: &dyn std::fmt::Display| Status::bad_request(format!("error decoding YAML: {why}"));
+        if self.media == PatchMedia::ApplyCbor {
+            let value = schema::cbor::object(&self.bytes).map_err(|e| bad(&e))?;
+            return Ok(Decoded { value, strict: Vec::new() });
+        }
         let text = std::str::from_utf8(&self.bytes).map_err(|e| bad(&e))?;
         decode::yaml_document(text, validation).map_err(|e| bad(&e))
     }
@@ -138,7 +154,7 @@ impl Patch {
                     strategic(&resource.table, resource.ty, current, patch.value).map_err(failure)?;
                 Ok((patched, patch.strict))
             }
-            PatchMedia::Merge | PatchMedia::Apply => {
+            PatchMedia::Merge | PatchMedia::Apply | PatchMedia::ApplyCbor => {
                 let patch = parse_object(&self.bytes, self.validation).map_err(failure)?;
                 merge_patch(&mut current, &patch.value);
                 Ok((current, patch.strict))

@@ -1,6 +1,6 @@
 //! In which form an object is answered: as itself, as a table, as metadata only.
 
-use super::negotiate::{Media, accepted_names, negotiate};
+use super::negotiate::{Media, negotiate};
 use crate::body::{self, Answer};
 use crate::registry::Stored;
 use crate::resources::Served;
@@ -34,7 +34,7 @@ pub enum Include {
 
 /// The form and the media type an `Accept` header asks for: its best alternative that this server has.
 pub(super) fn accepted(resource: &Served, call: &Call) -> Result<(Form, Media), Status> {
-    let found = negotiate(&call.parts.headers, |clause, media| {
+    let found = negotiate(call.encodings, &call.parts.headers, |clause, media| {
         let [kind, group, version] = ["as", "g", "v"].map(|p| clause.param(p));
         if kind.is_none() && group.is_none() && version.is_none() {
             // Objects of custom resources have no message.
@@ -50,7 +50,7 @@ pub(super) fn accepted(resource: &Served, call: &Call) -> Result<(Form, Media), 
             _ => None,
         }
     });
-    let Some((form, media, _)) = found else { return Err(Status::not_acceptable(&accepted_names())) };
+    let Some((form, media, _)) = found else { return Err(call.encodings.not_acceptable()) };
     let form = match form {
         Form::Table(_) => Form::Table(include(&call.info.query)?),
         form => form,

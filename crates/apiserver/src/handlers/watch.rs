@@ -19,7 +19,7 @@ use futures::stream;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use schema::encode::Body;
-use schema::protobuf;
+use schema::{cbor, protobuf};
 use serde_json::{Value, json};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -142,11 +142,13 @@ impl Server {
         });
         let mut answer =
             body::json(http::StatusCode::OK, Bytes::new()).map(|_| body::stream(StreamBody::new(frames)));
-        let framing = if media == Media::Protobuf { Framing::Chunks } else { Framing::Lines };
-        if media == Media::Protobuf {
-            let media = http::HeaderValue::from_static(WATCH_PROTOBUF);
-            answer.headers_mut().insert(http::header::CONTENT_TYPE, media);
-        }
+        let (framing, content_type) = match media {
+            Media::Protobuf => (Framing::Chunks, WATCH_PROTOBUF),
+            Media::Cbor => (Framing::Chunks, cbor::SEQUENCE),
+            Media::Json | Media::Yaml => (Framing::Lines, body::JSON),
+        };
+        let content_type = http::HeaderValue::from_static(content_type);
+        answer.headers_mut().insert(http::header::CONTENT_TYPE, content_type);
         body::over_websocket(call.parts, answer, framing)
     }
 }
@@ -292,6 +294,11 @@ impl Watcher {
                 let object = protobuf::wrap(&message, meta.kind(), meta.api_version());
                 return protobuf::watch_frame(kind, &object).into();
             }
+            if self.media == Media::Cbor {
+                let mut object = BytesMut::new();
+                write(&resource, &stored, Some(&meta), revision, &mut object);
+                return self.event(kind, &object);
+            }
             let mut out = BytesMut::with_capacity(entry.value.len() + 192);
             head(&mut out, kind);
             write(&resource, &stored, Some(&meta), revision, &mut out);
@@ -342,6 +349,10 @@ impl Watcher {
 
     /// An event around an object that is JSON yet.
     fn event(&self, kind: &str, object: &[u8]) -> Bytes {
+        if self.media == Media::Cbor {
+            let object = serde_json::from_slice(object).unwrap_or_default();
+            return cbor::event(kind, &super::negotiate::cbor(&object)).into();
+        }
         if self.media == Media::Protobuf
             && let Some(object) =
                 serde_json::from_slice(object).ok().and_then(|o| super::negotiate::protobuf(&o))

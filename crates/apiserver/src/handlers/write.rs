@@ -25,10 +25,10 @@ fn without_duplicate_owners(value: &mut Value) -> Option<String> {
 impl Server {
     pub(super) async fn create(&self, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
         let form = form(resource, &call)?;
-        let media = input::media(&call)?;
+        input::media(&call)?;
         let bytes = call.body.read().await?;
         let options = WriteOptions::for_create(&call)?;
-        let (mut value, mut strict) = input::object(resource, media, &bytes, options.field_validation)?;
+        let (mut value, mut strict) = input::object(resource, &call, &bytes, options.field_validation)?;
         super::record(self, resource, &value);
         let mut context = context(&call, resource, &options);
         // A namespace is in itself.
@@ -51,8 +51,7 @@ impl Server {
         let form = form(resource, &call)?;
         let bytes = call.body.read().await?;
         let options = WriteOptions::for_update(&call)?;
-        let (mut value, mut strict) =
-            input::object(resource, input::media(&call)?, &bytes, options.field_validation)?;
+        let (mut value, mut strict) = input::object(resource, &call, &bytes, options.field_validation)?;
         super::record(self, resource, &value);
         let name = call.info.name.clone();
         let context = context(&call, resource, &options);
@@ -83,7 +82,7 @@ impl Server {
         let patch = Patch { media, bytes, validation: options.field_validation, force: options.force };
         let name = call.info.name.clone();
         let mut context = context(&call, resource, &options);
-        if media == PatchMedia::Apply {
+        if media.applies() {
             context.ownership = Ownership::Settled;
         }
         let strict = parking_lot::Mutex::new(Vec::new());
@@ -95,7 +94,7 @@ impl Server {
             Ok(value)
         };
         let change = |current: Option<&Value>| -> futures::future::BoxFuture<'_, _> {
-            if media != PatchMedia::Apply {
+            if !media.applies() {
                 return Box::pin(std::future::ready(checked(patch.apply(resource, current, &name))));
             }
             let current = current.cloned();
@@ -104,7 +103,7 @@ impl Server {
                 checked(patch.apply_server_side(&self.registry, &context, current, now).await)
             })
         };
-        let create = media == PatchMedia::Apply && call.info.subresource.is_empty();
+        let create = media.applies() && call.info.subresource.is_empty();
         let options = UpdateOptions { create, replace: false };
         let updated = self.registry.update(&context, &name, options, &change).await?;
         let code = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
@@ -120,13 +119,17 @@ fn record_patch(media: PatchMedia, bytes: &[u8]) {
     let Some(record) = crate::context::record().filter(|record| record.level() >= Level::Request) else {
         return;
     };
-    if media != PatchMedia::Apply || schema::decode::looks_like_json(bytes) {
+    if !media.applies() || schema::decode::looks_like_json(bytes) {
         return record.request_patch(bytes);
     }
-    let text = String::from_utf8_lossy(bytes);
-    if let Ok(patch) = schema::decode::free_yaml(&text, schema::decode::FieldValidation::Ignore)
-        && let Ok(json) = apimachinery::value::to_json_vec(&patch.value)
-    {
+    let tree = match media {
+        PatchMedia::ApplyCbor => schema::cbor::document(bytes).ok(),
+        _ => {
+            let text = String::from_utf8_lossy(bytes);
+            schema::decode::free_yaml(&text, schema::decode::FieldValidation::Ignore).ok().map(|d| d.value)
+        }
+    };
+    if let Some(json) = tree.and_then(|tree| apimachinery::value::to_json_vec(&tree).ok()) {
         record.request_patch(&json);
     }
 }

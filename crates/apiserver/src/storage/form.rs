@@ -1,12 +1,14 @@
 //! What objects look like in etcd, as upstream writes them: protobuf behind `k8s\0` for most built-in kinds, JSON for
-//! the groups whose servers know nothing else and for custom resources; each in its storage version.
+//! the groups whose servers know nothing else and for custom resources, which are CBOR behind a gate; each in its
+//! storage version.
 
+use crate::handlers::Encodings;
 use crate::resources::{Resources, Served};
 use bytes::Bytes;
 use schema::decode::FieldValidation;
 use schema::encode::{Body, TypeMeta};
-use schema::protobuf;
 use schema::row::TypeId;
+use schema::{cbor, protobuf};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,6 +31,8 @@ struct Kept {
 /// See the module.
 pub struct UpstreamForm {
     kept: HashMap<Arc<str>, Kept>,
+    /// What custom resources are written in. They are read in either.
+    encodings: Encodings,
 }
 
 impl std::fmt::Debug for UpstreamForm {
@@ -122,7 +126,13 @@ impl UpstreamForm {
     /// The forms of the resources that are served.
     pub fn new(resources: &Resources) -> Self {
         let stored = resources.all().into_iter().filter(|served| !served.prefix.is_empty());
-        UpstreamForm { kept: stored.map(|served| (served.prefix.clone(), Kept::new(&served))).collect() }
+        let kept = stored.map(|served| (served.prefix.clone(), Kept::new(&served))).collect();
+        UpstreamForm { kept, encodings: Encodings::Standard }
+    }
+
+    /// Writes custom resources in the best of these.
+    pub fn with(self, encodings: Encodings) -> Self {
+        UpstreamForm { encodings, ..self }
     }
 }
 
@@ -131,6 +141,10 @@ impl Transform for UpstreamForm {
         match (self.kept.get(&key.prefix), Body::from_stored(value.clone())) {
             (Some(kept), Ok(_)) => kept.save(value),
             // A custom resource is its own JSON.
+            (None, Ok(body)) if self.encodings == Encodings::WithCbor => {
+                let tree: Value = serde_json::from_slice(body.json()).map_err(failed)?;
+                Ok(cbor::encode_free(&tree).into())
+            }
             (None, Ok(body)) => Ok([body.json(), b"\n"].concat().into()),
             // Not an object of ours, or one that nobody could read: it stays as it is.
             (_, Err(_)) => Ok(value.clone()),
@@ -141,11 +155,13 @@ impl Transform for UpstreamForm {
         if let Some(form) = self.kept.get(&key.prefix) {
             return form.load(&kept);
         }
-        if kept.starts_with(b"{") {
-            let tree: Value = serde_json::from_slice(&kept).map_err(failed)?;
-            return Ok(Loaded { value: Body::encode_free(&tree).stored().clone(), stale: false });
-        }
-        Ok(Loaded { value: kept, stale: false })
+        let tree: Value = match kept.first() {
+            Some(b'{') => serde_json::from_slice(&kept).map_err(failed)?,
+            Some(_) if kept.starts_with(cbor::PREFIX) => cbor::document(&kept).map_err(failed)?,
+            _ => return Ok(Loaded { value: kept, stale: false }),
+        };
+        let stale = kept.starts_with(cbor::PREFIX) != (self.encodings == Encodings::WithCbor);
+        Ok(Loaded { value: Body::encode_free(&tree).stored().clone(), stale })
     }
 }
 
@@ -204,6 +220,27 @@ mod tests {
             "apiextensions.k8s.io/v1beta1",
         );
         check("/registry/example.com/as/", object("example.com/v1", "A"), b"{", "example.com/v1");
+    }
+
+    #[test]
+    fn custom_resources_are_cbor_behind_the_gate() {
+        let json = Bytes::from_static(
+            br#"{"apiVersion":"example.com/v1","kind":"A","metadata":{"name":"a"},"spec":1.5}"#,
+        );
+        let (form, _) = form();
+        let key = Key::new("/registry/example.com/as/", "a");
+        let loaded = form.load(&key, json.clone()).unwrap();
+        let gated = form.with(Encodings::WithCbor);
+        assert!(gated.load(&key, json).unwrap().stale);
+        let kept = gated.save(&key, &loaded.value).unwrap();
+        assert!(kept.starts_with(b"\xd9\xd9\xf7\xa4"), "{kept:?}");
+        assert_eq!(
+            gated.load(&key, kept.clone()).unwrap(),
+            Loaded { value: loaded.value.clone(), stale: false }
+        );
+        // Who turns the gate off again still reads what was written.
+        let plain = gated.with(Encodings::Standard);
+        assert_eq!(plain.load(&key, kept).unwrap(), Loaded { value: loaded.value, stale: true });
     }
 
     #[test]
