@@ -7,6 +7,7 @@ use apimachinery::validation::{
 };
 
 pub(super) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
+pub(super) const NOT_NEGATIVE_INTEGER: &str = "must be a non-negative integer";
 
 /// What a text must be.
 type Rule = fn(&str) -> Vec<String>;

@@ -15,12 +15,14 @@ mod batch;
 mod certificates;
 mod check;
 mod core;
+mod counts;
 mod deletion;
 mod deprecations;
 mod diff;
 mod discovery;
 mod flowcontrol;
 mod flowcontrol_validation;
+mod inside;
 mod metadata;
 mod names;
 mod networking;
@@ -41,7 +43,10 @@ mod tree;
 mod versions;
 mod webhook_client;
 
-pub use deletion::{holds_itself, mark_deleted, orphans_by_default, returns_deleted};
+pub use deletion::{
+    deletion_warning, holds_itself, mark_deleted, orphans_by_default, precondition_resource, returns_deleted,
+    shows_end,
+};
 pub use deprecations::{deprecation, removed_release};
 pub use metadata::judges_metadata;
 pub use names::name_errors;

@@ -11,8 +11,7 @@ pub fn name_errors(group: &str, kind: &str, name: &str, used: NameUse) -> Vec<St
             NameUse::Whole => validation::is_path_segment_name(name),
             NameUse::Prefix => validation::is_path_segment_prefix(name),
         },
-        ("", "Namespace") => validation::name_is_dns_label(name, used),
-        ("", "Service") => validation::name_is_dns1035_label(name, used),
+        ("", "Namespace" | "Service") => validation::name_is_dns_label(name, used),
         ("networking.k8s.io", "IPAddress") => {
             validation::is_valid_ip(&Path::none(), name).iter().map(|error| error.detail.clone()).collect()
         }

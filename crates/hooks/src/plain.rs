@@ -17,6 +17,8 @@ pub(super) struct Plain {
     pub validate_update: fn(&Value, &Value, &Context) -> ErrorList,
     /// Paths of fields that an update leaves as they are.
     pub immutable: &'static [&'static [&'static str]],
+    /// Of the new object and the old one.
+    pub warnings: fn(&Value, Option<&Value>) -> Vec<String>,
     pub columns: &'static [Column],
     pub cells: fn(&Value, Time) -> Vec<Value>,
     pub fields: &'static [SelectableField],
@@ -32,6 +34,7 @@ impl Plain {
         validate_create: |_| ErrorList::new(),
         validate_update: |_, _, _| ErrorList::new(),
         immutable: &[],
+        warnings: |_, _| Vec::new(),
         columns: &[],
         cells: |_, _| Vec::new(),
         fields: &[],
@@ -63,6 +66,10 @@ impl Strategy for Plain {
         errors.extend(own);
         self.immutable.iter().for_each(|path| immutable(&mut errors, object, old, path));
         errors
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>, context: &Context) -> Vec<String> {
+        if context.subresource.is_some() { Vec::new() } else { (self.warnings)(object, old) }
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -1,6 +1,8 @@
 //! How messages show a part of an object: upstream prints the struct that it has of it inside, with its Go field names and
 //! with what is absent. Types of `meta/v1` are the same inside and outside.
 
+use super::diff::unified;
+use super::inside::{self, Member};
 use apimachinery::field::BadValue;
 use schema::row::{Field, Presence, Shape, Type};
 use schema::{Table, TypeId};
@@ -22,14 +24,14 @@ pub(super) fn shown(object: &Value, path: &[&str]) -> BadValue {
         at = field.ty.clone();
         last = Some(field);
     }
-    BadValue::verbatim(text(table, &at, last, value))
+    BadValue::verbatim(text(table, &at, last, value, &Outer::NONE))
 }
 
 /// A value of a type that the table has by this name.
 pub(super) fn shown_as(name: &str, value: &Value) -> BadValue {
     let table = api::table();
     match table.type_named(name) {
-        Some(id) => BadValue::verbatim(text(table, &Type::Ref(id), None, value)),
+        Some(id) => BadValue::verbatim(text(table, &Type::Ref(id), None, value, &Outer::NONE)),
         None => BadValue::json(value),
     }
 }
@@ -39,85 +41,181 @@ pub(super) fn shown_typed<T: serde::Serialize>(name: &str, value: &T) -> BadValu
     shown_as(name, &serde_json::to_value(value).unwrap_or_default())
 }
 
+/// The same of several.
+pub(super) fn shown_list<T: serde::Serialize>(name: &str, values: &[T]) -> BadValue {
+    let table = api::table();
+    let show = |value: &T| match table.type_named(name) {
+        Some(id) => {
+            let value = serde_json::to_value(value).unwrap_or_default();
+            text(table, &Type::Ref(id), None, &value, &Outer::NONE)
+        }
+        None => String::new(),
+    };
+    BadValue::verbatim(format!("[{}]", values.iter().map(show).collect::<Vec<_>>().join(",")))
+}
+
+/// What two values of a type differ in.
+pub(super) fn diff(name: &str, old: &Value, new: &Value) -> String {
+    diff_inside(name, short_name(name), old, new)
+}
+
+/// The same, of that part of a type that is a type of its own inside.
+pub(super) fn diff_inside(name: &str, inside: &str, old: &Value, new: &Value) -> String {
+    let table = api::table();
+    let show = |value: &Value| match table.type_named(name) {
+        Some(id) => indented(&of_struct(table, id, inside, value, &Outer::NONE)),
+        None => indented(&json(value)),
+    };
+    unified(&show(old), &show(new))
+}
+
+/// The object around the one that is shown.
+struct Outer<'a> {
+    fields: &'a [Field],
+    value: &'a Value,
+}
+
+impl Outer<'_> {
+    const NONE: Outer<'static> = Outer { fields: &[], value: &Value::Null };
+}
+
 fn json(value: &Value) -> String {
     let mut out = Vec::new();
     schema::encode::write_value(&mut out, value);
     String::from_utf8(out).unwrap_or_default()
 }
 
-fn text(table: &Table, ty: &Type, field: Option<&Field>, value: &Value) -> String {
-    let pointer = field.is_some_and(|f| f.pointer);
+/// `core.v1.PodSpec` of `io.k8s.api.core.v1.PodSpec`.
+fn short_name(name: &str) -> &str {
+    name.strip_prefix("io.k8s.api.").unwrap_or(name)
+}
+
+fn text(table: &Table, ty: &Type, field: Option<&Field>, value: &Value, outer: &Outer<'_>) -> String {
     match (ty, value) {
         (Type::List(item), Value::Array(items)) => {
-            let items: Vec<String> = items.iter().map(|v| text(table, item, None, v)).collect();
+            let items: Vec<String> = items.iter().map(|v| text(table, item, None, v, outer)).collect();
             format!("[{}]", items.join(","))
         }
         (Type::Map(item), Value::Object(map)) => {
             let member = |(k, v): (&String, &Value)| {
-                format!("{}:{}", json(&Value::from(k.as_str())), text(table, item, None, v))
+                format!("{}:{}", json(&Value::from(k.as_str())), text(table, item, None, v, outer))
             };
             format!("{{{}}}", map.iter().map(member).collect::<Vec<_>>().join(","))
         }
-        (Type::Ref(id), Value::Object(_)) => of_struct(table, *id, value),
-        (_, Value::Null) => zero(table, ty, field, pointer),
+        (Type::Ref(id), Value::Object(_)) => {
+            of_struct(table, *id, short_name(&table.ty(*id).name), value, outer)
+        }
+        (_, Value::Null) if field.is_some_and(|f| f.pointer) => "null".into(),
+        (_, Value::Null) => zero(table, ty, field, outer),
         _ => json(value),
     }
 }
 
 /// What Go has where nothing is said.
-fn zero(table: &Table, ty: &Type, field: Option<&Field>, pointer: bool) -> String {
-    if pointer {
-        return "null".into();
-    }
+fn zero(table: &Table, ty: &Type, field: Option<&Field>, outer: &Outer<'_>) -> String {
     match ty {
         Type::String => "\"\"".into(),
         Type::Bool => "false".into(),
-        Type::Int32 | Type::Int64 | Type::Double => "0".into(),
+        Type::Int32 | Type::Int64 | Type::Double | Type::IntOrString => "0".into(),
         Type::Quantity => "\"0\"".into(),
         // A struct that is left out when empty is a struct nevertheless.
         Type::Ref(id) if field.is_none_or(|f| f.presence != Presence::OmitZero) => {
-            match (table.ty(*id).shape, &table.ty(*id).scalar) {
-                (Shape::Scalar, Some(scalar)) => zero(table, scalar, None, false),
-                _ => of_struct(table, *id, &Value::Null),
+            let row = table.ty(*id);
+            match (row.shape, &row.scalar) {
+                (Shape::Scalar, Some(scalar)) => zero(table, scalar, None, outer),
+                _ => of_struct(table, *id, short_name(&row.name), &Value::Null, outer),
             }
         }
         _ => "null".into(),
     }
 }
 
-fn of_struct(table: &Table, id: TypeId, value: &Value) -> String {
+fn of_struct(table: &Table, id: TypeId, name: &str, value: &Value, outer: &Outer<'_>) -> String {
     let row = table.ty(id);
     if let (Shape::Scalar, Some(scalar)) = (row.shape, &row.scalar) {
-        return text(table, scalar, None, value);
+        return text(table, scalar, None, value, outer);
     }
     if row.name.contains(".apimachinery.") {
         return String::from_utf8(schema::encode::json(table, id, value)).unwrap_or_default();
     }
-    let member = |field: &Field| {
-        let of = value.get(field.name.as_ref()).unwrap_or(&Value::Null);
-        format!("{}:{}", json(&Value::from(go_name(&field.name))), text(table, &field.ty, Some(field), of))
+    let here = Outer { fields: &row.fields, value };
+    let shown = |field: &Field, go: &str, of: &Value| {
+        // Metadata is embedded inside.
+        let text = text(table, &field.ty, Some(field), of, &here);
+        match text.strip_prefix('{').and_then(|t| t.strip_suffix('}')) {
+            Some(members) if is_metadata(table, &field.ty) => members.to_owned(),
+            _ => format!("{}:{text}", json(&Value::from(go))),
+        }
     };
-    format!("{{{}}}", row.fields.iter().map(member).collect::<Vec<_>>().join(","))
+    let members: Vec<String> = match inside::members(name) {
+        None => {
+            let own = |f: &Field| shown(f, &inside::go_name(&f.name), &value[f.name.as_ref()]);
+            row.fields.iter().map(own).collect()
+        }
+        Some(members) => {
+            let one = |member: &Member| {
+                let from = if member.outer { outer } else { &here };
+                let mut field = from.fields.iter().find(|f| f.name == member.name)?.clone();
+                match member.presence {
+                    inside::Presence::Same => {}
+                    inside::Presence::Pointer => field.pointer = true,
+                    inside::Presence::Value | inside::Presence::Always => field.pointer = false,
+                }
+                Some(shown(&field, &member.go, &from.value[member.name]))
+            };
+            members.iter().filter_map(one).collect()
+        }
+    };
+    let members: Vec<String> = members.into_iter().filter(|m| !m.is_empty()).collect();
+    format!("{{{}}}", members.join(","))
 }
 
-/// `podIP` is `PodIP` in Go, `uid` is `UID`.
-fn go_name(name: &str) -> String {
-    const WORDS: [(&str, &str); 9] = [
-        ("uid", "UID"),
-        ("apiVersion", "APIVersion"),
-        ("apiGroup", "APIGroup"),
-        ("id", "ID"),
-        ("ip", "IP"),
-        ("ips", "IPs"),
-        ("url", "URL"),
-        ("csi", "CSI"),
-        ("cel", "CEL"),
-    ];
-    if let Some((_, go)) = WORDS.iter().find(|(word, _)| *word == name) {
-        return (*go).into();
+fn is_metadata(table: &Table, ty: &Type) -> bool {
+    matches!(ty, Type::Ref(id) if table.ty(*id).name.ends_with(".meta.v1.ObjectMeta"))
+}
+
+/// JSON with a line for each member, as Go's `MarshalIndent` by one space.
+fn indented(json: &str) -> String {
+    let (mut out, mut depth, mut in_text, mut escaped) = (String::new(), 0, false, false);
+    let line = |out: &mut String, depth: usize| {
+        out.push('\n');
+        out.extend(std::iter::repeat_n(' ', depth));
+    };
+    let mut chars = json.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            _ if in_text => {
+                out.push(c);
+                in_text = escaped || c != '"';
+                escaped = !escaped && c == '\\';
+            }
+            '"' => {
+                in_text = true;
+                out.push(c);
+            }
+            '{' | '[' => {
+                out.push(c);
+                depth += 1;
+                if !matches!(chars.peek(), Some('}' | ']')) {
+                    line(&mut out, depth);
+                }
+            }
+            '}' | ']' => {
+                depth -= 1;
+                if !out.ends_with(['{', '[']) {
+                    line(&mut out, depth);
+                }
+                out.push(c);
+            }
+            ',' => {
+                out.push(c);
+                line(&mut out, depth);
+            }
+            ':' => out.push_str(": "),
+            _ => out.push(c),
+        }
     }
-    let mut chars = name.chars();
-    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+    out
 }
 
 #[cfg(test)]

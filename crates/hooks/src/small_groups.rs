@@ -1,6 +1,7 @@
 //! Groups whose kinds say little beyond their schema: coordination, policy, scheduling, node.
 
 use super::Row;
+use super::core::pod_warnings::{of_template, same_generation};
 use super::plain::Plain;
 use super::templates::{AGE, NAME};
 use super::tree::{absent_or, at, column, int, labels, name, object_age, or, text, with};
@@ -21,6 +22,10 @@ static POD_TEMPLATES: Plain = Plain {
     validate: |template| {
         let template: api::core::v1::PodTemplate = super::tree::typed(template);
         super::templates::validate_template(&template.template, &Path::new("template"))
+    },
+    warnings: |template, old| match old.is_some_and(|old| same_generation(template, old)) {
+        true => Vec::new(),
+        false => of_template(template, &["template"]),
     },
     has_generation: true,
     default: |template| {

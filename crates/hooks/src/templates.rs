@@ -2,6 +2,7 @@
 
 use super::core::pod_spec::default_pod_spec;
 use super::core::pod_validation::validate_pod_spec;
+pub(super) use super::core::pod_warnings::{Named, template_warnings};
 use super::tree::{column, joined, list, text, with};
 use super::{Column, SelectableField};
 use api::core::v1::PodTemplateSpec;
@@ -67,8 +68,14 @@ pub(super) fn validate_lasting_template(
     kind: &str,
     path: &Path,
 ) -> ErrorList {
-    let mut errors = validate_match(template, selector, path);
-    errors.extend(validate_template(template, path));
+    let mut errors = validate_match(template, selector, path, Nothing::Passes);
+    errors.extend(validate_lasting(template, kind, path));
+    errors
+}
+
+/// The same, whatever selects it.
+pub(super) fn validate_lasting(template: &PodTemplateSpec, kind: &str, path: &Path) -> ErrorList {
+    let mut errors = validate_template(template, path);
     let spec = path.child("spec");
     if template.spec.restart_policy != "Always" {
         let at = spec.child("restartPolicy");
@@ -81,15 +88,28 @@ pub(super) fn validate_lasting_template(
     errors
 }
 
+/// What becomes of a selector that asks for nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nothing {
+    /// It is judged elsewhere.
+    Passes,
+    /// It matches as selectors do: none at all selects nothing.
+    Selects,
+}
+
 /// Whether the selector selects what the template makes.
 pub(super) fn validate_match(
     template: &PodTemplateSpec,
     selector: Option<&LabelSelector>,
     path: &Path,
+    nothing: Nothing,
 ) -> ErrorList {
     let mut errors = ErrorList::new();
     let labels = &template.metadata.labels;
-    if Selector::from_label_selector(selector).is_ok_and(|s| !s.is_empty() && !s.matches(labels)) {
+    if Selector::from_label_selector(selector).is_ok_and(|s| {
+        let judged = nothing == Nothing::Selects || !s.is_empty();
+        judged && !s.matches(labels)
+    }) {
         let at = path.child("metadata").child("labels");
         errors.push(Error::invalid(
             &at,

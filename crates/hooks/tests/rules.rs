@@ -83,10 +83,21 @@ fn volumes_and_claims() {
         json!({"spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}}),
         expect![[r#"
             spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims
-            - {"accessModes":["ReadWriteOnce"]}
-            + {"accessModes":["ReadWriteMany"]}
-            - {"resources":{"requests":{"storage":"2Gi"}}}
-            + {"resources":{"requests":{"storage":"1Gi"}}}
+            @@ -1,12 +1,12 @@
+             {
+              "AccessModes": [
+            -  "ReadWriteOnce"
+            +  "ReadWriteMany"
+              ],
+              "Selector": null,
+              "Resources": {
+               "Limits": null,
+               "Requests": {
+            -   "storage": "2Gi"
+            +   "storage": "1Gi"
+               }
+              },
+              "VolumeName": "",
         "#]],
     );
 }

@@ -17,7 +17,11 @@ impl Priority {
     }
 
     fn admit_pod(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
-        let applies = a.operation == Operation::Create && a.is("", "pods") && a.subresource.is_empty();
+        let applies = a.is("", "pods") && a.subresource.is_empty();
+        if applies && a.operation == Operation::Update {
+            keep(a);
+        }
+        let applies = applies && a.operation == Operation::Create;
         let resource = a.resource.group_resource();
         let name = a.name;
         let Some(pod) = a.object.as_deref_mut().filter(|_| applies) else { return Ok(()) };
@@ -64,6 +68,16 @@ impl Priority {
         }
         pod["spec"]["preemptionPolicy"] = policy.into();
         Ok(())
+    }
+}
+
+/// What was computed when a pod was made stays, though an update does not say it again.
+fn keep(a: &mut Attributes<'_>) {
+    let (Some(pod), Some(old)) = (a.object.as_deref_mut(), a.old) else { return };
+    for member in ["priority", "preemptionPolicy"] {
+        if pod["spec"][member].is_null() && !old["spec"][member].is_null() {
+            pod["spec"][member] = old["spec"][member].clone();
+        }
     }
 }
 

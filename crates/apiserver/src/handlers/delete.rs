@@ -45,6 +45,16 @@ async fn options(call: &Call) -> Result<DeleteOptions, Status> {
     Err(Status::invalid(&GroupKind::new("meta.k8s.io", "DeleteOptions"), "", &errors))
 }
 
+/// Tells of what becomes of what belongs to the object, where the options do not say.
+fn warn(resource: &Served, options: &DeleteOptions) {
+    if options.orphan_dependents.is_some() || options.propagation_policy.is_some() {
+        return;
+    }
+    if let Some(text) = hooks::deletion_warning(&resource.row.group, &resource.row.kind) {
+        crate::context::warn(text.to_owned());
+    }
+}
+
 fn delete_context<'a>(
     call: &'a Call,
     resource: &'a Arc<Served>,
@@ -65,6 +75,7 @@ impl Server {
     pub(super) async fn delete(&self, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
         let form = form(resource, &call)?;
         let options = options(&call).await?;
+        warn(resource, &options);
         let context = delete_context(&call, resource, &options);
         match self.registry.delete(&context, &call.info.name, &options).await? {
             DeleteOutcome::Pending(stored) => Ok(self.object(resource, &stored, StatusCode::OK, form)),
@@ -85,6 +96,7 @@ impl Server {
         call: Call,
     ) -> Result<Answer, Status> {
         let options = options(&call).await?;
+        warn(resource, &options);
         let query = &call.info.query;
         let parameter = |name| query.get(name).unwrap_or_default();
         let selection = Selection::parse(

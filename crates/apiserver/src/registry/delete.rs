@@ -62,7 +62,9 @@ impl Registry {
     ) -> Result<Option<DeleteOutcome>, Status> {
         let resource = context.resource;
         let key = resource.key(context.namespace, name);
-        let Some(current) = self.newest(resource, &key).await? else { return Err(resource.not_found(name)) };
+        let Some(mut current) = self.newest(resource, &key).await? else {
+            return Err(resource.not_found(name));
+        };
         preconditions(context, name, options, &current)?;
         // A deletion by a subresource, which an eviction is, was admitted as the creation of that.
         if context.subresource.is_empty() {
@@ -92,6 +94,11 @@ impl Registry {
         }
         let grace = grace.unwrap_or(0).max(0);
         if grace == 0 && !held {
+            if hooks::shows_end(&resource.row.group, &resource.row.kind) {
+                self.mark(&mut value, deleting, grace);
+                current.body = self.encode(resource, &value).await?;
+                current.value = value;
+            }
             if context.dry_run {
                 return Ok(Some(DeleteOutcome::Gone(current)));
             }
@@ -106,26 +113,7 @@ impl Registry {
                 Written::Lost { .. } | Written::Taken => Ok(None),
             };
         }
-        let now = self.now();
-        if !deleting {
-            object::set_meta(
-                &mut value,
-                "deletionTimestamp",
-                now.plus(Duration::from_seconds(grace)).to_string(),
-            );
-            object::set_meta(&mut value, "deletionGracePeriodSeconds", grace);
-            if object::generation(&value) > 0 {
-                let generation = object::generation(&value) + 1;
-                object::set_meta(&mut value, "generation", generation);
-            }
-        } else if object::deletion_grace_period(&value) != Some(grace) {
-            object::set_meta(
-                &mut value,
-                "deletionTimestamp",
-                now.plus(Duration::from_seconds(grace)).to_string(),
-            );
-            object::set_meta(&mut value, "deletionGracePeriodSeconds", grace);
-        }
+        self.mark(&mut value, deleting, grace);
         hooks::mark_deleted(&resource.row.group, &resource.row.kind, &mut value);
         let body = self.encode(resource, &value).await?;
         if context.dry_run || body.json() == current.body.json() {
@@ -147,6 +135,22 @@ impl Registry {
     }
 }
 
+impl Registry {
+    /// Says in an object when its deletion ends, and that it is another state of it when that was not yet known.
+    fn mark(&self, value: &mut Value, deleting: bool, grace: i64) {
+        if deleting && object::deletion_grace_period(value).unwrap_or(grace) == grace {
+            return;
+        }
+        let end = self.now().plus(Duration::from_seconds(grace));
+        object::set_meta(value, "deletionTimestamp", end.to_string());
+        object::set_meta(value, "deletionGracePeriodSeconds", grace);
+        if !deleting && object::generation(value) > 0 {
+            let generation = object::generation(value) + 1;
+            object::set_meta(value, "generation", generation);
+        }
+    }
+}
+
 fn preconditions(
     context: &WriteContext<'_>,
     name: &str,
@@ -154,9 +158,10 @@ fn preconditions(
     current: &Stored,
 ) -> Result<(), Status> {
     let Some(wanted) = &options.preconditions else { return Ok(()) };
-    // Upstream names the kind here where it otherwise names the resource.
+    // Upstream mostly names the kind here where it otherwise names the resource.
     let row = &context.resource.row;
-    let kind = GroupResource::new(row.group.to_string(), row.kind.to_string());
+    let (group, kind) = hooks::precondition_resource(&row.group, &row.kind);
+    let kind = GroupResource::new(group.to_owned(), kind.to_owned());
     let conflict = |what: &str, wanted: &str, have: &str, why: &str| {
         Err(Status::conflict(
             &kind,

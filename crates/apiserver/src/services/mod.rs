@@ -195,8 +195,15 @@ impl ServiceStock {
         let Some(address) = parse_ip_sloppy(wanted) else {
             return Err(Status::internal_error(format!("failed to parse service IP {wanted:?}")));
         };
-        if !self.ranges().iter().any(|range| range.holds(address)) {
-            return Ok(Err("the provided network does not match the current range".into()));
+        let ranges = self.ranges();
+        if !ranges.iter().any(|range| range.holds(address)) {
+            return Ok(Err(match ranges.first().filter(|_| dry_run) {
+                // As upstream, which asks one range when nothing is to be kept.
+                Some(range) => format!(
+                    "the provided IP ({address}) is not in the valid range. The range of valid IPs is {range}"
+                ),
+                None => "the provided network does not match the current range".into(),
+            }));
         }
         let taken =
             !dry_run && self.store.newest(&self.address_key(address)).await.map_err(store_error)?.is_some();

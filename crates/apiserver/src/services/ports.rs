@@ -111,6 +111,10 @@ impl<'a> Operation<'a> {
     }
 
     fn take(&mut self, port: u64) -> Result<u16, String> {
+        if let Some(port) = u16::try_from(port).ok().filter(|port| self.dry_run && !RANGE.contains(port)) {
+            // As upstream, which looks up only whether somebody has it when nothing is to be kept.
+            return Ok(port);
+        }
         let number = u16::try_from(port).ok().filter(|port| RANGE.contains(port));
         let number = number.ok_or_else(|| {
             format!("provided port is not in the valid range. The range of valid ports is {SPEC}")

@@ -298,7 +298,7 @@ fn related(spec: &Value, old: Option<&Value>) -> ErrorList {
             }
             continue;
         }
-        let found = is_valid_ip_for_legacy_field(&at_ips.index(index), ip, Strictness::Sloppy, &before);
+        let found = is_valid_ip_for_legacy_field(&at_ips.index(index), ip, Strictness::Strict, &before);
         unreadable |= !found.is_empty();
         errors.extend(found);
     }

@@ -56,7 +56,7 @@ pub fn apply(from: &Value, changes: &[(String, Value)]) -> Value {
 
 fn short(value: &impl std::fmt::Display) -> String {
     let text = value.to_string();
-    if text.len() > 1200 { format!("{}…", text.chars().take(1200).collect::<String>()) } else { text }
+    if text.len() > 20_000 { format!("{}…", text.chars().take(20_000).collect::<String>()) } else { text }
 }
 
 /// What is said of an answer that is not the recorded one.

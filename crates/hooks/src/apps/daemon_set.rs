@@ -1,5 +1,7 @@
 //! DaemonSets.
 
+use crate::counts::Counts;
+use crate::shown::shown_typed;
 use crate::templates::*;
 use crate::tree::{absent_or, at, column, int, labels, name, object_age, or, text, typed, with};
 use crate::{Column, Context, Strategy};
@@ -12,6 +14,21 @@ use apimachinery::time::Time;
 use serde_json::{Value, json};
 
 pub(super) struct DaemonSets;
+
+const COUNTS: Counts = Counts {
+    fields: &[
+        "currentNumberScheduled",
+        "numberMisscheduled",
+        "desiredNumberScheduled",
+        "numberReady",
+        "observedGeneration",
+        "updatedNumberScheduled",
+        "numberAvailable",
+        "numberUnavailable",
+        "collisionCount",
+    ],
+    within: &[],
+};
 
 /// How often the template changed; a field once, an annotation since apps/v1.
 const GENERATION: &str = "deprecated.daemonset.template.generation";
@@ -28,6 +45,14 @@ fn set_template_generation(set: &mut Value, generation: i64) {
 }
 
 impl Strategy for DaemonSets {
+    fn warnings(&self, object: &Value, old: Option<&Value>, context: &Context) -> Vec<String> {
+        let template = |set: &Value| set["spec"]["template"].clone();
+        match old.is_some_and(|old| template(old) == template(object)) {
+            true => Vec::new(),
+            false => template_warnings(object, old, context, Named::Free),
+        }
+    }
+
     fn default(&self, set: &mut Value) {
         with(set, "spec", |spec| {
             absent_or(spec, "updateStrategy", json!({}));
@@ -70,17 +95,15 @@ impl Strategy for DaemonSets {
         let path = Path::new("spec");
         let at = path.child("selector");
         let selector = spec.selector.as_ref();
+        let template = path.child("template");
         let mut errors = validate_label_selector(selector, SelectorLeniency::default(), &at);
-        match selector {
-            None => errors.push(Error::required(&at, "")),
-            Some(some) if some.match_labels.is_empty() && some.match_expressions.is_empty() => {
-                let text = "empty selector is invalid for daemonset";
-                errors.push(Error::invalid(&at, BadValue::json(some), text));
-            }
-            Some(_) => {}
+        errors.extend(validate_match(&spec.template, selector, &template, Nothing::Selects));
+        let empty = |s: &&LabelSelector| s.match_labels.is_empty() && s.match_expressions.is_empty();
+        if let Some(some) = selector.filter(empty) {
+            let text = "empty selector is invalid for daemonset";
+            errors.push(Error::invalid(&at, BadValue::json(some), text));
         }
-        let at = path.child("template");
-        errors.extend(validate_lasting_template(&spec.template, selector, "DaemonSet", &at));
+        errors.extend(validate_lasting(&spec.template, "DaemonSet", &template));
         not_negative(&mut errors, &path.child("minReadySeconds"), spec.min_ready_seconds);
         let strategy = path.child("updateStrategy");
         match (spec.update_strategy.type_.as_str(), &spec.update_strategy.rolling_update) {
@@ -107,12 +130,9 @@ impl Strategy for DaemonSets {
                     _ => {}
                 }
             }
-            (other, _) => {
-                errors.push(Error::not_supported(
-                    &strategy.child("type"),
-                    other,
-                    &["RollingUpdate", "OnDelete"],
-                ));
+            _ => {
+                let shown = shown_typed("io.k8s.api.apps.v1.DaemonSetUpdateStrategy", &spec.update_strategy);
+                errors.push(Error::not_supported(&strategy, shown, &["RollingUpdate", "OnDelete"]));
             }
         }
         if let Some(limit) = spec.revision_history_limit {
@@ -123,16 +143,11 @@ impl Strategy for DaemonSets {
 
     fn validate_update(&self, set: &Value, old: &Value, context: &Context) -> ErrorList {
         if context.subresource == Some("status") {
-            let mut errors = ErrorList::new();
-            for (field, count) in set["status"].as_object().into_iter().flatten() {
-                if let Some(count) = count.as_i64() {
-                    not_negative(&mut errors, &Path::new("status").child(field.clone()), count);
-                }
-            }
-            return errors;
+            return COUNTS.validate(set, old);
         }
-        let mut errors = self.validate(set, context);
+        let mut errors = ErrorList::new();
         immutable(&mut errors, set, old, &["spec", "selector"]);
+        errors.extend(self.validate(set, context));
         errors
     }
 

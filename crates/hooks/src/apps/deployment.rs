@@ -1,5 +1,6 @@
 //! Deployments.
 
+use crate::counts::Counts;
 use crate::templates::*;
 use crate::tree::{absent_or, at, column, int, name, object_age, or, text, typed, with};
 use crate::{Column, Context, Strategy};
@@ -11,7 +12,30 @@ use serde_json::{Value, json};
 
 pub(super) struct Deployments;
 
+const COUNTS: Counts = Counts {
+    fields: &[
+        "observedGeneration",
+        "replicas",
+        "updatedReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "unavailableReplicas",
+        "terminatingReplicas",
+        "collisionCount",
+    ],
+    within: &[
+        ("updatedReplicas", "replicas", "cannot be greater than status.replicas"),
+        ("readyReplicas", "replicas", "cannot be greater than status.replicas"),
+        ("availableReplicas", "replicas", "cannot be greater than status.replicas"),
+        ("availableReplicas", "readyReplicas", "cannot be greater than readyReplicas"),
+    ],
+};
+
 impl Strategy for Deployments {
+    fn warnings(&self, object: &Value, old: Option<&Value>, context: &Context) -> Vec<String> {
+        template_warnings(object, old, context, Named::Warned)
+    }
+
     fn default(&self, deployment: &mut Value) {
         with(deployment, "spec", |spec| {
             absent_or(spec, "replicas", 1);
@@ -46,7 +70,7 @@ impl Strategy for Deployments {
 
     fn validate_update(&self, deployment: &Value, old: &Value, context: &Context) -> ErrorList {
         if context.subresource == Some("status") {
-            return validate_status(&typed(deployment));
+            return COUNTS.validate(deployment, old);
         }
         let mut errors = self.validate(deployment, context);
         immutable(&mut errors, deployment, old, &["spec", "selector"]);
@@ -154,48 +178,4 @@ fn validate_strategy(errors: &mut ErrorList, strategy: &DeploymentStrategy, path
             errors.push(Error::not_supported(path, value, &["Recreate", "RollingUpdate"]));
         }
     }
-}
-
-fn validate_status(deployment: &Deployment) -> ErrorList {
-    let mut errors = ErrorList::new();
-    let status = &deployment.status;
-    let path = Path::new("status");
-    not_negative(&mut errors, &path.child("observedGeneration"), status.observed_generation);
-    let counts = [
-        ("replicas", status.replicas),
-        ("updatedReplicas", status.updated_replicas),
-        ("readyReplicas", status.ready_replicas),
-        ("availableReplicas", status.available_replicas),
-        ("unavailableReplicas", status.unavailable_replicas),
-    ];
-    for (field, count) in counts {
-        not_negative(&mut errors, &path.child(field), count);
-    }
-    let limits = [
-        (
-            "updatedReplicas",
-            status.updated_replicas,
-            status.replicas,
-            "cannot be greater than status.replicas",
-        ),
-        ("readyReplicas", status.ready_replicas, status.replicas, "cannot be greater than status.replicas"),
-        (
-            "availableReplicas",
-            status.available_replicas,
-            status.replicas,
-            "cannot be greater than status.replicas",
-        ),
-        (
-            "availableReplicas",
-            status.available_replicas,
-            status.ready_replicas,
-            "cannot be greater than readyReplicas",
-        ),
-    ];
-    for (field, count, limit, text) in limits {
-        if count > limit {
-            errors.push(Error::invalid(&path.child(field), i64::from(count), text));
-        }
-    }
-    errors
 }

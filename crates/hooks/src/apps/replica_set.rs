@@ -1,7 +1,8 @@
 //! ReplicaSets and ReplicationControllers.
 
+use crate::counts::Counts;
 use crate::templates::*;
-use crate::tree::{absent_or, column, int, labels, name, object_age, text, typed, with};
+use crate::tree::{absent_or, column, int, labels, name, object_age, typed, with};
 use crate::{Column, Context, SelectableField, Strategy};
 use api::apps::v1::ReplicaSet;
 use api::core::v1::ReplicationController;
@@ -55,31 +56,28 @@ fn cells(object: &Value, now: Time, selector: String) -> Vec<Value> {
     ]
 }
 
-/// Counts of a status that cannot be.
-fn validate_status(object: &Value) -> ErrorList {
-    let mut errors = ErrorList::new();
-    let path = Path::new("status");
-    let count = |field: &str| int(object, &["status", field]);
-    for field in
-        ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"]
-    {
-        not_negative(&mut errors, &path.child(field.to_owned()), count(field));
-    }
-    let limits = [
+const COUNTS: Counts = Counts {
+    fields: &[
+        "replicas",
+        "fullyLabeledReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "observedGeneration",
+        "terminatingReplicas",
+    ],
+    within: &[
         ("fullyLabeledReplicas", "replicas", "cannot be greater than status.replicas"),
         ("readyReplicas", "replicas", "cannot be greater than status.replicas"),
         ("availableReplicas", "replicas", "cannot be greater than status.replicas"),
         ("availableReplicas", "readyReplicas", "cannot be greater than readyReplicas"),
-    ];
-    for (field, limit, text) in limits {
-        if count(field) > count(limit) {
-            errors.push(Error::invalid(&path.child(field), count(field), text));
-        }
-    }
-    errors
-}
+    ],
+};
 
 impl Strategy for ReplicaSets {
+    fn warnings(&self, set: &Value, old: Option<&Value>, context: &Context) -> Vec<String> {
+        template_warnings(set, old, context, Named::Warned)
+    }
+
     fn default(&self, set: &mut Value) {
         with(set, "spec", |spec| {
             absent_or(spec, "replicas", 1);
@@ -111,7 +109,7 @@ impl Strategy for ReplicaSets {
 
     fn validate_update(&self, set: &Value, old: &Value, context: &Context) -> ErrorList {
         if context.subresource == Some("status") {
-            return validate_status(set);
+            return COUNTS.validate(set, old);
         }
         let mut errors = self.validate(set, context);
         immutable(&mut errors, set, old, &["spec", "selector"]);
@@ -168,9 +166,9 @@ impl Strategy for ReplicationControllers {
         errors
     }
 
-    fn validate_update(&self, controller: &Value, _: &Value, context: &Context) -> ErrorList {
+    fn validate_update(&self, controller: &Value, old: &Value, context: &Context) -> ErrorList {
         match context.subresource {
-            Some("status") => validate_status(controller),
+            Some("status") => COUNTS.validate(controller, old),
             _ => self.validate(controller, context),
         }
     }
@@ -187,15 +185,7 @@ impl Strategy for ReplicationControllers {
         FIELDS
     }
 
-    fn warnings(&self, controller: &Value, _: Option<&Value>, _: &Context) -> Vec<String> {
-        let found = apimachinery::validation::is_dns1123_label(text(controller, &["metadata", "name"]));
-        let found: Vec<String> = found.into_iter().collect();
-        if found.is_empty() {
-            return Vec::new();
-        }
-        vec![format!(
-            "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{}]",
-            found.join(" ")
-        )]
+    fn warnings(&self, controller: &Value, old: Option<&Value>, context: &Context) -> Vec<String> {
+        template_warnings(controller, old, context, Named::Warned)
     }
 }

@@ -1,7 +1,10 @@
 //! StatefulSets.
 
+use crate::check::Check;
+use crate::core::validate_claim;
+use crate::counts::Counts;
 use crate::templates::*;
-use crate::tree::{absent_or, column, each, int, name, object_age, or, text, typed, with};
+use crate::tree::{absent_or, at, column, each, int, list, name, object_age, or, text, typed, with};
 use crate::{Column, Context, Strategy};
 use api::apps::v1::{StatefulSet, StatefulSetSpec};
 use api::core::v1::Volume;
@@ -11,6 +14,25 @@ use apimachinery::validation::is_dns1123_label;
 use serde_json::{Value, json};
 
 pub(super) struct StatefulSets;
+
+const COUNTS: Counts = Counts {
+    fields: &[
+        "replicas",
+        "readyReplicas",
+        "currentReplicas",
+        "updatedReplicas",
+        "availableReplicas",
+        "observedGeneration",
+        "collisionCount",
+    ],
+    within: &[
+        ("readyReplicas", "replicas", "cannot be greater than status.replicas"),
+        ("currentReplicas", "replicas", "cannot be greater than status.replicas"),
+        ("updatedReplicas", "replicas", "cannot be greater than status.replicas"),
+        ("availableReplicas", "replicas", "cannot be greater than status.replicas"),
+        ("availableReplicas", "readyReplicas", "cannot be greater than status.readyReplicas"),
+    ],
+};
 
 /// What an update may change; all else in the spec stays.
 const MUTABLE: [&str; 7] = [
@@ -24,6 +46,23 @@ const MUTABLE: [&str; 7] = [
 ];
 
 impl Strategy for StatefulSets {
+    fn warnings(&self, set: &Value, old: Option<&Value>, context: &Context) -> Vec<String> {
+        let mut found = template_warnings(set, old, context, Named::Free);
+        if context.subresource.is_some() {
+            return found;
+        }
+        for (i, claim) in list(set, &["spec", "volumeClaimTemplates"]).iter().enumerate() {
+            let at = Path::new("spec").child("volumeClaimTemplates").index(i);
+            // Upstream names the spec on updates only, and with a capital.
+            let at = if old.is_some() { at.child("Spec") } else { at };
+            found.extend(crate::core::persistent_volume_claim::spec_warnings(&claim["spec"], &at));
+        }
+        if at(set, &["spec", "revisionHistoryLimit"]).and_then(Value::as_i64).is_some_and(|n| n < 0) {
+            found.push("spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended".into());
+        }
+        found
+    }
+
     fn default(&self, set: &mut Value) {
         with(set, "spec", |spec| {
             or(spec, "podManagementPolicy", "OrderedReady");
@@ -63,26 +102,15 @@ impl Strategy for StatefulSets {
         let at = Path::new("metadata").child("name");
         let found = is_dns1123_label(&set.metadata.name);
         errors.extend(found.into_iter().map(|why| Error::invalid(&at, set.metadata.name.as_str(), why)));
-        let service = set.spec.service_name.as_str();
-        if !service.is_empty() {
-            let at = Path::new("spec").child("serviceName");
-            errors.extend(is_dns1123_label(service).into_iter().map(|why| Error::invalid(&at, service, why)));
-        }
-        errors.extend(validate(&set.spec, &Path::new("spec")));
+        errors.extend(validate(&set.spec, &Path::new("spec"), When::New));
         errors
     }
 
     fn validate_update(&self, set: &Value, old: &Value, context: &Context) -> ErrorList {
         if context.subresource == Some("status") {
-            let mut errors = ErrorList::new();
-            for (field, count) in set["status"].as_object().into_iter().flatten() {
-                if let Some(count) = count.as_i64() {
-                    not_negative(&mut errors, &Path::new("status").child(field.clone()), count);
-                }
-            }
-            return errors;
+            return COUNTS.validate(set, old);
         }
-        let mut errors = validate(&typed::<StatefulSet>(set).spec, &Path::new("spec"));
+        let mut errors = validate(&typed::<StatefulSet>(set).spec, &Path::new("spec"), When::Changed);
         let rest = |set: &Value| {
             let mut spec = set["spec"].clone();
             MUTABLE.iter().for_each(|key| crate::tree::remove(&mut spec, key));
@@ -121,7 +149,14 @@ impl Strategy for StatefulSets {
     }
 }
 
-fn validate(spec: &StatefulSetSpec, path: &Path) -> ErrorList {
+/// What never changes is judged once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    New,
+    Changed,
+}
+
+fn validate(spec: &StatefulSetSpec, path: &Path, when: When) -> ErrorList {
     let mut errors = ErrorList::new();
     let at = path.child("podManagementPolicy");
     match spec.pod_management_policy.as_str() {
@@ -165,10 +200,23 @@ fn validate(spec: &StatefulSetSpec, path: &Path) -> ErrorList {
             }
         }
     }
+    if when == When::New {
+        let mut check = Check::default();
+        for (i, claim) in spec.volume_claim_templates.iter().enumerate() {
+            let at = path.child("volumeClaimTemplates").index(i).child("spec");
+            validate_claim(&mut check, &at, &claim.spec);
+        }
+        errors.extend(check.0);
+    }
     not_negative(&mut errors, &path.child("replicas"), spec.replicas.unwrap_or(1));
     not_negative(&mut errors, &path.child("minReadySeconds"), spec.min_ready_seconds);
     if let Some(ordinals) = &spec.ordinals {
         not_negative(&mut errors, &path.child("ordinals.start"), ordinals.start);
+    }
+    let service = spec.service_name.as_str();
+    if when == When::New && !service.is_empty() {
+        let at = path.child("serviceName");
+        errors.extend(is_dns1123_label(service).into_iter().map(|why| Error::invalid(&at, service, why)));
     }
     errors.extend(validate_selector(spec.selector.as_ref(), "statefulset", &path.child("selector")));
     // The controller sets name and subdomain of each pod, and adds the volumes of the claims.

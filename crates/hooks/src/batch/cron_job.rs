@@ -7,7 +7,7 @@ use crate::tree::{absent_or, age, at, column, list, name, object_age, or, text, 
 use crate::{Column, Context, Strategy};
 use api::batch::v1::CronJob;
 use apimachinery::cron::{Schedule, load_zone};
-use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::labels::format_label_selector;
 use apimachinery::meta::LabelSelector;
 use apimachinery::time::Time;
@@ -18,7 +18,9 @@ pub(super) struct CronJobs;
 /// A job's name has 63 characters, eleven of them for the time.
 const MAX_NAME: usize = 52;
 
-fn validate(cron_job: &CronJob, old_schedule: Option<&str>) -> ErrorList {
+/// A cron job, and schedule and time zone it had before.
+fn validate(cron_job: &CronJob, old: Option<(&str, Option<&str>)>) -> ErrorList {
+    let (old_schedule, old_zone) = (old.map(|old| old.0), old.and_then(|old| old.1));
     let path = Path::new("spec");
     let spec = &cron_job.spec;
     let mut errors = ErrorList::new();
@@ -38,7 +40,10 @@ fn validate(cron_job: &CronJob, old_schedule: Option<&str>) -> ErrorList {
         };
         errors.push(Error::invalid(&at, spec.schedule.as_str(), text));
     }
-    if let Some(zone) = spec.time_zone.as_deref() {
+    if let Some(deadline) = spec.starting_deadline_seconds {
+        not_negative(&mut errors, &path.child("startingDeadlineSeconds"), deadline);
+    }
+    if let Some(zone) = spec.time_zone.as_deref().filter(|zone| old_zone != Some(*zone)) {
         let at = path.child("timeZone");
         if zone.is_empty() {
             errors.push(Error::invalid(&at, zone, "timeZone must be nil or non-empty string"));
@@ -61,8 +66,15 @@ fn validate(cron_job: &CronJob, old_schedule: Option<&str>) -> ErrorList {
             &["Allow", "Forbid", "Replace"],
         )),
     }
-    if let Some(deadline) = spec.starting_deadline_seconds {
-        not_negative(&mut errors, &path.child("startingDeadlineSeconds"), deadline);
+    let job = path.child("jobTemplate").child("spec");
+    errors.extend(validate_spec(&spec.job_template.spec, &job));
+    if let Some(selector) = &spec.job_template.spec.selector {
+        let why = "`selector` will be auto-generated";
+        errors.push(Error::invalid(&job.child("selector"), BadValue::json(selector), why));
+    }
+    if spec.job_template.spec.manual_selector == Some(true) {
+        let at = job.child("manualSelector");
+        errors.push(Error::not_supported(&at, true, &["nil", "false"]));
     }
     let limits = [
         ("successfulJobsHistoryLimit", spec.successful_jobs_history_limit),
@@ -71,16 +83,20 @@ fn validate(cron_job: &CronJob, old_schedule: Option<&str>) -> ErrorList {
     for (field, limit) in limits {
         limit.into_iter().for_each(|n| not_negative(&mut errors, &path.child(field), n));
     }
-    let job = path.child("jobTemplate").child("spec");
-    errors.extend(validate_spec(&spec.job_template.spec, &job));
-    if spec.job_template.spec.manual_selector == Some(true) {
-        let at = job.child("manualSelector");
-        errors.push(Error::not_supported(&at, "true", &["nil", "false"]));
-    }
     errors
 }
 
 impl Strategy for CronJobs {
+    fn warnings(&self, cron_job: &Value, old: Option<&Value>, context: &Context) -> Vec<String> {
+        let mut found = super::job::job_warnings(cron_job, old, context, &["spec", "jobTemplate", "spec"]);
+        let zoned = text(cron_job, &["spec", "schedule"]).contains("TZ");
+        if zoned && old.is_some() && context.subresource.is_none() {
+            // Upstream's path has the spec twice.
+            found.push("cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details".into());
+        }
+        found
+    }
+
     fn default(&self, cron_job: &mut Value) {
         with(cron_job, "spec", |spec| {
             or(spec, "concurrencyPolicy", "Allow");
@@ -109,7 +125,10 @@ impl Strategy for CronJobs {
     fn validate_update(&self, cron_job: &Value, old: &Value, context: &Context) -> ErrorList {
         match context.subresource {
             Some("status") => ErrorList::new(),
-            _ => validate(&defaulted(cron_job), Some(text(old, &["spec", "schedule"]))),
+            _ => {
+                let zone = old["spec"]["timeZone"].as_str();
+                validate(&defaulted(cron_job), Some((text(old, &["spec", "schedule"]), zone)))
+            }
         }
     }
 

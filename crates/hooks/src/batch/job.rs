@@ -1,6 +1,8 @@
 //! Jobs.
 
+use super::job_status_validation::validate_status;
 use super::job_validation::{validate_job, validate_job_update};
+use crate::core::pod_warnings::{of_name, of_template, same_generation};
 use crate::templates::*;
 use crate::tree::{absent_or, at, column, int, list, name, object_age, text, typed, with};
 use crate::{Column, Context, SelectableField, Strategy};
@@ -8,7 +10,6 @@ use apimachinery::field::ErrorList;
 use apimachinery::labels::format_label_selector;
 use apimachinery::meta::LabelSelector;
 use apimachinery::time::Time;
-use apimachinery::validation::is_dns1123_label;
 use serde_json::{Value, json};
 
 pub(super) struct Jobs;
@@ -86,6 +87,34 @@ fn state(job: &Value) -> &'static str {
     }
 }
 
+/// Of a job, or of the template of jobs whose spec is at a path.
+pub(super) fn job_warnings(
+    object: &Value,
+    old: Option<&Value>,
+    context: &Context,
+    path: &[&'static str],
+) -> Vec<String> {
+    const COMPLETIONS: i64 = 100_000;
+    const PARALLELISM: i64 = 10_000;
+    if context.subresource.is_some() {
+        return Vec::new();
+    }
+    let mut found = if old.is_none() { of_name(object) } else { Vec::new() };
+    let spec = at(object, path).unwrap_or(&Value::Null);
+    let many = int(spec, &["completions"]) > COMPLETIONS && int(spec, &["parallelism"]) > PARALLELISM;
+    let changed = !old.is_some_and(|old| same_generation(object, old));
+    if changed && many && spec["completionMode"] == "Indexed" {
+        found.push(format!(
+            "{}: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail",
+            path.join(".")
+        ));
+    }
+    if changed {
+        found.extend(of_template(object, &[path, &["template"]].concat()));
+    }
+    found
+}
+
 impl Strategy for Jobs {
     fn default(&self, job: &mut Value) {
         with(job, "spec", default_spec);
@@ -106,18 +135,14 @@ impl Strategy for Jobs {
     }
 
     fn validate_update(&self, job: &Value, old: &Value, context: &Context) -> ErrorList {
-        validate_job_update(job, old, context.subresource == Some("status"))
+        match context.subresource {
+            Some("status") => validate_status(&typed(job), &typed(old)),
+            _ => validate_job_update(job, old),
+        }
     }
 
-    fn warnings(&self, job: &Value, old: Option<&Value>, _: &Context) -> Vec<String> {
-        let found: Vec<String> = is_dns1123_label(text(job, &["metadata", "name"])).into_iter().collect();
-        if old.is_some() || found.is_empty() {
-            return Vec::new();
-        }
-        vec![format!(
-            "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{}]",
-            found.join(" ")
-        )]
+    fn warnings(&self, job: &Value, old: Option<&Value>, context: &Context) -> Vec<String> {
+        job_warnings(job, old, context, &["spec"])
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -1,8 +1,9 @@
 //! What is wrong with a job, or with a change of one.
 
+use super::indexes::count_indexes;
 use super::job::{CONTROLLER_UID, JOB_NAME};
 use crate::templates::*;
-use crate::tree::{list, text, typed};
+use crate::tree::{list, typed};
 use api::batch::v1::{Job, JobSpec, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule};
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::labels::Selector;
@@ -48,26 +49,25 @@ fn validate_generated_selector(job: &Job) -> ErrorList {
     }
     let at = Path::new("spec").child("template").child("metadata").child("labels");
     let labels = &job.spec.template.metadata.labels;
-    let expected: BTreeMap<String, String> = [
+    let expected: [(&str, &str); 4] = [
         (CONTROLLER_UID[0], &job.metadata.uid),
         (JOB_NAME[0], &job.metadata.name),
         (CONTROLLER_UID[1], &job.metadata.uid),
         (JOB_NAME[1], &job.metadata.name),
-    ]
-    .into_iter()
-    .map(|(key, value)| (key.to_owned(), value.to_string()))
-    .collect();
-    for (key, value) in &expected {
+    ];
+    for (key, value) in expected {
         match labels.get(key) {
-            None => errors.push(Error::required(&at.key(key.as_str()), format!("must be '{value}'"))),
+            None => errors.push(Error::required(&at.key(key), format!("must be '{value}'"))),
             Some(found) if found != value => errors.push(Error::invalid(
-                &at.key(key.as_str()),
+                &at.key(key),
                 BadValue::json(labels),
                 format!("must be '{value}'"),
             )),
             Some(_) => {}
         }
     }
+    let expected: BTreeMap<String, String> =
+        expected.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
     if Selector::from_label_selector(job.spec.selector.as_ref()).is_ok_and(|s| !s.matches(&expected)) {
         let at = Path::new("spec").child("selector");
         errors.push(Error::invalid(&at, BadValue::json(&job.spec.selector), "`selector` not auto-generated"));
@@ -81,7 +81,8 @@ fn validate_selection(spec: &JobSpec, path: &Path) -> ErrorList {
         None => [Error::required(&at, "")].into_iter().collect(),
         some => validate_label_selector(some.as_ref(), SelectorLeniency::default(), &at),
     };
-    errors.extend(validate_match(&spec.template, spec.selector.as_ref(), &path.child("template")));
+    let selector = spec.selector.as_ref();
+    errors.extend(validate_match(&spec.template, selector, &path.child("template"), Nothing::Selects));
     errors
 }
 
@@ -117,7 +118,7 @@ pub(super) fn validate_spec(spec: &JobSpec, path: &Path) -> ErrorList {
             errors.push(Error::not_supported(
                 &path.child("completionMode"),
                 other,
-                &["Indexed", "NonIndexed"],
+                &["NonIndexed", "Indexed"],
             ));
         }
     }
@@ -174,7 +175,8 @@ fn validate_without_index(errors: &mut ErrorList, spec: &JobSpec, path: &Path) {
     }
     if let Some(policy) = &spec.success_policy {
         let at = path.child("successPolicy");
-        errors.push(Error::invalid(&at, BadValue::json(policy), "requires indexed completion mode"));
+        let policy = crate::shown::shown_typed("io.k8s.api.batch.v1.SuccessPolicy", policy);
+        errors.push(Error::invalid(&at, policy, "requires indexed completion mode"));
     }
 }
 
@@ -287,7 +289,7 @@ fn validate_exit_codes(
     }
     let at = path.child("values");
     if codes.values.is_empty() {
-        errors.push(Error::invalid(&at, BadValue::json(&codes.values), "at least one value is required"));
+        errors.push(Error::invalid(&at, BadValue::verbatim("null"), "at least one value is required"));
     } else if codes.values.len() > 255 {
         errors.push(Error::too_many(&at, Some(codes.values.len()), 255));
     }
@@ -355,39 +357,13 @@ fn validate_success_policy(errors: &mut ErrorList, spec: &JobSpec, path: &Path) 
     }
 }
 
-/// How many indexes a text like `1,3-5` lists, all below `completions`.
-fn count_indexes(text: &str, completions: i32) -> Result<i32, String> {
-    let mut last: Option<i32> = None;
-    let mut count = 0;
-    for part in text.split(',').filter(|_| !text.is_empty()) {
-        let number = |text: &str| {
-            text.parse::<i32>().map_err(|_| format!("cannot convert string to integer for index: {text:?}"))
-        };
-        let (first, end) = match part.split_once('-') {
-            None => (number(part)?, number(part)?),
-            Some((first, end)) => (number(first)?, number(end)?),
-        };
-        if first >= completions || end >= completions {
-            return Err(format!("too large index: {part:?}"));
-        }
-        if last.is_some_and(|last| last >= first) {
-            return Err(format!("non-increasing order, previous: {}, current: {first}", last.unwrap_or(0)));
-        }
-        if part.contains('-') && first >= end {
-            return Err(format!("non-increasing order, previous: {first}, current: {end}"));
-        }
-        count += end - first + 1;
-        last = Some(end);
-    }
-    Ok(count)
-}
-
-pub(super) fn validate_job_update(job: &Value, old: &Value, status: bool) -> ErrorList {
-    if status {
-        return validate_status(job);
-    }
+pub(super) fn validate_job_update(job: &Value, old: &Value) -> ErrorList {
     let new: Job = typed(job);
     let mut errors = validate_job(&new);
+    // Upstream judges the spec twice.
+    let path = Path::new("spec");
+    errors.extend(validate_spec(&new.spec, &path));
+    errors.extend(validate_selection(&new.spec, &path));
     if new.spec.completion_mode.as_deref() != Some("Indexed") {
         immutable(&mut errors, job, old, &["spec", "completions"]);
     } else if job["spec"]["completions"] != old["spec"]["completions"]
@@ -456,36 +432,4 @@ fn take_resources(allowed: &mut Value, new: &Value) {
             take(container, new, "resources");
         }
     }
-}
-
-fn validate_status(job: &Value) -> ErrorList {
-    let mut errors = ErrorList::new();
-    let path = Path::new("status");
-    for field in ["active", "succeeded", "failed", "ready", "terminating"] {
-        if let Some(count) = job["status"][field].as_i64() {
-            not_negative(&mut errors, &path.child(field), count);
-        }
-    }
-    let conditions = list(job, &["status", "conditions"]);
-    let has =
-        |kind: &str| conditions.iter().any(|c| text(c, &["type"]) == kind && text(c, &["status"]) == "True");
-    let at = path.child("conditions");
-    for (a, b) in [("Complete", "Failed"), ("Complete", "FailureTarget"), ("SuccessCriteriaMet", "Failed")] {
-        if has(a) && has(b) {
-            let text = format!("cannot set {a}=True and {b}=true conditions");
-            errors.push(Error::invalid(&at, BadValue::omitted(), text));
-        }
-    }
-    let done = text(job, &["status", "completionTime"]);
-    if !done.is_empty() && !has("Complete") {
-        let text = "cannot set completionTime when there is no Complete=True condition";
-        errors.push(Error::invalid(&path.child("completionTime"), done, text));
-    }
-    if has("Complete") && done.is_empty() {
-        errors.push(Error::required(
-            &path.child("completionTime"),
-            "completionTime is required for Complete jobs",
-        ));
-    }
-    errors
 }

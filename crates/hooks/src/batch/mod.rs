@@ -1,7 +1,9 @@
 //! The group `batch`.
 
 mod cron_job;
+mod indexes;
 mod job;
+mod job_status_validation;
 mod job_validation;
 
 use super::Row;

@@ -1,8 +1,9 @@
 //! The rules of PersistentVolumeClaim, also for the templates of claims.
 
-use super::resource_names::validate_quantity;
-use crate::check::{Check, label, subdomain};
-use crate::diff::diff;
+use super::resource_names::{is_native, validate_quantity};
+use super::volume_validation::basic;
+use crate::check::{Check, label, qualified_name, subdomain};
+use crate::shown::diff;
 use crate::tree::{text, typed};
 use api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec};
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
@@ -38,6 +39,13 @@ pub(super) fn positive(check: &mut Check, path: &Path, quantity: &Quantity) -> b
     !wrong
 }
 
+/// Whether groups of sources are judged: older claims have some that are none.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Groups {
+    Judged,
+    Left,
+}
+
 /// A source of data for a claim.
 struct Source<'a> {
     group: Option<&'a String>,
@@ -46,7 +54,7 @@ struct Source<'a> {
     namespace: Option<&'a String>,
 }
 
-fn validate_source(check: &mut Check, path: &Path, source: &Source<'_>) {
+fn validate_source(check: &mut Check, path: &Path, source: &Source<'_>, groups: Groups) {
     check.present(&path.child("name"), source.name, "");
     check.present(&path.child("kind"), source.kind, "");
     let group = source.group.map_or("", String::as_str);
@@ -54,7 +62,7 @@ fn validate_source(check: &mut Check, path: &Path, source: &Source<'_>) {
         let why = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
         check.invalid(path, source.kind, why);
     }
-    if !group.is_empty() {
+    if !group.is_empty() && groups == Groups::Judged {
         check.keeps(&path.child("apiGroup"), group, subdomain);
     }
     if let Some(namespace) = source.namespace.filter(|n| !n.is_empty()) {
@@ -63,6 +71,10 @@ fn validate_source(check: &mut Check, path: &Path, source: &Source<'_>) {
 }
 
 pub(crate) fn validate_spec(check: &mut Check, path: &Path, spec: &PersistentVolumeClaimSpec) {
+    spec_rules(check, path, spec, Groups::Judged);
+}
+
+fn spec_rules(check: &mut Check, path: &Path, spec: &PersistentVolumeClaimSpec, groups: Groups) {
     let modes = path.child("accessModes");
     if spec.access_modes.is_empty() {
         check.required(&modes, "at least 1 access mode is required");
@@ -90,7 +102,7 @@ pub(crate) fn validate_spec(check: &mut Check, path: &Path, spec: &PersistentVol
             name: &source.name,
             namespace: None,
         };
-        validate_source(check, &path.child("dataSource"), &source);
+        validate_source(check, &path.child("dataSource"), &source, groups);
     }
     if let Some(source) = &spec.data_source_ref {
         let source = Source {
@@ -99,10 +111,11 @@ pub(crate) fn validate_spec(check: &mut Check, path: &Path, spec: &PersistentVol
             name: &source.name,
             namespace: source.namespace.as_ref(),
         };
-        validate_source(check, &path.child("dataSourceRef"), &source);
+        validate_source(check, &path.child("dataSourceRef"), &source, groups);
     }
     if let (Some(source), Some(reference)) = (&spec.data_source, &spec.data_source_ref) {
-        let shown = || BadValue::verbatim(path.child("dataSource").to_string());
+        // Upstream shows the path as a struct without public fields.
+        let shown = || BadValue::verbatim("{}");
         if reference.namespace.as_ref().is_some_and(|n| !n.is_empty()) {
             check.invalid(path, shown(), "may not be specified when dataSourceRef.namespace is specified");
         } else if (&source.api_group, &source.kind, &source.name)
@@ -123,11 +136,64 @@ pub(super) fn validate(claim: &Value) -> ErrorList {
     check.0
 }
 
+/// The name of an amount that is kept of a claim.
+fn resource_key(check: &mut Check, path: &Path, name: &str) -> bool {
+    let before = check.0.len();
+    check.keeps(path, name, qualified_name);
+    if check.0.len() == before && is_native(name) && name != "storage" {
+        check.0.push(Error::not_supported(path, name, &["storage"]));
+    }
+    check.0.len() == before
+}
+
+pub(super) fn validate_status(claim: &Value) -> ErrorList {
+    const RESIZE: [&str; 5] = [
+        "ControllerResizeInProgress",
+        "ControllerResizeInfeasible",
+        "NodeResizeInProgress",
+        "NodeResizeInfeasible",
+        "NodeResizePending",
+    ];
+    let mut check = Check::default();
+    let path = Path::new("status");
+    check.present(&Path::new("resourceVersion"), text(claim, &["metadata", "resourceVersion"]), "");
+    let claim: PersistentVolumeClaim = typed(claim);
+    if claim.spec.access_modes.is_empty() {
+        check.required(&Path::new("Spec").child("accessModes"), "");
+    }
+    for (name, quantity) in &claim.status.capacity {
+        basic(&mut check, &path.child("capacity").key(name.as_str()), quantity);
+    }
+    let at = path.child("allocatedResourceStatuses");
+    for (name, status) in &claim.status.allocated_resource_statuses {
+        resource_key(&mut check, &at, name);
+        if !RESIZE.contains(&status.as_str()) {
+            check.0.push(Error::not_supported(&at, name.as_str(), &RESIZE));
+        }
+    }
+    let at = path.child("allocatedResources");
+    for (name, quantity) in &claim.status.allocated_resources {
+        if !resource_key(&mut check, &at, name) {
+            continue;
+        }
+        let (at, before) = (at.key(name.as_str()), check.0.len());
+        basic(&mut check, &at, quantity);
+        if check.0.len() == before {
+            validate_quantity(&mut check, &at, "storage", quantity);
+        }
+    }
+    check.0
+}
+
 pub(super) fn validate_update(claim: &Value, old: &Value) -> ErrorList {
-    let mut check = Check(validate(claim));
+    let mut check = Check::default();
     let spec = Path::new("spec");
+    let had_group = ["dataSource", "dataSourceRef"].iter().any(|s| !old["spec"][*s]["apiGroup"].is_null());
+    let groups = if had_group { Groups::Left } else { Groups::Judged };
+    spec_rules(&mut check, &spec, &typed::<PersistentVolumeClaim>(claim).spec, groups);
     // What may change is made equal, then the rest is compared.
     let (mut new, mut was) = (claim["spec"].clone(), old["spec"].clone());
+    super::persistent_volume_claim::same_sources(&mut was);
     let copy = |to: &mut Value, from: &Value, member: &str| match from.get(member) {
         Some(value) => to[member] = value.clone(),
         None => {
@@ -152,7 +218,8 @@ pub(super) fn validate_update(claim: &Value, old: &Value) -> ErrorList {
             check.invalid(&at, beta(claim), "field is immutable");
         }
         // A claim that was made before there was a default class may be given one.
-        if was["storageClassName"].is_null() && beta(old).is_empty() {
+        let given = new["storageClassName"].as_str().filter(|_| was["storageClassName"].is_null());
+        if given.is_some_and(|class| beta(old).is_empty() || beta(old) == class) {
             copy(&mut new, &was, "storageClassName");
         }
     }
@@ -168,7 +235,7 @@ pub(super) fn validate_update(claim: &Value, old: &Value) -> ErrorList {
             &spec,
             format!(
                 "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n{}",
-                diff(&was, &new)
+                diff("io.k8s.api.core.v1.PersistentVolumeClaimSpec", &was, &new)
             ),
         );
     }

@@ -31,7 +31,7 @@ pub(super) fn validate(endpoints: &Value) -> ErrorList {
 
 fn validate_address(check: &mut Check, path: &Path, address: &EndpointAddress) {
     let ip = path.child("ip");
-    check.extend(is_valid_ip_for_legacy_field(&ip, &address.ip, Strictness::Sloppy, &[]));
+    check.extend(is_valid_ip_for_legacy_field(&ip, &address.ip, Strictness::Strict, &[]));
     if !address.hostname.is_empty() {
         check.keeps(&path.child("hostname"), &address.hostname, label);
     }
@@ -43,7 +43,9 @@ fn validate_address(check: &mut Check, path: &Path, address: &EndpointAddress) {
 
 /// Addresses that reach the node itself, or everybody, are no endpoints.
 pub(crate) fn validate_endpoint_ip(check: &mut Check, path: &Path, text: &str) {
-    let Some(ip) = parse_ip_sloppy(text) else { return };
+    let Some(ip) = parse_ip_sloppy(text) else {
+        return check.invalid(path, text, "must be a valid IP address");
+    };
     if ip.is_unspecified() {
         check.invalid(path, text, format!("may not be unspecified ({text})"));
     }

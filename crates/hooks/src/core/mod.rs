@@ -8,22 +8,34 @@ mod event_validation;
 mod namespace;
 mod node;
 mod node_validation;
+mod node_warnings;
+mod persistent_volume;
+pub(super) mod persistent_volume_claim;
 mod pod;
 mod pod_columns;
 mod pod_containers;
 mod pod_env;
+mod pod_resize;
 mod pod_resources;
 mod pod_security;
+mod pod_selectors;
 pub(super) mod pod_spec;
+mod pod_spec_update;
+mod pod_status_update;
 mod pod_update;
 pub(super) mod pod_validation;
 mod pod_volumes;
+pub(super) mod pod_warnings;
 mod quota_validation;
 mod resource_names;
 mod service;
 mod service_families;
+mod service_validation;
+mod service_warnings;
 mod small;
 mod sysctls;
+mod volume_overlaps;
+mod volume_sources;
 mod volume_validation;
 
 use super::tree::typed;
@@ -39,8 +51,8 @@ pub(super) const STRATEGIES: &[Row] = &[
     ("", "LimitRange", &small::LimitRanges),
     ("", "Namespace", &namespace::Namespaces),
     ("", "Node", &node::Nodes),
-    ("", "PersistentVolume", &small::Volumes),
-    ("", "PersistentVolumeClaim", &small::Claims),
+    ("", "PersistentVolume", &persistent_volume::Volumes),
+    ("", "PersistentVolumeClaim", &persistent_volume_claim::Claims),
     ("", "Pod", &pod::Pods),
     ("", "Secret", &small::Secrets),
     ("", "Service", &service::Services),
@@ -53,7 +65,8 @@ pub(super) const CONVERSIONS: &[ConversionRow] = &[
     ("events.k8s.io", "Event", "events.k8s.io/v1", "v1", event::from_events_k8s_io),
 ];
 
-pub(super) use volume_validation::validate_driver_name;
+pub(super) use claim_validation::validate_spec as validate_claim;
+pub(super) use volume_sources::validate_driver_name;
 
 /// The rules of a new ResourceQuota.
 pub(super) fn validate_quota(quota: &Value) -> ErrorList {

@@ -1,9 +1,12 @@
 //! Pods.
 
 use super::pod_columns;
+use super::pod_selectors::merge_label_keys;
 use super::pod_spec::{default_pod, default_pod_spec};
+use super::pod_status_update;
 use super::pod_update;
 use super::pod_validation::validate_pod;
+use super::pod_warnings;
 use crate::tree::{int, list, text, typed, with};
 use crate::{Column, Context, SelectableField, Strategy};
 use api::core::v1::Pod;
@@ -39,6 +42,7 @@ impl Strategy for Pods {
         let class = compute_pod_qos(&typed::<Pod>(pod)).as_str();
         pod["status"] = json!({"phase": "Pending", "qosClass": class});
         pod["metadata"]["generation"] = 1.into();
+        merge_label_keys(pod);
         if !list(pod, &["spec", "schedulingGates"]).is_empty() {
             pod["status"]["conditions"] = json!([{
                 "type": "PodScheduled",
@@ -64,6 +68,15 @@ impl Strategy for Pods {
 
     fn validate_update(&self, pod: &Value, old: &Value, context: &Context) -> ErrorList {
         pod_update::validate(pod, old, context)
+    }
+
+    fn warnings(&self, pod: &Value, old: Option<&Value>, context: &Context) -> Vec<String> {
+        match (old, context.subresource) {
+            (None, None) => pod_warnings::of_pod(pod),
+            (Some(_), Some("status")) => pod_status_update::warnings(pod),
+            // People hardly ever update pods themselves.
+            _ => Vec::new(),
+        }
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -3,7 +3,7 @@
 use super::pod_env;
 use super::pod_resources::{self, Of};
 use super::pod_security;
-use super::pod_volumes::{descending, no_back_steps};
+use super::volume_sources::{descending, no_back_steps};
 use crate::check::{Check, label};
 use api::core::v1::{
     Container, ContainerPort, ContainerResizePolicy, ContainerRestartRule, EphemeralContainer, ExecAction,

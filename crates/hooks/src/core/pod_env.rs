@@ -1,6 +1,6 @@
 //! What is wrong with the environment of a container. Upstream: `ValidateEnv`, `ValidateEnvFrom`.
 
-use super::pod_volumes::no_back_steps;
+use super::volume_sources::no_back_steps;
 use crate::check::{Check, label, subdomain};
 use api::core::v1::{EnvFromSource, EnvVar, ObjectFieldSelector, ResourceFieldSelector};
 use apimachinery::field::{Error, Path};

@@ -5,7 +5,7 @@ use super::resource_names::{
 };
 use crate::check::{Check, label};
 use api::core::v1::{ResourceClaim, ResourceRequirements};
-use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::field::{Error, Path};
 use std::collections::{BTreeSet, HashSet};
 
 /// Whose resources they are: other names are known.
@@ -13,13 +13,6 @@ use std::collections::{BTreeSet, HashSet};
 pub(super) enum Of {
     Container,
     Pod,
-}
-
-/// The resources of a container whose pod is judged elsewhere.
-pub(crate) fn validate_resources(resources: &ResourceRequirements, path: &Path) -> ErrorList {
-    let mut check = Check::default();
-    validate(&mut check, resources, Of::Container, None, path);
-    check.0
 }
 
 fn name(check: &mut Check, name: &str, of: Of, path: &Path) {

@@ -1,6 +1,6 @@
 //! What is wrong with the security contexts of a pod and its containers, and with what only one operating system has.
 
-use super::pod_volumes::descending;
+use super::volume_sources::descending;
 use crate::check::{Check, subdomain};
 use crate::shown::shown_typed;
 use api::core::v1::{

@@ -15,8 +15,6 @@ use apimachinery::meta::validation::{
 use apimachinery::validation::*;
 use std::collections::HashSet;
 
-pub(super) use pod_resources::validate_resources;
-
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
@@ -50,17 +48,6 @@ pub(super) fn validate_pod(pod: &Pod) -> ErrorList {
 pub(crate) fn validate_pod_spec(spec: &PodSpec, path: &Path) -> ErrorList {
     let mut check = Check::default();
     spec_rules(&mut check, spec, path, false);
-    check.0
-}
-
-/// The containers that were added to a running pod.
-pub(super) fn validate_ephemeral(pod: &Pod) -> ErrorList {
-    let mut check = Check::default();
-    let spec = &pod.spec;
-    let volumes = pod_volumes::validate(&mut Check::default(), &spec.volumes, &Path::none());
-    let claims = spec.resource_claims.iter().map(|c| c.name.as_str()).collect();
-    let judged = Judged { spec, volumes, claims };
-    pod_containers::ephemeral(&mut check, &judged, &Path::new("spec").child("ephemeralContainers"));
     check.0
 }
 
@@ -165,9 +152,7 @@ fn names(check: &mut Check, spec: &PodSpec, path: &Path) {
             check.keeps(&path.child(member), name, label);
         }
     }
-    for (i, toleration) in spec.tolerations.iter().enumerate() {
-        self::toleration(check, toleration, &path.child("tolerations").index(i));
-    }
+    tolerations(check, &spec.tolerations, &path.child("tolerations"));
     for (i, alias) in spec.host_aliases.iter().enumerate() {
         let at = path.child("hostAliases").index(i);
         address(check, &at.child("ip"), &alias.ip);
@@ -497,6 +482,10 @@ fn spread(check: &mut Check, constraints: &[TopologySpreadConstraint], path: &Pa
         label_keys(check, &constraint.match_label_keys, &[], constraint.label_selector.as_ref(), &at);
         selector(check, constraint.label_selector.as_ref(), &at.child("labelSelector"));
     }
+}
+
+pub(super) fn tolerations(check: &mut Check, all: &[Toleration], path: &Path) {
+    all.iter().enumerate().for_each(|(i, one)| toleration(check, one, &path.index(i)));
 }
 
 fn toleration(check: &mut Check, toleration: &Toleration, path: &Path) {

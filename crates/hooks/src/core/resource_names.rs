@@ -43,7 +43,7 @@ pub(super) fn is_standard_for_quota(name: &str) -> bool {
 }
 
 /// Names without a domain, or in kubernetes.io, are the system's own.
-fn is_native(name: &str) -> bool {
+pub(super) fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 

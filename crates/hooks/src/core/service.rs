@@ -1,12 +1,11 @@
 //! Services. Addresses and node ports are given out by the API server (`apiserver::services`).
 
+use super::service_validation::{validate, validate_change, validate_status};
+use super::service_warnings::{status_warnings, warnings};
 use crate::tree::{absent_or, age, at, column, each, int, joined, labels, list, name, or, text, typed, with};
 use crate::{Column, Context, SelectableField, Strategy};
-use api::core::v1::Service;
-use apimachinery::field::{Error, ErrorList, Path};
-use apimachinery::int_or_string::IntOrString;
+use apimachinery::field::ErrorList;
 use apimachinery::time::Time;
-use apimachinery::validation::*;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
@@ -16,8 +15,6 @@ const FIELDS: &[SelectableField] = &[
     ("spec.clusterIP", |service| text(service, &["spec", "clusterIP"]).into()),
     ("spec.type", |service| text(service, &["spec", "type"]).into()),
 ];
-
-const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 
 impl Strategy for Services {
     fn default(&self, service: &mut Value) {
@@ -61,21 +58,32 @@ impl Strategy for Services {
         service["status"] = json!({"loadBalancer": {}});
     }
 
-    fn prepare_for_update(&self, service: &mut Value, old: &Value, _: &Context) {
-        drop_type_dependent(service, old);
+    fn prepare_for_update(&self, service: &mut Value, old: &Value, context: &Context) {
+        if context.subresource.is_none() {
+            drop_type_dependent(service, old);
+        }
     }
 
     fn validate(&self, service: &Value, _: &Context) -> ErrorList {
-        validate(&typed(service))
+        validate(&typed(service), None)
     }
 
     fn validate_update(&self, service: &Value, old: &Value, context: &Context) -> ErrorList {
+        let (new, before) = (typed(service), typed(old));
         if context.subresource == Some("status") {
-            return ErrorList::default();
+            return validate_status(&new, &before);
         }
-        let mut errors = validate(&typed(service));
-        errors.extend(super::service_families::validate_update(&service["spec"], &old["spec"]));
+        let mut errors = super::service_families::validate_update(&service["spec"], &old["spec"]);
+        errors.extend(validate_change(&new, &before));
+        errors.extend(validate(&new, Some(&before)));
         errors
+    }
+
+    fn warnings(&self, service: &Value, _: Option<&Value>, context: &Context) -> Vec<String> {
+        match context.subresource {
+            Some("status") => status_warnings(service),
+            _ => warnings(&typed(service)),
+        }
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -187,14 +195,12 @@ fn drop_type_dependent(service: &mut Value, old: &Value) {
     if lost(&external) {
         gone.push("externalTrafficPolicy");
     }
-    let node_ports = |s: &Value| -> Vec<Value> {
-        list(s, &["spec", "ports"])
-            .iter()
-            .map(|port| port["nodePort"].clone())
-            .filter(|p| !p.is_null())
-            .collect()
+    let node_ports = |s: &Value| -> HashSet<i64> {
+        list(s, &["spec", "ports"]).iter().map(|port| int(port, &["nodePort"])).filter(|p| *p != 0).collect()
     };
-    let ports = lost(&|s| of(s, &["NodePort", "LoadBalancer"])) && node_ports(service) == node_ports(old);
+    // Ports may come and go, as long as they bring no node ports of their own.
+    let ports =
+        lost(&|s| of(s, &["NodePort", "LoadBalancer"])) && node_ports(service).is_subset(&node_ports(old));
     // What a load balancer said of itself is over at once, whenever its provider takes it down.
     if !of(service, &["LoadBalancer"]) && service["status"]["loadBalancer"].is_object() {
         service["status"]["loadBalancer"] = json!({});
@@ -229,114 +235,6 @@ fn external_ip(service: &Value) -> String {
         "ExternalName" => text(spec, &["externalName"]).to_owned(),
         _ => joined(given, "<none>"),
     }
-}
-
-fn validate(service: &Service) -> ErrorList {
-    let mut errors = ErrorList::default();
-    let (spec, path) = (&service.spec, Path::new("spec"));
-    let headless = spec.cluster_ip == "None";
-    let external_name = spec.type_ == "ExternalName";
-    let ports = path.child("ports");
-    if spec.ports.is_empty() && !headless && !external_name {
-        errors.push(Error::required(&ports, ""));
-    }
-    if !TYPES.contains(&spec.type_.as_str()) {
-        errors.push(Error::not_supported(&path.child("type"), spec.type_.as_str(), &TYPES));
-    }
-    if matches!(spec.type_.as_str(), "LoadBalancer" | "NodePort") && headless {
-        let text = format!("may not be set to 'None' for {} services", spec.type_);
-        errors.push(Error::invalid(&path.child("clusterIPs").index(0), "None", text));
-    }
-    if external_name {
-        match spec.external_name.trim_end_matches('.') {
-            "" => errors.push(Error::required(&path.child("externalName"), "")),
-            host => {
-                let found = is_dns1123_subdomain(host);
-                errors.extend(
-                    found
-                        .into_iter()
-                        .map(|t| Error::invalid(&path.child("externalName"), spec.external_name.as_str(), t)),
-                );
-            }
-        }
-    }
-    let (mut names, mut numbers) = (HashSet::new(), HashSet::new());
-    for (i, port) in spec.ports.iter().enumerate() {
-        let path = ports.index(i);
-        if port.name.is_empty() && spec.ports.len() > 1 {
-            errors.push(Error::required(&path.child("name"), ""));
-        } else if !port.name.is_empty() {
-            let found = is_dns1123_label(&port.name);
-            errors.extend(
-                found.into_iter().map(|t| Error::invalid(&path.child("name"), port.name.as_str(), t)),
-            );
-            if !names.insert(port.name.as_str()) {
-                errors.push(Error::duplicate(&path.child("name"), port.name.as_str()));
-            }
-        }
-        let found = is_valid_port_num(port.port.into());
-        errors.extend(found.into_iter().map(|t| Error::invalid(&path.child("port"), port.port, t)));
-        if !matches!(port.protocol.as_str(), "TCP" | "UDP" | "SCTP") {
-            errors.push(Error::not_supported(
-                &path.child("protocol"),
-                port.protocol.as_str(),
-                &["SCTP", "TCP", "UDP"],
-            ));
-        }
-        if !numbers.insert((port.protocol.as_str(), port.port)) {
-            let value = json!({"name": port.name, "protocol": port.protocol, "port": port.port});
-            errors.push(Error::duplicate(&path, value.to_string()));
-        }
-        match &port.target_port {
-            IntOrString::Int(number) => {
-                let found = is_valid_port_num((*number).into());
-                errors
-                    .extend(found.into_iter().map(|t| Error::invalid(&path.child("targetPort"), *number, t)));
-            }
-            IntOrString::String(text) => {
-                let found = is_valid_port_name(text);
-                errors.extend(
-                    found.into_iter().map(|t| Error::invalid(&path.child("targetPort"), text.as_str(), t)),
-                );
-            }
-        }
-        if port.node_port != 0 && !matches!(spec.type_.as_str(), "NodePort" | "LoadBalancer") {
-            let text = format!("may not be used when `type` is '{}'", spec.type_);
-            errors.push(Error::forbidden(&path.child("nodePort"), text));
-        }
-    }
-    for (key, value) in &spec.selector {
-        let path = path.child("selector");
-        let found = is_qualified_name(key);
-        errors.extend(found.into_iter().map(|t| Error::invalid(&path, key.as_str(), t)));
-        let found = is_valid_label_value(value);
-        errors.extend(found.into_iter().map(|t| Error::invalid(&path.key(key.as_str()), value.as_str(), t)));
-    }
-    if !matches!(spec.session_affinity.as_str(), "None" | "ClientIP") {
-        let allowed = ["ClientIP", "None"];
-        errors.push(Error::not_supported(
-            &path.child("sessionAffinity"),
-            spec.session_affinity.as_str(),
-            &allowed,
-        ));
-    }
-    for (i, ip) in spec.external_ips.iter().enumerate() {
-        if parse_ip_sloppy(ip).is_none() {
-            let text = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-            errors.push(Error::invalid(&path.child("externalIPs").index(i), ip.as_str(), text));
-        }
-    }
-    if !spec.external_traffic_policy.is_empty()
-        && !matches!(spec.external_traffic_policy.as_str(), "Cluster" | "Local")
-    {
-        let path = path.child("externalTrafficPolicy");
-        errors.push(Error::not_supported(
-            &path,
-            spec.external_traffic_policy.as_str(),
-            &["Cluster", "Local"],
-        ));
-    }
-    errors
 }
 
 #[cfg(test)]

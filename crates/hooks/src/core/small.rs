@@ -1,6 +1,6 @@
-//! Kinds with little of their own: configuration, accounts, endpoints, volumes, limits.
+//! Kinds with little of their own: configuration, accounts, endpoints, limits.
 
-use super::{claim_validation, endpoints_validation, quota_validation, volume_validation};
+use super::{endpoints_validation, quota_validation};
 use crate::tree::{absent_or, at, column, each, joined, list, name, object_age, or, text, typed, with};
 use crate::{Column, Context, SelectableField, Strategy};
 use apimachinery::field::{Error, ErrorList, Path};
@@ -8,13 +8,13 @@ use apimachinery::time::Time;
 use apimachinery::validation::is_config_map_key;
 use serde_json::{Value, json};
 
-const NAME: Column = column(
+pub(super) const NAME: Column = column(
     "Name",
     "string",
     0,
     "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names",
 );
-const AGE: Column = column(
+pub(super) const AGE: Column = column(
     "Age",
     "string",
     0,
@@ -275,223 +275,6 @@ impl Strategy for EndpointsLists {
         let shown = joined(all.iter().take(3).map(String::as_str), "<none>");
         let shown = if all.len() > 3 { format!("{shown} + {} more...", all.len() - 3) } else { shown };
         vec![name(object), shown.into(), object_age(object, now).into()]
-    }
-
-    fn has_generation(&self) -> bool {
-        false
-    }
-}
-
-pub(super) struct Claims;
-
-impl Strategy for Claims {
-    fn has_generation(&self) -> bool {
-        false
-    }
-
-    fn validate(&self, object: &Value, _: &Context) -> ErrorList {
-        claim_validation::validate(object)
-    }
-
-    fn validate_update(&self, object: &Value, old: &Value, context: &Context) -> ErrorList {
-        match context.subresource {
-            Some("status") => ErrorList::new(),
-            _ => claim_validation::validate_update(object, old),
-        }
-    }
-
-    fn default(&self, object: &mut Value) {
-        with(object, "spec", |spec| absent_or(spec, "volumeMode", "Filesystem"));
-        with(object, "status", |status| absent_or(status, "phase", "Pending"));
-    }
-
-    fn prepare_for_create(&self, object: &mut Value, _: &Context) {
-        object["status"] = json!({"phase": "Pending"});
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        const COLUMNS: &[Column] = &[
-            NAME,
-            column("Status", "string", 0, "phase represents the current phase of PersistentVolumeClaim."),
-            column(
-                "Volume",
-                "string",
-                0,
-                "volumeName is the binding reference to the PersistentVolume backing this claim.",
-            ),
-            column(
-                "Capacity",
-                "string",
-                0,
-                "capacity represents the actual resources of the underlying volume.",
-            ),
-            column(
-                "Access Modes",
-                "string",
-                0,
-                "accessModes contains the actual access modes the volume backing the PVC has. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#access-modes-1",
-            ),
-            column("StorageClass", "string", 0, "StorageClass of the pvc"),
-            column("VolumeAttributesClass", "string", 0, "VolumeAttributesClass of the pvc"),
-            AGE,
-            column(
-                "VolumeMode",
-                "string",
-                1,
-                "volumeMode defines what type of volume is required by the claim. Value of Filesystem is implied when not included in claim spec.",
-            ),
-        ];
-        COLUMNS
-    }
-
-    fn cells(&self, object: &Value, now: Time) -> Vec<Value> {
-        let deleting = !text(object, &["metadata", "deletionTimestamp"]).is_empty();
-        let phase = if deleting { "Terminating" } else { text(object, &["status", "phase"]) };
-        let volume = text(object, &["spec", "volumeName"]);
-        let (capacity, modes) = if volume.is_empty() {
-            ("", String::new())
-        } else {
-            (
-                text(object, &["status", "capacity", "storage"]),
-                access_modes(list(object, &["status", "accessModes"])),
-            )
-        };
-        let class = match at(object, &["metadata", "annotations", "volume.beta.kubernetes.io/storage-class"])
-        {
-            Some(Value::String(class)) => class.as_str(),
-            _ => text(object, &["spec", "storageClassName"]),
-        };
-        let attributes = match text(object, &["spec", "volumeAttributesClassName"]) {
-            "" => "<unset>",
-            class => class,
-        };
-        vec![
-            name(object),
-            phase.into(),
-            volume.into(),
-            capacity.into(),
-            modes.into(),
-            class.into(),
-            attributes.into(),
-            object_age(object, now).into(),
-            text(object, &["spec", "volumeMode"]).into(),
-        ]
-    }
-}
-
-fn access_modes(modes: &[Value]) -> String {
-    let short = |mode: &Value| match mode.as_str() {
-        Some("ReadWriteOnce") => "RWO",
-        Some("ReadOnlyMany") => "ROX",
-        Some("ReadWriteMany") => "RWX",
-        Some("ReadWriteOncePod") => "RWOP",
-        _ => "",
-    };
-    joined(modes.iter().map(short), "")
-}
-
-pub(super) struct Volumes;
-
-impl Strategy for Volumes {
-    fn validate(&self, object: &Value, _: &Context) -> ErrorList {
-        volume_validation::validate(object)
-    }
-
-    fn validate_update(&self, object: &Value, old: &Value, context: &Context) -> ErrorList {
-        match context.subresource {
-            Some("status") => ErrorList::new(),
-            _ => volume_validation::validate_update(object, old),
-        }
-    }
-
-    fn default(&self, object: &mut Value) {
-        with(object, "spec", |spec| {
-            or(spec, "persistentVolumeReclaimPolicy", "Retain");
-            absent_or(spec, "volumeMode", "Filesystem");
-            with(spec, "hostPath", |source| absent_or(source, "type", ""));
-        });
-    }
-
-    fn prepare_for_create(&self, object: &mut Value, context: &Context) {
-        object["status"] = json!({"phase": "Pending", "lastPhaseTransitionTime": context.now.to_string()});
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        const COLUMNS: &[Column] = &[
-            NAME,
-            column(
-                "Capacity",
-                "string",
-                0,
-                "capacity is the description of the persistent volume's resources and capacity. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#capacity",
-            ),
-            column(
-                "Access Modes",
-                "string",
-                0,
-                "accessModes contains all ways the volume can be mounted. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#access-modes",
-            ),
-            column(
-                "Reclaim Policy",
-                "string",
-                0,
-                "persistentVolumeReclaimPolicy defines what happens to a persistent volume when released from its claim. Valid options are Retain (default for manually created PersistentVolumes), Delete (default for dynamically provisioned PersistentVolumes), and Recycle (deprecated). Recycle must be supported by the volume plugin underlying this PersistentVolume. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#reclaiming",
-            ),
-            column(
-                "Status",
-                "string",
-                0,
-                "phase indicates if a volume is available, bound to a claim, or released by a claim. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#phase",
-            ),
-            column(
-                "Claim",
-                "string",
-                0,
-                "claimRef is part of a bi-directional binding between PersistentVolume and PersistentVolumeClaim. Expected to be non-nil when bound. claim.VolumeName is the authoritative bind between PV and PVC. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#binding",
-            ),
-            column("StorageClass", "string", 0, "StorageClass of the pv"),
-            column("VolumeAttributesClass", "string", 0, "VolumeAttributesClass of the pv"),
-            column(
-                "Reason",
-                "string",
-                0,
-                "reason is a brief CamelCase string that describes any failure and is meant for machine parsing and tidy display in the CLI.",
-            ),
-            AGE,
-            column(
-                "VolumeMode",
-                "string",
-                1,
-                "volumeMode defines if a volume is intended to be used with a formatted filesystem or to remain in raw block state. Value of Filesystem is implied when not included in spec.",
-            ),
-        ];
-        COLUMNS
-    }
-
-    fn cells(&self, object: &Value, now: Time) -> Vec<Value> {
-        let deleting = !text(object, &["metadata", "deletionTimestamp"]).is_empty();
-        let phase = if deleting { "Terminating" } else { text(object, &["status", "phase"]) };
-        let claim = match text(object, &["spec", "claimRef", "name"]) {
-            "" => String::new(),
-            claim => format!("{}/{claim}", text(object, &["spec", "claimRef", "namespace"])),
-        };
-        let attributes = match text(object, &["spec", "volumeAttributesClassName"]) {
-            "" => "<unset>",
-            class => class,
-        };
-        vec![
-            name(object),
-            text(object, &["spec", "capacity", "storage"]).into(),
-            access_modes(list(object, &["spec", "accessModes"])).into(),
-            text(object, &["spec", "persistentVolumeReclaimPolicy"]).into(),
-            phase.into(),
-            claim.into(),
-            text(object, &["spec", "storageClassName"]).into(),
-            attributes.into(),
-            text(object, &["status", "reason"]).into(),
-            object_age(object, now).into(),
-            text(object, &["spec", "volumeMode"]).into(),
-        ]
     }
 
     fn has_generation(&self) -> bool {

@@ -2,12 +2,13 @@
 
 use super::claim_validation::{positive, validate_modes, validate_volume_mode};
 use super::pod_validation::validate_node_selector;
-use super::resource_names::validate_quantity;
-use crate::check::{Check, label, subdomain};
-use crate::diff::diff;
+use super::volume_sources::persistent_source;
+use crate::check::{Check, subdomain};
+use crate::shown::{diff_inside, shown};
 use crate::tree::{text, typed};
-use api::core::v1::{CSIPersistentVolumeSource, PersistentVolume, PersistentVolumeSpec, SecretReference};
+use api::core::v1::{PersistentVolume, PersistentVolumeSpec};
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
+use apimachinery::quantity::Quantity;
 use serde_json::{Map, Value};
 
 /// Members of the spec that each hold one type of volume, and the path in which upstream tells of a second one.
@@ -36,112 +37,6 @@ const SOURCES: [(&str, &str); 22] = [
     ("csi", "csi"),
 ];
 
-const HOST_PATH_TYPES: [&str; 8] =
-    ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
-const BACK_STEPS: &str = "must not contain '..'";
-
-fn no_back_steps(check: &mut Check, path: &Path, text: &str) {
-    if text.split('/').any(|step| step == "..") {
-        check.invalid(path, text, BACK_STEPS);
-    }
-}
-
-fn validate_host_path(check: &mut Check, path: &Path, source: &Value) {
-    if check.present(&path.child("path"), text(source, &["path"]), "") {
-        no_back_steps(check, &path.child("path"), text(source, &["path"]));
-    }
-    if let Some(kind) = source["type"].as_str() {
-        check.one_of(&path.child("type"), kind, &HOST_PATH_TYPES);
-    }
-}
-
-fn validate_nfs(check: &mut Check, path: &Path, source: &Value) {
-    check.present(&path.child("server"), text(source, &["server"]), "");
-    check.present(&path.child("path"), text(source, &["path"]), "");
-    if !text(source, &["path"]).starts_with('/') {
-        check.invalid(&path.child("path"), text(source, &["path"]), "must be an absolute path");
-    }
-}
-
-fn validate_local(check: &mut Check, path: &Path, source: &Value) {
-    if check.present(&path.child("path"), text(source, &["path"]), "") {
-        no_back_steps(check, &path.child("path"), text(source, &["path"]));
-    }
-}
-
-/// A CSI driver's name: a short DNS name.
-pub(crate) fn validate_driver_name(check: &mut Check, path: &Path, driver: &str) {
-    const MAX: usize = 63;
-    if !check.present(path, driver, "") {
-        return;
-    }
-    check.when(driver.len() > MAX, || Error::too_long(path, MAX));
-    // Upper case is let through, though it is told.
-    subdomain(&driver.to_lowercase()).into_iter().for_each(|why| check.invalid(path, driver, why));
-}
-
-fn validate_secret(check: &mut Check, path: &Path, secret: Option<&SecretReference>) {
-    let Some(secret) = secret else { return };
-    check.present_and_keeps(&path.child("name"), &secret.name, "", subdomain);
-    check.present_and_keeps(&path.child("namespace"), &secret.namespace, "", label);
-}
-
-fn validate_csi(check: &mut Check, path: &Path, source: &Value) {
-    let source: CSIPersistentVolumeSource = typed(source);
-    validate_driver_name(check, &path.child("driver"), &source.driver);
-    check.present(&path.child("volumeHandle"), &source.volume_handle, "");
-    for (member, secret) in [
-        ("controllerPublishSecretRef", &source.controller_publish_secret_ref),
-        ("controllerExpandSecretRef", &source.controller_expand_secret_ref),
-        ("nodePublishSecretRef", &source.node_publish_secret_ref),
-        ("nodeExpandSecretRef", &source.node_expand_secret_ref),
-    ] {
-        validate_secret(check, &path.child(member), secret.as_ref());
-    }
-}
-
-/// Members of the simpler sources that must be there, in upstream's order.
-fn required_members(source: &str) -> &'static [&'static str] {
-    match source {
-        "gcePersistentDisk" => &["pdName"],
-        "awsElasticBlockStore" | "cinder" => &["volumeID"],
-        "glusterfs" => &["endpoints", "path"],
-        "vsphereVolume" => &["volumePath"],
-        "photonPersistentDisk" => &["pdID"],
-        "portworxVolume" => &["volumeID"],
-        "cephfs" => &["monitors"],
-        "rbd" => &["monitors", "image"],
-        "scaleIO" => &["gateway", "system", "volumeName"],
-        "azureFile" => &["secretName", "shareName"],
-        "azureDisk" => &["diskName", "diskURI"],
-        "flexVolume" => &["driver"],
-        _ => &[],
-    }
-}
-
-fn validate_source(check: &mut Check, path: &Path, name: &'static str, source: &Value) {
-    // Upstream's path has the name of the type there.
-    let at = path.child(if name == "gcePersistentDisk" { "persistentDisk" } else { name });
-    match name {
-        "hostPath" => validate_host_path(check, &at, source),
-        "nfs" => validate_nfs(check, &at, source),
-        "local" => validate_local(check, &at, source),
-        "csi" => validate_csi(check, &at, source),
-        _ => {
-            for member in required_members(name) {
-                let missing = match &source[*member] {
-                    Value::String(text) => text.is_empty(),
-                    Value::Array(items) => items.is_empty(),
-                    other => other.is_null(),
-                };
-                if missing {
-                    check.required(&at.child(*member), "");
-                }
-            }
-        }
-    }
-}
-
 pub(super) fn validate(volume: &Value) -> ErrorList {
     let mut check = Check::default();
     let (path, tree) = (Path::new("spec"), &volume["spec"]);
@@ -150,7 +45,7 @@ pub(super) fn validate(volume: &Value) -> ErrorList {
         check.required(&path.child("accessModes"), "");
     }
     validate_modes(&mut check, &path.child("accessModes"), &spec.access_modes);
-    validate_capacity(&mut check, &path.child("capacity"), &spec);
+    validate_capacity(&mut check, &path.child("capacity"), &spec, tree.get("capacity"));
     if let Some(policy) = Some(&spec.persistent_volume_reclaim_policy).filter(|p| !p.is_empty()) {
         let at = path.child("persistentVolumeReclaimPolicy");
         check.one_of(&at, policy, &["Delete", "Recycle", "Retain"]);
@@ -173,7 +68,8 @@ pub(super) fn validate(volume: &Value) -> ErrorList {
             continue;
         }
         found += 1;
-        validate_source(&mut check, &path, name, source);
+        let at = path.child(name);
+        persistent_source(&mut check, name, source, &at, text(volume, &["metadata", "name"]));
         if name == "local" && spec.node_affinity.is_none() {
             check.required(&path.child("nodeAffinity"), "Local volume requires node affinity");
         }
@@ -202,21 +98,17 @@ pub(super) fn validate(volume: &Value) -> ErrorList {
     check.0
 }
 
-fn validate_capacity(check: &mut Check, path: &Path, spec: &PersistentVolumeSpec) {
+fn validate_capacity(check: &mut Check, path: &Path, spec: &PersistentVolumeSpec, shown: Option<&Value>) {
     if spec.capacity.is_empty() {
         check.required(path, "");
     }
     if spec.capacity.len() > 1 || !spec.capacity.contains_key("storage") {
-        let shown = if spec.capacity.is_empty() {
-            BadValue::verbatim("null")
-        } else {
-            BadValue::json(&spec.capacity)
-        };
+        let shown = shown.map_or_else(|| BadValue::verbatim("null"), BadValue::json);
         check.0.push(Error::not_supported(path, shown, &["storage"]));
     }
     for (name, quantity) in &spec.capacity {
         let at = path.key(name.as_str());
-        validate_quantity(check, &at, "", quantity);
+        basic(check, &at, quantity);
         positive(check, &at, quantity);
     }
 }
@@ -231,8 +123,48 @@ fn sources(volume: &Value) -> Value {
     Value::Object(out)
 }
 
-pub(super) fn validate_update(volume: &Value, old: &Value) -> ErrorList {
+/// An amount that is none.
+pub(super) fn basic(check: &mut Check, path: &Path, quantity: &Quantity) {
+    if quantity.value() < 0 {
+        check.invalid(path, quantity.value(), "must be a valid resource quantity");
+    }
+}
+
+/// Mount options in an annotation, for volumes that are not mounted with any.
+fn mount_options(check: &mut Check, volume: &Value) {
+    const OPTIONS: &str = "volume.beta.kubernetes.io/mount-options";
+    const MOUNTED: [&str; 13] = [
+        "gcePersistentDisk",
+        "awsElasticBlockStore",
+        "glusterfs",
+        "nfs",
+        "rbd",
+        "quobyte",
+        "iscsi",
+        "cinder",
+        "cephfs",
+        "azureFile",
+        "vsphereVolume",
+        "azureDisk",
+        "photonPersistentDisk",
+    ];
+    let given = volume["metadata"]["annotations"].get(OPTIONS).is_some();
+    if given && !MOUNTED.iter().any(|source| volume["spec"][*source].is_object()) {
+        let at = Path::new("metadata").child("annotations").child(OPTIONS);
+        check.forbidden(&at, "may not specify mount options for this volume type");
+    }
+}
+
+pub(super) fn validate_new(volume: &Value) -> ErrorList {
     let mut check = Check(validate(volume));
+    mount_options(&mut check, volume);
+    check.0
+}
+
+pub(super) fn validate_update(volume: &Value, old: &Value) -> ErrorList {
+    // Upstream judges the new volume twice.
+    let mut check = Check(validate_new(volume));
+    check.extend(validate(volume));
     let (mut new, was) = (sources(volume), sources(old));
     let expand = "controllerExpandSecretRef";
     if was["csi"].is_object() && was["csi"][expand].is_null() {
@@ -241,21 +173,61 @@ pub(super) fn validate_update(volume: &Value, old: &Value) -> ErrorList {
     if new != was {
         check.forbidden(
             &Path::new("spec").child("persistentvolumesource"),
-            format!("spec.persistentvolumesource is immutable after creation\n{}", diff(&was, &new)),
+            format!(
+                "spec.persistentvolumesource is immutable after creation\n{}",
+                diff_inside(
+                    "io.k8s.api.core.v1.PersistentVolumeSpec",
+                    "core.v1.PersistentVolumeSource",
+                    &was,
+                    &new
+                )
+            ),
         );
     }
     if volume["spec"]["volumeMode"] != old["spec"]["volumeMode"] {
         check.invalid(&Path::new("volumeMode"), &volume["spec"]["volumeMode"], "field is immutable");
     }
-    if !old["spec"]["nodeAffinity"].is_null() && volume["spec"]["nodeAffinity"] != old["spec"]["nodeAffinity"]
-    {
-        let shown = BadValue::from(&volume["spec"]["nodeAffinity"]);
-        check.0.push(Error::invalid(&Path::new("nodeAffinity"), shown, "field is immutable"));
+    let affinity = |volume: &Value| volume["spec"]["nodeAffinity"].clone();
+    if !affinity(old).is_null() && renewed(affinity(volume)) != renewed(affinity(old)) {
+        let why = "field is immutable, except for updating from beta label to GA";
+        check.invalid(&Path::new("nodeAffinity"), shown(volume, &["spec", "nodeAffinity"]), why);
     }
     let class = |v: &Value| v["spec"]["volumeAttributesClassName"].clone();
     if !class(old).is_null() && class(volume).is_null() {
         let at = Path::new("spec").child("volumeAttributesClassName");
         check.forbidden(&at, "update from non-nil value to nil is forbidden");
     }
+    check.0
+}
+
+/// Node affinity with labels by the names they have now.
+fn renewed(mut affinity: Value) -> Value {
+    const NAMES: [(&str, &str); 5] = [
+        ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+        ("beta.kubernetes.io/os", "kubernetes.io/os"),
+        ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+        ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+        ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+    ];
+    crate::tree::with(&mut affinity, "required", |required| {
+        crate::tree::each(required, "nodeSelectorTerms", |term| {
+            for list in ["matchExpressions", "matchFields"] {
+                crate::tree::each(term, list, |requirement| {
+                    let new = NAMES.iter().find(|(old, _)| requirement["key"] == *old);
+                    if let Some((_, new)) = new {
+                        requirement["key"] = (*new).into();
+                    }
+                });
+            }
+        });
+    });
+    affinity
+}
+
+/// A status is written by whoever read one.
+pub(super) fn validate_status(object: &Value) -> ErrorList {
+    let mut check = Check::default();
+    let version = text(object, &["metadata", "resourceVersion"]);
+    check.present(&Path::new("resourceVersion"), version, "");
     check.0
 }
