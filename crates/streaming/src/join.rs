@@ -4,6 +4,8 @@
 use crate::{Input, Outcome, Output, PortForward, RemoteCommand};
 use futures::future::BoxFuture;
 use std::future::Future;
+use std::io;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -95,11 +97,12 @@ impl PortForward {
         Connecting: Future<Output = Result<Connection, String>> + Send + 'static,
     {
         let mut open = JoinSet::new();
-        while let Some(mut forward) = self.next().await {
+        while let Some(forward) = self.next().await {
             let connecting = connect(forward.port);
             open.spawn(async move {
                 match connecting.await {
-                    Ok(mut to) => drop(tokio::io::copy_bidirectional(&mut forward, &mut to).await),
+                    // Who breaks off is told nothing more.
+                    Ok(to) => drop(pass(forward, to).await),
                     Err(message) => forward.fail(&message).await,
                 }
             });
@@ -107,5 +110,33 @@ impl PortForward {
         while open.join_next().await.is_some() {}
         // As above: the client may have hung up.
         let _ = self.finish().await;
+    }
+}
+
+/// How long a client may go on sending after the other side has closed.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Copies both ways until the far side has closed. A client may close its direction and wait for an answer; but when the
+/// far side closes, clients over plain WebSocket learn of it only by the end of the connection.
+async fn pass(forward: impl AsyncRead + AsyncWrite, to: impl AsyncRead + AsyncWrite) -> io::Result<()> {
+    let ((mut asked, mut told), (mut read, mut write)) = (tokio::io::split(forward), tokio::io::split(to));
+    let up = async {
+        tokio::io::copy(&mut asked, &mut write).await?;
+        write.shutdown().await
+    };
+    let down = async {
+        tokio::io::copy(&mut read, &mut told).await?;
+        told.shutdown().await
+    };
+    tokio::pin!(up, down);
+    tokio::select! {
+        ended = &mut down => {
+            ended?;
+            tokio::time::timeout(LAST_WORDS, up).await.unwrap_or(Ok(()))
+        }
+        ended = &mut up => {
+            ended?;
+            down.await
+        }
     }
 }

@@ -32,6 +32,6 @@ pub use channel::{Input, Output};
 pub use error::Error;
 pub use join::Process;
 pub use outcome::Outcome;
-pub use port_forward::{Forward, PortForward};
+pub use port_forward::{Forward, PortForward, ports};
 pub use remote_command::{RemoteCommand, Resizes, Streams, TerminalSize};
 pub use server::{Endpoint, Session, upgrade};

@@ -27,6 +27,31 @@ use crate::{
     ws::{self, frame::Role},
 };
 
+/// The ports of a kubelet's query: `port=80,443` or `port=80&port=443`. What is wrong with it is told in upstream's words.
+pub fn ports<'a>(values: impl IntoIterator<Item = &'a str>) -> Result<Vec<u16>, String> {
+    let mut ports = Vec::new();
+    for value in values {
+        if value.is_empty() {
+            return Err("query parameter \"port\" cannot be empty".into());
+        }
+        for port in value.split(',') {
+            match port.parse() {
+                Ok(0) => return Err(format!("port {value:?} must be > 0")),
+                Ok(port) => ports.push(port),
+                Err(_) => {
+                    // Go's parser tells a number that is too large from what is none.
+                    let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+                    let why = if digits { "value out of range" } else { "invalid syntax" };
+                    return Err(format!(
+                        "unable to parse {value:?} as a port: strconv.ParseUint: parsing {port:?}: {why}"
+                    ));
+                }
+            }
+        }
+    }
+    if ports.is_empty() { Err("query parameter \"port\" is required".into()) } else { Ok(ports) }
+}
+
 /// How long the second stream of a pair may take.
 const STREAM_CREATION: Duration = Duration::from_secs(30);
 
@@ -201,6 +226,29 @@ async fn expire(halves: &mut HashMap<String, Half>) {
                 let _ = stream.output.write_all(message.as_bytes()).await;
             }
             stream.output.reset(CANCEL).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_of_a_query() {
+        let asked = |values: &[&str]| ports(values.iter().copied());
+        assert_eq!(asked(&["80,443", "8080"]), Ok(vec![80, 443, 8080]));
+        for (values, wrong) in [
+            (&[][..], "query parameter \"port\" is required"),
+            (&[""], "query parameter \"port\" cannot be empty"),
+            (&["80,0"], "port \"80,0\" must be > 0"),
+            (&["80,"], "unable to parse \"80,\" as a port: strconv.ParseUint: parsing \"\": invalid syntax"),
+            (
+                &["65536"],
+                "unable to parse \"65536\" as a port: strconv.ParseUint: parsing \"65536\": value out of range",
+            ),
+        ] {
+            assert_eq!(asked(values), Err(wrong.to_owned()));
         }
     }
 }

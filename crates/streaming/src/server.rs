@@ -21,8 +21,8 @@ use crate::{
 pub enum Endpoint {
     /// Exec or attach, with these streams.
     RemoteCommand(Streams),
-    /// Port-forward; the ports are the query's, needed only by plain WebSocket clients.
-    PortForward { ports: Vec<u16> },
+    /// Port-forward; the ports are the query's, or what is wrong with them. Only plain WebSocket clients need them.
+    PortForward { ports: Result<Vec<u16>, String> },
 }
 
 /// A session that runs.
@@ -43,15 +43,11 @@ pub fn upgrade<B>(
         Endpoint::PortForward { .. } => (FORWARD_WEBSOCKET, FORWARD_SPDY),
     };
     let (agreed, response) = answer(request.headers(), websocket, spdy)?;
-    if let (Endpoint::PortForward { ports }, Agreed::WebSocket(protocol)) = (&endpoint, agreed)
+    if let (Endpoint::PortForward { ports: Err(wrong) }, Agreed::WebSocket(protocol)) = (&endpoint, agreed)
         && protocol != TUNNELED_PORT_FORWARD
-        && ports.is_empty()
     {
-        return Err(Refusal {
-            status: http::StatusCode::BAD_REQUEST,
-            message: "query parameter \"port\" is required".into(),
-            headers: Vec::new(),
-        });
+        let status = http::StatusCode::BAD_REQUEST;
+        return Err(Refusal { status, message: wrong.clone(), headers: Vec::new() });
     }
     let upgrade = hyper::upgrade::on(request);
     Ok((response, open(upgrade, agreed, endpoint)))
@@ -71,7 +67,7 @@ async fn open(upgrade: OnUpgrade, agreed: Agreed, endpoint: Endpoint) -> Result<
         }
         (Endpoint::PortForward { .. }, Agreed::Spdy(_)) => Session::PortForward(PortForward::spdy(io)),
         (Endpoint::PortForward { ports }, Agreed::WebSocket(_)) => {
-            Session::PortForward(PortForward::websocket(io, agreed, &ports))
+            Session::PortForward(PortForward::websocket(io, agreed, &ports.unwrap_or_default()))
         }
     })
 }

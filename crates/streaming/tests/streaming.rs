@@ -125,7 +125,7 @@ async fn serve(
                     stderr: has("stderr"),
                     tty: has("tty"),
                 }),
-                None => Endpoint::PortForward { ports: if has("ports") { vec![80, 81] } else { vec![] } },
+                None => Endpoint::PortForward { ports: streaming::ports(has("ports").then_some("80,81")) },
             };
             let (response, session) = match upgrade(&mut request, endpoint) {
                 Ok(both) => both,

@@ -28,7 +28,7 @@ pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -
         "log" => ("containerLogs", query.to_owned()),
         "exec" => ("exec", streams(&call)),
         "attach" => ("attach", streams(&call)),
-        _ => ("portForward", query.to_owned()),
+        _ => ("portForward", ports(&call)?),
     };
     let mut path = format!("/{what}/{namespace}/{name}");
     if what != "portForward" {
@@ -74,6 +74,17 @@ fn streams(call: &Call) -> String {
     }
     out.extend(query.all("command").map(|c| ("command", c.to_owned())));
     client::client::uri("", &out).trim_start_matches('?').to_owned()
+}
+
+/// The kubelet's name of the ports that the API calls `ports`. Only WebSocket clients without the tunnel name them here.
+fn ports(call: &Call) -> Result<String, Status> {
+    let values = call.info.query.all("ports");
+    let ports: Vec<&str> = values.flat_map(|list| list.split(',')).filter(|port| !port.is_empty()).collect();
+    if let Some(wrong) = ports.iter().find(|port| port.parse::<i32>().is_err()) {
+        let text = format!("strconv.ParseInt: parsing {wrong:?}: invalid syntax");
+        return Err(Status::bad_request(text));
+    }
+    Ok(if ports.is_empty() { String::new() } else { format!("port={}", ports.join(",")) })
 }
 
 /// The container asked for, or the pod's only one.

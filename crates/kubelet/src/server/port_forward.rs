@@ -30,12 +30,12 @@ pub(super) async fn answer(
     };
     let id = sandbox.id.clone();
     let pairs = query(request.uri().query());
-    let ports: Vec<u16> =
-        pairs.iter().filter(|(key, _)| key == "port").filter_map(|(_, port)| port.parse().ok()).collect();
+    let ports =
+        streaming::ports(pairs.iter().filter(|(key, _)| key == "port").map(|(_, port)| port.as_str()));
     let Some(direct) = inner.streams.clone() else {
         let wanted = cri::v1::PortForwardRequest {
             pod_sandbox_id: id,
-            port: ports.iter().map(|port| i32::from(*port)).collect(),
+            port: ports.into_iter().flatten().map(i32::from).collect(),
         };
         return match inner.context.runtime.port_forward(wanted).await {
             Ok(answer) => pass_on(request, &answer.url).await,

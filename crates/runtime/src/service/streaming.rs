@@ -204,7 +204,7 @@ fn forward(
 ) -> Response<Full<Bytes>> {
     let ports = wanted.port.iter().filter_map(|port| u16::try_from(*port).ok()).collect();
     let id = wanted.pod_sandbox_id;
-    upgrade(request, Endpoint::PortForward { ports }, |session| async move {
+    upgrade(request, Endpoint::PortForward { ports: Ok(ports) }, |session| async move {
         let Session::PortForward(forwards) = session else { return };
         let connect = |port| {
             let (runtime, id) = (runtime.clone(), id.clone());
