@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// The version of kubectl that most tests use.
 pub const KUBECTL: &str = "1.36.4";
+/// The oldest that serves: what it needs of the API has not changed since.
+pub const OLD_KUBECTL: &str = "1.27.1";
 /// The node's name.
 pub const NODE: &str = "helm";
 
@@ -170,7 +172,7 @@ impl Cluster {
         Kubectl {
             net: self.net.clone(),
             version: version.to_owned(),
-            program: kubectl::program(version),
+            program: kubectl::client("kubectl", &[version]),
             kubeconfig: self.data().join("admin.kubeconfig"),
             home: self.base.join("home"),
             namespace: "default".into(),

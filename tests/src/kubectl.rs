@@ -21,10 +21,10 @@ pub struct Kubectl {
     pub namespace: String,
 }
 
-/// kubectl of a version, installed when it is not there.
-pub fn program(version: &str) -> PathBuf {
-    let output = Command::new(crate::root().join("scripts/kubectl")).arg(version).output().unwrap();
-    assert!(output.status.success(), "scripts/kubectl: {}", String::from_utf8_lossy(&output.stderr));
+/// A client by the name of its script, such as `helm` of a version, installed when it is not there.
+pub fn client(name: &str, arguments: &[&str]) -> PathBuf {
+    let output = Command::new(crate::root().join("scripts").join(name)).args(arguments).output().unwrap();
+    assert!(output.status.success(), "scripts/{name}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().into()
 }
 

@@ -20,7 +20,7 @@ pub mod net;
 pub mod suite;
 
 pub use cluster::{Cluster, Engine};
-pub use kubectl::{Kubectl, Stream};
+pub use kubectl::{Kubectl, Stream, client};
 pub use suite::{Room, Scenario, Suite};
 
 use std::path::{Path, PathBuf};

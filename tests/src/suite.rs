@@ -1,7 +1,7 @@
 //! Scenarios by name, a few at a time, on one cluster. Each has its own Kubernetes namespace; a failure is told with the
 //! namespace's events and pods and the server's last words. The cluster's end is a test of its own, and the last.
 
-use crate::cluster::KUBECTL;
+use crate::cluster::{KUBECTL, OLD_KUBECTL};
 use crate::{Cluster, Engine, Kubectl};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,6 +32,8 @@ pub struct Suite {
     /// Every scenario is run with each of them.
     pub kubectls: &'static [&'static str],
     pub together: &'static [Scenario],
+    /// Those that the oldest of kubectls plays, too.
+    pub old: &'static [Scenario],
     /// Those that nobody else could bear.
     pub alone: &'static [Scenario],
     /// Those of both that are played again on a cluster whose node runs its containers with containerd.
@@ -40,7 +42,7 @@ pub struct Suite {
 
 impl Suite {
     pub const fn new(name: &'static str, together: &'static [Scenario]) -> Suite {
-        Suite { name, kubectls: &[KUBECTL], together, alone: &[], on_containerd: &[] }
+        Suite { name, kubectls: &[KUBECTL], together, old: &[], alone: &[], on_containerd: &[] }
     }
 
     /// Runs what the command line asks for.
@@ -95,10 +97,14 @@ impl Suite {
         };
         let several = self.kubectls.len() > 1;
         match engine {
-            Engine::Embedded => [self.together, self.alone].map(|scenarios| {
-                let versions = self.kubectls.iter();
-                versions.flat_map(|v| scenarios.iter().map(|s| trial(*s, v, several))).collect()
-            }),
+            Engine::Embedded => {
+                let [mut together, alone] = [self.together, self.alone].map(|scenarios| {
+                    let versions = self.kubectls.iter();
+                    versions.flat_map(|v| scenarios.iter().map(|s| trial(*s, v, several))).collect::<Vec<_>>()
+                });
+                together.extend(self.old.iter().map(|s| trial(*s, OLD_KUBECTL, true)));
+                [together, alone]
+            }
             Engine::Containerd => {
                 let is_alone = |s: &&Scenario| self.alone.iter().any(|alone| alone.0 == s.0);
                 let (alone, together) = self.on_containerd.iter().partition::<Vec<&Scenario>, _>(is_alone);

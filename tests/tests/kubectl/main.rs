@@ -1,4 +1,4 @@
-//! A day's work with kubectl, in three versions of it: what one types, and what one reads.
+//! A day's work with kubectl, in three versions of it, and what of it the oldest does: what one types, and what one reads.
 #![allow(clippy::unwrap_used)]
 
 /// Deleting, with and without what hangs on it.
@@ -51,7 +51,26 @@ fn main() -> ExitCode {
     // Those in which the node's runtime has a say.
     const ON_CONTAINERD: &[Scenario] =
         scenarios![describe, run_and_expose, rollout, logs, exec, attach, copy, port_forward, debug, delete];
-    let suite = Suite { alone: ALONE, on_containerd: ON_CONTAINERD, ..Suite::new("kubectl", TOGETHER) };
+    // Its remote commands go over SPDY.
+    const OLD: &[Scenario] = scenarios![
+        get,
+        describe,
+        apply,
+        edit,
+        patch,
+        run_and_expose,
+        scale,
+        rollout,
+        set,
+        logs,
+        attach,
+        copy,
+        port_forward,
+        debug,
+        delete,
+    ];
+    let suite =
+        Suite { old: OLD, alone: ALONE, on_containerd: ON_CONTAINERD, ..Suite::new("kubectl", TOGETHER) };
     Suite { kubectls: &["1.35.2", "1.36.4", "1.37.1"], ..suite }.run()
 }
 
