@@ -44,4 +44,5 @@ pub mod server;
 pub mod services;
 pub mod storage;
 mod strict;
+pub mod terms;
 pub mod user;

@@ -1,6 +1,7 @@
 //! Who makes a request.
 
 use std::collections::BTreeMap;
+use store::Pin;
 
 pub const ANONYMOUS: &str = "system:anonymous";
 pub const ALL_AUTHENTICATED: &str = "system:authenticated";
@@ -15,6 +16,9 @@ pub struct User {
     pub uid: String,
     pub groups: Vec<String>,
     pub extra: BTreeMap<String, Vec<String>>,
+    /// What must still be so for this user's writes to count: whoever acts in this process only as long as it leads has
+    /// one, and requests from outside never.
+    pub pin: Option<Pin>,
 }
 
 impl User {

@@ -1,5 +1,6 @@
 //! Leader election by a `Lease` (client-go's leaderelection). A lease keeps two actors from working at once most of the
-//! time; correctness never rests on it, but on preconditions of every write.
+//! time: who is stopped and goes on later does not know yet that it has lost it. Where that matters, a leader's writes are
+//! pinned to its term.
 
 use crate::client::Client;
 use crate::error::Result;
@@ -41,6 +42,15 @@ pub struct Elector {
     pub timing: Timing,
 }
 
+/// The time for which a candidate leads.
+#[derive(Debug)]
+pub struct Term {
+    /// The lease as it was taken.
+    pub lease: Lease,
+    /// Cancelled when the lease is lost; whoever leads cancels it to give up.
+    pub ended: CancellationToken,
+}
+
 /// The record last seen, and when it was seen to change.
 struct Observed {
     record: Option<(String, String)>,
@@ -48,27 +58,27 @@ struct Observed {
 }
 
 impl Elector {
-    /// Waits to become the leader, runs `lead` with a token that is cancelled when the lease is lost, and starts over
-    /// until `shutdown`.
+    /// Waits to become the leader, runs `lead` for a term, and starts over until `shutdown`.
     pub async fn run<F, Fut>(self, shutdown: CancellationToken, lead: F)
     where
-        F: Fn(CancellationToken) -> Fut,
+        F: Fn(Term) -> Fut,
         Fut: Future<Output = ()>,
     {
         let mut observed = Observed { record: None, at: Instant::now() };
         while !shutdown.is_cancelled() {
             match self.hold(&mut observed).await {
-                Ok(true) => {
+                Ok(Some(lease)) => {
                     tracing::info!(lease = self.name, identity = self.identity, "became the leader");
-                    let term = shutdown.child_token();
-                    tokio::join!(lead(term.clone()), self.renew(&term, &mut observed));
+                    let ended = shutdown.child_token();
+                    let term = Term { lease, ended: ended.clone() };
+                    tokio::join!(lead(term), self.renew(&ended, &mut observed));
                     if shutdown.is_cancelled() {
                         self.release().await;
                         return;
                     }
                     tracing::warn!(lease = self.name, "lost the lease");
                 }
-                Ok(false) => {}
+                Ok(None) => {}
                 Err(error) => tracing::debug!(lease = self.name, %error, "could not take the lease"),
             }
             tokio::select! {
@@ -78,36 +88,36 @@ impl Elector {
         }
     }
 
-    async fn renew(&self, term: &CancellationToken, observed: &mut Observed) {
+    async fn renew(&self, ended: &CancellationToken, observed: &mut Observed) {
         let mut renewed = Instant::now();
         loop {
             tokio::select! {
-                () = term.cancelled() => return,
+                () = ended.cancelled() => return,
                 () = tokio::time::sleep(self.timing.retry) => {}
             }
             let left = self.timing.renew_deadline.saturating_sub(renewed.elapsed());
             match tokio::time::timeout(left, self.hold(observed)).await {
-                Ok(Ok(true)) => renewed = Instant::now(),
-                Ok(Ok(false)) => return term.cancel(),
+                Ok(Ok(Some(_))) => renewed = Instant::now(),
+                Ok(Ok(None)) => return ended.cancel(),
                 Ok(Err(_)) | Err(_) => {}
             }
             if renewed.elapsed() > self.timing.renew_deadline {
-                return term.cancel();
+                return ended.cancel();
             }
         }
     }
 
     /// [`Self::try_hold`], and once more when somebody got ahead: a leader must not go on for a period in which another
     /// has its lease.
-    async fn hold(&self, observed: &mut Observed) -> Result<bool> {
+    async fn hold(&self, observed: &mut Observed) -> Result<Option<Lease>> {
         match self.try_hold(observed).await {
             Err(error) if error.is_conflict() => self.try_hold(observed).await,
             other => other,
         }
     }
 
-    /// Takes or renews the lease; false while somebody else holds it.
-    async fn try_hold(&self, observed: &mut Observed) -> Result<bool> {
+    /// Takes or renews the lease; nothing while somebody else holds it.
+    async fn try_hold(&self, observed: &mut Observed) -> Result<Option<Lease>> {
         let api = self.client.namespaced::<Lease>(&self.namespace);
         let now = MicroTime::from(SystemClock::default().now());
         let seconds = i32::try_from(self.timing.lease.as_secs()).unwrap_or(i32::MAX);
@@ -121,8 +131,8 @@ impl Elector {
             lease.spec.renew_time = Some(now);
             lease.spec.lease_transitions = Some(0);
             return match api.create(&lease).await {
-                Ok(_) => Ok(true),
-                Err(e) if e.is_already_exists() => Ok(false),
+                Ok(lease) => Ok(Some(lease)),
+                Err(e) if e.is_already_exists() => Ok(None),
                 Err(e) => Err(e),
             };
         };
@@ -136,7 +146,7 @@ impl Elector {
         if !mine && !holder.is_empty() {
             let held = Duration::from_secs(lease.spec.lease_duration_seconds.unwrap_or(0).max(0) as u64);
             if observed.at.elapsed() < held {
-                return Ok(false);
+                return Ok(None);
             }
         }
         if !mine {
@@ -146,11 +156,8 @@ impl Elector {
         lease.spec.holder_identity = Some(self.identity.clone());
         lease.spec.lease_duration_seconds = Some(seconds);
         lease.spec.renew_time = Some(now);
-        match api.update(&lease).await {
-            Ok(_) => Ok(true),
-            // Somebody wrote in between: whether it was to take the lease is seen by looking again.
-            Err(e) => Err(e),
-        }
+        // If somebody wrote in between, whether it was to take the lease is seen by looking again.
+        api.update(&lease).await.map(Some)
     }
 
     /// Gives the lease up, so that another takes it at once.

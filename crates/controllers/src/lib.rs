@@ -51,8 +51,10 @@ use client::{Client, Informers};
 use component::gates::{FeatureGates, Gate, Stage};
 use component::metrics::Registry;
 use futures::future::BoxFuture;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 pub use support::WallClock;
 use tokio_util::sync::CancellationToken;
 
@@ -99,6 +101,9 @@ pub struct Context {
 /// The feature gates that controllers ask, with the defaults of v1.36.
 pub const GATES: &[Gate] =
     &[Gate { name: "MaxUnavailableStatefulSet", default: false, stage: Stage::Beta, locked: false }];
+
+/// How long controllers may take to stop. One that waits for its caches when a term ends never gets them.
+const STOP: Duration = Duration::from_secs(1);
 
 type Controller = fn(Context) -> BoxFuture<'static, ()>;
 
@@ -154,6 +159,7 @@ pub async fn run(
     let cluster = Arc::new(cluster);
     let gates = Arc::new(FeatureGates::new(GATES));
     let mut running = tokio::task::JoinSet::new();
+    let mut names = HashMap::new();
     for (name, controller) in CONTROLLERS {
         let context = Context {
             client: client(name),
@@ -164,11 +170,64 @@ pub async fn run(
             gates: gates.clone(),
             shutdown: shutdown.clone(),
         };
-        running.spawn(controller(context));
+        names.insert(running.spawn(controller(context)).id(), name);
     }
-    while let Some(ended) = running.join_next().await {
-        if let Err(error) = ended {
-            tracing::error!(%error, "a controller ended abnormally");
+    let ended = async {
+        while let Some(ended) = running.join_next_with_id().await {
+            let name = names.remove(&ended.as_ref().map_or_else(|error| error.id(), |(id, ())| *id));
+            if let Err(error) = ended {
+                tracing::error!(name, %error, "a controller ended abnormally");
+            }
         }
+    };
+    let late = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(STOP).await;
+    };
+    tokio::select! {
+        () = ended => {}
+        () = late => {
+            tracing::debug!(controllers = ?names.values(), "these controllers did not stop by themselves");
+            running.shutdown().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use client::transport::{ResponseBody, Transport};
+
+    /// A server that lets everybody wait.
+    struct Silent;
+
+    impl Transport for Silent {
+        fn send(
+            &self,
+            _: http::Request<bytes::Bytes>,
+        ) -> BoxFuture<'static, client::Result<http::Response<ResponseBody>>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    /// A term may be over before the caches of its controllers have filled; the next one must be able to begin.
+    #[tokio::test(start_paused = true)]
+    async fn controllers_that_still_wait_for_their_caches_end() {
+        let (shutdown, silent) = (CancellationToken::new(), Client::new(Arc::new(Silent), "test"));
+        let informers = Informers::new(&silent, shutdown.clone());
+        let cluster = Cluster {
+            root_ca: String::new(),
+            pod_cidrs: Vec::new(),
+            node_mask: 24,
+            domain: "cluster.local".into(),
+            dns_port: 53,
+            signing: None,
+        };
+        let client = move |_: &str| silent.clone();
+        let running = tokio::spawn(run(client, informers, cluster, Registry::default(), shutdown.clone()));
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(!running.is_finished());
+        shutdown.cancel();
+        tokio::time::timeout(2 * STOP, running).await.unwrap().unwrap();
     }
 }

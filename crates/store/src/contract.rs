@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use imbl::OrdMap;
 
-use crate::model::{Entry, Event, Key, LeaseId, Revision, Write};
+use crate::model::{Entry, Event, Key, LeaseId, Pin, Revision, Write};
 use crate::transform::TransformError;
 use crate::view::BucketStats;
 use crate::watch::Watch;
@@ -209,7 +209,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Writes several keys at one revision, all or none; the events are in the order of the writes. An empty list is
     /// no write and returns no event.
-    async fn commit_many(&self, writes: Vec<Write>) -> Result<Vec<Arc<Event>>>;
+    async fn commit_many(&self, writes: Vec<Write>) -> Result<Vec<Arc<Event>>> {
+        self.commit_pinned(writes, None).await
+    }
+
+    /// As [`Store::commit_many`], while the pin holds: it is compared in the same transaction, so that a write that is on
+    /// its way when the pinned key changes never arrives. A pin that does not hold is a conflict of its key.
+    async fn commit_pinned(&self, writes: Vec<Write>, pin: Option<&Pin>) -> Result<Vec<Arc<Event>>>;
 
     /// The changes of a bucket after `after`: ordered, no gap, no repeat. `Compacted` when the history no longer
     /// reaches back to it. A revision to come is waited for.

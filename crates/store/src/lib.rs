@@ -22,7 +22,7 @@ mod view;
 mod watch;
 
 pub use contract::{Error, Health, Result, Snapshot, Stats, Store};
-pub use model::{Entry, Event, EventKind, Expect, Key, LeaseId, Life, Op, Projection, Revision, Write};
+pub use model::{Entry, Event, EventKind, Expect, Key, LeaseId, Life, Op, Pin, Projection, Revision, Write};
 pub use transform::{Identity, Loaded, Transform, TransformError};
 pub use view::{BucketStats, History};
 pub use watch::Watch;

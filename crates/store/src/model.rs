@@ -186,6 +186,15 @@ pub struct Write {
     pub expect: Expect,
 }
 
+/// A key that must still be at a revision for a write to happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// The key, which the write itself does not touch.
+    pub key: Key,
+    /// Its mod revision.
+    pub revision: Revision,
+}
+
 impl Write {
     /// A put that lives until it is deleted.
     pub fn put(key: Key, value: impl Into<Bytes>, expect: Expect) -> Self {

@@ -32,7 +32,7 @@ use client::source::Source;
 use client::{Client, Informers};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use store::Store;
+use store::{Pin, Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -250,7 +250,7 @@ pub(crate) async fn start(
         AggregationController::start(server.clone(), aggregation)
             .await
             .map_err(|status| anyhow::anyhow!("registering the APIServices: {status}"))?;
-        let own = client(&server, "system:apiserver", &[MASTERS]).named("kube-apiserver");
+        let own = client(&server, "system:apiserver", &[MASTERS], None).named("kube-apiserver");
         if let Some(flow) = flow {
             let (registry, own) = (registry.clone(), own.clone());
             let controller = FlowController::start(flow, registry, &informers, own, &written).await;
@@ -310,31 +310,28 @@ impl ControlPlane {
         self.store.close().await;
     }
 
-    fn client(&self, name: &str, groups: &[&str]) -> Client {
-        client(&self.server, name, groups)
-    }
-
-    /// A component of the control plane, `system:kube-scheduler`.
-    pub(crate) fn component(&self, name: &str) -> Client {
-        self.client(name, &[])
+    /// A component of the control plane, `system:kube-scheduler`; as leader, with the pin of its term.
+    pub(crate) fn component(&self, name: &str, pin: Option<&Pin>) -> Client {
+        client(&self.server, name, &[], pin)
     }
 
     /// A controller, as its own service account of `kube-system`.
-    pub(crate) fn controller(&self, name: &str) -> Client {
+    pub(crate) fn controller(&self, name: &str, pin: Option<&Pin>) -> Client {
         const GROUPS: &[&str] = &["system:serviceaccounts", "system:serviceaccounts:kube-system"];
-        self.client(&format!("system:serviceaccount:kube-system:{name}"), GROUPS)
+        client(&self.server, &format!("system:serviceaccount:kube-system:{name}"), GROUPS, pin)
     }
 
     /// A node's kubelet.
     pub(crate) fn node(&self, name: &str) -> Client {
-        self.client(&format!("system:node:{name}"), &["system:nodes"])
+        client(&self.server, &format!("system:node:{name}"), &["system:nodes"], None)
     }
 }
 
 /// An in-process client of a user, who has the rights that the cluster gives that user and no more.
-fn client(server: &Arc<Server>, name: &str, groups: &[&str]) -> Client {
+fn client(server: &Arc<Server>, name: &str, groups: &[&str], pin: Option<&Pin>) -> Client {
     let mut user = User::new(name, groups);
     user.groups.push(ALL_AUTHENTICATED.into());
+    user.pin = pin.cloned();
     let agent = name.rsplit(':').next().unwrap_or(name).to_owned();
     Client::new(Arc::new(InProcess::new(server.clone(), user)), &agent)
 }

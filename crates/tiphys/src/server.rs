@@ -8,13 +8,16 @@ use crate::services;
 use crate::settings::Settings;
 use anyhow::{Context as _, Result, bail};
 use apimachinery::validation::parse_cidr_sloppy;
+use apiserver::terms;
 use client::Informers;
-use client::leader::{Elector, Timing};
+use client::leader::{Elector, Term, Timing};
+use futures::future::BoxFuture;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use store::Pin;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -119,9 +122,9 @@ fn start_components(
 ) {
     let schedule = {
         let plane = plane.clone();
-        move |term| {
+        move |pin: Option<Pin>, ended| {
             let running = plane.running.scheduler.begin();
-            let run = scheduler::run(plane.component("system:kube-scheduler"), term);
+            let run = scheduler::run(plane.component("system:kube-scheduler", pin.as_ref()), ended);
             async move {
                 run.await;
                 drop(running);
@@ -131,16 +134,17 @@ fn start_components(
     let control = {
         let plane = plane.clone();
         let running = plane.running.controllers.clone();
-        move |term: CancellationToken| {
-            let informers = Informers::new(&plane.component("system:kube-controller-manager"), term.clone());
+        move |pin: Option<Pin>, ended: CancellationToken| {
+            let manager = plane.component("system:kube-controller-manager", pin.as_ref());
+            let informers = Informers::new(&manager, ended.clone());
             let metrics = (*plane.server.metrics).clone();
             let plane = plane.clone();
             let client = move |name: &str| match name {
-                controllers::MANAGER => plane.component("system:kube-controller-manager"),
-                name => plane.controller(name),
+                controllers::MANAGER => manager.clone(),
+                name => plane.controller(name, pin.as_ref()),
             };
             let running = running.begin();
-            let run = controllers::run(client, informers, cluster.clone(), metrics, term);
+            let run = controllers::run(client, informers, cluster.clone(), metrics, ended);
             async move {
                 run.await;
                 drop(running);
@@ -148,19 +152,53 @@ fn start_components(
         }
     };
     let Some((identity, timing)) = candidate else {
-        components.spawn(schedule(shutdown.clone()));
-        components.spawn(control(shutdown.clone()));
+        components.spawn(schedule(None, shutdown.clone()));
+        components.spawn(control(None, shutdown.clone()));
         return;
     };
     let elector = |name: &str| Elector {
-        client: plane.component(&format!("system:{name}")),
+        client: plane.component(&format!("system:{name}"), None),
         namespace: "kube-system".into(),
         name: name.into(),
         identity: identity.clone(),
         timing,
     };
-    components.spawn(elector("kube-scheduler").run(shutdown.clone(), schedule));
-    components.spawn(elector("kube-controller-manager").run(shutdown.clone(), control));
+    let scheduler = leading(plane, &identity, schedule);
+    components.spawn(elector("kube-scheduler").run(shutdown.clone(), scheduler));
+    let controllers = leading(plane, &identity, control);
+    components.spawn(elector("kube-controller-manager").run(shutdown.clone(), controllers));
+}
+
+/// Work as it is done by a leader: from when everything that earlier ones wrote has been seen, and with every write pinned
+/// to the term.
+fn leading<Work, Run>(
+    plane: &Arc<ControlPlane>,
+    identity: &str,
+    work: Work,
+) -> impl Fn(Term) -> BoxFuture<'static, ()> + Send + 'static
+where
+    Work: Fn(Option<Pin>, CancellationToken) -> Run + Send + Sync + 'static,
+    Run: Future<Output = ()> + Send + 'static,
+{
+    let (plane, identity, work) = (plane.clone(), identity.to_owned(), Arc::new(work));
+    move |term| {
+        let (plane, identity, work) = (plane.clone(), identity.clone(), work.clone());
+        Box::pin(async move {
+            let meta = &term.lease.metadata;
+            let (lease, version) = ((meta.namespace.as_str(), meta.name.as_str()), &meta.resource_version);
+            let begun = tokio::select! {
+                begun = terms::begin(&plane.server.registry, lease, version, &identity) => begun,
+                () = term.ended.cancelled() => return,
+            };
+            match begun {
+                Ok(pin) => work(Some(pin), term.ended).await,
+                Err(status) => {
+                    tracing::warn!(lease = meta.name, %status, "could not begin to lead");
+                    term.ended.cancel();
+                }
+            }
+        })
+    }
 }
 
 /// What controllers know of the cluster. Each node gets the size upstream gives by default.

@@ -25,7 +25,7 @@ pub(crate) async fn start(
     config.node_ips = vec![identity.ip];
     let pods = parse_cidr_sloppy(&flags.cluster_cidr);
     config.cluster_cidrs = pods.map(|cidr| (cidr.network(), cidr.prefix)).into_iter().collect();
-    let client = plane.component("system:kube-proxy");
+    let client = plane.component("system:kube-proxy", None);
     let informers = Informers::new(&client, shutdown.clone());
     let stop = shutdown.clone();
     tasks.spawn(async move {
@@ -42,7 +42,7 @@ pub(crate) async fn start(
     };
     let server =
         dns::Server::bind(config, &plane.server.metrics).await.context("starting the cluster's DNS")?;
-    let informers = Informers::new(&plane.controller("coredns"), shutdown.clone());
+    let informers = Informers::new(&plane.controller("coredns", None), shutdown.clone());
     let stop = shutdown.clone();
     tasks.spawn(async move { server.run(&informers, stop).await });
     Ok(())

@@ -259,7 +259,17 @@ impl Witness {
                 };
             }
         };
-        tokio::time::timeout(Duration::from_secs(40), leads).await.expect("a server takes over")
+        match tokio::time::timeout(Duration::from_secs(40), leads).await {
+            Ok(leads) => leads,
+            Err(_) => {
+                let logs: Vec<String> = servers.iter().map(Server::log).collect();
+                panic!(
+                    "after {before:?} nobody takes over from {}:\n{}",
+                    self.holder(),
+                    logs.join("\n---\n")
+                );
+            }
+        }
     }
 }
 

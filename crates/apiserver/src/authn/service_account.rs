@@ -109,6 +109,7 @@ pub fn user(namespace: &str, name: &str, uid: &str) -> User {
         uid: uid.to_owned(),
         groups: groups(namespace),
         extra: BTreeMap::new(),
+        pin: None,
     }
 }
 

@@ -62,7 +62,13 @@ impl TokenWebhook {
         }
         let user = status.user;
         Ok(Some(Known {
-            user: User { name: user.username, uid: user.uid, groups: user.groups, extra: user.extra },
+            user: User {
+                name: user.username,
+                uid: user.uid,
+                groups: user.groups,
+                extra: user.extra,
+                pin: None,
+            },
             audiences: common,
         }))
     }

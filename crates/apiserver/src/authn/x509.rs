@@ -83,6 +83,7 @@ fn user(certificate: &Certificate) -> Result<Option<User>, String> {
         groups: subject.organizations.clone(),
         extra: [(super::CREDENTIAL_ID.to_owned(), vec![format!("X509SHA256={}", certificate.sha256())])]
             .into(),
+        pin: None,
     }))
 }
 

@@ -3,6 +3,7 @@
 use super::{Registry, WriteContext, managed, store_error};
 use crate::object;
 use crate::resources::Served;
+use apimachinery::gvk::GroupResource;
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -85,7 +86,11 @@ impl Registry {
     ) -> Result<Written, Status> {
         let key = write.key.clone();
         let Some(stock) = self.stock(context.resource) else {
-            return outcome(&key, patiently(self.store.commit(write)).await?);
+            let event = match &context.user.pin {
+                None => patiently(self.store.commit(write)).await?,
+                pin => patiently(self.store.commit_pinned(vec![write], pin.as_ref())).await?.and_then(first),
+            };
+            return outcome(context, &key, event);
         };
         let name = new.or(old).map(object::name).unwrap_or_default();
         let change = Change { namespace: context.namespace, name, old, new };
@@ -95,13 +100,12 @@ impl Registry {
             for companion in companions {
                 writes.push(self.write_of(context, companion).await?);
             }
-            let events = patiently(self.store.commit_many(writes)).await?;
-            match events.map(|events| events.into_iter().next()) {
+            let pin = context.user.pin.as_ref();
+            match patiently(self.store.commit_pinned(writes, pin)).await?.and_then(first) {
                 // Somebody else took from the stock: the companions are made anew.
-                Err(store::Error::Conflict { key: lost, .. }) if lost != key => {}
-                Ok(None) => return Err(Status::internal_error("a write without an event")),
-                Ok(Some(event)) => return outcome(&key, Ok(event)),
-                Err(error) => return outcome(&key, Err(error)),
+                Err(store::Error::Conflict { key: lost, .. })
+                    if lost != key && pin.is_none_or(|pin| lost != pin.key) => {}
+                event => return outcome(context, &key, event),
             }
         }
     }
@@ -130,9 +134,24 @@ impl Registry {
     }
 }
 
-fn outcome(key: &store::Key, came: store::Result<Arc<Event>>) -> Result<Written, Status> {
+/// The event of the first of several writes.
+fn first(events: Vec<Arc<Event>>) -> store::Result<Arc<Event>> {
+    events.into_iter().next().ok_or(store::Error::Closed)
+}
+
+fn outcome(
+    context: &WriteContext<'_>,
+    key: &store::Key,
+    came: store::Result<Arc<Event>>,
+) -> Result<Written, Status> {
+    let pin = context.user.pin.as_ref();
     match came {
         Ok(event) => Ok(Written::Done(event)),
+        Err(store::Error::Conflict { key: lost, .. }) if pin.is_some_and(|pin| lost == pin.key) => {
+            // No conflict, which is tried again at once.
+            let leases = GroupResource::new("coordination.k8s.io", "leases");
+            Err(Status::forbidden(&leases, &lost.name, "somebody else leads by now"))
+        }
         Err(store::Error::Conflict { key: lost, current }) if lost == *key => {
             Ok(Written::Lost { gone: current.is_none() })
         }

@@ -61,6 +61,7 @@ pub(crate) async fn create(server: &Server, resource: &Arc<Served>, call: Call) 
                 uid: spec.uid.clone(),
                 groups: spec.groups.clone(),
                 extra: spec.extra.clone(),
+                pin: None,
             };
             let user = if kind == "SelfSubjectAccessReview" { &call.user } else { &reviewed };
             access(server, user, &spec).await

@@ -14,7 +14,7 @@ use super::frame;
 use super::lease::{Due, Expiry, Lease, LeaseTable};
 use super::record;
 use crate::contract::{Error, Result};
-use crate::model::{Entry, Event, EventKind, Expect, Key, LeaseId, Life, Op, Revision, Write};
+use crate::model::{Entry, Event, EventKind, Expect, Key, LeaseId, Life, Op, Pin, Revision, Write};
 use crate::transform::Transform;
 use crate::view::View;
 
@@ -204,8 +204,19 @@ impl Head {
     }
 
     /// Stages several writes at one revision, or none.
-    pub(super) fn commit_many(&mut self, writes: &[Write], now_ms: u64) -> Result<Vec<Arc<Event>>> {
+    pub(super) fn commit_many(
+        &mut self,
+        writes: &[Write],
+        pin: Option<&Pin>,
+        now_ms: u64,
+    ) -> Result<Vec<Arc<Event>>> {
         self.admit(writes.iter().all(|write| matches!(write.op, Op::Delete)))?;
+        if let Some(pin) = pin {
+            let current = self.get(&pin.key);
+            if current.as_ref().map(|entry| entry.mod_revision) != Some(pin.revision) {
+                return Err(Error::Conflict { key: pin.key.clone(), current });
+            }
+        }
         let mut keys = HashSet::with_capacity(writes.len());
         let mut size = 0;
         let mut checked = Vec::with_capacity(writes.len());

@@ -36,7 +36,7 @@ pub use recover::Damage;
 pub use still::Still;
 
 use crate::contract::{Error, Health, Result, Snapshot, Stats, Store};
-use crate::model::{Entry, Event, Key, LeaseId, Revision, Write};
+use crate::model::{Entry, Event, Key, LeaseId, Pin, Revision, Write};
 use crate::transform::{Identity, Transform};
 use crate::view::{History, View};
 use crate::watch::Watch;
@@ -365,11 +365,11 @@ impl Store for Embedded {
         self.stage(|head, now_ms| head.commit(&write, now_ms)).await
     }
 
-    async fn commit_many(&self, writes: Vec<Write>) -> Result<Vec<Arc<Event>>> {
+    async fn commit_pinned(&self, writes: Vec<Write>, pin: Option<&Pin>) -> Result<Vec<Arc<Event>>> {
         if writes.is_empty() {
             return Ok(Vec::new());
         }
-        self.stage(|head, now_ms| head.commit_many(&writes, now_ms)).await
+        self.stage(|head, now_ms| head.commit_many(&writes, pin, now_ms)).await
     }
 
     fn watch(&self, prefix: &str, after: Revision) -> Result<Watch> {

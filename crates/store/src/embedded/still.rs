@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use super::offline::Saved;
 use crate::contract::{Error, Health, Result, Snapshot, Stats, Store};
-use crate::model::{Entry, Event, EventKind, Key, LeaseId, Revision, Write};
+use crate::model::{Entry, Event, EventKind, Key, LeaseId, Pin, Revision, Write};
 use crate::view::{BucketImage, History, Image, View};
 use crate::watch::Watch;
 
@@ -108,7 +108,7 @@ impl Store for Still {
         self.refuse()
     }
 
-    async fn commit_many(&self, writes: Vec<Write>) -> Result<Vec<Arc<Event>>> {
+    async fn commit_pinned(&self, writes: Vec<Write>, _pin: Option<&Pin>) -> Result<Vec<Arc<Event>>> {
         if writes.is_empty() { Ok(Vec::new()) } else { self.refuse() }
     }
 

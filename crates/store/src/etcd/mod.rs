@@ -32,7 +32,7 @@ pub use connect::BadEndpoint;
 pub use keys::{ROOT, Split, split_by};
 
 use crate::contract::{Error, Health, Result, Snapshot, Stats, Store};
-use crate::model::{Entry, Event, Key, LeaseId, Revision, Write};
+use crate::model::{Entry, Event, Key, LeaseId, Pin, Revision, Write};
 use crate::transform::{Identity, Transform};
 use crate::view::{BucketImage, History, Image, View};
 use crate::watch::Watch;
@@ -269,11 +269,11 @@ impl Store for Etcd {
     }
 
     async fn commit(&self, write: Write) -> Result<Arc<Event>> {
-        let events = write::commit(&self.core, &self.leases, std::slice::from_ref(&write)).await?;
+        let events = write::commit(&self.core, &self.leases, std::slice::from_ref(&write), None).await?;
         events.into_iter().next().ok_or(Error::Closed)
     }
 
-    async fn commit_many(&self, writes: Vec<Write>) -> Result<Vec<Arc<Event>>> {
+    async fn commit_pinned(&self, writes: Vec<Write>, pin: Option<&Pin>) -> Result<Vec<Arc<Event>>> {
         let mut keys = HashSet::with_capacity(writes.len());
         if let Some(twice) = writes.iter().find(|write| !keys.insert(&write.key)) {
             return Err(Error::DuplicateKey(twice.key.clone()));
@@ -281,7 +281,7 @@ impl Store for Etcd {
         if writes.is_empty() {
             return Ok(Vec::new());
         }
-        write::commit(&self.core, &self.leases, &writes).await
+        write::commit(&self.core, &self.leases, &writes, pin).await
     }
 
     fn watch(&self, prefix: &str, after: Revision) -> Result<Watch> {

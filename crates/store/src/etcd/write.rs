@@ -22,7 +22,7 @@ use super::generated::{
 };
 use super::lease::Leases;
 use crate::contract::{Error, Result};
-use crate::model::{Entry, Event, EventKind, Expect, Key, LeaseId, Life, Op, Revision, Write};
+use crate::model::{Entry, Event, EventKind, Expect, Key, LeaseId, Life, Op, Pin, Revision, Write};
 
 const PAUSE: Duration = Duration::from_millis(50);
 /// What etcd takes by default, and what upstream's API server lets through.
@@ -43,8 +43,13 @@ enum Outcome {
     Refused(Vec<Option<KeyValue>>, Revision),
 }
 
-/// Carries out `writes` at one revision, or none of them.
-pub(super) async fn commit(core: &Core, leases: &Leases, writes: &[Write]) -> Result<Vec<Arc<Event>>> {
+/// Carries out `writes` at one revision, or none of them; only while the pin holds.
+pub(super) async fn commit(
+    core: &Core,
+    leases: &Leases,
+    writes: &[Write],
+    pin: Option<&Pin>,
+) -> Result<Vec<Arc<Event>>> {
     if core.closed.is_cancelled() {
         return Err(Error::Closed);
     }
@@ -52,7 +57,7 @@ pub(super) async fn commit(core: &Core, leases: &Leases, writes: &[Write]) -> Re
     for write in writes {
         prepared.push(prepare(core, leases, write).await?);
     }
-    let txn = transaction(&prepared);
+    let txn = transaction(core, &prepared, pin);
     let deadline = Instant::now() + PATIENCE;
     let begun = core.view.visible();
     let mut uncertain = false;
@@ -61,7 +66,7 @@ pub(super) async fn commit(core: &Core, leases: &Leases, writes: &[Write]) -> Re
             Ok(answer) => match outcome(answer) {
                 Outcome::At(revision) => return Ok(shown(core, &prepared, revision).await),
                 Outcome::Refused(current, _) if !uncertain => {
-                    return Err(conflict(core, &prepared, current));
+                    return Err(conflict(core, &prepared, pin, current));
                 }
                 Outcome::Refused(current, at) => {
                     let settled = match ours(&prepared, &current) {
@@ -70,7 +75,7 @@ pub(super) async fn commit(core: &Core, leases: &Leases, writes: &[Write]) -> Re
                     };
                     return match settled {
                         Settled::At(revision) => Ok(shown(core, &prepared, revision).await),
-                        Settled::Never => Err(conflict(core, &prepared, current)),
+                        Settled::Never => Err(conflict(core, &prepared, pin, current)),
                         Settled::Unknown => Err(Error::Uncertain {
                             cause: "etcd did not answer at first, and the keys have changed since".into(),
                         }),
@@ -109,7 +114,8 @@ async fn prepare<'a>(core: &Core, leases: &Leases, write: &'a Write) -> Result<P
     Ok(Prepared { write, key, kept, lease })
 }
 
-fn transaction(prepared: &[Prepared<'_>]) -> TxnRequest {
+/// Of a refused one the answer says what is at the keys, and at the pinned one after them.
+fn transaction(core: &Core, prepared: &[Prepared<'_>], pin: Option<&Pin>) -> TxnRequest {
     let compare = |prepared: &Prepared<'_>| {
         let (result, target_union, target) = match (prepared.write.expect, &prepared.write.op) {
             (Expect::Any, Op::Put { .. }) => return None,
@@ -121,13 +127,15 @@ fn transaction(prepared: &[Prepared<'_>]) -> TxnRequest {
                 (CompareResult::Equal, TargetUnion::ModRevision(at.0 as i64), CompareTarget::Mod)
             }
         };
-        Some(Compare {
-            result: result.into(),
-            target: target.into(),
-            key: prepared.key.clone(),
-            target_union: Some(target_union),
-        })
+        let (result, target) = (result.into(), target.into());
+        Some(Compare { result, target, key: prepared.key.clone(), target_union: Some(target_union) })
     };
+    let pinned = pin.map(|pin| Compare {
+        result: CompareResult::Equal.into(),
+        target: CompareTarget::Mod.into(),
+        key: core.keys.key(&pin.key),
+        target_union: Some(TargetUnion::ModRevision(pin.revision.0 as i64)),
+    });
     let operation = |prepared: &Prepared<'_>| {
         let key = prepared.key.clone();
         let request = match &prepared.write.op {
@@ -143,16 +151,14 @@ fn transaction(prepared: &[Prepared<'_>]) -> TxnRequest {
         };
         RequestOp { request: Some(request) }
     };
-    let look = |prepared: &Prepared<'_>| RequestOp {
-        request: Some(request_op::Request::RequestRange(RangeRequest {
-            key: prepared.key.clone(),
-            ..Default::default()
-        })),
+    let look = |key| RequestOp {
+        request: Some(request_op::Request::RequestRange(RangeRequest { key, ..Default::default() })),
     };
+    let keys = prepared.iter().map(|prepared| prepared.key.clone());
     TxnRequest {
-        compare: prepared.iter().filter_map(compare).collect(),
+        failure: keys.chain(pinned.iter().map(|compare| compare.key.clone())).map(look).collect(),
+        compare: prepared.iter().filter_map(compare).chain(pinned).collect(),
         success: prepared.iter().map(operation).collect(),
-        failure: prepared.iter().map(look).collect(),
     }
 }
 
@@ -248,7 +254,22 @@ fn ours(prepared: &[Prepared<'_>], current: &[Option<KeyValue>]) -> Option<Revis
     at
 }
 
-fn conflict(core: &Core, prepared: &[Prepared<'_>], current: Vec<Option<KeyValue>>) -> Error {
+fn conflict(
+    core: &Core,
+    prepared: &[Prepared<'_>],
+    pin: Option<&Pin>,
+    mut current: Vec<Option<KeyValue>>,
+) -> Error {
+    let conflict = |key: Key, kv: Option<KeyValue>| {
+        let known = core.view.get(&key.prefix, &key.name);
+        Error::Conflict { current: kv.map(|kv| core.entry(&key, kv, known.as_ref())), key }
+    };
+    if let Some(pin) = pin {
+        let kv = current.pop().flatten();
+        if kv.as_ref().map(|kv| revision(kv.mod_revision)) != Some(pin.revision) {
+            return conflict(pin.key.clone(), kv);
+        }
+    }
     let mut found = prepared.iter().zip(current);
     let failed = found.find(|(prepared, kv)| {
         let now = kv.as_ref().map(|kv| revision(kv.mod_revision));
@@ -262,9 +283,7 @@ fn conflict(core: &Core, prepared: &[Prepared<'_>], current: Vec<Option<KeyValue
     let Some((prepared, kv)) = failed else {
         return Error::Uncertain { cause: "etcd refused a comparison that holds".into() };
     };
-    let key = prepared.write.key.clone();
-    let known = core.view.get(&key.prefix, &key.name);
-    Error::Conflict { current: kv.map(|kv| core.entry(&key, kv, known.as_ref())), key }
+    conflict(prepared.write.key.clone(), kv)
 }
 
 fn refusal(core: &Core, leases: &Leases, prepared: &[Prepared<'_>], status: &Status) -> Error {

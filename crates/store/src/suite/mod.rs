@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
 
-use crate::{Error, Event, EventKind, Expect, Key, Life, Op, Revision, Store, Watch, Write};
+use crate::{Error, Event, EventKind, Expect, Key, Life, Op, Pin, Revision, Store, Watch, Write};
 
 /// An engine under test.
 type Subject = Arc<dyn Store>;
@@ -43,6 +43,7 @@ const ALL: &[Behaviour] = behaviours![
     many_watchers_see_one_history,
     writes_together_at_one_revision,
     atomic_or_not_at_all,
+    writes_while_a_pin_holds,
     compaction,
     waits_for_a_revision,
     racing_writers_lose_nothing,
@@ -359,6 +360,36 @@ async fn atomic_or_not_at_all(store: Subject) {
     assert!(store.get(&pod("b")).is_none() && store.pending(&pod("b")).is_none());
     let twice = vec![Write::put(pod("c"), "1", Expect::Any), Write::delete(pod("c"), Expect::Any)];
     assert!(matches!(store.commit_many(twice).await, Err(Error::DuplicateKey(_))));
+}
+
+async fn writes_while_a_pin_holds(store: Subject) {
+    let term = Key::new(NODES, "term");
+    let begun = store.commit(Write::put(term.clone(), "1", Expect::Absent)).await.unwrap().revision;
+    let pin = Pin { key: term.clone(), revision: begun };
+    let write = |name: &str, expect| vec![Write::put(pod(name), "1", expect)];
+    let events = store.commit_pinned(write("a", Expect::Absent), Some(&pin)).await.unwrap();
+    assert_eq!((events.len(), events[0].revision.0), (1, begun.0 + 1));
+    // Of two things that do not hold the pin is told.
+    let next = store.commit(Write::put(term.clone(), "2", Expect::Revision(begun))).await.unwrap().revision;
+    for expect in [Expect::Absent, Expect::Any] {
+        match store.commit_pinned(write("a", expect), Some(&pin)).await {
+            Err(Error::Conflict { key, current }) => {
+                assert_eq!((key, current.unwrap().mod_revision), (term.clone(), next));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let pin = Pin { key: term.clone(), revision: next };
+    match store.commit_pinned(write("a", Expect::Absent), Some(&pin)).await {
+        Err(Error::Conflict { key, current }) => assert_eq!((key, current.is_some()), (pod("a"), true)),
+        other => panic!("{other:?}"),
+    }
+    store.commit(Write::delete(term.clone(), Expect::Any)).await.unwrap();
+    match store.commit_pinned(write("b", Expect::Absent), Some(&pin)).await {
+        Err(Error::Conflict { key, current }) => assert_eq!((key, current.is_none()), (term, true)),
+        other => panic!("{other:?}"),
+    }
+    assert!(store.get(&pod("b")).is_none() && store.pending(&pod("b")).is_none());
 }
 
 async fn compaction(store: Subject) {
