@@ -125,7 +125,7 @@ fn rows(facts: &Value) -> String {
                 body,
                 "Field {{ name: {}, ty: {}, tag: {}, wrapped: {}, presence: Presence::{}, pointer: {}, required: {}, default: {}, \
                  published_default: {}, enum_values: {}, gate: {}, list_type: {}, list_keys: {}, map_type: {}, patch: {patch}, \
-                 merge_key: {} }},",
+                 merge_key: {}, go: {} }},",
                 cow(s(f, "n")),
                 names.ty(s(f, "t")),
                 f["tag"].as_u64().unwrap_or(0),
@@ -154,6 +154,10 @@ fn rows(facts: &Value) -> String {
                     _ => "None",
                 },
                 option(&f["mergeKey"]),
+                match (s(f, "go"), s(f, "in")) {
+                    ("", "") => "None".into(),
+                    (ty, within) => format!("Some(&Go {{ ty: {ty:?}, within: {within:?} }})"),
+                },
             );
         }
         let proto_fields = |v: &[Value]| {

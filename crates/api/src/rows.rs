@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 #[allow(unused_imports)]
 mod generated {
     use schema::row::{
-        Field, Inlined, ListType, MapType, PatchStrategy, Presence, ProtoField, Ptr, ResourceRow, Shape,
+        Field, Go, Inlined, ListType, MapType, PatchStrategy, Presence, ProtoField, Ptr, ResourceRow, Shape,
         Type, TypeId, TypeRow,
     };
     use std::borrow::Cow;

@@ -37,15 +37,22 @@ impl Source {
         Self { lines, starts }
     }
 
+    fn is_empty(&self) -> bool {
+        self.lines.len() == 1 && self.lines[0].is_empty()
+    }
+
     pub(crate) fn location(&self, offset: u32) -> Location {
+        // The end of nothing comes before its beginning.
+        if self.is_empty() {
+            return Location { line: 1, column: -1 };
+        }
         let line = self.starts.partition_point(|start| *start <= offset).max(1);
         Location { line: line as i32, column: (offset - self.starts[line - 1]) as i32 }
     }
 
     fn line(&self, number: i32) -> Option<&str> {
         let index = usize::try_from(number).ok()?.checked_sub(1)?;
-        let empty = self.lines.len() == 1 && self.lines[0].is_empty();
-        self.lines.get(index).map(String::as_str).filter(|_| !empty)
+        self.lines.get(index).map(String::as_str).filter(|_| !self.is_empty())
     }
 }
 

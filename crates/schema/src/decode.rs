@@ -11,12 +11,14 @@ use serde_json::Value;
 use std::fmt::Write as _;
 
 mod scalar;
+mod surrogates;
 mod syntax;
 mod visit;
 mod yaml;
 mod yaml_keys;
 
 pub use scalar::go_type;
+pub use surrogates::without_halves;
 
 /// The `fieldValidation` parameter of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -126,6 +128,23 @@ pub fn free_yaml(text: &str, validation: FieldValidation) -> Result<Decoded, Dec
     yaml::free(text, validation)
 }
 
+/// Decodes what is YAML by its media type, JSON included: the first document, as YAML has it.
+pub fn yaml_body(text: &str, validation: FieldValidation) -> Result<Decoded, DecodeError> {
+    yaml::readable(text)?;
+    let text = yaml::first_document(text)?;
+    if looks_like_json(text.as_bytes()) {
+        if let Ok(mut decoded) = free_json(text.as_bytes(), validation) {
+            if !decoded.strict.is_empty() {
+                decoded.strict = vec![yaml_keys::complaint(text)];
+            }
+            return Ok(decoded);
+        }
+    }
+    yaml::free(text, validation).map_err(|DecodeError(why)| {
+        DecodeError(why.strip_prefix("error converting YAML to JSON: ").map_or(why.clone(), str::to_owned))
+    })
+}
+
 /// Decodes what is YAML by its media type, JSON included: keys that stand twice are told by line even there.
 pub fn yaml_document(text: &str, validation: FieldValidation) -> Result<Decoded, DecodeError> {
     let mut decoded = free_yaml(text, validation)?;
@@ -224,14 +243,6 @@ impl<'t> Cx<'t> {
         }
     }
 
-    /// The Go struct that is embedded in a type and has this field.
-    fn embedded(&self, row: &'t TypeRow, field: &str) -> Option<&'t str> {
-        let types = self.table.types();
-        let has = |message: &str| types.iter().any(|t| t.proto == message && t.field(field).is_some());
-        let inlined = row.inlined.iter().find(|inlined| has(&inlined.message))?;
-        inlined.message.rsplit('.').next()
-    }
-
     #[cold]
     fn fail(&mut self, message: String) {
         self.error.get_or_insert(message);
@@ -244,16 +255,23 @@ impl<'t> Cx<'t> {
             return;
         }
         let mut fields = String::new();
-        let mut owner = None;
+        let (mut owner, mut named) = (None, None);
         for seg in &self.path {
-            if let Seg::Field(name, row) = seg {
-                if let Some(embedded) = self.embedded(row, name) {
-                    push_step(&mut fields, embedded);
+            match seg {
+                Seg::Field(name, row) => {
+                    let go = row.field(name).and_then(|field| field.go);
+                    let within = go.map_or("", |go| go.within);
+                    if !within.is_empty() {
+                        push_step(&mut fields, within);
+                    }
+                    push_step(&mut fields, name);
+                    owner = Some(*row);
+                    named = go.map(|go| go.ty).filter(|ty| !ty.is_empty());
                 }
-                push_step(&mut fields, name);
-                owner = Some(*row);
+                _ => named = named.and_then(element),
             }
         }
+        let wanted = named.unwrap_or(wanted);
         self.error = Some(match owner {
             Some(row) => {
                 let owner = row.name.rsplit('.').next().unwrap_or_default();
@@ -264,6 +282,12 @@ impl<'t> Cx<'t> {
             None => format!("json: cannot unmarshal {found} into Go value of type {wanted}"),
         });
     }
+}
+
+/// What Go's lists and maps of this name are made of.
+fn element(ty: &'static str) -> Option<&'static str> {
+    let element = ty.strip_prefix("[]").or_else(|| Some(ty.strip_prefix("map[")?.split_once(']')?.1));
+    element.map(|ty| ty.trim_start_matches('*'))
 }
 
 fn push_step(out: &mut String, step: &str) {

@@ -29,29 +29,43 @@ pub fn json(table: &Table, id: TypeId, value: &Value) -> Vec<u8> {
 /// An object's metadata as its type writes it, appended to `out`.
 pub fn write_metadata(table: &Table, id: TypeId, metadata: &Value, out: &mut Vec<u8>) {
     match table.ty(id).field("metadata") {
-        Some(field) => Writer { table, out, revision_at: None }.of_type(&field.ty, metadata),
+        Some(field) => {
+            Writer { table, out, revision_at: None, empties: Empties::Kept }.of_type(&field.ty, metadata)
+        }
         None => write_value(out, metadata),
     }
 }
 
-/// A patched object, for the message that says why it is none of its kind: the keys of its root sorted, what is within
-/// written as its type says.
-pub fn patched(table: &Table, id: TypeId, value: &Value) -> Vec<u8> {
-    let mut out = vec![b'{'];
-    let row = table.ty(id);
-    for (i, (name, member)) in value.as_object().into_iter().flatten().enumerate() {
+/// A patched object, for the message that says why it is none of its kind: what the merge patch went into has its keys
+/// sorted, what it left alone is written as its type says.
+pub fn patched(table: &Table, id: TypeId, value: &Value, patch: &Value) -> Vec<u8> {
+    let mut out = Vec::new();
+    touched(table, Some(&Type::Ref(id)), value, patch, &mut out);
+    out
+}
+
+fn touched(table: &Table, ty: Option<&Type>, value: &Value, patch: &Value, out: &mut Vec<u8>) {
+    let (Value::Object(members), Value::Object(changes)) = (value, patch) else {
+        return match ty {
+            Some(ty) => Writer { table, out, revision_at: None, empties: Empties::Kept }.of_type(ty, value),
+            None => write_value(out, value),
+        };
+    };
+    let of = |name: &str| match ty? {
+        Type::Ref(id) => table.ty(*id).field(name).map(|field| &field.ty),
+        Type::Map(of) => Some(&**of),
+        _ => None,
+    };
+    out.push(b'{');
+    for (i, (name, member)) in members.iter().enumerate() {
         if i > 0 {
             out.push(b',');
         }
-        write_string(&mut out, name);
+        write_string(out, name);
         out.push(b':');
-        match row.field(name) {
-            Some(field) => Writer { table, out: &mut out, revision_at: None }.of_type(&field.ty, member),
-            None => write_value(&mut out, member),
-        }
+        touched(table, of(name), member, changes.get(name).unwrap_or(&Value::Null), out);
     }
     out.push(b'}');
-    out
 }
 
 /// Any document as YAML.
@@ -64,7 +78,7 @@ pub fn write(table: &Table, id: TypeId, value: &Value, out: &mut Vec<u8>) {
     if table.checks().is_some() {
         return write_value(out, value);
     }
-    Writer { table, out, revision_at: None }.of_type(&Type::Ref(id), value);
+    Writer { table, out, revision_at: None, empties: Empties::Kept }.of_type(&Type::Ref(id), value);
 }
 
 /// Where the revision goes in a body's metadata.
@@ -89,6 +103,23 @@ struct Writer<'a> {
     table: &'a Table,
     out: &'a mut Vec<u8>,
     revision_at: Option<RevisionAt>,
+    empties: Empties,
+}
+
+/// What becomes of lists and maps without anything in them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Empties {
+    Kept,
+    /// They are as if they were not there: protobuf knows none.
+    Absent,
+}
+
+fn is_empty(ty: &Type, value: &Value) -> bool {
+    match (ty, value) {
+        (Type::List(_), Value::Array(items)) => items.is_empty(),
+        (Type::Map(_), Value::Object(map)) => map.is_empty(),
+        _ => false,
+    }
 }
 
 impl Writer<'_> {
@@ -140,6 +171,7 @@ impl Writer<'_> {
 
     fn field(&mut self, field: &Field, value: Option<&Value>, start: usize) {
         let value = value.filter(|v| !omitted(self.table, field, v));
+        let value = value.filter(|v| self.empties == Empties::Kept || !is_empty(&field.ty, v));
         let filled;
         let value = match value {
             Some(Value::Null) | None => match missing(self.table, field) {

@@ -127,6 +127,9 @@ pub fn read_envelope(bytes: &[u8]) -> Result<Envelope<'_>, DecodeError> {
             "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]".into(),
         )
     })?;
+    if body.is_empty() {
+        return Err(DecodeError("empty body".into()));
+    }
     let mut envelope = Envelope { api_version: "", kind: "", raw: &[] };
     let mut fields = wire::Fields::new(body);
     while let Some((tag, value)) = fields.next()? {

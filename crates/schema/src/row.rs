@@ -139,6 +139,15 @@ pub struct Field {
     pub map_type: Option<MapType>,
     pub patch: Option<PatchStrategy>,
     pub merge_key: Option<Str>,
+    /// How Go names it, where that does not follow from its type: for messages.
+    pub go: Option<&'static Go>,
+}
+
+/// What Go calls the type of a field, if anything of its own, and the structs embedded on the way to it, joined by dots.
+#[derive(Debug)]
+pub struct Go {
+    pub ty: &'static str,
+    pub within: &'static str,
 }
 
 /// A protobuf field as the `.proto` file declares it: for messages without a JSON schema of their own, and for types

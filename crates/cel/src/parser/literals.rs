@@ -86,7 +86,7 @@ impl Parser {
         loop {
             let optional = self.question();
             if !matches!(self.tok(), Tok::Identifier | Tok::EscapedIdentifier) {
-                return self.mismatched("{'}', ',', IDENTIFIER, ESC_IDENTIFIER}");
+                return self.mismatched("{'}', ',', '?', IDENTIFIER, ESC_IDENTIFIER}");
             }
             let token = self.next();
             let name = self.identifier(&token);

@@ -189,6 +189,7 @@ fn plain(name: &str, ty: Type) -> Field {
         list_keys: Cow::Borrowed(&[]),
         map_type: None,
         patch: None,
+        go: None,
         merge_key: None,
     }
 }

@@ -67,9 +67,9 @@ fn within(table: &Table, meta: &Type, check: &Check, value: &mut Value) {
 }
 
 /// All that is wrong with the types of embedded resources.
-pub fn validate_embedded(check: &Check, value: &Value) -> ErrorList {
+pub fn validate_embedded(check: &Check, value: &Value, path: &Path) -> ErrorList {
     let mut errors = ErrorList::default();
-    each(check, value, &Path::none(), &mut |resource, path| one(resource, path, &mut errors));
+    each(check, value, path, &mut |resource, path| one(resource, path, &mut errors));
     errors
 }
 

@@ -62,7 +62,7 @@ impl<'a> Schema<'a> {
 pub fn unsupported(schema: &Value) -> Option<String> {
     fn within(schema: Schema<'_>) -> Option<String> {
         for key in
-            ["id", "schema", "$ref", "patternProperties", "dependencies", "additionalItems", "definitions"]
+            ["id", "$schema", "$ref", "patternProperties", "dependencies", "additionalItems", "definitions"]
         {
             let set = schema.0.get(key).is_some_and(|v| match v {
                 Value::Null => false,
@@ -71,6 +71,7 @@ pub fn unsupported(schema: &Value) -> Option<String> {
                 _ => true,
             });
             if set {
+                let key = if key == "$schema" { "schema" } else { key };
                 return Some(format!("OpenAPIV3Schema '{key}' is not supported"));
             }
         }
@@ -87,6 +88,17 @@ pub fn unsupported(schema: &Value) -> Option<String> {
         inner.chain(lists).chain(schema.properties().map(|(_, s)| s)).find_map(within)
     }
     within(Schema::of(schema)?)
+}
+
+/// Whether anything in a schema has a default.
+pub fn has_defaults(schema: &Value) -> bool {
+    fn within(schema: Schema<'_>) -> bool {
+        let inner = ["not", "items", "additionalProperties"].into_iter().filter_map(|k| schema.schema(k));
+        let lists = ["allOf", "anyOf", "oneOf"].into_iter().flat_map(|k| schema.schemas(k));
+        let all = inner.chain(lists).chain(schema.properties().map(|(_, s)| s));
+        schema.0.get("default").is_some_and(|d| !d.is_null()) || { all }.any(within)
+    }
+    Schema::of(schema).is_some_and(within)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -24,10 +24,27 @@ impl<'de> DeserializeSeed<'de> for Typed<'_, '_> {
                 let report = std::mem::replace(&mut self.cx.report, false);
                 let value = deserializer.deserialize_any(Free { cx: self.cx });
                 self.cx.report = report;
-                value
+                Ok(schema_or(self.cx, value?))
             }
             _ => deserializer.deserialize_any(self),
         }
+    }
+}
+
+/// What stands where a schema may stand, or what is told from one: what is neither is refused, or forgotten.
+fn schema_or(cx: &mut Cx<'_>, value: Value) -> Value {
+    let Some(Seg::Field(name, _)) = cx.path.last() else { return value };
+    match (*name, &value) {
+        ("additionalItems" | "additionalProperties", Value::Null | Value::Bool(_) | Value::Object(_)) => {
+            value
+        }
+        ("additionalItems" | "additionalProperties", _) => {
+            cx.fail("boolean or JSON schema expected".into());
+            Value::Null
+        }
+        ("items", Value::Array(_) | Value::Object(_)) => value,
+        ("items", _) => Value::Null,
+        _ => value,
     }
 }
 

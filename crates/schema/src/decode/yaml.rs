@@ -31,6 +31,42 @@ pub(super) fn free(text: &str, validation: FieldValidation) -> Result<Decoded, D
     read.unwrap_or_else(|error| Err(DecodeError(format!("error converting YAML to JSON: {error}"))))
 }
 
+/// Refuses what YAML does not let stand in a text.
+pub(super) fn readable(text: &str) -> Result<(), DecodeError> {
+    let allowed = |c: char| {
+        matches!(c, '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{fffd}' | '\u{10000}'..)
+            && c != '\u{feff}'
+    };
+    match text.trim_start_matches('\u{feff}').chars().all(allowed) {
+        true => Ok(()),
+        false => Err(DecodeError("yaml: control characters are not allowed".into())),
+    }
+}
+
+/// The first document of a text, which must be of YAML 1.1 where it says of what version it is.
+pub(super) fn first_document(text: &str) -> Result<&str, DecodeError> {
+    let (mut at, mut begun) = (0, false);
+    for line in text.split_inclusive('\n') {
+        let marks = |mark: &str| {
+            line.strip_prefix(mark).is_some_and(|rest| rest.trim_start() != rest || rest.is_empty())
+        };
+        if marks("---") || marks("...") {
+            if begun {
+                return Ok(&text[..at]);
+            }
+            begun = true;
+        } else if let Some(version) = line.strip_prefix("%YAML ").filter(|_| !begun) {
+            if version.trim() != "1.1" {
+                return Err(DecodeError("yaml: found incompatible YAML document".into()));
+            }
+        } else if !line.trim().is_empty() && !line.starts_with('#') && !line.starts_with('%') {
+            begun = true;
+        }
+        at += line.len();
+    }
+    Ok(text)
+}
+
 /// How YAML is read: as deep as JSON is.
 pub(super) fn options() -> serde_saphyr::Options {
     serde_saphyr::options! {

@@ -5,7 +5,7 @@
 //! apiVersion; a custom resource carries both, in their sorted place. Neither carries its resourceVersion.
 
 use super::text::write_integer;
-use super::{RevisionAt, Writer, write_string};
+use super::{Empties, RevisionAt, Writer, write_string};
 use crate::row::TypeId;
 use crate::table::Table;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -59,10 +59,16 @@ pub struct BodyError(&'static str);
 impl Body {
     /// Encodes an object as its table says.
     pub fn encode(table: &Table, id: TypeId, value: &Value) -> Self {
+        Self::encode_with(table, id, value, Empties::Kept)
+    }
+
+    /// The same, with or without what is empty.
+    pub fn encode_with(table: &Table, id: TypeId, value: &Value, empties: Empties) -> Self {
         if table.checks().is_some() {
             return Self::encode_free(value);
         }
         Self::build(table, 0, |writer| {
+            writer.empties = empties;
             let empty = Map::new();
             let map = value.as_object().unwrap_or(&empty);
             writer.object(id, table.ty(id), map, super::Part::Root);
@@ -80,7 +86,7 @@ impl Body {
     fn build(table: &Table, flags: u8, write: impl FnOnce(&mut Writer<'_>)) -> Self {
         let mut out = Vec::with_capacity(2048);
         out.extend_from_slice(&[0; HEADER]);
-        let mut writer = Writer { table, out: &mut out, revision_at: None };
+        let mut writer = Writer { table, out: &mut out, revision_at: None, empties: Empties::Kept };
         write(&mut writer);
         let at = writer.revision_at.unwrap_or(RevisionAt { offset: HEADER + 1, first: true, last: true });
         out[0] = FORMAT;

@@ -170,17 +170,80 @@ fn text(out: &mut String, text: &str, depth: usize, key: bool) {
     if multiline && allows.block && !key {
         return literal(out, text, depth);
     }
+    let mut line = Line::new(out, (!key).then_some(depth + 1));
     if multiline || is_something_else(text) {
-        return double_quoted(out, text);
+        return line.double_quoted(text);
     }
     if allows.plain {
-        out.push_str(text);
+        line.words(text);
     } else if allows.single {
-        out.push('\'');
-        out.push_str(&text.replace('\'', "''"));
-        out.push('\'');
+        line.out.push('\'');
+        line.words(&text.replace('\'', "''"));
+        line.out.push('\'');
     } else {
-        double_quoted(out, text);
+        line.double_quoted(text);
+    }
+}
+
+/// A text that is being written: at a space beyond a certain width it goes on in the next line.
+struct Line<'a> {
+    out: &'a mut String,
+    /// Where the line began.
+    from: usize,
+    /// How deep the next line stands; keys have only one.
+    depth: Option<usize>,
+}
+
+impl<'a> Line<'a> {
+    fn new(out: &'a mut String, depth: Option<usize>) -> Self {
+        let from = out.rfind('\n').map_or(0, |i| i + 1);
+        Line { out, from, depth }
+    }
+
+    /// Begins another line if this one is full.
+    fn breaks(&mut self) -> bool {
+        const WIDTH: usize = 80;
+        let Some(depth) = self.depth else { return false };
+        let line = &self.out[self.from..];
+        if line.len() <= WIDTH || line.chars().count() <= WIDTH {
+            return false;
+        }
+        self.out.push('\n');
+        self.from = self.out.len();
+        pad(self.out, depth);
+        true
+    }
+
+    /// Text as it is. Only a space that stands alone can become a line's end.
+    fn words(&mut self, text: &str) {
+        let mut before = None;
+        let mut chars = text.chars().peekable();
+        while let Some(c) = chars.next() {
+            let alone =
+                c == ' ' && !matches!(before, None | Some(' ')) && chars.peek().is_some_and(|n| *n != ' ');
+            if !(alone && self.breaks()) {
+                self.out.push(c);
+            }
+            before = Some(c);
+        }
+    }
+
+    fn double_quoted(&mut self, text: &str) {
+        self.out.push('"');
+        let mut before = None;
+        let mut chars = text.chars().peekable();
+        while let Some(c) = chars.next() {
+            let within = c == ' ' && !matches!(before, None | Some(' ')) && chars.peek().is_some();
+            if within && self.breaks() {
+                if chars.peek() == Some(&' ') {
+                    self.out.push('\\');
+                }
+            } else {
+                escaped(self.out, c);
+            }
+            before = Some(c);
+        }
+        self.out.push('"');
     }
 }
 
@@ -203,42 +266,38 @@ fn literal(out: &mut String, text: &str, depth: usize) {
     }
 }
 
-fn double_quoted(out: &mut String, text: &str) {
-    out.push('"');
-    for c in text.chars() {
-        let short = match c {
-            '\0' => "\\0",
-            '\u{7}' => "\\a",
-            '\u{8}' => "\\b",
-            '\t' => "\\t",
-            '\n' => "\\n",
-            '\u{b}' => "\\v",
-            '\u{c}' => "\\f",
-            '\r' => "\\r",
-            '\u{1b}' => "\\e",
-            '"' => "\\\"",
-            '\\' => "\\\\",
-            '\u{85}' => "\\N",
-            '\u{2028}' => "\\L",
-            '\u{2029}' => "\\P",
-            _ => "",
-        };
-        let code = u32::from(c);
-        let _ = match short {
-            "" if is_printable(c) => {
-                out.push(c);
-                Ok(())
-            }
-            "" if code <= 0xff => write!(out, "\\x{code:02X}"),
-            "" if code <= 0xffff => write!(out, "\\u{code:04X}"),
-            "" => write!(out, "\\U{code:08X}"),
-            short => {
-                out.push_str(short);
-                Ok(())
-            }
-        };
-    }
-    out.push('"');
+fn escaped(out: &mut String, c: char) {
+    let short = match c {
+        '\0' => "\\0",
+        '\u{7}' => "\\a",
+        '\u{8}' => "\\b",
+        '\t' => "\\t",
+        '\n' => "\\n",
+        '\u{b}' => "\\v",
+        '\u{c}' => "\\f",
+        '\r' => "\\r",
+        '\u{1b}' => "\\e",
+        '"' => "\\\"",
+        '\\' => "\\\\",
+        '\u{85}' => "\\N",
+        '\u{2028}' => "\\L",
+        '\u{2029}' => "\\P",
+        _ => "",
+    };
+    let code = u32::from(c);
+    let _ = match short {
+        "" if is_printable(c) => {
+            out.push(c);
+            Ok(())
+        }
+        "" if code <= 0xff => write!(out, "\\x{code:02X}"),
+        "" if code <= 0xffff => write!(out, "\\u{code:04X}"),
+        "" => write!(out, "\\U{code:08X}"),
+        short => {
+            out.push_str(short);
+            Ok(())
+        }
+    };
 }
 
 static FLOAT: LazyLock<Option<Regex>> =

@@ -31,9 +31,10 @@ fn walk(builtin: &Table, s: Schema<'_>, path: &Path, inside_meta: bool, root: bo
                 errors.push(Error::invalid(&at, BadValue::json(default), "must not have unknown fields"));
             }
         }
-        let check = Check::of(&Value::Object(s.0.clone()));
+        let mut check = Check::of(&Value::Object(s.0.clone()));
+        check.embedded |= root;
         if errors.len() == before && !inside_meta {
-            errors.extend(validate_embedded(&check, default));
+            errors.extend(validate_embedded(&check, default, &at));
         }
         if errors.len() == before {
             errors.extend(validate(&check, default, Ratchet::Off, &at));
