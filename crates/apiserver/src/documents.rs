@@ -3,6 +3,7 @@
 use crate::aggregation::{GroupVersion, Remote};
 use crate::body::{self, Answer};
 use crate::gate::Limit;
+use crate::handlers;
 use crate::resources::Served;
 use crate::server::{Call, Server};
 use apimachinery::status::Status;
@@ -55,8 +56,7 @@ impl std::fmt::Debug for Documents {
 }
 
 /// `/version`.
-#[derive(Debug, Clone, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone)]
 pub struct VersionInfo {
     pub major: String,
     pub minor: String,
@@ -67,6 +67,46 @@ pub struct VersionInfo {
     pub go_version: String,
     pub compiler: String,
     pub platform: String,
+}
+
+/// The document of a version: what is served, whose behaviour that is, and the oldest that may be asked for.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown<'a> {
+    major: &'a str,
+    minor: &'a str,
+    emulation_major: &'a str,
+    emulation_minor: &'a str,
+    min_compatibility_major: &'a str,
+    min_compatibility_minor: String,
+    git_version: &'a str,
+    git_commit: &'a str,
+    git_tree_state: &'a str,
+    build_date: &'a str,
+    go_version: &'a str,
+    compiler: &'a str,
+    platform: &'a str,
+}
+
+impl VersionInfo {
+    fn shown(&self) -> Shown<'_> {
+        let minor: Option<u32> = self.minor.parse().ok();
+        Shown {
+            major: &self.major,
+            minor: &self.minor,
+            emulation_major: &self.major,
+            emulation_minor: &self.minor,
+            min_compatibility_major: &self.major,
+            min_compatibility_minor: minor.map_or_else(String::new, |m| m.saturating_sub(1).to_string()),
+            git_version: &self.git_version,
+            git_commit: &self.git_commit,
+            git_tree_state: &self.git_tree_state,
+            build_date: &self.build_date,
+            go_version: &self.go_version,
+            compiler: &self.compiler,
+            platform: &self.platform,
+        }
+    }
 }
 
 /// The checks of the three health endpoints.
@@ -183,10 +223,10 @@ impl Documents {
         self.builtin.with(&groups, customs().map(kind).collect())
     }
 
-    fn discovery(&self, path: &str, headers: &HeaderMap) -> Option<Answer> {
+    fn discovery(&self, path: &str, headers: &HeaderMap) -> Result<Option<Answer>, Status> {
         let path = path.trim_end_matches('/');
         if path != "/api" && path != "/apis" && !path.starts_with("/api/") && !path.starts_with("/apis/") {
-            return None;
+            return Ok(None);
         }
         let current = self.current();
         let documents = current.discovery.get_or_init(|| self.build_discovery(&current));
@@ -196,15 +236,18 @@ impl Documents {
                 alternative.contains("g=apidiscovery.k8s.io")
                     && alternative.split(';').any(|p| p.trim() == format!("v={v}"))
             });
-            if let Some(version) = wanted {
-                let known = ["/api", "/apis"].into_iter().find(|p| *p == path)?;
-                let (bytes, etag) = documents.aggregated.get(&(known, version))?;
+            let known = ["/api", "/apis"].into_iter().find(|p| *p == path);
+            if let (Some(version), Some(known)) = (wanted, known)
+                && let Some((bytes, etag)) = documents.aggregated.get(&(known, version))
+            {
                 let media = if version == "v2" { AggregatedVersion::V2 } else { AggregatedVersion::V2Beta1 }
                     .content_type();
-                return Some(cached(bytes.clone(), media, etag, headers));
+                return Ok(Some(cached(bytes.clone(), media, etag, headers)));
             }
         }
-        documents.classic.get(path).map(|bytes| body::json(StatusCode::OK, bytes.clone()))
+        let Some(bytes) = documents.classic.get(path) else { return Ok(None) };
+        handlers::accepts_discovery(headers)?;
+        Ok(Some(body::json(StatusCode::OK, bytes.clone())))
     }
 
     fn openapi(&self, path: &str, headers: &HeaderMap) -> Option<Answer> {
@@ -223,7 +266,7 @@ impl Documents {
             let (bytes, hash) = documents.v3(key)?;
             return Some(cached(bytes, body::JSON, &quoted(hash), headers));
         }
-        match crate::handlers::preferred(headers, &[body::JSON, V2_PROTOBUF_OF_OLD, openapi::V2_PROTOBUF]) {
+        match handlers::preferred(headers, &[body::JSON, V2_PROTOBUF_OF_OLD, openapi::V2_PROTOBUF]) {
             Some(0) => {
                 let (bytes, hash) = documents.v2();
                 Some(cached(bytes, body::JSON, &quoted(hash), headers))
@@ -236,6 +279,21 @@ impl Documents {
         }
     }
 }
+
+/// What is served beside discovery.
+const PATHS: [&str; 11] = [
+    "/.well-known/openid-configuration",
+    "/apis/",
+    "/healthz",
+    "/livez",
+    "/metrics",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/openapi/v3/",
+    "/openid/v1/jwks",
+    "/readyz",
+    "/version",
+];
 
 /// Where priority and fairness shows its queues.
 const FLOW_DEBUG: &str = "/debug/api_priority_and_fairness/";
@@ -262,19 +320,35 @@ fn cached(bytes: Bytes, media: &str, etag: &str, headers: &HeaderMap) -> Answer 
     answer
 }
 
+/// A document as upstream shows it to whoever asks.
+fn indented(document: &impl serde::Serialize) -> Answer {
+    let bytes = apimachinery::value::to_json_vec(document).unwrap_or_default();
+    body::json(StatusCode::OK, schema::encode::indent(&bytes))
+}
+
+/// An answer without anything in it.
+fn nothing(code: StatusCode) -> Answer {
+    let mut answer = Answer::new(body::full(Bytes::new()));
+    *answer.status_mut() = code;
+    answer
+}
+
 impl Server {
     /// Answers a request that names no resource.
     pub(crate) async fn document(self: &Arc<Self>, call: Call) -> Result<Answer, Status> {
         let (path, headers) = (call.info.path.as_str(), &call.parts.headers);
         let reads = matches!(call.info.verb.as_str(), "get" | "head");
         let answer = match path {
-            "/version" | "/version/" => Some(body::document(StatusCode::OK, &self.documents.version)),
+            "/version" | "/version/" => {
+                handlers::accepts(headers, &[body::JSON])?;
+                Some(indented(&self.documents.version.shown()))
+            }
             "/metrics" => Some(body::text(StatusCode::OK, self.metrics.render())),
             "/openid/v1/jwks" => Some(body::json(StatusCode::OK, self.documents.jwks.clone())),
             "/.well-known/openid-configuration" => {
                 Some(body::json(StatusCode::OK, self.documents.openid.clone()))
             }
-            "/" => Some(body::document(StatusCode::OK, &serde_json::json!({"paths": self.paths()}))),
+            "/" => Some(indented(&serde_json::json!({"paths": self.paths()}))),
             _ if path.starts_with(FLOW_DEBUG) => {
                 let name = path.strip_prefix(FLOW_DEBUG).unwrap_or_default();
                 let table = match &self.gate.limit {
@@ -284,13 +358,16 @@ impl Server {
                 table.map(|table| body::text(StatusCode::OK, table))
             }
             _ if path.starts_with("/openapi/") => self.documents.openapi(path, headers),
-            _ => self.health(path, &call).or_else(|| self.documents.discovery(path, headers)),
+            _ => match self.health(path, &call) {
+                Some(answer) => Some(answer),
+                None => self.documents.discovery(path, headers)?,
+            },
         };
         match answer {
             // The index answers every method, as upstream's does.
-            Some(_) if !reads && path != "/" => Err(crate::handlers::not_allowed()),
+            Some(_) if !reads && path != "/" => Err(handlers::not_allowed()),
             Some(answer) => Ok(answer),
-            None if path.starts_with("/openapi/v3/") => Ok(body::text(StatusCode::NOT_FOUND, "")),
+            None if path.starts_with("/openapi/v3/") => Ok(nothing(StatusCode::NOT_FOUND)),
             None if path.starts_with("/apis/") && path.matches('/').count() > 2 => {
                 Err(Status::path_not_found())
             }
@@ -304,10 +381,7 @@ impl Server {
         let current = documents.current();
         let discovery = current.discovery.get_or_init(|| documents.build_discovery(&current));
         let mut paths: Vec<String> = discovery.classic.keys().cloned().collect();
-        paths.extend(
-            ["/healthz", "/livez", "/readyz", "/metrics", "/openapi/v2", "/openapi/v3", "/version"]
-                .map(Into::into),
-        );
+        paths.extend(PATHS.map(Into::into));
         paths.sort();
         paths
     }

@@ -5,6 +5,7 @@ use super::admissionregistration_validation::{
     FAILURE_POLICIES, REINVOCATION_POLICIES, conditions, match_resources, mutating_operations,
 };
 use super::check::{Check, path_segment, qualified_name, subdomain};
+use super::expressions::{Variables, Wanted};
 use super::plain::Plain;
 use super::templates::{AGE, NAME};
 use super::tree::{absent_or, column, each, list, name, object_age, text, typed, with};
@@ -15,7 +16,7 @@ use api::admissionregistration::v1::{
 };
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::labels::Selector;
-use apimachinery::meta::validation::validate_label_selector;
+use apimachinery::meta::validation::{validate_conditions, validate_label_selector};
 use apimachinery::time::Time;
 use apimachinery::validation::is_dns1035_label;
 use serde_json::{Value, json};
@@ -56,6 +57,10 @@ const BINDING_COLUMNS: &[Column] = &[
 static VALIDATING: Plain = Plain {
     default: default_policy,
     validate: |policy| validate_validating(&typed(policy)),
+    validate_update: |policy, _, context| match context.subresource {
+        Some(_) => validate_status(&typed(policy)),
+        None => ErrorList::new(),
+    },
     columns: &[
         NAME,
         column(
@@ -205,7 +210,7 @@ fn param_kind(check: &mut Check, kind: &ParamKind) {
     }
 }
 
-fn variables(check: &mut Check, variables: &[Variable]) {
+fn variables(check: &mut Check, variables: &[Variable], known: &Variables) {
     let path = Path::new("spec").child("variables");
     for (i, variable) in variables.iter().enumerate() {
         let path = path.index(i);
@@ -215,17 +220,24 @@ fn variables(check: &mut Check, variables: &[Variable]) {
         } else if !cel::escape::is_identifier(&variable.name) {
             check.invalid(&at, variable.name.as_str(), "must be a valid CEL identifier");
         }
-        check.present(&path.child("expression"), variable.expression.trim(), "expression is not specified");
+        let at = path.child("expression");
+        check.present(&at, variable.expression.trim(), "expression is not specified");
+        known.judge_variable(check, &at, i);
     }
 }
 
-fn validation(check: &mut Check, path: &Path, validation: &Validation) {
-    check.present(&path.child("expression"), validation.expression.trim(), "expression is not specified");
+fn validation(check: &mut Check, path: &Path, validation: &Validation, known: &Variables) {
+    let at = path.child("expression");
+    check.present(&at, validation.expression.trim(), "expression is not specified");
+    known.judge(check, &at, &validation.expression, Wanted::Bool);
     for (key, text) in
         [("messageExpression", &validation.message_expression), ("message", &validation.message)]
     {
         if !text.is_empty() && text.trim().is_empty() {
             check.invalid(&path.child(key), text.as_str(), "must be non-empty if specified");
+        }
+        if key == "messageExpression" {
+            known.judge(check, &path.child(key), text, Wanted::String);
         }
     }
     if validation.message.trim().contains(['\n', '\r']) {
@@ -236,7 +248,7 @@ fn validation(check: &mut Check, path: &Path, validation: &Validation) {
     }
 }
 
-fn annotations(check: &mut Check, policy: &str, annotations: &[AuditAnnotation]) {
+fn annotations(check: &mut Check, policy: &str, annotations: &[AuditAnnotation], known: &Variables) {
     const MOST: usize = 20;
     const LONGEST: usize = 5 * 1024;
     let path = Path::new("spec").child("auditAnnotations");
@@ -258,7 +270,7 @@ fn annotations(check: &mut Check, policy: &str, annotations: &[AuditAnnotation])
             long if long.len() > LONGEST => {
                 check.required(&value, &format!("must not exceed {LONGEST} bytes in length"));
             }
-            _ => {}
+            _ => known.judge(check, &value, &annotation.value_expression, Wanted::StringOrNull),
         }
         let twice = annotations.iter().take(i).any(|other| other.key == annotation.key);
         check.when(twice, || Error::duplicate(&at, annotation.key.as_str()));
@@ -267,6 +279,7 @@ fn annotations(check: &mut Check, policy: &str, annotations: &[AuditAnnotation])
 
 fn validate_validating(policy: &ValidatingAdmissionPolicy) -> ErrorList {
     let (mut check, path, spec) = (Check::default(), Path::new("spec"), &policy.spec);
+    let known = Variables::new(&spec.variables, spec.param_kind.is_some());
     failure_policy(&mut check, spec.failure_policy.as_deref());
     if let Some(kind) = &spec.param_kind {
         param_kind(&mut check, kind);
@@ -281,21 +294,35 @@ fn validate_validating(policy: &ValidatingAdmissionPolicy) -> ErrorList {
             });
         }
     }
-    conditions(&mut check, &path.child("matchConditions"), &spec.match_conditions);
-    variables(&mut check, &spec.variables);
+    conditions(&mut check, &path.child("matchConditions"), &spec.match_conditions, &known);
+    variables(&mut check, &spec.variables, &known);
     if spec.validations.is_empty() && spec.audit_annotations.is_empty() {
         let why = "validations or auditAnnotations must contain at least one item";
         check.required(&path.child("validations"), why);
         check.required(&path.child("auditAnnotations"), why);
     }
     for (i, one) in spec.validations.iter().enumerate() {
-        validation(&mut check, &path.child("validations").index(i), one);
+        validation(&mut check, &path.child("validations").index(i), one, &known);
     }
-    annotations(&mut check, &policy.metadata.name, &spec.audit_annotations);
+    annotations(&mut check, &policy.metadata.name, &spec.audit_annotations, &known);
     check.0
 }
 
-fn mutation(check: &mut Check, path: &Path, mutation: &Mutation) {
+/// What was found out about the policy's expressions.
+fn validate_status(policy: &ValidatingAdmissionPolicy) -> ErrorList {
+    let (mut check, path) = (Check::default(), Path::new("status"));
+    let at = path.child("typeChecking").child("expressionWarnings");
+    let warnings = policy.status.type_checking.iter().flat_map(|checking| &checking.expression_warnings);
+    for (i, warning) in warnings.enumerate() {
+        let at = at.index(i);
+        check.present(&at.child("warning"), &warning.warning, "");
+        check.present(&at.child("fieldRef"), warning.field_ref.trim(), "");
+    }
+    check.extend(validate_conditions(&policy.status.conditions, &path.child("conditions")));
+    check.0
+}
+
+fn mutation(check: &mut Check, path: &Path, mutation: &Mutation, known: &Variables) {
     let expressions = [
         ("JSONPatch", "jsonPatch", mutation.json_patch.as_ref().map(|p| &p.expression)),
         (
@@ -312,12 +339,15 @@ fn mutation(check: &mut Check, path: &Path, mutation: &Mutation) {
         check.one_of(&path.child("patchType"), ty, &["ApplyConfiguration", "JSONPatch"]);
         return;
     }
-    for (name, key, expression) in expressions {
+    let (own, others): (Vec<_>, Vec<_>) = expressions.into_iter().partition(|(name, ..)| *name == ty);
+    for (name, key, expression) in own.into_iter().chain(others) {
         let at = path.child(key);
         match (name == ty, expression) {
             (true, None) => check.required(&at, &format!("must be specified when patchType is {ty}")),
             (true, Some(expression)) => {
+                let wanted = if ty == "JSONPatch" { Wanted::JsonPatches } else { Wanted::Object };
                 check.present(&at.child("expression"), expression.trim(), "");
+                known.judge(check, &at.child("expression"), expression, wanted);
             }
             (false, Some(_)) => {
                 let why = format!("must not be specified when patchType is {ty}");
@@ -330,6 +360,7 @@ fn mutation(check: &mut Check, path: &Path, mutation: &Mutation) {
 
 fn validate_mutating(policy: &MutatingAdmissionPolicy) -> ErrorList {
     let (mut check, path, spec) = (Check::default(), Path::new("spec"), &policy.spec);
+    let known = Variables::new(&spec.variables, spec.param_kind.is_some());
     failure_policy(&mut check, spec.failure_policy.as_deref());
     if let Some(kind) = &spec.param_kind {
         param_kind(&mut check, kind);
@@ -345,13 +376,13 @@ fn validate_mutating(policy: &MutatingAdmissionPolicy) -> ErrorList {
             mutating_operations(&mut check, &at, constraints);
         }
     }
-    conditions(&mut check, &path.child("matchConditions"), &spec.match_conditions);
-    variables(&mut check, &spec.variables);
+    conditions(&mut check, &path.child("matchConditions"), &spec.match_conditions, &known);
+    variables(&mut check, &spec.variables, &known);
     if spec.mutations.is_empty() {
         check.required(&path.child("mutations"), "mutations must contain at least one item");
     }
     for (i, one) in spec.mutations.iter().enumerate() {
-        mutation(&mut check, &path.child("mutations").index(i), one);
+        mutation(&mut check, &path.child("mutations").index(i), one, &known);
     }
     let at = path.child("reinvocationPolicy");
     if check.present(&at, &spec.reinvocation_policy, "") {

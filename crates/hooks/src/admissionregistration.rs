@@ -50,7 +50,7 @@ fn default_webhooks(configuration: &mut Value) {
 
 static VALIDATING: Plain = Plain {
     default: default_webhooks,
-    validate_create: validate_webhooks,
+    validate_create: |webhooks, _| validate_webhooks(webhooks),
     validate_update: |new, old, _| validate_webhooks_update(new, old),
     columns: COLUMNS,
     cells,
@@ -63,7 +63,7 @@ static MUTATING: Plain = Plain {
         default_webhooks(configuration);
         each(configuration, "webhooks", |webhook| absent_or(webhook, "reinvocationPolicy", "Never"));
     },
-    validate_create: validate_webhooks,
+    validate_create: |webhooks, _| validate_webhooks(webhooks),
     validate_update: |new, old, _| validate_webhooks_update(new, old),
     columns: COLUMNS,
     cells,

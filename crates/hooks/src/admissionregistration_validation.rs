@@ -1,6 +1,7 @@
 //! The rules that policies and configurations of webhooks share: what they match.
 
 use super::check::{Check, qualified_name};
+use super::expressions::{Variables, Wanted};
 use super::tree::typed;
 use super::webhook_client::{validate_service, validate_url};
 use api::admissionregistration::v1::{MatchCondition, MatchResources, RuleWithOperations};
@@ -140,14 +141,16 @@ pub(super) fn mutating_operations(check: &mut Check, path: &Path, resources: &Ma
 }
 
 /// Conditions, but for their expressions.
-pub(super) fn conditions(check: &mut Check, path: &Path, conditions: &[MatchCondition]) {
+pub(super) fn conditions(check: &mut Check, path: &Path, conditions: &[MatchCondition], known: &Variables) {
     const MOST: usize = 64;
     if conditions.len() > MOST {
         check.extend([Error::too_many(path, Some(conditions.len()), MOST)]);
     }
     for (i, condition) in conditions.iter().enumerate() {
         let path = path.index(i);
-        check.present(&path.child("expression"), condition.expression.trim(), "");
+        let at = path.child("expression");
+        check.present(&at, condition.expression.trim(), "");
+        known.judge(check, &at, &condition.expression, Wanted::Bool);
         let at = path.child("name");
         check.present_and_keeps(&at, &condition.name, "", qualified_name);
         let twice = !condition.name.is_empty() && conditions[..i].iter().any(|c| c.name == condition.name);
@@ -161,6 +164,12 @@ struct Demands {
     no_side_effects: bool,
     known_versions: bool,
     unique_names: bool,
+    /// Upstream takes a Service's name for its namespace, and the other way round, of mutating webhooks.
+    mixes_names: bool,
+}
+
+fn mixes_names(configuration: &Value) -> bool {
+    configuration["kind"] == "MutatingWebhookConfiguration"
 }
 
 const SIDE_EFFECTS: &[&str] = &["None", "NoneOnDryRun", "Some", "Unknown"];
@@ -238,11 +247,18 @@ fn webhook(check: &mut Check, path: &Path, hook: &Value, demands: Demands) {
     let (at, client) = (path.child("clientConfig"), &hook["clientConfig"]);
     match (client["url"].as_str(), client["service"].is_object()) {
         (Some(url), false) => check.extend(validate_url(&at.child("url"), url)),
-        (None, true) => check.extend(validate_service(&at.child("service"), &client["service"])),
+        (None, true) => {
+            let mut service = client["service"].clone();
+            if demands.mixes_names {
+                let name = service["name"].take();
+                service["name"] = std::mem::replace(&mut service["namespace"], name);
+            }
+            check.extend(validate_service(&at.child("service"), &service));
+        }
         _ => check.required(&at, "exactly one of url or service is required"),
     }
     let listed: Vec<MatchCondition> = part(&hook["matchConditions"]);
-    conditions(check, &path.child("matchConditions"), &listed);
+    conditions(check, &path.child("matchConditions"), &listed, &Variables::new(&[], false));
 }
 
 fn hooks(configuration: &Value) -> &[Value] {
@@ -267,7 +283,13 @@ fn validate(configuration: &Value, demands: Demands) -> ErrorList {
 
 /// A new configuration.
 pub(super) fn validate_webhooks(configuration: &Value) -> ErrorList {
-    validate(configuration, Demands { no_side_effects: true, known_versions: true, unique_names: true })
+    let demands = Demands {
+        no_side_effects: true,
+        known_versions: true,
+        unique_names: true,
+        mixes_names: mixes_names(configuration),
+    };
+    validate(configuration, demands)
 }
 
 /// A changed configuration.
@@ -283,6 +305,7 @@ pub(super) fn validate_webhooks_update(configuration: &Value, old: &Value) -> Er
         no_side_effects: before.iter().all(harmless),
         known_versions: before.iter().all(known),
         unique_names: before.iter().enumerate().all(unique),
+        mixes_names: mixes_names(configuration),
     };
     validate(configuration, demands)
 }

@@ -1,13 +1,13 @@
 //! Hooks of `certificates.k8s.io`: CertificateSigningRequest.
 
 use super::check::Check;
+use super::signer_name::validate_signer_name;
 use super::templates::{AGE, NAME};
 use super::tree::{column, list, name, object_age, or_none, text, typed};
 use super::{Column, Context, Row, SelectableField, Strategy};
 use api::certificates::v1::CertificateSigningRequest;
-use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::time::{Duration, Time};
-use apimachinery::validation::is_domain_prefixed_path;
 use serde_json::{Value, json};
 
 pub(super) const STRATEGIES: &[Row] = &[("certificates.k8s.io", "CertificateSigningRequest", &Requests)];
@@ -188,13 +188,13 @@ impl Strategy for Requests {
     }
 }
 
-fn validate(request: &Value) -> ErrorList {
+fn validate(tree: &Value) -> ErrorList {
     let mut check = Check::default();
-    let request: CertificateSigningRequest = typed(request);
+    let request: CertificateSigningRequest = typed(tree);
     let (path, spec) = (Path::new("spec"), &request.spec);
     if !is_request(&spec.request) {
         // Upstream shows the bytes as they are.
-        let shown = apimachinery::field::BadValue::json(&spec.request);
+        let shown = BadValue::json(&tree["spec"]["request"]);
         check.invalid(&path.child("request"), shown, "PEM block type must be CERTIFICATE REQUEST");
     }
     let usages = path.child("usages");
@@ -211,8 +211,8 @@ fn validate(request: &Value) -> ErrorList {
     if spec.signer_name == LEGACY_SIGNER {
         let why = "the legacy signerName is not allowed via this API version";
         check.invalid(&signer, spec.signer_name.as_str(), why);
-    } else if check.present(&signer, &spec.signer_name, "") {
-        check.extend(is_domain_prefixed_path(&signer, &spec.signer_name));
+    } else {
+        validate_signer_name(&mut check, &signer, &spec.signer_name);
     }
     if let Some(seconds) = spec.expiration_seconds.filter(|s| *s < SHORTEST) {
         let why = "may not specify a duration less than 600 seconds (10 minutes)";

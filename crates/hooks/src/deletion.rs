@@ -13,7 +13,11 @@ const RETURNED: &[(&str, &str)] = &[
     ("", "Service"),
     ("", "ServiceAccount"),
     ("resource.k8s.io", ""),
-    ("storage.k8s.io", ""),
+    ("storage.k8s.io", "CSIDriver"),
+    ("storage.k8s.io", "CSINode"),
+    ("storage.k8s.io", "StorageClass"),
+    ("storage.k8s.io", "VolumeAttachment"),
+    ("storage.k8s.io", "VolumeAttributesClass"),
 ];
 
 /// Whether a completed deletion is answered with the object.

@@ -5,7 +5,7 @@ use super::flowcontrol_validation;
 use super::plain::Plain;
 use super::templates::{AGE, NAME};
 use super::tree::{absent_or, column, int, list, name, object_age, or, text, with};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 
@@ -69,9 +69,6 @@ static PRIORITY_LEVELS: Plain = Plain {
                 absent_or(limited, "nominalConcurrencyShares", 30);
                 absent_or(limited, "lendablePercent", 0);
                 with(limited, "limitResponse", |response| {
-                    if response["type"] == "Queue" {
-                        absent_or(response, "queuing", json!({}));
-                    }
                     with(response, "queuing", |queuing| {
                         or(queuing, "queues", 64);
                         or(queuing, "handSize", 8);

@@ -9,6 +9,7 @@ mod admissionregistration;
 mod admissionregistration_validation;
 pub mod apiextensions;
 mod apiextensions_stored;
+mod apiregistration;
 mod apps;
 mod autoscaling;
 mod batch;
@@ -20,6 +21,7 @@ mod deletion;
 mod deprecations;
 mod diff;
 mod discovery;
+pub mod expressions;
 mod flowcontrol;
 mod flowcontrol_validation;
 mod inside;
@@ -32,15 +34,15 @@ mod put;
 mod rbac;
 mod reset;
 mod resource;
-mod resource_slices;
-mod resource_validation;
 mod shown;
+mod signer_name;
 mod small_groups;
 mod storage;
 mod storage_validation;
 mod templates;
 mod tree;
 mod versions;
+mod views;
 mod webhook_client;
 
 pub use deletion::{
@@ -48,17 +50,28 @@ pub use deletion::{
     shows_end,
 };
 pub use deprecations::{deprecation, removed_release};
-pub use metadata::judges_metadata;
-pub use names::name_errors;
+pub use metadata::{Finalizers, Judgement, finalizers, metadata_judgements};
+pub use names::{name_errors, randomizes};
 pub use put::{put_creates, put_needs_version};
 pub use reset::{Fields, kept_fields, reset_fields};
 pub use tree::object_age;
+pub use views::{has_table, names_kind_of_field};
 
 use apimachinery::field::ErrorList;
 use apimachinery::time::Time;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+
+/// Looks up labels of the namespace that a request is about; few rules ask for them.
+#[derive(Clone, Copy)]
+pub struct NamespaceLabels<'a>(pub &'a (dyn Fn(&str) -> Option<String> + Send + Sync));
+
+impl std::fmt::Debug for NamespaceLabels<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NamespaceLabels").finish_non_exhaustive()
+    }
+}
 
 /// Everything a hook may know beside the object.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +81,7 @@ pub struct Context<'a> {
     pub groups: &'a [String],
     pub extra: &'a BTreeMap<String, Vec<String>>,
     pub now: Time,
+    pub namespace: NamespaceLabels<'a>,
     /// The apiVersion of the request.
     pub api_version: &'a str,
     /// `status`, `scale`, `resize`, …; absent for the object itself.
@@ -217,6 +231,7 @@ const STRATEGIES: &[&[Row]] = &[
     admission_policies::STRATEGIES,
     admissionregistration::STRATEGIES,
     apiextensions::STRATEGIES,
+    apiregistration::STRATEGIES,
     apps::STRATEGIES,
     autoscaling::STRATEGIES,
     batch::STRATEGIES,
@@ -233,11 +248,6 @@ const STRATEGIES: &[&[Row]] = &[
 
 fn row(group: &str, kind: &str) -> Option<&'static Row> {
     STRATEGIES.iter().copied().flatten().find(|(g, k, _)| *g == group && *k == kind)
-}
-
-/// Whether a kind is served by schema alone.
-pub fn is_schema_only(group: &str, kind: &str) -> bool {
-    row(group, kind).is_none()
 }
 
 /// The strategy of a kind; kinds without a file are served by schema alone.

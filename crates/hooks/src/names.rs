@@ -3,11 +3,16 @@
 use apimachinery::field::Path;
 use apimachinery::validation::{self, NameUse};
 
+/// Whether generated names end in something of chance: what is named after an address does not.
+pub fn randomizes(group: &str, kind: &str) -> bool {
+    (group, kind) != ("networking.k8s.io", "IPAddress")
+}
+
 /// What is wrong with a name, which is a DNS subdomain for most kinds.
 pub fn name_errors(group: &str, kind: &str, name: &str, used: NameUse) -> Vec<String> {
     match (group, kind) {
         ("apiregistration.k8s.io" | "rbac.authorization.k8s.io", _)
-        | ("certificates.k8s.io", "ClusterTrustBundle") => match used {
+        | ("certificates.k8s.io", "CertificateSigningRequest" | "ClusterTrustBundle") => match used {
             NameUse::Whole => validation::is_path_segment_name(name),
             NameUse::Prefix => validation::is_path_segment_prefix(name),
         },

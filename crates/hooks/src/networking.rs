@@ -17,7 +17,7 @@ pub(super) const STRATEGIES: &[Row] = &[
 
 static INGRESSES: Plain = Plain {
     validate: networking_validation::validate_ingress,
-    validate_create: networking_validation::validate_ingress_class_twice,
+    validate_create: |class, _| networking_validation::validate_ingress_class_twice(class),
     validate_update: networking_validation::validate_ingress_update,
     has_generation: true,
     columns: &[
@@ -68,9 +68,14 @@ static INGRESSES: Plain = Plain {
 };
 
 static INGRESS_CLASSES: Plain = Plain {
-    validate: networking_validation::validate_ingress_class,
+    default: |class| {
+        with(class, "spec", |spec| {
+            with(spec, "parameters", |parameters| absent_or(parameters, "scope", "Cluster"));
+        });
+    },
+    validate_create: |class, _| networking_validation::validate_ingress_class(class),
+    validate_update: |class, old, _| networking_validation::validate_ingress_class_update(class, old),
     has_generation: true,
-    immutable: &[&["spec", "controller"]],
     columns: &[
         NAME,
         column("Controller", "string", 0, "Controller that is responsible for handling this class"),
@@ -135,7 +140,7 @@ static NETWORK_POLICIES: Plain = Plain {
 };
 
 static SERVICE_CIDRS: Plain = Plain {
-    validate_create: networking_validation::validate_service_cidr,
+    validate_create: |range, _| networking_validation::validate_service_cidr(range),
     validate_update: networking_validation::validate_service_cidr_update,
     columns: &[
         NAME,
@@ -155,7 +160,7 @@ static SERVICE_CIDRS: Plain = Plain {
 };
 
 static IP_ADDRESSES: Plain = Plain {
-    validate_create: networking_validation::validate_ip_address,
+    validate: networking_validation::validate_ip_address,
     immutable: &[&["spec", "parentRef"]],
     columns: &[
         NAME,

@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::check::{Check, label, path_segment, subdomain};
+use super::shown::shown;
 use super::tree::{text, typed};
 use api::core::v1::TypedLocalObjectReference;
 use api::networking::v1::{
@@ -12,7 +13,7 @@ use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::int_or_string::IntOrString;
 use apimachinery::meta::validation::{SelectorLeniency, validate_label_selector};
 use apimachinery::validation::{
-    Strictness, is_dns1035_label, is_domain_prefixed_path, is_valid_cidr, is_valid_cidr_for_legacy_field,
+    Strictness, is_domain_prefixed_path, is_valid_cidr, is_valid_cidr_for_legacy_field,
     is_valid_ip_for_legacy_field, is_valid_port_name, is_wildcard_dns1123_subdomain, parse_cidr_sloppy,
     parse_ip_sloppy,
 };
@@ -127,7 +128,7 @@ fn validate_backend(check: &mut Check, path: &Path, backend: &IngressBackend) {
         (Some(resource), None) => validate_reference(check, &path.child("resource"), resource),
         (None, Some(service)) => {
             let at = path.child("service");
-            check.present_and_keeps(&at.child("name"), &service.name, "", is_dns1035);
+            check.present_and_keeps(&at.child("name"), &service.name, "", label);
             let (name, number) = (&service.port.name, service.port.number);
             match (!name.is_empty(), number != 0) {
                 (true, true) => check.invalid(path, "", "cannot set both port name & port number"),
@@ -143,10 +144,6 @@ fn validate_backend(check: &mut Check, path: &Path, backend: &IngressBackend) {
         }
         (None, None) => check.invalid(path, "", "resource or service backend is required"),
     }
-}
-
-fn is_dns1035(name: &str) -> Vec<String> {
-    is_dns1035_label(name).into_iter().collect()
 }
 
 fn validate_reference(check: &mut Check, path: &Path, reference: &TypedLocalObjectReference) {
@@ -180,6 +177,14 @@ pub(super) fn validate_ingress_update(ingress: &Value, old: &Value, context: &Co
         }
     }
     check.0
+}
+
+/// Who serves a class does not change; what is wrong with the new one is told, too.
+pub(super) fn validate_ingress_class_update(class: &Value, old: &Value) -> ErrorList {
+    let mut errors = ErrorList::new();
+    super::templates::immutable(&mut errors, class, old, &["spec", "controller"]);
+    errors.extend(validate_ingress_class(class));
+    errors
 }
 
 pub(super) fn validate_ingress_class(class: &Value) -> ErrorList {
@@ -308,9 +313,9 @@ fn validate_block(check: &mut Check, path: &Path, block: &IPBlock) {
     }
 }
 
-pub(super) fn validate_service_cidr(range: &Value) -> ErrorList {
+pub(super) fn validate_service_cidr(tree: &Value) -> ErrorList {
     let mut check = Check::default();
-    let range: ServiceCIDR = typed(range);
+    let range: ServiceCIDR = typed(tree);
     let path = Path::new("spec").child("cidrs");
     let cidrs = &range.spec.cidrs;
     if cidrs.is_empty() {
@@ -318,7 +323,7 @@ pub(super) fn validate_service_cidr(range: &Value) -> ErrorList {
         return check.0;
     }
     if cidrs.len() > 2 {
-        check.invalid(&path, BadValue::json(&range.spec), "may only hold up to 2 values");
+        check.invalid(&path, shown(tree, &["spec"]), "may only hold up to 2 values");
         return check.0;
     }
     for (i, cidr) in cidrs.iter().enumerate() {
@@ -346,7 +351,7 @@ pub(super) fn validate_service_cidr_update(range: &Value, old: &Value, context: 
     const IMMUTABLE: &str = "field is immutable";
     let grows = was.len() == 1 && new.len() == 2;
     if new.len() != was.len() && !grows {
-        check.invalid(&path, &new, IMMUTABLE);
+        check.invalid(&path, shown(range, &["spec", "cidrs"]), IMMUTABLE);
         return check.0;
     }
     for (i, (new, was)) in new.iter().zip(&was).enumerate() {

@@ -10,9 +10,10 @@ use serde_json::Value;
 pub(super) struct Plain {
     pub default: fn(&mut Value),
     pub prepare_for_create: fn(&mut Value),
+    pub prepare_for_update: fn(&mut Value, &Value, &Context),
     pub validate: fn(&Value) -> ErrorList,
     /// What a new object must keep beside that.
-    pub validate_create: fn(&Value) -> ErrorList,
+    pub validate_create: fn(&Value, &Context) -> ErrorList,
     /// What an update must keep beside the immutable fields; `validate` where nothing is said.
     pub validate_update: fn(&Value, &Value, &Context) -> ErrorList,
     /// Paths of fields that an update leaves as they are.
@@ -30,8 +31,9 @@ impl Plain {
     pub(super) const NEW: Plain = Plain {
         default: |_| {},
         prepare_for_create: |_| {},
+        prepare_for_update: |_, _, _| {},
         validate: |_| ErrorList::new(),
-        validate_create: |_| ErrorList::new(),
+        validate_create: |_, _| ErrorList::new(),
         validate_update: |_, _, _| ErrorList::new(),
         immutable: &[],
         warnings: |_, _| Vec::new(),
@@ -51,9 +53,13 @@ impl Strategy for Plain {
         (self.prepare_for_create)(object);
     }
 
-    fn validate(&self, object: &Value, _: &Context) -> ErrorList {
+    fn prepare_for_update(&self, object: &mut Value, old: &Value, context: &Context) {
+        (self.prepare_for_update)(object, old, context);
+    }
+
+    fn validate(&self, object: &Value, context: &Context) -> ErrorList {
         let mut errors = (self.validate)(object);
-        errors.extend((self.validate_create)(object));
+        errors.extend((self.validate_create)(object, context));
         errors
     }
 

@@ -2,11 +2,13 @@
 
 use super::check::{Check, path_segment, subdomain};
 use super::plain::Plain;
+use super::shown::shown;
 use super::templates::{AGE, NAME};
 use super::tree::{column, each, list, name, object_age, or, text, typed, with};
 use super::{Column, Row};
 use api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Subject};
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
+use apimachinery::labels::Selector;
 use apimachinery::meta::validation::{SelectorLeniency, validate_label_selector};
 use apimachinery::time::Time;
 use serde_json::Value;
@@ -52,6 +54,21 @@ const COLUMNS: &[Column] = &[
         "Role",
         "string",
         0,
+        "RoleRef can reference a Role in the current namespace or a ClusterRole in the global namespace. If the RoleRef cannot be resolved, the Authorizer must return an error.",
+    ),
+    AGE,
+    column("Users", "string", 1, "Users in the roleBinding"),
+    column("Groups", "string", 1, "Groups in the roleBinding"),
+    column("ServiceAccounts", "string", 1, "ServiceAccounts in the roleBinding"),
+];
+
+/// The same of a binding for the whole cluster.
+const CLUSTER_COLUMNS: &[Column] = &[
+    NAME,
+    column(
+        "Role",
+        "string",
+        0,
         "RoleRef can only reference a ClusterRole in the global namespace. If the RoleRef cannot be resolved, the Authorizer must return an error.",
     ),
     AGE,
@@ -73,7 +90,7 @@ static CLUSTER_BINDINGS: Plain = Plain {
     default: default_binding,
     validate: |binding| validate_binding(binding, Scope::Cluster),
     validate_update: |binding, old, _| validate_role_ref(binding, old),
-    columns: COLUMNS,
+    columns: CLUSTER_COLUMNS,
     cells: binding_cells,
     ..Plain::NEW
 };
@@ -150,7 +167,11 @@ fn validate_cluster_role(role: &Value) -> ErrorList {
         check.required(&path, why);
     }
     for (i, selector) in rule.cluster_role_selectors.iter().enumerate() {
-        check.extend(validate_label_selector(Some(selector), SelectorLeniency::default(), &path.index(i)));
+        let at = path.index(i);
+        check.extend(validate_label_selector(Some(selector), SelectorLeniency::default(), &at));
+        if Selector::from_label_selector(Some(selector)).is_err() {
+            check.invalid(&at, BadValue::verbatim("null"), "invalid label selector.");
+        }
     }
     check.0
 }
@@ -194,8 +215,7 @@ fn validate_subject(check: &mut Check, path: &Path, subject: &Subject, scope: Sc
 fn validate_role_ref(binding: &Value, old: &Value) -> ErrorList {
     let mut check = Check::default();
     if binding["roleRef"] != old["roleRef"] {
-        let role: ClusterRoleBinding = typed(binding);
-        check.invalid(&Path::new("roleRef"), BadValue::json(&role.role_ref), "cannot change roleRef");
+        check.invalid(&Path::new("roleRef"), shown(binding, &["roleRef"]), "cannot change roleRef");
     }
     check.0
 }

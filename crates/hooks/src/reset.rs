@@ -14,6 +14,7 @@ const EXCEPTIONS: &[(&str, &str, &str, Fields)] = &[
     ("", "Namespace", "finalize", STATUS),
     ("apps", "Deployment", "status", &[&["spec"], &["metadata", "labels"]]),
     ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", "status", METADATA_AND_SPEC),
+    ("apiregistration.k8s.io", "APIService", "status", METADATA_AND_SPEC),
     ("certificates.k8s.io", "CertificateSigningRequest", "", &[&["spec"], &["status"]]),
     ("certificates.k8s.io", "CertificateSigningRequest", "status", &[&["spec"], &["status", "conditions"]]),
     (

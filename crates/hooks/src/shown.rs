@@ -87,7 +87,8 @@ fn json(value: &Value) -> String {
 
 /// `core.v1.PodSpec` of `io.k8s.api.core.v1.PodSpec`.
 fn short_name(name: &str) -> &str {
-    name.strip_prefix("io.k8s.api.").unwrap_or(name)
+    const PACKAGES: [&str; 2] = ["io.k8s.api.", "io.k8s.apiextensions-apiserver.pkg.apis."];
+    PACKAGES.iter().find_map(|package| name.strip_prefix(package)).unwrap_or(name)
 }
 
 fn text(table: &Table, ty: &Type, field: Option<&Field>, value: &Value, outer: &Outer<'_>) -> String {
@@ -141,7 +142,8 @@ fn of_struct(table: &Table, id: TypeId, name: &str, value: &Value, outer: &Outer
     let here = Outer { fields: &row.fields, value };
     let shown = |field: &Field, go: &str, of: &Value| {
         // Metadata is embedded inside.
-        let text = text(table, &field.ty, Some(field), of, &here);
+        let text = either(table, id, &field.name, of)
+            .unwrap_or_else(|| text(table, &field.ty, Some(field), of, &here));
         match text.strip_prefix('{').and_then(|t| t.strip_suffix('}')) {
             Some(members) if is_metadata(table, &field.ty) => members.to_owned(),
             _ => format!("{}:{text}", json(&Value::from(go))),
@@ -168,6 +170,35 @@ fn of_struct(table: &Table, id: TypeId, name: &str, value: &Value, outer: &Outer
     };
     let members: Vec<String> = members.into_iter().filter(|m| !m.is_empty()).collect();
     format!("{{{}}}", members.join(","))
+}
+
+/// What is a schema or something else, in a schema: a struct that has room for both.
+fn either(table: &Table, owner: TypeId, field: &str, value: &Value) -> Option<String> {
+    if value.is_null() || !table.ty(owner).name.ends_with(".JSONSchemaProps") {
+        return None;
+    }
+    let schema = |value: &Value| text(table, &Type::Ref(owner), None, value, &Outer::NONE);
+    let dependency = |(name, value): (&String, &Value)| {
+        let name = json(&Value::from(name.as_str()));
+        match value {
+            Value::Array(_) => format!("{name}:{{\"Schema\":null,\"Property\":{}}}", json(value)),
+            _ => format!("{name}:{{\"Schema\":{},\"Property\":null}}", schema(value)),
+        }
+    };
+    Some(match (field, value) {
+        ("additionalItems" | "additionalProperties", Value::Bool(allows)) => {
+            format!("{{\"Allows\":{allows},\"Schema\":null}}")
+        }
+        ("additionalItems" | "additionalProperties", _) => {
+            format!("{{\"Allows\":true,\"Schema\":{}}}", schema(value))
+        }
+        ("items", Value::Array(_)) => format!("{{\"Schema\":null,\"JSONSchemas\":{}}}", json(value)),
+        ("items", _) => format!("{{\"Schema\":{},\"JSONSchemas\":null}}", schema(value)),
+        ("dependencies", Value::Object(map)) => {
+            format!("{{{}}}", map.iter().map(dependency).collect::<Vec<_>>().join(","))
+        }
+        _ => return None,
+    })
 }
 
 fn is_metadata(table: &Table, ty: &Type) -> bool {

@@ -1,12 +1,15 @@
 //! Groups whose kinds say little beyond their schema: coordination, policy, scheduling, node.
 
 use super::Row;
+use super::core::pod_validation;
 use super::core::pod_warnings::{of_template, same_generation};
 use super::plain::Plain;
 use super::templates::{AGE, NAME};
 use super::tree::{absent_or, at, column, int, labels, name, object_age, or, text, with};
+use api::core::v1::Toleration;
+use api::node::v1::RuntimeClass;
 use apimachinery::field::{Error, ErrorList, Path};
-use apimachinery::meta::validation::{SelectorLeniency, validate_label_selector};
+use apimachinery::meta::validation::{SelectorLeniency, validate_label_selector, validate_labels};
 use serde_json::Value;
 
 pub(super) const STRATEGIES: &[Row] = &[
@@ -117,13 +120,30 @@ static LEASES: Plain = Plain {
     ..Plain::NEW
 };
 
+/// What pods of a class take beside their containers, and where they run.
+fn validate_runtime_class(class: &Value) -> ErrorList {
+    let mut check = super::check::Check::default();
+    let class: RuntimeClass = super::tree::typed(class);
+    check.present_and_keeps(&Path::new("handler"), &class.handler, "", super::check::label);
+    if let Some(overhead) = &class.overhead {
+        pod_validation::overhead(&mut check, &Path::new("overhead"), &overhead.pod_fixed);
+    }
+    let Some(scheduling) = &class.scheduling else { return check.0 };
+    let path = Path::new("scheduling");
+    check.extend(validate_labels(&scheduling.node_selector, &path.child("nodeSelector")));
+    let (path, all) = (path.child("tolerations"), &scheduling.tolerations);
+    pod_validation::tolerations(&mut check, all, &path);
+    let key = |t: &Toleration| (t.key.clone(), t.operator.clone(), t.value.clone(), t.effect.clone());
+    for (i, toleration) in all.iter().enumerate() {
+        let twice = all[..i].iter().any(|other| key(other) == key(toleration));
+        let shown = || super::shown::shown_typed("io.k8s.api.core.v1.Toleration", toleration);
+        check.when(twice, || Error::duplicate(&path.index(i), shown()));
+    }
+    check.0
+}
+
 static RUNTIME_CLASSES: Plain = Plain {
-    validate: |class| {
-        let mut check = super::check::Check::default();
-        let handler = text(class, &["handler"]);
-        check.present_and_keeps(&Path::new("handler"), handler, "", super::check::label);
-        check.0
-    },
+    validate: validate_runtime_class,
     immutable: &[&["handler"]],
     columns: &[NAME, column("Handler", "string", 0, ""), AGE],
     cells: |class, now| vec![name(class), text(class, &["handler"]).into(), object_age(class, now).into()],
@@ -192,12 +212,13 @@ static BUDGETS: Plain = Plain {
 };
 
 static PRIORITY_CLASSES: Plain = Plain {
-    has_generation: true,
+    // It never changes.
+    prepare_for_create: |class| class["metadata"]["generation"] = 1.into(),
     default: |class| {
         absent_or(class, "preemptionPolicy", "PreemptLowerPriority");
         or(class, "value", 0);
     },
-    validate: |class| {
+    validate_create: |class, _| {
         let mut errors = ErrorList::new();
         let (value, name) = (int(class, &["value"]), text(class, &["metadata", "name"]));
         let system = name.starts_with("system-");
@@ -219,13 +240,21 @@ static PRIORITY_CLASSES: Plain = Plain {
             ));
         }
         let policy = text(class, &["preemptionPolicy"]);
-        if !matches!(policy, "Never" | "PreemptLowerPriority") {
-            let at = Path::new("preemptionPolicy");
+        let at = Path::new("preemptionPolicy");
+        if policy.is_empty() {
+            errors.push(Error::required(&at, ""));
+        } else if !matches!(policy, "Never" | "PreemptLowerPriority") {
             errors.push(Error::not_supported(&at, policy, &["PreemptLowerPriority", "Never"]));
         }
         errors
     },
-    immutable: &[&["value"], &["preemptionPolicy"]],
+    validate_update: |class, old, _| {
+        let changed = int(class, &["value"]) != int(old, &["value"]);
+        let error =
+            changed.then(|| Error::forbidden(&Path::new("value"), "may not be changed in an update."));
+        error.into_iter().collect()
+    },
+    immutable: &[&["preemptionPolicy"]],
     columns: &[
         NAME,
         column(

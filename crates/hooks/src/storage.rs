@@ -4,7 +4,8 @@ use super::Row;
 use super::plain::Plain;
 use super::storage_validation;
 use super::templates::{AGE, NAME};
-use super::tree::{absent_or, column, joined, list, name, object_age, text, with};
+use super::tree::{absent_or, column, int, joined, list, name, object_age, text, with};
+use apimachinery::field::ErrorList;
 use serde_json::{Value, json};
 
 pub(super) const STRATEGIES: &[Row] = &[
@@ -18,6 +19,15 @@ pub(super) const STRATEGIES: &[Row] = &[
 
 static CSI_DRIVERS: Plain = Plain {
     validate: storage_validation::validate_driver,
+    validate_update: |driver, old, _| storage_validation::validate_driver_update(driver, old),
+    warnings: storage_validation::driver_warnings,
+    // A new one has no generation.
+    prepare_for_update: |driver, old, _| {
+        if driver["spec"] != old["spec"] {
+            let generation = int(old, &["metadata", "generation"]) + 1;
+            driver["metadata"]["generation"] = generation.into();
+        }
+    },
     default: |driver| {
         with(driver, "spec", |spec| {
             absent_or(spec, "attachRequired", true);
@@ -152,6 +162,10 @@ static STORAGE_CLASSES: Plain = Plain {
 
 static ATTACHMENTS: Plain = Plain {
     validate: storage_validation::validate_attachment,
+    validate_update: |attachment, _, context| match context.subresource {
+        Some(_) => storage_validation::validate_attachment(attachment),
+        None => ErrorList::new(),
+    },
     immutable: &[&["spec"]],
     columns: &[
         NAME,
@@ -196,8 +210,8 @@ static CAPACITIES: Plain = Plain {
 };
 
 static ATTRIBUTES_CLASSES: Plain = Plain {
-    validate: storage_validation::validate_attributes_class,
-    immutable: &[&["driverName"], &["parameters"]],
+    validate_create: |class, _| storage_validation::validate_attributes_class(class),
+    validate_update: |class, old, _| storage_validation::validate_attributes_class_update(class, old),
     columns: &[
         NAME,
         column("DriverName", "string", 0, "Name of the CSI driver This field is immutable."),

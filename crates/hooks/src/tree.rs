@@ -127,7 +127,7 @@ pub(super) const fn column(
     description: &'static str,
 ) -> super::Column {
     let format = match name.as_bytes() {
-        b"Name" => "name",
+        b"Name" | b"Attacher" => "name",
         _ => "",
     };
     super::Column { name, ty, format, priority, description }

@@ -13,6 +13,7 @@ fn context(subresource: Option<&'static str>) -> Context<'static> {
         groups: &[],
         extra: NO_EXTRA.get_or_init(Default::default),
         now: Time::default(),
+        namespace: hooks::NamespaceLabels(&|_| None),
         api_version: "",
         subresource,
     }

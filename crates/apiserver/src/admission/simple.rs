@@ -53,6 +53,7 @@ impl Plugin for StorageObjectInUseProtection {
         let finalizer = match (a.resource.row.group.as_ref(), a.resource.row.resource.as_ref()) {
             ("", "persistentvolumes") => Some("kubernetes.io/pv-protection"),
             ("", "persistentvolumeclaims") => Some("kubernetes.io/pvc-protection"),
+            ("storage.k8s.io", "volumeattributesclasses") => Some("kubernetes.io/vac-protection"),
             _ => None,
         };
         if let (Some(object), Some(finalizer)) = (a.object.as_deref_mut().filter(|_| create), finalizer) {

@@ -390,7 +390,7 @@ async fn ensure(
         Err(status) if status.is_not_found() => {
             let value = registry.normalise(&served, wanted)?;
             match registry.create(&context, value).await {
-                Ok((stored, _)) => Ok(stored.revision),
+                Ok(stored) => Ok(stored.revision),
                 // Another server of this cluster was faster.
                 Err(status) if status.is_already_exists() => {
                     let there = registry.latest(&served, &namespace, &name).await;
@@ -419,7 +419,7 @@ async fn ensure(
                         Err(status) if status.is_not_found() => {}
                         Err(status) => return Err(status),
                     }
-                    return registry.create(&context, value).await.map(|(stored, _)| stored.revision);
+                    return registry.create(&context, value).await.map(|stored| stored.revision);
                 }
             };
             if right == current.value {

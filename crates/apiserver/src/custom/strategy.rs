@@ -102,7 +102,7 @@ impl CustomStrategy {
         }
         self.scale_status(object, &mut errors);
         if !status_only {
-            errors.extend(custom::validate_embedded(check, object));
+            errors.extend(custom::validate_embedded(check, object, &Path::none()));
         }
         if old.is_none_or(|old| custom::validate_lists(check, old).is_empty()) {
             errors.extend(custom::validate_lists(check, object));

@@ -1,5 +1,6 @@
 //! Bodies: what they say they are, and what is made of them.
 
+use super::WriteOptions;
 use super::negotiate::{Clause, Media, negotiate};
 use crate::resources::Served;
 use crate::server::Call;
@@ -98,17 +99,15 @@ impl Expected<'_> {
             // Go reads what is no text as if its bytes were marks of replacement.
             _ => String::from_utf8_lossy(bytes),
         };
+        let whole = decode::without_halves(&text);
+        let text = if media == Media::Json { whole } else { Cow::Borrowed(&*text) };
         let (api_version, kind) = match media {
             Media::Json => decode::type_meta(text.as_bytes()).map_err(no_meta)?,
-            Media::Yaml if decode::looks_like_json(text.as_bytes()) => {
-                decode::type_meta(text.as_bytes()).map_err(no_meta)?
-            }
             Media::Yaml => {
-                let tree = decode::free_yaml(&text, validation).map_err(no_meta)?;
-                let member = |name: &str| tree.value[name].as_str().unwrap_or_default().to_owned();
-                let meta = (member("apiVersion"), member("kind"));
+                let tree = decode::yaml_body(&text, validation).map_err(|e| unrecognized(&e.0))?;
+                let json = apimachinery::value::to_json_vec(&tree.value).unwrap_or_default();
                 free = Some(tree);
-                meta
+                decode::type_meta(&json).map_err(no_meta)?
             }
             Media::Protobuf => {
                 let envelope = protobuf::read_envelope(bytes).map_err(|e| unrecognized(&e.0))?;
@@ -140,7 +139,8 @@ impl Expected<'_> {
             return Err(self.other_version(group, version));
         }
         let Some(ty) = self.table.kind(group, version, kind) else {
-            return Err(refuse(&not_registered(kind, &self::api_version(group, version))));
+            let why = not_registered(self.group, kind, &self::api_version(group, version));
+            return Err(refuse(&why));
         };
         let decoded = match (media, free) {
             (Media::Protobuf, _) => {
@@ -192,13 +192,18 @@ pub(crate) async fn kind(call: &Call, group: &str, version: &str, kind: &str) ->
     body(call, group, version, kind).await
 }
 
-/// Reads the body of a request as a kind.
+/// Reads the body of a request as a kind; what it has beyond that is warned of or refused, as the request wants it.
 pub(crate) async fn body(call: &Call, group: &str, version: &str, kind: &str) -> Result<Value, Status> {
     let media = media(call)?;
     let bytes = call.body.read().await?;
+    let options = match call.info.verb.as_str() {
+        "create" => WriteOptions::for_create(call)?,
+        _ => WriteOptions::for_update(call)?,
+    };
     let expected =
         Expected { table: api::table(), group, version, kind, is_same: &|_, _| false, custom: false };
-    let value = expected.read(media, &bytes, FieldValidation::Ignore)?.value;
+    let Decoded { value, strict } = expected.read(media, &bytes, options.field_validation)?;
+    warn(strict);
     if let Some(record) = crate::context::record() {
         record.request_object(&value, || match api::table().kind(group, version, kind) {
             Some(ty) => schema::encode::json(api::table(), ty, &value),
@@ -237,6 +242,16 @@ pub(super) fn object(
     Ok((resource.to_hub(decoded.value), decoded.strict))
 }
 
+/// Warns of what was read and is not known; of each of a YAML's mistakes for itself.
+pub(super) fn warn(strict: Vec<String>) {
+    for text in strict {
+        match text.split_once("yaml: unmarshal errors:\n") {
+            Some((_, lines)) => lines.lines().for_each(|line| crate::context::warn(line.trim().into())),
+            None => crate::context::warn(text),
+        }
+    }
+}
+
 /// Reads the options of a deletion, of whatever group their sender says they are.
 pub(super) fn delete_options(call: &Call, bytes: &Bytes) -> Result<DeleteOptions, Status> {
     let bad = |e: &dyn std::fmt::Display| Status::bad_request(e.to_string());
@@ -253,12 +268,22 @@ pub(super) fn delete_options(call: &Call, bytes: &Bytes) -> Result<DeleteOptions
             decode::normalise(table, ty, tree, FieldValidation::Ignore)
         }
         _ => {
-            let text = String::from_utf8_lossy(bytes);
+            let text = match &*String::from_utf8_lossy(bytes) {
+                "null" => "{}".to_owned(),
+                text => text.to_owned(),
+            };
             if media == Media::Json {
-                let (_, kind) = decode::type_meta(text.as_bytes())
+                let (api_version, kind) = decode::type_meta(text.as_bytes())
                     .map_err(|e| bad(&format!("couldn't get version/kind; json parse error: {e}")))?;
+                if api_version.matches('/').count() > 1 {
+                    return Err(bad(&format!("unexpected GroupVersion string: {api_version}")));
+                }
                 if !matches!(kind.as_str(), "" | "DeleteOptions") {
-                    return Err(bad(&"decoded object cannot be converted to DeleteOptions"));
+                    const SCHEME: &str =
+                        "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27";
+                    return Err(bad(&format!(
+                        "no kind \"{kind}\" is registered for version \"{api_version}\" in scheme \"{SCHEME}\""
+                    )));
                 }
             }
             decode::yaml(table, ty, &text, FieldValidation::Ignore)
@@ -293,12 +318,16 @@ pub(super) fn other_type(resource: &Served, value: &Value) -> Option<String> {
             package(&row.group),
             row.kind
         ),
-        None => not_registered(kind, api_version),
+        None => not_registered(&row.group, kind, api_version),
     })
 }
 
-fn not_registered(kind: &str, api_version: &str) -> String {
-    format!(
-        "no kind \"{kind}\" is registered for version \"{api_version}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\""
-    )
+/// Upstream names the place where it made the list of the kinds it knows, which is another one for some groups.
+fn not_registered(group: &str, kind: &str, api_version: &str) -> String {
+    let scheme = match group {
+        "apiextensions.k8s.io" => "k8s.io/apiextensions-apiserver/pkg/apiserver/apiserver.go:55",
+        "apiregistration.k8s.io" => "k8s.io/kube-aggregator/pkg/apiserver/scheme/scheme.go:28",
+        _ => "pkg/api/legacyscheme/scheme.go:30",
+    };
+    format!("no kind \"{kind}\" is registered for version \"{api_version}\" in scheme \"{scheme}\"")
 }

@@ -19,6 +19,7 @@ pub use options::WriteOptions;
 pub use patch::Patch;
 pub use respond::{Form, Include, form};
 pub(crate) use respond::{partial_of as partial, table};
+pub(crate) use route::{accepts, accepts_discovery};
 
 use crate::body::Answer;
 use crate::registry::{Ownership, WriteContext};
@@ -38,6 +39,9 @@ impl Server {
         let Some(resource) = resources.get(&info.group, &info.version, &info.resource) else {
             return Err(Status::path_not_found());
         };
+        if resource.custom.is_none() {
+            route::check(&resource, &call)?;
+        }
         let warning = match &resource.custom {
             Some(custom) => custom.warning.clone(),
             None => hooks::deprecation(&resource.row.group, &resource.row.version, &resource.row.kind),
@@ -72,9 +76,6 @@ impl Server {
         }
         let row = resource.subresources.get(&info.subresource).unwrap_or(&resource.row);
         let verb = if call.parts.method == Method::HEAD { "get" } else { info.verb.as_str() };
-        if resource.custom.is_none() && row.allows(verb) {
-            route::check(&call, verb)?;
-        }
         if !info.subresource.is_empty() {
             // A subresource that is the object itself, seen from one side, goes the generic way.
             let itself = resource.subresources.get(&info.subresource).is_some_and(|s| {

@@ -60,6 +60,14 @@ impl Encodings {
     }
 }
 
+/// Refuses who wants an answer of discovery converted, which it never is.
+pub(super) fn unconverted(headers: &HeaderMap) -> Result<(), Status> {
+    let plain =
+        |clause: &Clause<'_>, _| ["as", "g", "v"].iter().all(|p| clause.param(p).is_none()).then_some(());
+    let found = negotiate(Encodings::Standard, headers, plain);
+    found.map(|_| ()).ok_or_else(|| Encodings::Standard.not_acceptable())
+}
+
 /// One alternative of an `Accept` header.
 pub(super) struct Clause<'a> {
     media: &'a str,
@@ -218,7 +226,11 @@ pub(super) fn protobuf(document: &Value) -> Option<Vec<u8>> {
         };
         return Some(schema::protobuf::wrap(&message, kind, api_version));
     }
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let (group, version) = match api_version {
+        // The root of discovery does not say what it is.
+        "" => ("", "v1"),
+        _ => api_version.split_once('/').unwrap_or(("", api_version)),
+    };
     let ty = api::table().kind(group, version, kind)?;
     Some(codec.encode(ty, document, kind, api_version))
 }

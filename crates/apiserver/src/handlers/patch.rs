@@ -170,7 +170,13 @@ impl Patch {
             return patch.map(|patch| go_format(&patch.value)).unwrap_or_default();
         }
         let patched = self.patched(resource, current).map(|(patched, _)| patched).unwrap_or_default();
-        String::from_utf8_lossy(&schema::encode::patched(&resource.table, resource.ty, &patched)).into_owned()
+        let patch = match self.media {
+            PatchMedia::Merge => parse_object(&self.bytes, self.validation).ok().map(|patch| patch.value),
+            _ => None,
+        };
+        let patch = patch.unwrap_or_else(|| Value::Object(Default::default()));
+        let shown = schema::encode::patched(&resource.table, resource.ty, &patched, &patch);
+        String::from_utf8_lossy(&shown).into_owned()
     }
 
     /// Brings the patched tree into its type.

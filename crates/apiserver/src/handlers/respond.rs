@@ -34,6 +34,8 @@ pub enum Include {
 
 /// The form and the media type an `Accept` header asks for: its best alternative that this server has.
 pub(super) fn accepted(resource: &Served, call: &Call) -> Result<(Form, Media), Status> {
+    let row = &resource.row;
+    let has_table = hooks::has_table(&row.group, &row.kind, &call.info.subresource);
     let found = negotiate(call.encodings, &call.parts.headers, |clause, media| {
         let [kind, group, version] = ["as", "g", "v"].map(|p| clause.param(p));
         if kind.is_none() && group.is_none() && version.is_none() {
@@ -45,7 +47,7 @@ pub(super) fn accepted(resource: &Served, call: &Call) -> Result<(Form, Media), 
         }
         match kind {
             // Tables have no protobuf form.
-            Some("Table") if media != Media::Protobuf => Some(Form::Table(Include::Metadata)),
+            Some("Table") if media != Media::Protobuf && has_table => Some(Form::Table(Include::Metadata)),
             Some("PartialObjectMetadata" | "PartialObjectMetadataList") => Some(Form::Metadata),
             _ => None,
         }
@@ -96,7 +98,7 @@ const AGE: Column = Column {
     priority: 0,
     description: "CreationTimestamp is a timestamp representing the server time when this object was created. It is not \
                   guaranteed to be set in happens-before order across separate operations. Clients may not set this value. \
-                  It is represented in RFC3339 form and is in UTC. Populated by the system. Read-only. Null for lists. More \
+                  It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More \
                   info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
 };
 

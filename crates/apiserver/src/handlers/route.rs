@@ -1,32 +1,51 @@
-//! What upstream's router says of a request to a built-in resource before any handler sees it: its patch must be of a known
-//! kind, and something of what its route makes must be named among what the client takes. Ranges are no names here,
-//! but for the one of everything.
+//! What upstream's router says of a request to a built-in resource before any handler sees it: its path must have the method,
+//! its patch must be of a known kind, and something of what its route makes must be named among what the client takes.
+//! Ranges are no names here, but for the one of everything.
 
-use super::Patch;
 use super::negotiate::Encodings;
+use super::{Patch, not_allowed};
+use crate::resources::Served;
 use crate::server::Call;
 use apimachinery::status::Status;
-use http::header;
+use http::{HeaderMap, Method, header};
 
 /// Subresources that make whatever a node or a pod makes.
 const CONNECT: [&str; 4] = ["attach", "exec", "portforward", "proxy"];
 
-pub(super) fn check(call: &Call, verb: &str) -> Result<(), Status> {
+pub(super) fn check(resource: &Served, call: &Call) -> Result<(), Status> {
+    let verb = if call.parts.method == Method::HEAD { "get" } else { call.info.verb.as_str() };
+    method(resource, call, verb)?;
     if verb == "patch" {
         Patch::media(call)?;
     }
     if CONNECT.contains(&call.info.subresource.as_str()) {
         return Ok(());
     }
-    let accept = call.parts.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let made = made(call.encodings, &call.info.subresource, verb);
-    let takes = |clause: &str| {
-        let media = clause.split(';').next().unwrap_or_default().trim();
-        media == "*/*" || made.contains(&media)
+    accepts(&call.parts.headers, &made(call.encodings, &call.info.subresource, verb))
+}
+
+/// Refuses a method that the path of a request does not have.
+fn method(resource: &Served, call: &Call, verb: &str) -> Result<(), Status> {
+    let info = &call.info;
+    let row = match info.subresource.as_str() {
+        "" => &resource.row,
+        name => resource.subresources.get(name).ok_or_else(Status::path_not_found)?,
     };
-    match accept.is_empty() || accept.split(',').any(takes) {
+    let lists = matches!(verb, "list" | "watch");
+    // A list that selects a name has one, too.
+    let named = !info.name.is_empty() && !lists;
+    let everywhere = resource.row.namespaced && info.namespace.is_empty();
+    if everywhere && named {
+        return Err(Status::path_not_found());
+    }
+    let misplaced = match verb {
+        "create" => named && info.subresource.is_empty(),
+        "update" | "patch" => !named,
+        _ => false,
+    };
+    match row.allows(verb) && !misplaced && (lists || !everywhere) {
         true => Ok(()),
-        false => Err(nothing_for(&made)),
+        false => Err(not_allowed()),
     }
 }
 
@@ -43,6 +62,25 @@ fn made(encodings: Encodings, subresource: &str, verb: &str) -> Vec<&'static str
         }
     }
     made
+}
+
+/// Refuses a client that takes nothing of what a route makes.
+pub(crate) fn accepts(headers: &HeaderMap, made: &[&str]) -> Result<(), Status> {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let takes = |clause: &str| {
+        let media = clause.split(';').next().unwrap_or_default().trim();
+        media == "*/*" || made.contains(&media)
+    };
+    match accept.is_empty() || accept.split(',').any(takes) {
+        true => Ok(()),
+        false => Err(nothing_for(made)),
+    }
+}
+
+/// Refuses a client of discovery that takes nothing of what is served, or wants it converted, which it never is.
+pub(crate) fn accepts_discovery(headers: &HeaderMap) -> Result<(), Status> {
+    accepts(headers, &Encodings::Standard.names(|_| true))?;
+    super::negotiate::unconverted(headers)
 }
 
 /// 406, in the words of upstream's router.

@@ -4,7 +4,7 @@ use super::patch::PatchMedia;
 use super::respond::form;
 use super::{Patch, WriteOptions, context, input};
 use crate::audit::event::Level;
-use crate::body::{self, Answer};
+use crate::body::Answer;
 use crate::object;
 use crate::registry::{Ownership, UpdateOptions, ensure_namespace};
 use crate::resources::Served;
@@ -28,36 +28,31 @@ impl Server {
         input::media(&call)?;
         let bytes = call.body.read().await?;
         let options = WriteOptions::for_create(&call)?;
-        let (mut value, mut strict) = input::object(resource, &call, &bytes, options.field_validation)?;
+        let (mut value, strict) = input::object(resource, &call, &bytes, options.field_validation)?;
+        input::warn(strict);
         super::record(self, resource, &value);
         let mut context = context(&call, resource, &options);
         // A namespace is in itself.
         if resource.is_namespace() {
             context.namespace = "";
         }
-        if resource.row.namespaced && context.namespace.is_empty() {
-            // POST to the collection of all namespaces.
-            return Err(Status::bad_request("an empty namespace may not be set during creation"));
-        }
-        strict.extend(without_duplicate_owners(&mut value));
-        let (stored, warnings) = self.registry.create(&context, value).await?;
-        let mut answer = self.object(resource, &stored, StatusCode::CREATED, form);
-        body::warn(&mut answer, &strict);
-        body::warn(&mut answer, &warnings);
-        Ok(answer)
+        without_duplicate_owners(&mut value).into_iter().for_each(crate::context::warn);
+        let stored = self.registry.create(&context, value).await?;
+        Ok(self.object(resource, &stored, StatusCode::CREATED, form))
     }
 
     pub(super) async fn update(&self, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
         let form = form(resource, &call)?;
         let bytes = call.body.read().await?;
         let options = WriteOptions::for_update(&call)?;
-        let (mut value, mut strict) = input::object(resource, &call, &bytes, options.field_validation)?;
+        let (mut value, strict) = input::object(resource, &call, &bytes, options.field_validation)?;
+        input::warn(strict);
         super::record(self, resource, &value);
         let name = call.info.name.clone();
         let context = context(&call, resource, &options);
         ensure_namespace(&context, &mut value)?;
         check_name(&value, &name)?;
-        strict.extend(without_duplicate_owners(&mut value));
+        without_duplicate_owners(&mut value).into_iter().for_each(crate::context::warn);
         let creates =
             call.info.subresource.is_empty() && hooks::put_creates(&resource.row.group, &resource.row.kind);
         let options = UpdateOptions { create: creates, replace: true };
@@ -67,10 +62,7 @@ impl Server {
         };
         let updated = self.registry.update(&context, &name, options, &change).await?;
         let code = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
-        let mut answer = self.object(resource, &updated.stored, code, form);
-        body::warn(&mut answer, &strict);
-        body::warn(&mut answer, &updated.warnings);
-        Ok(answer)
+        Ok(self.object(resource, &updated.stored, code, form))
     }
 
     pub(super) async fn patch(&self, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
@@ -85,12 +77,11 @@ impl Server {
         if media.applies() {
             context.ownership = Ownership::Settled;
         }
-        let strict = parking_lot::Mutex::new(Vec::new());
         let checked = |patched: Result<(Value, Vec<String>), Status>| {
             let (mut value, warnings) = patched?;
             ensure_namespace(&context, &mut value)?;
             check_name(&value, &name)?;
-            *strict.lock() = warnings;
+            input::warn(warnings);
             Ok(value)
         };
         let change = |current: Option<&Value>| -> futures::future::BoxFuture<'_, _> {
@@ -107,10 +98,7 @@ impl Server {
         let options = UpdateOptions { create, replace: false };
         let updated = self.registry.update(&context, &name, options, &change).await?;
         let code = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
-        let mut answer = self.object(resource, &updated.stored, code, form);
-        body::warn(&mut answer, &strict.into_inner());
-        body::warn(&mut answer, &updated.warnings);
-        Ok(answer)
+        Ok(self.object(resource, &updated.stored, code, form))
     }
 }
 

@@ -4,6 +4,7 @@ use super::commit::{Asked, Written};
 use super::{Registry, Stored, WriteContext, managed, meta_rules};
 use crate::admission::Operation;
 use crate::object;
+use crate::resources::Served;
 use apimachinery::status::Status;
 use serde_json::Value;
 use store::{Expect, Write};
@@ -22,12 +23,8 @@ pub struct CreateOptions {
 }
 
 impl Registry {
-    /// Creates an object from a tree in the hub version, decoded but not defaulted. Returns the object and warnings.
-    pub async fn create(
-        &self,
-        context: &WriteContext<'_>,
-        mut value: Value,
-    ) -> Result<(Stored, Vec<String>), Status> {
+    /// Creates an object from a tree in the hub version, decoded but not defaulted.
+    pub async fn create(&self, context: &WriteContext<'_>, mut value: Value) -> Result<Stored, Status> {
         let resource = context.resource;
         let now = self.now();
         if !object::meta_str(&value, "resourceVersion").is_empty() && !context.dry_run {
@@ -46,7 +43,7 @@ impl Registry {
         let prefix = object::meta_str(&value, "generateName").to_owned();
         let generated = object::name(&value).is_empty() && !prefix.is_empty();
         if generated {
-            object::set_meta(&mut value, "name", generate(&prefix));
+            object::set_meta(&mut value, "name", generate(resource, &prefix));
         }
         let name = object::name(&value).to_owned();
         managed::track(&self.resources, context, None, &mut value, now).await?;
@@ -71,7 +68,7 @@ impl Registry {
         context: &WriteContext<'_>,
         mut value: Value,
         generate_name: &Option<String>,
-    ) -> Result<Option<(Stored, Vec<String>)>, Status> {
+    ) -> Result<Option<Stored>, Status> {
         let (resource, now) = (context.resource, self.now());
         if let Some(stock) = self.stock(resource) {
             let asked = Asked { resource, old: None, new: &mut value, dry_run: context.dry_run };
@@ -90,7 +87,8 @@ impl Registry {
         schema::gates::drop_disabled(&resource.table, resource.hub_ty, &mut value, None, &|g| {
             (self.gates)(g)
         });
-        let hooks = context.hook_context(now);
+        let labels = |key: &str| self.namespace_label(context.namespace, key);
+        let hooks = context.hook_context(now, &labels);
         resource.strategy.prepare_for_create(&mut value, &hooks);
 
         let mut errors = meta_rules::validate(resource, &value);
@@ -98,10 +96,10 @@ impl Registry {
         if !errors.is_empty() {
             return Err(Status::invalid(&resource.group_kind(), object::name(&value), &errors));
         }
-        let warnings = resource.strategy.warnings(&value, None, &hooks);
+        resource.strategy.warnings(&value, None, &hooks).into_iter().for_each(crate::context::warn);
         let name = object::name(&value).to_owned();
         self.check(context, Operation::Create, &name, Some(&mut value), None).await?;
-        Ok(self.insert(context, value, generate_name).await?.map(|stored| (stored, warnings)))
+        self.insert(context, value, generate_name).await
     }
 
     async fn insert(
@@ -118,7 +116,11 @@ impl Registry {
             let outcome = if context.dry_run {
                 match self.store.pending(&key) {
                     Some(_) => Written::Lost { gone: false },
-                    None => return Ok(Some(Stored { value, body, revision: 0, stale: false })),
+                    // What the client says of its version is not looked at.
+                    None => {
+                        let revision = object::meta_str(&value, "resourceVersion").parse().unwrap_or(0);
+                        return Ok(Some(Stored { value, body, revision, stale: false }));
+                    }
                 }
             } else {
                 let write =
@@ -131,7 +133,7 @@ impl Registry {
                 }
                 Written::Taken => return Ok(None),
                 Written::Lost { .. } => match generate_name {
-                    Some(prefix) => object::set_meta(&mut value, "name", generate(prefix)),
+                    Some(prefix) => object::set_meta(&mut value, "name", generate(resource, prefix)),
                     None => return Err(Status::already_exists(&resource.group_resource(), &name)),
                 },
             }
@@ -147,6 +149,7 @@ fn taken() -> Status {
 /// Puts the request's namespace into the object, or refuses one that differs.
 pub fn ensure_namespace(context: &WriteContext<'_>, value: &mut Value) -> Result<(), Status> {
     if !context.resource.row.namespaced {
+        object::remove_meta(value, "namespace");
         return Ok(());
     }
     match object::namespace(value) {
@@ -161,6 +164,9 @@ pub fn ensure_namespace(context: &WriteContext<'_>, value: &mut Value) -> Result
     Ok(())
 }
 
-fn generate(prefix: &str) -> String {
-    apimachinery::rand_name::generate_name(prefix)
+fn generate(resource: &Served, prefix: &str) -> String {
+    match hooks::randomizes(&resource.row.group, &resource.row.kind) {
+        true => apimachinery::rand_name::generate_name(prefix),
+        false => prefix.to_owned(),
+    }
 }

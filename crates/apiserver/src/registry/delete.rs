@@ -74,7 +74,8 @@ impl Registry {
         let mut value = current.value.clone();
         let deleting = object::is_being_deleted(&value);
         if !deleting {
-            resource.strategy.begin_deletion(&mut value, &context.hook_context(self.now()));
+            let labels = |key: &str| self.namespace_label(context.namespace, key);
+            resource.strategy.begin_deletion(&mut value, &context.hook_context(self.now(), &labels));
         }
         let wanted = finalizers(context, &value, options);
         object::set_finalizers(&mut value, wanted);

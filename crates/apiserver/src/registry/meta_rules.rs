@@ -4,7 +4,7 @@ use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::meta::validation::{validate_annotations, validate_labels, validate_managed_fields};
 use apimachinery::meta::{ObjectMeta, OwnerReference};
 use apimachinery::validation::{self, NameUse};
-use hooks::name_errors;
+use hooks::{Finalizers, Judgement, name_errors};
 use serde_json::Value;
 
 use crate::object;
@@ -12,19 +12,83 @@ use crate::resources::Served;
 
 /// All that is wrong with the metadata of a new object.
 pub(super) fn validate(resource: &Served, value: &Value) -> ErrorList {
-    let mut errors = ErrorList::default();
     let row = &resource.row;
+    let meta = typed(value);
+    let names = |name: &str, used| name_errors(&row.group, &row.kind, name, used);
+    let mut errors = whole(resource, &meta, &names);
+    let finalizers = match &resource.custom {
+        Some(_) => Finalizers::Any,
+        None => hooks::finalizers(&row.group, &row.kind),
+    };
+    known_finalizers(&mut errors, &meta, finalizers);
+    errors
+}
+
+/// All that is wrong with the metadata of an update: what all kinds share, and then what its own rules say.
+pub(super) fn validate_update(resource: &Served, subresource: &str, value: &Value, old: &Value) -> ErrorList {
+    let row = &resource.row;
+    let meta = typed(value);
+    let segment = |name: &str, used| match used {
+        NameUse::Whole => validation::is_path_segment_name(name),
+        NameUse::Prefix => validation::is_path_segment_prefix(name),
+    };
+    let mut errors = whole(resource, &meta, &segment);
+    let of_the_change = change(value, old);
+    errors.extend(of_the_change.clone());
+    let names = |name: &str, used| name_errors(&row.group, &row.kind, name, used);
+    let judgements = match &resource.custom {
+        Some(_) => CUSTOM,
+        None => hooks::metadata_judgements(&row.group, &row.kind, subresource),
+    };
+    for judgement in judgements {
+        match judgement {
+            Judgement::Whole(finalizers) => {
+                errors.extend(whole(resource, &meta, &names));
+                known_finalizers(&mut errors, &meta, *finalizers);
+            }
+            Judgement::Change(finalizers) => {
+                errors.extend(of_the_change.clone());
+                known_finalizers(&mut errors, &meta, *finalizers);
+            }
+        }
+    }
+    errors
+}
+
+const CUSTOM: &[Judgement] = &[Judgement::Change(Finalizers::Any)];
+
+fn typed(value: &Value) -> ObjectMeta {
+    apimachinery::value::typed_metadata(value).unwrap_or_default()
+}
+
+/// Finalizers without a domain are upstream's own.
+fn known_finalizers(errors: &mut ErrorList, meta: &ObjectMeta, finalizers: Finalizers) {
+    if finalizers == Finalizers::Any {
+        return;
+    }
+    for (i, finalizer) in meta.finalizers.iter().enumerate() {
+        if !finalizer.contains('/')
+            && !matches!(finalizer.as_str(), "kubernetes" | "orphan" | "foregroundDeletion")
+        {
+            let at = Path::new("metadata").child("finalizers").index(i);
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(Error::invalid(&at, finalizer.as_str(), why));
+        }
+    }
+}
+
+fn whole(resource: &Served, meta: &ObjectMeta, names: &dyn Fn(&str, NameUse) -> Vec<String>) -> ErrorList {
+    let mut errors = ErrorList::default();
     let path = Path::new("metadata");
-    let meta: ObjectMeta = apimachinery::value::typed_metadata(value).unwrap_or_default();
     if !meta.generate_name.is_empty() {
-        for message in name_errors(&row.group, &row.kind, &meta.generate_name, NameUse::Prefix) {
+        for message in names(&meta.generate_name, NameUse::Prefix) {
             errors.push(Error::invalid(&path.child("generateName"), meta.generate_name.as_str(), message));
         }
     }
     if meta.name.is_empty() {
         errors.push(Error::required(&path.child("name"), "name or generateName is required"));
     } else {
-        for message in name_errors(&row.group, &row.kind, &meta.name, NameUse::Whole) {
+        for message in names(&meta.name, NameUse::Whole) {
             errors.push(Error::invalid(&path.child("name"), meta.name.as_str(), message));
         }
     }
@@ -44,18 +108,9 @@ pub(super) fn validate(resource: &Served, value: &Value) -> ErrorList {
         let at = path.child("generation");
         errors.push(Error::invalid(&at, meta.generation, "must be greater than or equal to 0"));
     }
-    common(&mut errors, &meta, &path);
+    common(&mut errors, meta, &path);
     finalizers(&mut errors, &meta.finalizers, &path.child("finalizers"));
     errors.extend(validate_managed_fields(&meta.managed_fields, &path.child("managedFields")));
-    for (i, finalizer) in meta.finalizers.iter().enumerate() {
-        if !finalizer.contains('/')
-            && !matches!(finalizer.as_str(), "kubernetes" | "orphan" | "foregroundDeletion")
-        {
-            let at = path.child("finalizers").index(i);
-            let why = "name is neither a standard finalizer name nor is it fully qualified";
-            errors.push(Error::invalid(&at, finalizer.as_str(), why));
-        }
-    }
     errors
 }
 
@@ -111,29 +166,10 @@ fn owner_references(errors: &mut ErrorList, path: &Path, references: &[OwnerRefe
 }
 
 /// All that is wrong with a change of metadata.
-pub(super) fn validate_update(value: &Value, old: &Value) -> ErrorList {
+fn change(value: &Value, old: &Value) -> ErrorList {
     let mut errors = ErrorList::default();
     let path = Path::new("metadata");
     let immutable = "field is immutable";
-    for key in ["name", "namespace", "uid"] {
-        let (new, was) = (object::meta_str(value, key), object::meta_str(old, key));
-        if new != was {
-            errors.push(Error::invalid(&path.child(key), new, immutable));
-        }
-    }
-    for key in ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
-        let of = |v: &Value| object::metadata(v).and_then(|m| m.get(key)).cloned();
-        if of(value) != of(old) {
-            errors.push(Error::invalid(&path.child(key), &of(value).unwrap_or(Value::Null), immutable));
-        }
-    }
-    if object::generation(value) < object::generation(old) {
-        errors.push(Error::invalid(
-            &path.child("generation"),
-            object::generation(value),
-            "must not be decremented",
-        ));
-    }
     if object::is_being_deleted(old) {
         let before = object::finalizers(old);
         let added: Vec<&str> =
@@ -146,7 +182,27 @@ pub(super) fn validate_update(value: &Value, old: &Value) -> ErrorList {
             ));
         }
     }
-    let meta: ObjectMeta = apimachinery::value::typed_metadata(value).unwrap_or_default();
+    if object::generation(value) < object::generation(old) {
+        errors.push(Error::invalid(
+            &path.child("generation"),
+            object::generation(value),
+            "must not be decremented",
+        ));
+    }
+    for key in ["name", "namespace", "uid"] {
+        let (new, was) = (object::meta_str(value, key), object::meta_str(old, key));
+        if new != was {
+            errors.push(Error::invalid(&path.child(key), new, immutable));
+        }
+    }
+    for key in ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        let of = |v: &Value| object::metadata(v).and_then(|m| m.get(key)).cloned();
+        if of(value) != of(old) {
+            errors.push(Error::invalid(&path.child(key), &of(value).unwrap_or(Value::Null), immutable));
+        }
+    }
+    let meta = typed(value);
     common(&mut errors, &meta, &path);
+    errors.extend(validate_managed_fields(&meta.managed_fields, &path.child("managedFields")));
     errors
 }

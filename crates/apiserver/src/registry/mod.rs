@@ -66,13 +66,18 @@ pub struct WriteContext<'a> {
 }
 
 impl WriteContext<'_> {
-    pub(crate) fn hook_context(&self, now: Time) -> hooks::Context<'_> {
+    pub(crate) fn hook_context<'a>(
+        &'a self,
+        now: Time,
+        labels: &'a (dyn Fn(&str) -> Option<String> + Send + Sync),
+    ) -> hooks::Context<'a> {
         hooks::Context {
             user: &self.user.name,
             uid: &self.user.uid,
             groups: &self.user.groups,
             extra: &self.user.extra,
             now,
+            namespace: hooks::NamespaceLabels(labels),
             api_version: &self.resource.api_version,
             subresource: (!self.subresource.is_empty()).then_some(self.subresource),
         }
@@ -123,6 +128,13 @@ impl Registry {
         decode(resource, &entry)
     }
 
+    /// A label of a namespace.
+    fn namespace_label(&self, namespace: &str, key: &str) -> Option<String> {
+        let namespaces = self.resources.get("", "v1", "namespaces")?;
+        let found = self.get(&namespaces, "", namespace).ok()?;
+        found.value["metadata"]["labels"][key].as_str().map(str::to_owned)
+    }
+
     /// The entry of an object, for reads that only pass bytes on.
     pub fn entry(&self, resource: &Served, namespace: &str, name: &str) -> Result<Arc<Entry>, Status> {
         self.store.get(&resource.key(namespace, name)).ok_or_else(|| resource.not_found(name))
@@ -152,7 +164,10 @@ impl Registry {
     async fn encode(&self, resource: &Served, value: &Value) -> Result<Body, Status> {
         match &resource.custom {
             Some(custom) => custom.conversion.to_rest(value).await,
-            None => Ok(Body::encode(&resource.table, resource.hub_ty, value)),
+            None => {
+                let empties = crate::storage::empties(&resource.row.group);
+                Ok(Body::encode_with(&resource.table, resource.hub_ty, value, empties))
+            }
         }
     }
 

@@ -32,7 +32,6 @@ const MODIFIED: &str =
 pub struct Updated {
     pub stored: Stored,
     pub created: bool,
-    pub warnings: Vec<String>,
 }
 
 enum Attempt {
@@ -123,8 +122,8 @@ impl Registry {
             }
             object::remove_meta(&mut value, "resourceVersion");
             object::set_meta(&mut value, "name", name);
-            let (stored, warnings) = self.create(context, value).await?;
-            return Ok(Attempt::Done(Updated { stored, created: true, warnings }));
+            let stored = self.create(context, value).await?;
+            return Ok(Attempt::Done(Updated { stored, created: true }));
         };
         let old = &current.value;
         let mut value = change(Some(old)).await?;
@@ -177,28 +176,26 @@ impl Registry {
             let asked = Asked { resource, old: Some(old), new: &mut value, dry_run: context.dry_run };
             stock.complete(asked).await?;
         }
-        let hooks = context.hook_context(self.now());
+        let labels = |key: &str| self.namespace_label(context.namespace, key);
+        let hooks = context.hook_context(self.now(), &labels);
         resource.strategy.prepare_for_update(&mut value, old, &hooks);
         if context.subresource != "status" && resource.strategy.has_generation() && spec_differs(&value, old)
         {
             object::set_meta(&mut value, "generation", object::generation(old) + 1);
         }
 
-        let row = &resource.row;
-        let mut errors = meta_rules::validate(resource, &value);
-        // Upstream judges a change of metadata twice, once for all kinds and once for each.
-        let of_the_change = meta_rules::validate_update(&value, old);
-        errors.extend(of_the_change.clone());
-        if hooks::judges_metadata(&row.group, &row.kind) {
-            errors.extend(of_the_change);
-        }
+        let mut errors = meta_rules::validate_update(resource, context.subresource, &value, old);
         errors.extend(resource.strategy.validate_update(&value, old, &hooks));
         if !errors.is_empty() {
             return Err(Status::invalid(&resource.group_kind(), name, &errors));
         }
-        let warnings = resource.strategy.warnings(&value, Some(old), &hooks);
+        resource.strategy.warnings(&value, Some(old), &hooks).into_iter().for_each(crate::context::warn);
         self.check(context, Operation::Update, name, Some(&mut value), Some(old)).await?;
 
+        // Upstream drops it where it stores, and only there.
+        if !context.dry_run {
+            object::remove_meta(&mut value, "selfLink");
+        }
         managed::keep_times(&mut value, old);
 
         // The last finalizer of an object that is being deleted is gone: so is the object.
@@ -215,24 +212,24 @@ impl Registry {
             }
             let body = self.encode(resource, &value).await?;
             let stored = Stored { value, body, revision: current.revision, stale: false };
-            return Ok(Attempt::Done(Updated { stored, created: false, warnings }));
+            return Ok(Attempt::Done(Updated { stored, created: false }));
         }
         let body = self.encode(resource, &value).await?;
         if body.json() == current.body.json() && !current.stale {
             let stored =
                 Stored { value, body: current.body.clone(), revision: current.revision, stale: false };
-            return Ok(Attempt::Done(Updated { stored, created: false, warnings }));
+            return Ok(Attempt::Done(Updated { stored, created: false }));
         }
         if context.dry_run {
             let stored = Stored { value, body, revision: current.revision, stale: false };
-            return Ok(Attempt::Done(Updated { stored, created: false, warnings }));
+            return Ok(Attempt::Done(Updated { stored, created: false }));
         }
         let expected = Expect::Revision(store::Revision(current.revision));
         let write = Write::put(key, body.stored().clone(), expected).living(self.life(resource));
         match self.commit(context, write, Some(old), Some(&value)).await? {
             Written::Done(event) => {
                 let stored = self.written(resource, value, body, &event.entry).await?;
-                Ok(Attempt::Done(Updated { stored, created: false, warnings }))
+                Ok(Attempt::Done(Updated { stored, created: false }))
             }
             Written::Lost { gone: true } => Err(resource.not_found(name)),
             Written::Lost { .. } if conditional => {
@@ -281,7 +278,7 @@ const METADATA_OF_CLIENTS: [&str; 4] = ["labels", "annotations", "finalizers", "
 
 /// What only the server sets.
 fn keep_system_fields(value: &mut Value, old: &Value) {
-    for key in ["creationTimestamp", "generation", "selfLink"] {
+    for key in ["creationTimestamp", "generation"] {
         object::copy_meta(value, old, key);
     }
     if object::uid(value).is_empty() {

@@ -6,7 +6,7 @@ use crate::handlers::Encodings;
 use crate::resources::{Resources, Served};
 use bytes::Bytes;
 use schema::decode::FieldValidation;
-use schema::encode::{Body, TypeMeta};
+use schema::encode::{Body, Empties, TypeMeta};
 use schema::row::TypeId;
 use schema::{cbor, protobuf};
 use serde_json::Value;
@@ -16,6 +16,11 @@ use store::{Key, Loaded, Transform, TransformError};
 
 /// Groups that upstream serves with codecs which have no protobuf storage.
 const JSON_GROUPS: [&str; 2] = ["apiextensions.k8s.io", "apiregistration.k8s.io"];
+
+/// What becomes of empty lists when an object of a group is kept.
+pub(crate) fn empties(group: &str) -> Empties {
+    if JSON_GROUPS.contains(&group) { Empties::Kept } else { Empties::Absent }
+}
 
 /// How the objects of one bucket are kept.
 struct Kept {

@@ -7,6 +7,7 @@ pub mod metrics;
 
 pub use encryption::{ConfigError, Configuration, Encryption};
 pub use form::UpstreamForm;
+pub(crate) use form::empties;
 
 use crate::resources::Resources;
 use std::collections::HashMap;

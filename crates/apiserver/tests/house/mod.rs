@@ -6,6 +6,7 @@ pub mod hook;
 use apimachinery::clock::SystemClock;
 use apimachinery::status::Status;
 use apiserver::admission::{self, Chain, Plugin};
+use apiserver::authn::tokens::Tokens;
 use apiserver::authn::{Authenticator, Connection};
 use apiserver::authz::{Attributes, Authorizer, Decision, rbac::Rbac};
 use apiserver::cache::StoreSource;
@@ -89,12 +90,15 @@ pub async fn house_with_default_features() -> House {
     let directory = tempfile::tempdir().unwrap();
     let store = store::embedded::Embedded::open(directory.path().join("store"), Default::default()).unwrap();
     let features = Some(Features::default());
+    let authorizer = Arc::new(apiserver::authz::always::AlwaysAllow);
     let mut house =
-        authorized(store, "10.96.0.0/16", Some(directory), Arc::new(AllowAll), Gate::default(), features)
-            .await;
+        authorized(store, "10.96.0.0/16", Some(directory), authorizer, Gate::default(), features).await;
     let mut user = User::new("tester", &["testers", "system:authenticated"]);
     user.uid = "tester-uid".into();
     house.client = InProcess::new(house.server.clone(), user);
+    let level = serde_json::json!({"metadata": {"name": "exempt"}, "spec": {"type": "Exempt"}});
+    let levels = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations";
+    assert_eq!(house.json(Method::POST, levels, level).await.0, 201);
     let range = serde_json::json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}});
     let ranges = "/apis/networking.k8s.io/v1/servicecidrs";
     assert_eq!(house.json(Method::POST, ranges, range).await.0, 201);
@@ -151,6 +155,8 @@ async fn built(
     Extras { gate, features, plugins: more, event_ttl }: Extras,
 ) -> House {
     let authorizers = vec![authorizer];
+    let tokens = Tokens { authenticators: Vec::new(), audiences: Arc::from([]) };
+    let tokens = features.is_some().then(|| Arc::new(tokens));
     let resources = Arc::new(Resources::new(api::table(), &[]));
     let source = StoreSource { store: store.clone(), resources: resources.clone() };
     let informers = client::Informers::from_source(Arc::new(source), Default::default());
@@ -166,22 +172,21 @@ async fn built(
     let stock = Arc::new(ServiceStock::new(store.clone(), &resources, range).unwrap());
     let served = resources.clone();
     let checks = || Checks::new("readyz", None);
-    let text = String::new;
     let version = VersionInfo {
         major: "1".into(),
         minor: "36".into(),
         git_version: "v1.36.2".into(),
-        git_commit: text(),
-        git_tree_state: text(),
-        build_date: text(),
-        go_version: text(),
-        compiler: text(),
-        platform: text(),
+        git_commit: "0000000".into(),
+        git_tree_state: "clean".into(),
+        build_date: "2026-01-01T00:00:00Z".into(),
+        go_version: "go1.26.6".into(),
+        compiler: "gc".into(),
+        platform: "linux/amd64".into(),
     };
     let documents = Documents::new(
         api::table(),
         &move |row| served.get(&row.group, &row.version, row.split().0).is_some(),
-        "127.0.0.1:6443",
+        "10.99.0.1:6543",
         version,
         Bytes::new(),
         Bytes::new(),
@@ -199,7 +204,7 @@ async fn built(
         }),
         authenticators: vec![Arc::new(Named)],
         authorizers,
-        rooms: Rooms::default(),
+        rooms: Rooms { tokens, ..Rooms::default() },
         gate,
         events: Default::default(),
         documents,

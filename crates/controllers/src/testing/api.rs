@@ -457,5 +457,14 @@ impl Source for Api {
 /// Hooks see one user, who belongs to no group.
 fn context(now: Time) -> Context<'static> {
     static NO_EXTRA: std::collections::BTreeMap<String, Vec<String>> = std::collections::BTreeMap::new();
-    Context { user: "test", uid: "", groups: &[], extra: &NO_EXTRA, now, api_version: "", subresource: None }
+    Context {
+        user: "test",
+        uid: "",
+        groups: &[],
+        extra: &NO_EXTRA,
+        now,
+        namespace: hooks::NamespaceLabels(&|_| None),
+        api_version: "",
+        subresource: None,
+    }
 }

@@ -1,6 +1,7 @@
 //! CustomResourceDefinition: its defaults, its status, and the finalizer that lets instances go first.
 
 mod names;
+mod selectable;
 mod validate;
 mod version;
 

@@ -3,7 +3,7 @@
 
 use super::super::webhook_client;
 use super::version::{self, Options};
-use super::{condition, names};
+use super::{condition, names, selectable};
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::validation::{is_dns1035_label, is_dns1123_subdomain};
 use schema::custom::structural::{self, SchemaOptions};
@@ -19,10 +19,12 @@ pub(super) fn create(object: &Value) -> ErrorList {
     let text = |key: &str| object["spec"][key].as_str().unwrap_or_default();
     let wanted =
         format!("{}.{}", object["spec"]["names"]["plural"].as_str().unwrap_or_default(), text("group"));
-    let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    if name != wanted {
-        let why = "must be spec.names.plural+\".\"+spec.group";
-        errors.push(Error::invalid(&Path::new("metadata").child("name"), name, why));
+    for key in ["generateName", "name"] {
+        let name = object["metadata"][key].as_str().unwrap_or_default();
+        if !name.is_empty() && name != wanted {
+            let why = "must be spec.names.plural+\".\"+spec.group";
+            errors.push(Error::invalid(&Path::new("metadata").child(key), name, why));
+        }
     }
     spec(&object["spec"], options, &mut errors);
     errors.extend(status(object));
@@ -122,6 +124,12 @@ fn spec(spec: &Value, options: Options, errors: &mut ErrorList) {
             errors.push(Error::required(&at, ""));
         }
     }
+    if spec["preserveUnknownFields"] == true
+        && versions(spec).any(|v| structural::has_defaults(&v["schema"]["openAPIV3Schema"]))
+    {
+        let why = "must be false in order to use defaults in the schema";
+        errors.push(Error::invalid(&path.child("preserveUnknownFields"), true, why));
+    }
     let shared_schema = common(spec, &|v| &v["schema"]["openAPIV3Schema"]);
     let shared_subresources = common(spec, &|v| &v["subresources"]);
     let shared_columns = common(spec, &|v| &v["additionalPrinterColumns"]);
@@ -148,17 +156,26 @@ fn spec(spec: &Value, options: Options, errors: &mut ErrorList) {
         if shared_fields.is_none()
             && let Some(fields) = version["selectableFields"].as_array()
         {
-            errors.extend(version::selectable_fields(&at.child("selectableFields"), fields, schema, options));
+            errors.extend(selectable::fields(&at.child("selectableFields"), fields, schema, options));
         }
     }
     let mut seen = HashSet::new();
-    let all = || BadValue::json(&spec["versions"]);
+    let all = || {
+        let shared = [shared_schema, shared_subresources, shared_columns, shared_fields];
+        version::shown_all(&spec["versions"], shared.map(|part| part.is_some()))
+    };
     if !versions(spec).all(|v| seen.insert(v["name"].as_str().unwrap_or_default())) {
         errors.push(Error::invalid(&at_versions, all(), "must contain unique version names"));
     }
     if versions(spec).filter(|v| v["storage"] == true).count() != 1 {
         let why = "must have exactly one version marked as storage version";
         errors.push(Error::invalid(&at_versions, all(), why));
+    }
+    // The name of the first version stands here, too.
+    let first = spec["versions"][0]["name"].as_str().unwrap_or_default();
+    let problems = is_dns1035_label(first);
+    if !first.is_empty() && !problems.is_empty() {
+        errors.push(Error::invalid(&path.child("version"), first, problems.join(",")));
     }
     for key in ["plural", "singular", "kind", "listKind"] {
         if spec["names"][key].as_str().unwrap_or_default().is_empty() {
@@ -178,7 +195,7 @@ fn spec(spec: &Value, options: Options, errors: &mut ErrorList) {
     }
     if let Some(fields) = shared_fields.and_then(Value::as_array) {
         let schema = versions(spec).next().map_or(&Value::Null, |v| &v["schema"]["openAPIV3Schema"]);
-        errors.extend(version::selectable_fields(&path.child("selectableFields"), fields, schema, options));
+        errors.extend(selectable::fields(&path.child("selectableFields"), fields, schema, options));
     }
     conversion(&path.child("conversion"), spec, errors);
 }
@@ -260,8 +277,7 @@ fn stored_versions(object: &Value, errors: &mut ErrorList) {
     let stored = &object["status"]["storedVersions"];
     let list: Vec<&str> = stored.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     if list.is_empty() {
-        let shown = BadValue::verbatim("[]");
-        errors.push(Error::invalid(&path, shown, "must have at least one stored version"));
+        errors.push(Error::invalid(&path, BadValue::json(stored), "must have at least one stored version"));
         return;
     }
     for version in versions(&object["spec"]).filter(|v| v["storage"] == true) {

@@ -1,9 +1,26 @@
 //! One version of a definition: its schema, subresources, columns and selectable fields.
 
+use crate::shown::{shown_as, shown_list};
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use schema::custom::structural::{self, SchemaOptions};
 use serde_json::Value;
-use std::collections::HashSet;
+
+const SCHEMA: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+const VERSION: &str =
+    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionVersion";
+
+/// Versions as messages show them: without their schema, subresources, columns and selectable fields, where all have the same.
+pub(super) fn shown_all(versions: &Value, shared: [bool; 4]) -> BadValue {
+    const PARTS: [&str; 4] = ["schema", "subresources", "additionalPrinterColumns", "selectableFields"];
+    let Value::Array(versions) = versions else { return BadValue::json(versions) };
+    let mut versions = versions.clone();
+    for version in versions.iter_mut().filter_map(Value::as_object_mut) {
+        PARTS.iter().zip(shared).filter(|(_, shared)| *shared).for_each(|(part, _)| {
+            version.remove(*part);
+        });
+    }
+    shown_list(VERSION, &versions)
+}
 
 /// What an update of a definition does not demand.
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +102,7 @@ fn root_of_status(path: &Path, schema: &Value, errors: &mut ErrorList) {
             let why = format!(
                 "only {NAMES} fields are allowed at the root of the schema if the status subresource is enabled"
             );
-            errors.push(Error::invalid(&path.child("openAPIV3Schema"), BadValue::json(schema), why));
+            errors.push(Error::invalid(&path.child("openAPIV3Schema"), shown_as(SCHEMA, schema), why));
             return;
         }
     }
@@ -158,57 +175,6 @@ pub(super) fn column(path: &Path, column: &Value) -> ErrorList {
     match text("jsonPath") {
         "" => errors.push(Error::required(&at, "")),
         json_path => errors.extend(simple_path(&at, json_path)),
-    }
-    errors
-}
-
-/// All that is wrong with selectable fields.
-pub(super) fn selectable_fields(
-    path: &Path,
-    fields: &[Value],
-    schema: &Value,
-    options: Options,
-) -> ErrorList {
-    const MOST: usize = 8;
-    let mut errors = ErrorList::new();
-    let mut seen = HashSet::new();
-    for (i, field) in fields.iter().enumerate() {
-        let at = path.index(i).child("jsonPath");
-        let text = field["jsonPath"].as_str().unwrap_or_default();
-        if text.is_empty() {
-            errors.push(Error::required(&at, ""));
-            continue;
-        }
-        let names: Vec<&str> = text.strip_prefix('.').unwrap_or_default().split('.').collect();
-        let mut found = Some(schema);
-        for name in &names {
-            found = found.and_then(|s| {
-                s["properties"].get(name).or_else(|| match &s["additionalProperties"] {
-                    inner @ Value::Object(_) => Some(inner),
-                    _ => None,
-                })
-            });
-        }
-        if !text.starts_with('.') || names.iter().any(|n| n.is_empty()) || found.is_none() {
-            let wanted = names.last().copied().unwrap_or_default();
-            let why = format!("is an invalid path: does not refer to a valid field: {wanted}");
-            errors.push(Error::invalid(&at, text, why));
-            continue;
-        }
-        if names.first() == Some(&"metadata") {
-            errors.push(Error::invalid(&at, text, "must not point to fields in metadata"));
-        }
-        let ty = found.and_then(|s| s["type"].as_str()).unwrap_or_default();
-        if !matches!(ty, "string" | "boolean" | "integer") {
-            let why = "must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed.";
-            errors.push(Error::invalid(&at, text, why));
-        }
-        if !seen.insert(text) {
-            errors.push(Error::duplicate(&at, text));
-        }
-    }
-    if seen.len() > MOST && !options.allow_many_fields {
-        errors.push(Error::too_many(path, Some(seen.len()), MOST));
     }
     errors
 }

@@ -12,8 +12,9 @@ use apimachinery::meta::LabelSelector;
 use apimachinery::meta::validation::{
     SelectorLeniency, validate_label_name, validate_label_selector, validate_labels,
 };
+use apimachinery::quantity::Quantity;
 use apimachinery::validation::*;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
@@ -173,9 +174,14 @@ fn names(check: &mut Check, spec: &PodSpec, path: &Path) {
         }
     }
     if !spec.overhead.is_empty() {
-        let overhead = ResourceRequirements { limits: spec.overhead.clone(), ..Default::default() };
-        pod_resources::validate(check, &overhead, Of::Container, None, &path.child("overhead"));
+        overhead(check, &path.child("overhead"), &spec.overhead);
     }
+}
+
+/// What a sandbox takes beside its containers.
+pub(crate) fn overhead(check: &mut Check, path: &Path, overhead: &BTreeMap<String, Quantity>) {
+    let overhead = ResourceRequirements { limits: overhead.clone(), ..Default::default() };
+    pod_resources::validate(check, &overhead, Of::Container, None, path);
 }
 
 fn qualified(check: &mut Check, path: &Path, name: &str) {
@@ -484,7 +490,7 @@ fn spread(check: &mut Check, constraints: &[TopologySpreadConstraint], path: &Pa
     }
 }
 
-pub(super) fn tolerations(check: &mut Check, all: &[Toleration], path: &Path) {
+pub(crate) fn tolerations(check: &mut Check, all: &[Toleration], path: &Path) {
     all.iter().enumerate().for_each(|(i, one)| toleration(check, one, &path.index(i)));
 }
 

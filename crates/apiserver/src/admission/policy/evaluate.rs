@@ -1,7 +1,6 @@
 //! Evaluating a policy's expressions over one request, within a budget.
 
 use super::FailurePolicy;
-use super::compile::{Expression, Variables};
 use crate::admission::{Attributes, Operation};
 use crate::object;
 use crate::resources::Served;
@@ -10,6 +9,7 @@ use cel::cost::{MATCH_CONDITIONS_BUDGET, PER_CALL_LIMIT};
 use cel::library::authz::{Authorization, Authorizer, Question};
 use cel::program::Activation;
 use cel::value::{Error, Evaluated, Val};
+use hooks::expressions::{Expression, Variables};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};

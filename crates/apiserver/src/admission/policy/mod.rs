@@ -5,19 +5,16 @@
 
 mod access;
 mod authorizer;
-mod compile;
 mod evaluate;
 mod mutating;
 mod params;
 mod patch;
-mod types;
 mod validating;
-mod written;
 
 pub(super) use access::ParamAccess;
 pub(super) use authorizer::Asked;
-pub(super) use compile::{Expression, Variables};
 pub(super) use evaluate::{Bindings, Request, conditions_hold};
+pub(super) use hooks::expressions::{Expression, Variables};
 pub(super) use mutating::MutatingAdmissionPolicy;
 pub(super) use validating::ValidatingAdmissionPolicy;
 

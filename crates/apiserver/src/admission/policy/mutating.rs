@@ -1,9 +1,8 @@
 //! MutatingAdmissionPolicy: changes objects as a policy's expressions say.
 
 use super::authorizer::Asked;
-use super::compile::{Expression, Variables, Wanted};
 use super::evaluate::{Bindings, Request, conditions_hold, visible_namespace};
-use super::{FailurePolicy, Prepared, params, patch, written};
+use super::{FailurePolicy, Prepared, params, patch};
 use crate::admission::matching::{Lookup, is_exempt};
 use crate::admission::{Attributes, Deps, Plugin};
 use crate::authz::Authorizer;
@@ -14,6 +13,7 @@ use api::admissionregistration::v1::{
 use apimachinery::status::{Status, StatusCause, StatusReason};
 use cel::cost::RUNTIME_BUDGET;
 use futures::future::BoxFuture;
+use hooks::expressions::{Expression, Variables, Wanted};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -309,10 +309,5 @@ impl Plugin for MutatingAdmissionPolicy {
 
     fn admit<'a>(&'a self, attributes: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
         Box::pin(self.run(attributes))
-    }
-
-    fn validate<'a>(&'a self, attributes: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        let result = if is_exempt(attributes) { written::mutating(attributes) } else { Ok(()) };
-        Box::pin(std::future::ready(result))
     }
 }

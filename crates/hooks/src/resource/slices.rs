@@ -1,10 +1,11 @@
 //! The rules of resource slices: pools, devices, their attributes, capacities, counters and taints.
 
-use super::check::{Check, label, subdomain};
-use super::core::pod_validation::validate_node_selector;
-use super::core::validate_driver_name;
-use super::resource_validation::{EFFECTS, binding, label_value, limited, pool_name, qualified, set};
-use super::tree::typed;
+use super::validation::{EFFECTS, binding, label_value, limited, pool_name, qualified, set};
+use crate::check::{Check, label, subdomain};
+use crate::core::pod_validation::validate_node_selector;
+use crate::core::validate_driver_name;
+use crate::shown::shown_typed;
+use crate::tree::typed;
 use api::resource::v1::{CapacityRequestPolicy, Device, DeviceAttribute, DeviceTaint, ResourceSlice};
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::meta::validation::validate_label_name;
@@ -76,7 +77,11 @@ fn slice_rules(slice: &Value, old: Option<&Value>) -> ErrorList {
         validate_node_selector(&mut check.0, selector, &at);
         if selector.node_selector_terms.len() != 1 {
             let why = "must have exactly one node selector term";
-            check.invalid(&at.child("nodeSelectorTerms"), BadValue::json(&selector.node_selector_terms), why);
+            let shown = match selector.node_selector_terms.as_slice() {
+                [] => BadValue::verbatim("null"),
+                terms => BadValue::json(terms),
+            };
+            check.invalid(&at.child("nodeSelectorTerms"), shown, why);
         }
     }
     let flags = [
@@ -262,7 +267,10 @@ fn attribute(check: &mut Check, path: &Path, attribute: &DeviceAttribute) {
     match given.iter().filter(|g| **g).count() {
         0 => check.invalid(path, "", "exactly one value must be specified"),
         1 => {}
-        _ => check.invalid(path, BadValue::json(&attribute), "exactly one value must be specified"),
+        _ => {
+            let shown = shown_typed("io.k8s.api.resource.v1.DeviceAttribute", attribute);
+            check.invalid(path, shown, "exactly one value must be specified");
+        }
     }
 }
 

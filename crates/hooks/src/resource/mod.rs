@@ -1,9 +1,13 @@
 //! Hooks of `resource.k8s.io`.
 
+mod selector;
+mod slices;
+mod status;
+mod validation;
+
+use self::validation as rules;
 use super::Row;
 use super::plain::Plain;
-use super::resource_slices as slices;
-use super::resource_validation as rules;
 use super::templates::{AGE, NAME};
 use super::tree::{column, each, list, name, object_age, or, text, with};
 use apimachinery::field::ErrorList;
@@ -46,8 +50,13 @@ static CLASSES: Plain = Plain {
 static CLAIMS: Plain = Plain {
     default: |claim| with(claim, "spec", default_requests),
     validate_create: rules::validate_claim,
+    prepare_for_update: |claim, old, context| {
+        if context.subresource == Some("status") {
+            status::drop_deallocated(claim, old);
+        }
+    },
     validate_update: |claim, old, context| match context.subresource {
-        Some("status") => rules::validate_claim_status(claim, old),
+        Some("status") => status::validate_claim_status(claim, old, context),
         _ => ErrorList::new(),
     },
     immutable: &[&["spec"]],
@@ -81,7 +90,8 @@ fn state(claim: &Value) -> String {
 
 static TEMPLATES: Plain = Plain {
     default: |template| with(template, "spec", |spec| with(spec, "spec", default_requests)),
-    validate_create: rules::validate_template,
+    validate_create: rules::validate_new_template,
+    validate_update: |template, _, _| rules::validate_template(template),
     immutable: &[&["spec"]],
     columns: &[NAME, AGE],
     cells: |template, now| vec![name(template), object_age(template, now).into()],
@@ -89,7 +99,7 @@ static TEMPLATES: Plain = Plain {
 };
 
 static SLICES: Plain = Plain {
-    validate_create: slices::validate_slice,
+    validate_create: |slice, _| slices::validate_slice(slice),
     validate_update: |slice, old, _| slices::validate_slice_update(slice, old),
     has_generation: true,
     columns: &[

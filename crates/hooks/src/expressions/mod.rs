@@ -1,7 +1,11 @@
-//! Expressions of policies, compiled.
+//! Expressions of policies and of webhooks' conditions: compiled, and what is wrong with those that are written.
 
-use super::types::{Optional, environment, kept};
+mod types;
+
+use self::types::{Optional, environment, kept};
+use super::check::Check;
 use api::admissionregistration::v1::{MatchCondition, Variable};
+use apimachinery::field::{Error, Path};
 use cel::env::Environment;
 use cel::program::Program;
 use cel::schema::DeclType;
@@ -10,26 +14,26 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// How the refusal of an expression begins that checks, but has no program.
-pub(in crate::admission) const NO_PROGRAM: &str = "program instantiation failed";
+const NO_PROGRAM: &str = "program instantiation failed";
 
 /// An expression and its program, or why there is none.
 #[derive(Debug)]
-pub(in crate::admission) struct Expression {
-    pub(in crate::admission) text: String,
-    pub(in crate::admission) program: Result<Program, String>,
+pub struct Expression {
+    pub text: String,
+    pub program: Result<Program, String>,
 }
 
 /// The variables that a policy defines: names and expressions, and the environments that know them.
 #[derive(Debug)]
-pub(in crate::admission) struct Variables {
-    pub(in crate::admission) defined: Vec<(String, Expression)>,
+pub struct Variables {
+    pub defined: Vec<(String, Expression)>,
     fields: BTreeMap<String, Arc<DeclType>>,
     params: bool,
 }
 
 /// What an expression may evaluate to.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::admission) enum Wanted {
+pub enum Wanted {
     Bool,
     String,
     StringOrNull,
@@ -65,11 +69,7 @@ impl Wanted {
 }
 
 /// Compiles one expression; what it evaluates to is told beside.
-pub(in crate::admission) fn compile(
-    env: &Environment,
-    text: &str,
-    wanted: Wanted,
-) -> (Result<Program, String>, Option<Type>) {
+pub fn compile(env: &Environment, text: &str, wanted: Wanted) -> (Result<Program, String>, Option<Type>) {
     let checked = match env.compile(text) {
         Ok(checked) => checked,
         Err(issues) => return (Err(format!("compilation failed: {issues}")), None),
@@ -84,7 +84,7 @@ pub(in crate::admission) fn compile(
 
 impl Variables {
     /// Compiles the variables in order: each may use those before it.
-    pub(in crate::admission) fn new(variables: &[Variable], params: bool) -> Self {
+    pub fn new(variables: &[Variable], params: bool) -> Self {
         let mut this = Variables { defined: Vec::new(), fields: BTreeMap::new(), params };
         for variable in variables {
             let env = this.environment(true);
@@ -97,7 +97,7 @@ impl Variables {
     }
 
     /// The environment of expressions that see all variables defined so far.
-    pub(in crate::admission) fn environment(&self, authorizer: bool) -> Environment {
+    pub fn environment(&self, authorizer: bool) -> Environment {
         let decl = DeclType::object_named("kubernetes.variables", &self.fields);
         environment(Optional { params: self.params, authorizer })
             .declare(&decl)
@@ -105,12 +105,7 @@ impl Variables {
     }
 
     /// Compiles an expression that sees all variables.
-    pub(in crate::admission) fn expression(
-        &self,
-        text: &str,
-        wanted: Wanted,
-        authorizer: bool,
-    ) -> Expression {
+    pub fn expression(&self, text: &str, wanted: Wanted, authorizer: bool) -> Expression {
         let mut env = self.environment(authorizer);
         if matches!(wanted, Wanted::Object | Wanted::JsonPatches) {
             env = env.patch_types();
@@ -119,7 +114,35 @@ impl Variables {
     }
 
     /// Compiles match conditions.
-    pub(in crate::admission) fn conditions(&self, conditions: &[MatchCondition]) -> Vec<Expression> {
+    pub fn conditions(&self, conditions: &[MatchCondition]) -> Vec<Expression> {
         conditions.iter().map(|c| self.expression(&c.expression, Wanted::Bool, true)).collect()
+    }
+
+    /// Refuses an expression that is written and does not compile; that it must not be empty is said elsewhere.
+    pub(super) fn judge(&self, check: &mut Check, path: &Path, text: &str, wanted: Wanted) {
+        if text.trim().is_empty() {
+            return;
+        }
+        // Messages are for whoever is refused, and ask for no access.
+        let authorizer = !matches!(wanted, Wanted::String);
+        if let Err(why) = self.expression(text, wanted, authorizer).program {
+            check.extend([error(path, text, &why)]);
+        }
+    }
+
+    /// Refuses the variable at an index, if it does not compile.
+    pub(super) fn judge_variable(&self, check: &mut Check, path: &Path, i: usize) {
+        let Some((_, Expression { text, program: Err(why) })) = self.defined.get(i) else { return };
+        if !text.trim().is_empty() {
+            check.extend([error(path, text, why)]);
+        }
+    }
+}
+
+/// What does not compile is the writer's mistake; that a constant cannot be computed is taken for the server's.
+fn error(path: &Path, text: &str, why: &str) -> Error {
+    match why.starts_with(NO_PROGRAM) {
+        true => Error::internal(path, why),
+        false => Error::invalid(path, text, why),
     }
 }

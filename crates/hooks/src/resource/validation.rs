@@ -1,12 +1,13 @@
 //! The rules of claims, their templates and device classes of `resource.k8s.io`; what slices share with them.
 
-use super::check::{Check, label, subdomain};
-use super::core::pod_validation::validate_node_selector;
-use super::core::validate_driver_name;
-use super::tree::typed;
+use super::selector;
+use crate::Context;
+use crate::check::{Check, label, subdomain};
+use crate::core::validate_driver_name;
+use crate::tree::typed;
 use api::resource::v1::{
-    DeviceAllocationResult, DeviceClaim, DeviceClass, DeviceRequest, DeviceSelector, DeviceToleration,
-    OpaqueDeviceConfiguration, ResourceClaim, ResourceClaimTemplate,
+    DeviceClaim, DeviceClass, DeviceRequest, DeviceSelector, DeviceToleration, OpaqueDeviceConfiguration,
+    ResourceClaim, ResourceClaimTemplate,
 };
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::meta::validation::{validate_annotations, validate_label_name, validate_labels};
@@ -16,13 +17,12 @@ use std::collections::{BTreeMap, HashSet};
 
 const MAX_REQUESTS: usize = 32;
 const MAX_CONSTRAINTS: usize = 32;
-const MAX_CONFIGS: usize = 32;
+pub(super) const MAX_CONFIGS: usize = 32;
 const MAX_SELECTORS: usize = 32;
 const MAX_ALTERNATIVES: usize = 8;
 const MAX_TOLERATIONS: usize = 16;
 const MAX_PARAMETERS: usize = 10 * 1024;
-const MAX_RESERVED: usize = 256;
-const MAX_RESULTS: usize = 32;
+pub(super) const MAX_RESULTS: usize = 32;
 const MAX_CONDITIONS: usize = 4;
 const MAX_ID: usize = 32;
 const MAX_POOL: usize = 253;
@@ -31,9 +31,9 @@ const NO_REQUEST: &str =
     "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
 
 /// The names of a claim's requests, each with those of its alternatives.
-type Names = BTreeMap<String, HashSet<String>>;
+pub(super) type Names = BTreeMap<String, HashSet<String>>;
 
-fn names(claim: &DeviceClaim) -> Names {
+pub(super) fn names(claim: &DeviceClaim) -> Names {
     let alternatives = |r: &DeviceRequest| r.first_available.iter().map(|s| s.name.clone()).collect();
     claim.requests.iter().map(|r| (r.name.clone(), alternatives(r))).collect()
 }
@@ -78,18 +78,70 @@ pub(super) fn set<T>(
     }
 }
 
-pub(super) fn validate_claim(claim: &Value) -> ErrorList {
+/// The label of a namespace whose claims may ask for administration.
+const ADMIN_LABEL: &str = "resource.kubernetes.io/admin-access";
+
+pub(super) fn require_admin_label(check: &mut Check, path: &Path, context: &Context) {
+    if (context.namespace.0)(ADMIN_LABEL).is_none_or(|value| value != "true") {
+        let why = format!(
+            "admin access to devices requires the `{ADMIN_LABEL}: true` label on the containing namespace"
+        );
+        check.forbidden(path, why);
+    }
+}
+
+/// Upstream names the place in a claim, of templates too.
+fn admin_access(check: &mut Check, claim: &DeviceClaim, context: &Context) {
+    let asks = |request: &DeviceRequest| request.exactly.as_ref().and_then(|r| r.admin_access) == Some(true);
+    if let Some(i) = claim.requests.iter().position(asks) {
+        let path = Path::new("spec").child("devices").child("requests").index(i).child("adminAccess");
+        require_admin_label(check, &path, context);
+    }
+}
+
+pub(super) fn validate_claim(claim: &Value, context: &Context) -> ErrorList {
     let mut check = Check::default();
     let claim: ResourceClaim = typed(claim);
+    admin_access(&mut check, &claim.spec.devices, context);
     devices(&mut check, &Path::new("spec").child("devices"), &claim.spec.devices);
     check.0
 }
 
+pub(super) fn validate_new_template(template: &Value, context: &Context) -> ErrorList {
+    let mut check = Check::default();
+    admin_access(&mut check, &typed::<ResourceClaimTemplate>(template).spec.spec.devices, context);
+    check.extend(validate_template(template));
+    check.0
+}
+
+/// Members of metadata that a template cannot set, and what upstream calls them.
+const NOT_IN_TEMPLATES: [(&str, &str); 13] = [
+    ("name", "name"),
+    ("generateName", "generateName"),
+    ("namespace", "namespace"),
+    ("selfLink", "selfLink"),
+    ("uid", "uID"),
+    ("resourceVersion", "resourceVersion"),
+    ("generation", "generation"),
+    ("creationTimestamp", "creationTimestamp"),
+    ("deletionTimestamp", "deletionTimestamp"),
+    ("deletionGracePeriodSeconds", "deletionGracePeriodSeconds"),
+    ("ownerReferences", "ownerReferences"),
+    ("finalizers", "finalizers"),
+    ("managedFields", "managedFields"),
+];
+
 pub(super) fn validate_template(template: &Value) -> ErrorList {
     let mut check = Check::default();
-    let template: ResourceClaimTemplate = typed(template);
     let path = Path::new("spec");
     let at = path.child("metadata");
+    let metadata = template["spec"]["metadata"].as_object();
+    for (member, shown) in NOT_IN_TEMPLATES {
+        if metadata.and_then(|m| m.get(member)).is_some_and(|value| !value.is_null()) {
+            check.forbidden(&at.child(shown), "cannot be set");
+        }
+    }
+    let template: ResourceClaimTemplate = typed(template);
     check.extend(validate_annotations(&template.spec.metadata.annotations, &at.child("annotations")));
     check.extend(validate_labels(&template.spec.metadata.labels, &at.child("labels")));
     devices(&mut check, &path.child("spec").child("devices"), &template.spec.spec.devices);
@@ -202,17 +254,19 @@ fn selectors(check: &mut Check, path: &Path, selectors: &[DeviceSelector]) {
         Some(cel) if cel.expression.len() > MAX_PARAMETERS => {
             check.0.push(Error::too_long(&path.child("cel").child("expression"), MAX_PARAMETERS));
         }
-        Some(_) => {}
+        Some(cel) => {
+            check.extend(selector::validate(&path.child("cel").child("expression"), &cel.expression))
+        }
     });
 }
 
-fn references(check: &mut Check, path: &Path, references: &[String], names: &Names) {
+pub(super) fn references(check: &mut Check, path: &Path, references: &[String], names: &Names) {
     set(check, path, references, MAX_REQUESTS, String::clone, |check, path, name| {
         reference(check, path, name, names);
     });
 }
 
-fn reference(check: &mut Check, path: &Path, name: &str, names: &Names) {
+pub(super) fn reference(check: &mut Check, path: &Path, name: &str, names: &Names) {
     let parts: Vec<&str> = name.split('/').collect();
     if parts.len() > 2 {
         check.invalid(path, name, NO_REQUEST);
@@ -227,14 +281,14 @@ fn reference(check: &mut Check, path: &Path, name: &str, names: &Names) {
     }
 }
 
-fn opaque(check: &mut Check, path: &Path, config: Option<&OpaqueDeviceConfiguration>) {
+pub(super) fn opaque(check: &mut Check, path: &Path, config: Option<&OpaqueDeviceConfiguration>) {
     let path = path.child("opaque");
     let Some(config) = config else { return check.required(&path, "") };
     validate_driver_name(check, &path.child("driver"), &config.driver);
     extension(check, &path.child("parameters"), &config.parameters);
 }
 
-fn extension(check: &mut Check, path: &Path, value: &Value) {
+pub(super) fn extension(check: &mut Check, path: &Path, value: &Value) {
     match value {
         Value::Null => check.required(path, ""),
         Value::Object(_) if value.to_string().len() > MAX_PARAMETERS => {
@@ -282,103 +336,6 @@ pub(super) fn pool_name(check: &mut Check, path: &Path, name: &str) {
         check.when(name.len() > MAX_POOL, || Error::too_long(path, MAX_POOL));
         name.split('/').for_each(|part| check.keeps(path, part, subdomain));
     }
-}
-
-pub(super) fn validate_claim_status(claim: &Value, old: &Value) -> ErrorList {
-    let mut check = Check::default();
-    let (claim, was): (ResourceClaim, ResourceClaim) = (typed(claim), typed(old));
-    let (path, status, before) = (Path::new("status"), &claim.status, &was.status);
-    let at = path.child("reservedFor");
-    set(
-        &mut check,
-        &at,
-        &status.reserved_for,
-        MAX_RESERVED,
-        |r| r.uid.clone(),
-        |check, path, consumer| {
-            for (member, text) in
-                [("resource", &consumer.resource), ("name", &consumer.name), ("uid", &consumer.uid)]
-            {
-                check.present(&path.child(member), text, "");
-            }
-        },
-    );
-    let allocated: HashSet<(String, String, String)> = status
-        .allocation
-        .iter()
-        .flat_map(|a| &a.devices.results)
-        .map(|r| (r.driver.clone(), r.pool.clone(), shared(&r.device, r.share_id.as_deref())))
-        .collect();
-    let at = path.child("devices");
-    let key = |d: &api::resource::v1::AllocatedDeviceStatus| {
-        format!("{}/{}/{}", d.driver, d.pool, shared(&d.device, d.share_id.as_deref()))
-    };
-    set(&mut check, &at, &status.devices, usize::MAX, key, |check, path, device| {
-        validate_driver_name(check, &path.child("driver"), &device.driver);
-        pool_name(check, &path.child("pool"), &device.pool);
-        check.keeps(&path.child("device"), &device.device, label);
-        let id =
-            (device.driver.clone(), device.pool.clone(), shared(&device.device, device.share_id.as_deref()));
-        if !allocated.contains(&id) {
-            let shown = serde_json::json!({"Driver": id.0, "Pool": id.1, "Device": device.device, "ShareID": device.share_id});
-            check.invalid(path, BadValue::json(&shown), "must be an allocated device in the claim");
-        }
-        let at = path.child("conditions");
-        check.extend(apimachinery::meta::validation::validate_conditions(&device.conditions, &at));
-        if !device.data.is_null() {
-            extension(check, &path.child("data"), &device.data);
-        }
-    });
-    if !status.reserved_for.is_empty() {
-        let at = path.child("reservedFor");
-        if status.allocation.is_none() {
-            check.forbidden(&at, "may not be specified when `allocated` is not set");
-        } else if claim.metadata.deletion_timestamp.is_some()
-            && status.reserved_for.iter().any(|r| !before.reserved_for.contains(r))
-        {
-            let why =
-                "new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set";
-            check.forbidden(&at, why);
-        }
-    }
-    let at = path.child("allocation");
-    match (&status.allocation, &before.allocation) {
-        (Some(new), Some(was)) if new != was => {
-            check.invalid(&at, BadValue::json(new), "field is immutable");
-        }
-        (Some(new), None) => {
-            results(&mut check, &at.child("devices"), &new.devices, &names(&claim.spec.devices));
-            if let Some(selector) = &new.node_selector {
-                validate_node_selector(&mut check.0, selector, &at.child("nodeSelector"));
-            }
-        }
-        _ => {}
-    }
-    check.0
-}
-
-fn shared(device: &str, share: Option<&str>) -> String {
-    share.map_or_else(|| device.to_owned(), |share| format!("{device}/{share}"))
-}
-
-fn results(check: &mut Check, path: &Path, allocation: &DeviceAllocationResult, names: &Names) {
-    limited(check, &path.child("results"), &allocation.results, MAX_RESULTS, |check, path, result| {
-        reference(check, &path.child("request"), &result.request, names);
-        validate_driver_name(check, &path.child("driver"), &result.driver);
-        pool_name(check, &path.child("pool"), &result.pool);
-        check.keeps(&path.child("device"), &result.device, label);
-        binding(check, path, &result.binding_conditions, &result.binding_failure_conditions);
-    });
-    limited(check, &path.child("config"), &allocation.config, 2 * MAX_CONFIGS, |check, path, config| {
-        let at = path.child("source");
-        if config.source.is_empty() {
-            check.required(&at, "");
-        } else {
-            check.one_of(&at, &config.source, &["FromClaim", "FromClass"]);
-        }
-        references(check, &path.child("requests"), &config.requests, names);
-        opaque(check, path, config.opaque.as_ref());
-    });
 }
 
 pub(super) fn binding(check: &mut Check, path: &Path, conditions: &[String], failures: &[String]) {
