@@ -146,6 +146,7 @@ pub const CONTROLLERS: &[(&str, Controller)] = &[
     (MANAGER, |context| Box::pin(service_account_tokens::run(context))),
     ("ttl-after-finished-controller", |context| Box::pin(ttl_after_finished::run(context))),
     ("ttl-controller", |context| Box::pin(ttl::run(context))),
+    ("volumeattributesclass-protection-controller", |context| Box::pin(protection::classes::run(context))),
 ];
 
 /// Runs every controller until `shutdown`. `client` gives the client of a service account of `kube-system`, or that of [`MANAGER`].

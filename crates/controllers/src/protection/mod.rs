@@ -1,5 +1,7 @@
 //! Keeps claims that pods use, and volumes that are bound, from being deleted under them, by a finalizer.
-//! Upstream: `pvc-protection-controller` and `pv-protection-controller`.
+//! Upstream: `pvc-protection-controller` and `pv-protection-controller`; `classes` has the third.
+
+pub(crate) mod classes;
 
 use crate::Context;
 use crate::placed_pods::{BY_CLAIM, PlacedPod, claims_of};
