@@ -28,6 +28,7 @@ const LIST_FORMS: &[&str] = &[
 pub fn stories() -> Vec<Story> {
     let mut stories: Vec<Story> = seeds().iter().map(Story::of).collect();
     stories.extend(crate::more::stories());
+    stories.push(crate::bytes::story());
     stories
 }
 

@@ -1,12 +1,149 @@
 //! Where we answer otherwise than upstream, and mean to.
 
-/// File, the beginning of the case's name, and why.
+const NO_NUMBER: &str = "upstream answers a resourceVersion that is no number with a 500";
+const ROLE: &str =
+    "upstream looks for a role of that kind before it judges the binding, and answers with a 500";
+const NIL: &str = "Go tells an empty list from none, which nobody who reads an object can";
+const YAML: &str = "upstream passes on the words of Go's YAML parser";
+const YAML_END: &str = "Go's YAML parser does not look at what follows the first value";
+const REGEXP: &str = "upstream passes on the words of Go's regular expressions";
+const NUMBER: &str = "the digits of a number are not kept";
+const DROPPED: &str =
+    "upstream counts a change of the spec before it drops what is gated off, and then nothing has changed";
+const ECHO: &str = "upstream gives back a resourceVersion that it does not look at";
+const CHECKS: &str = "the health checks in the index are ours";
+
+/// File, the beginning of the case's name (the whole of it before a `$`), and why.
 const KNOWN: &[(&str, &str, &str)] = &[
-    ("*", "update of no version", "upstream answers a resourceVersion that is no number with a 500"),
+    ("*", "update of no version", NO_NUMBER),
     ("*", "apply what is unknown", "upstream answers an unknown field in an applied object with a 500"),
     ("*", "strategic nonsense", "upstream answers an unknown directive with a 500"),
+    ("bytes", "apiextensions.k8s.io/v1/customresourcedefinitions empty", NIL),
+    ("bytes", "resource.k8s.io/v1/resourceclaimtemplates empty", NIL),
+    ("bytes", "resource.k8s.io/v1/resourceslices empty", NIL),
+    ("bytes", "/v1/pods empty", NIL),
+    ("bytes", "rbac.authorization.k8s.io/v1/clusterrolebindings sparse", ROLE),
+    ("bytes", "rbac.authorization.k8s.io/v1/rolebindings sparse", ROLE),
+    ("bytes", "/v1/bindings sparse", "upstream answers a binding to nothing with a 500"),
+    ("metadata", "update 43 resourceVersion", NO_NUMBER),
+    ("metadata", "configmaps 43 resourceVersion", ECHO),
+    ("metadata", "namespaces 43 resourceVersion", ECHO),
+    ("metadata", "pods 43 resourceVersion", ECHO),
+    ("metadata", "roles 43 resourceVersion", ECHO),
+    ("metadata", "services 43 resourceVersion", ECHO),
+    ("rbac.authorization.k8s.io_v1_clusterrolebindings", "create sparse", ROLE),
+    ("rbac.authorization.k8s.io_v1_clusterrolebindings", "create bare", ROLE),
+    ("rbac.authorization.k8s.io_v1_clusterrolebindings", "create nothing", ROLE),
+    ("rbac.authorization.k8s.io_v1_clusterrolebindings", "create wrong", ROLE),
+    ("rbac.authorization.k8s.io_v1_clusterrolebindings", "create full", ROLE),
+    ("rbac.authorization.k8s.io_v1_clusterrolebindings", "create /roleRef = {", ROLE),
+    ("rbac.authorization.k8s.io_v1_clusterrolebindings", "create /roleRef = nothing", ROLE),
+    ("rbac.authorization.k8s.io_v1_clusterrolebindings", "create /roleRef/kind = ", ROLE),
+    ("rbac.authorization.k8s.io_v1_clusterrolebindings", "update /roleRef = nothing", ROLE),
+    ("rbac.authorization.k8s.io_v1_clusterrolebindings", "update /roleRef/kind = ", ROLE),
+    ("rbac.authorization.k8s.io_v1_rolebindings", "create sparse", ROLE),
+    ("rbac.authorization.k8s.io_v1_rolebindings", "create bare", ROLE),
+    ("rbac.authorization.k8s.io_v1_rolebindings", "create nothing", ROLE),
+    ("rbac.authorization.k8s.io_v1_rolebindings", "create wrong", ROLE),
+    ("rbac.authorization.k8s.io_v1_rolebindings", "create full", ROLE),
+    ("rbac.authorization.k8s.io_v1_rolebindings", "create /roleRef = {", ROLE),
+    ("rbac.authorization.k8s.io_v1_rolebindings", "create /roleRef = nothing", ROLE),
+    ("rbac.authorization.k8s.io_v1_rolebindings", "create /roleRef/kind = ", ROLE),
+    ("rbac.authorization.k8s.io_v1_rolebindings", "update /roleRef = nothing", ROLE),
+    ("rbac.authorization.k8s.io_v1_rolebindings", "update /roleRef/kind = ", ROLE),
+    (
+        "apiextensions.k8s.io_v1_customresourcedefinitions",
+        "create /spec/versions/0/schema/openAPIV3Schema/enum = []",
+        NIL,
+    ),
+    (
+        "apiextensions.k8s.io_v1_customresourcedefinitions",
+        "create /spec/versions/0/schema/openAPIV3Schema/allOf = []",
+        NIL,
+    ),
+    (
+        "apiextensions.k8s.io_v1_customresourcedefinitions",
+        "create /spec/versions/0/schema/openAPIV3Schema/oneOf = []",
+        NIL,
+    ),
+    (
+        "apiextensions.k8s.io_v1_customresourcedefinitions",
+        "create /spec/versions/0/schema/openAPIV3Schema/anyOf = []",
+        NIL,
+    ),
+    (
+        "apiextensions.k8s.io_v1_customresourcedefinitions",
+        "create /spec/versions/0/schema/openAPIV3Schema/x-kubernetes-list-map-keys = []",
+        NIL,
+    ),
+    (
+        "apiextensions.k8s.io_v1_customresourcedefinitions",
+        "create /spec/versions/0/schema/openAPIV3Schema/patternProperties = {}",
+        NIL,
+    ),
+    (
+        "apiextensions.k8s.io_v1_customresourcedefinitions",
+        "create /spec/versions/0/schema/openAPIV3Schema/dependencies = {}",
+        NIL,
+    ),
+    (
+        "apiextensions.k8s.io_v1_customresourcedefinitions",
+        "create /spec/versions/0/schema/openAPIV3Schema/definitions = {}",
+        NIL,
+    ),
+    (
+        "apiextensions.k8s.io_v1_customresourcedefinitions",
+        "create /spec/versions/0/schema/openAPIV3Schema/properties/spec/dependencies = {}",
+        NIL,
+    ),
+    (
+        "apiextensions.k8s.io_v1_customresourcedefinitions",
+        "create /spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/n/dependencies = {}",
+        NIL,
+    ),
+    ("apiextensions.k8s.io_v1_customresourcedefinitions", "create loose", REGEXP),
+    ("networking.k8s.io_v1_ingresses", "create /spec/rules = []", NIL),
+    ("resource.k8s.io_v1_resourceclaims", "update status /status/allocation/devices/results = []", NIL),
+    (
+        "resource.k8s.io_v1_resourceclaims",
+        "update status /status/allocation/nodeSelector/nodeSelectorTerms/0/matchFields = []",
+        NIL,
+    ),
+    (
+        "resource.k8s.io_v1_resourceclaims",
+        "update status /status/allocation/nodeSelector/nodeSelectorTerms/0/matchFields/0/values = []",
+        NIL,
+    ),
+    ("resource.k8s.io_v1_resourceclaimtemplates", "create /spec/metadata/ownerReferences = []", NIL),
+    ("resource.k8s.io_v1_resourceclaimtemplates", "create /spec/metadata/finalizers = []", NIL),
+    ("resource.k8s.io_v1_resourceclaimtemplates", "create /spec/metadata/managedFields = []", NIL),
+    ("resource.k8s.io_v1_resourceslices", "create /spec/sharedCounters = []", NIL),
+    ("resource.k8s.io_v1_resourceslices", "update /spec/devices/0/attributes/a/ints = [1]", DROPPED),
+    ("resource.k8s.io_v1_resourceslices", "update /spec/devices/0/nodeAllocatableResourceMappings", DROPPED),
+    ("resource.k8s.io_v1_resourceslices", "update /spec/devices/0/attributes/a/bools = [true]", DROPPED),
+    ("resource.k8s.io_v1_resourceslices", "update /spec/devices/0/attributes/a/strings = ", DROPPED),
+    ("resource.k8s.io_v1_resourceslices", "update /spec/devices/0/attributes/a/versions = ", DROPPED),
+    ("bodies", "application/yaml 2$", YAML),
+    ("bodies", "application/yaml 7$", YAML_END),
+    ("bodies", "application/yaml 21", YAML),
+    ("bodies", "application/yaml 22", NUMBER),
+    ("bodies", "application/json 22", NUMBER),
+    ("bodies", "application/yaml 27", YAML),
+    ("bodies", "application/yaml 32", YAML),
+    ("bodies", "YAML 2 ", YAML),
+    ("bodies", "YAML 4 ", YAML),
+    ("bodies", "YAML 11 ", YAML),
+    ("paths", "DELETE /$", CHECKS),
+    ("paths", "OPTIONS /$", CHECKS),
+    ("paths", "PATCH /$", CHECKS),
+    ("paths", "POST /$", CHECKS),
+    ("paths", "PUT /$", CHECKS),
 ];
 
 pub fn reason(file: &str, case: &str) -> Option<&'static str> {
-    KNOWN.iter().find(|(f, c, _)| (*f == file || *f == "*") && case.starts_with(c)).map(|(.., why)| *why)
+    let is = |pattern: &str| match pattern.strip_suffix('$') {
+        Some(whole) => whole == case,
+        None => case.starts_with(pattern),
+    };
+    KNOWN.iter().find(|(f, c, _)| (*f == file || *f == "*") && is(c)).map(|(.., why)| *why)
 }

@@ -214,13 +214,29 @@ fn ip_free(value: &[u8]) -> Vec<u8> {
     text(&String::from_utf8_lossy(value)).into_bytes()
 }
 
-/// Masks an object or list in its envelope; what is none stays as it is.
+/// What a `Status` says: its message, and those of its causes.
+fn status(bytes: &[u8]) -> Option<Vec<u8>> {
+    let masked = |value: &[u8]| Some(text(std::str::from_utf8(value).ok()?).into_bytes());
+    rewrite(bytes, |number, value| match number {
+        3 => masked(value),
+        5 => rewrite(value, |number, value| match number {
+            4 => rewrite(value, |number, value| if number == 2 { masked(value) } else { None }),
+            _ => None,
+        }),
+        _ => None,
+    })
+}
+
+/// Masks an object, list or `Status` in its envelope; what is none stays as it is.
 pub fn protobuf(bytes: &[u8]) -> Vec<u8> {
     let Some(message) = bytes.strip_prefix(b"k8s\0") else { return bytes.to_vec() };
-    let list = fields(message).is_some_and(|fields| {
-        fields.iter().any(|f| matches!(f, Field::Bytes(1, meta) if meta.ends_with(b"List")))
-    });
+    let is = |end: &[u8]| {
+        let ends = |f: &Field<'_>| matches!(f, Field::Bytes(1, meta) if meta.ends_with(end));
+        fields(message).is_some_and(|fields| fields.iter().any(ends))
+    };
+    let (list, failed) = (is(b"List"), is(b"\x12\x06Status"));
     let masked = rewrite(message, |number, raw| match (number, list) {
+        (2, false) if failed => status(raw),
         (2, false) => object(raw),
         (2, true) => rewrite(raw, |number, value| match number {
             1 => list_meta(value),

@@ -130,7 +130,9 @@ pub fn read(file: &str) -> Vec<(String, Answer)> {
                     (_, _, Some(text), _) => Content::Text(text),
                     (.., bytes) => Content::Bytes(STANDARD.decode(bytes.unwrap_or_default()).unwrap()),
                 };
-                let media = if line.media.is_empty() { JSON.to_owned() } else { line.media };
+                // What is empty has no media type.
+                let nothing = matches!(&body, Content::Text(text) if text.is_empty());
+                let media = if line.media.is_empty() && !nothing { JSON.to_owned() } else { line.media };
                 Answer { code: line.code, media, warnings: line.warnings, body }
             }
         };
