@@ -132,13 +132,13 @@ pub fn free_yaml(text: &str, validation: FieldValidation) -> Result<Decoded, Dec
 pub fn yaml_body(text: &str, validation: FieldValidation) -> Result<Decoded, DecodeError> {
     yaml::readable(text)?;
     let text = yaml::first_document(text)?;
-    if looks_like_json(text.as_bytes()) {
-        if let Ok(mut decoded) = free_json(text.as_bytes(), validation) {
-            if !decoded.strict.is_empty() {
-                decoded.strict = vec![yaml_keys::complaint(text)];
-            }
-            return Ok(decoded);
+    if looks_like_json(text.as_bytes())
+        && let Ok(mut decoded) = free_json(text.as_bytes(), validation)
+    {
+        if !decoded.strict.is_empty() {
+            decoded.strict = vec![yaml_keys::complaint(text)];
         }
+        return Ok(decoded);
     }
     yaml::free(text, validation).map_err(|DecodeError(why)| {
         DecodeError(why.strip_prefix("error converting YAML to JSON: ").map_or(why.clone(), str::to_owned))
