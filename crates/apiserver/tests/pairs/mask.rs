@@ -202,11 +202,25 @@ fn object(bytes: &[u8]) -> Option<Vec<u8>> {
     rewrite(bytes, |number, value| {
         let masked = text(std::str::from_utf8(value).unwrap_or_default());
         match number {
-            1 => object_meta(value),
+            1 => object_meta(value).map(|meta| settled(&meta)),
             _ if masked.contains("<ip>") => Some(ip_free(value)),
-            _ => None,
+            _ => Some(settled(value)),
         }
     })
+}
+
+/// Masks identities and times wherever they stand, by something that is as long.
+fn settled(bytes: &[u8]) -> Vec<u8> {
+    static UID: LazyLock<regex::bytes::Regex> = LazyLock::new(|| {
+        regex::bytes::Regex::new("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").unwrap()
+    });
+    let mut out = UID.replace_all(bytes, [b'u'; 36].as_slice()).into_owned();
+    for at in 0..out.len().saturating_sub(5) {
+        if at_now(&out[at..at + 6]).is_some() {
+            out[at + 1..at + 6].copy_from_slice(b"<now>");
+        }
+    }
+    out
 }
 
 /// Addresses that were given out have a length of their own: what holds one is compared without it.

@@ -127,6 +127,8 @@ impl Strategy for Jobs {
     fn prepare_for_create(&self, job: &mut Value, _: &Context) {
         if job["spec"]["manualSelector"] != true {
             generate_selector(job);
+            // Upstream defaults once more whatever it stored.
+            self.default(job);
         }
     }
 
