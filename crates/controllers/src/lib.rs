@@ -17,6 +17,7 @@ mod endpoint_subsets;
 mod endpoint_triggers;
 mod endpointslice;
 mod endpointslicemirroring;
+mod ephemeral_volume;
 mod garbage_collector;
 mod history;
 mod job;
@@ -123,6 +124,7 @@ pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("endpointslice-controller", |context| Box::pin(cluster_dns::run(context))),
     ("endpointslice-controller", |context| Box::pin(endpointslice::run(context))),
     ("endpointslicemirroring-controller", |context| Box::pin(endpointslicemirroring::run(context))),
+    ("ephemeral-volume-controller", |context| Box::pin(ephemeral_volume::run(context))),
     ("generic-garbage-collector", |context| Box::pin(garbage_collector::run(context))),
     ("horizontal-pod-autoscaler", |context| Box::pin(podautoscaler::run(context))),
     ("job-controller", |context| Box::pin(job::run(context))),

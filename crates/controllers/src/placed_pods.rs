@@ -4,6 +4,7 @@ use api::core::v1::Pod;
 use apimachinery::time::Time;
 use client::Projection;
 use client::informer::Index;
+use rules::ephemeral_volume::claim_name;
 
 pub(crate) const BY_NODE: &str = "node";
 /// Pods that ended.
@@ -37,7 +38,7 @@ pub(crate) fn claims_of(pod: &Pod) -> Vec<String> {
     }
     let of_volume = |volume: &api::core::v1::Volume| {
         let named = volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.clone());
-        named.or_else(|| volume.ephemeral.as_ref().map(|_| format!("{}-{}", pod.metadata.name, volume.name)))
+        named.or_else(|| volume.ephemeral.as_ref().map(|_| claim_name(pod, &volume.name)))
     };
     pod.spec.volumes.iter().filter_map(of_volume).collect()
 }

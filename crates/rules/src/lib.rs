@@ -21,5 +21,8 @@ pub mod container_status;
 /// The `pod-template-hash` and other names derived from content.
 pub mod template_hash;
 
+/// The claims of generic ephemeral volumes.
+pub mod ephemeral_volume;
+
 /// What objects use of a quota, and which of its scopes they are in.
 pub mod quota;

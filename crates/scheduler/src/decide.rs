@@ -21,7 +21,7 @@ pub struct Failure {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FitError {
     pub nodes: usize,
-    /// How many nodes have a reason against them.
+    /// How many nodes have a reason against them; none for one that no node has a part in.
     reasons: BTreeMap<String, usize>,
     /// What preemption says to it.
     preemption: Option<String>,
@@ -46,8 +46,11 @@ impl std::fmt::Display for FitError {
             return f.write_str("no nodes available to schedule pods");
         }
         write!(f, "0/{} nodes are available:", self.nodes)?;
-        let mut counts: Vec<String> =
-            self.reasons.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
+        let mut counts: Vec<String> = self
+            .reasons
+            .iter()
+            .map(|(reason, n)| if *n == 0 { reason.clone() } else { format!("{n} {reason}") })
+            .collect();
         counts.sort();
         if !counts.is_empty() {
             write!(f, " {}.", counts.join(", "))?;
@@ -118,6 +121,17 @@ pub fn decide(cycle: Cycle<'_>, turn: usize) -> Result<Arc<str>, Failure> {
     let mut refused_by = PluginSet::default();
     if cycle.cache.is_empty() {
         return Err(Failure { error, refused_by, preemption: Preemption::Nothing });
+    }
+    if let Some((plugin, why)) =
+        PLUGINS.iter().enumerate().find_map(|(i, plugin)| Some((i, plugin.refuse(cycle)?)))
+    {
+        refused_by.insert(plugin);
+        let refused: Vec<_> =
+            cycle.cache.nodes().map(|node| (node, Refusal::unresolvable(why.as_str()))).collect();
+        error.reasons.insert(why, 0);
+        let preemption = preempt::preempt(cycle, &Filters(Vec::new()), &refused, turn);
+        error.preemption = preemption.message();
+        return Err(Failure { error, refused_by, preemption });
     }
     let filters = Filters::prepare(cycle);
     // Where room was made for it, it goes if it still can.

@@ -60,6 +60,8 @@ pub enum Event<'a> {
     PodShrank,
     /// A namespace came or changed its labels.
     Namespace,
+    /// A claim or a volume came or changed.
+    Volumes,
 }
 
 impl Event<'_> {
@@ -84,6 +86,11 @@ pub trait Plugin: Send + Sync {
 
     /// The only nodes that need be looked at, by name; none says all of them.
     fn only(&self, _pod: &PodInfo) -> Option<BTreeSet<String>> {
+        None
+    }
+
+    /// Why no node whatever would do, and no pod's going would help. Upstream: a `PreFilter` that says unresolvable.
+    fn refuse(&self, _cycle: Cycle<'_>) -> Option<String> {
         None
     }
 

@@ -51,11 +51,11 @@ pub async fn run(client: Client, shutdown: CancellationToken) {
     });
     let working = async {
         let this = scheduler.clone();
-        surroundings::follow(&informers, move |change, namespaces| {
+        surroundings::follow(&informers, move |change, helps| {
             let mut state = this.state.lock();
             change(&mut state.cache.surroundings);
-            if namespaces {
-                state.queue.happened(&Event::Namespace);
+            if let Some(event) = helps {
+                state.queue.happened(&event);
                 this.wake.notify_one();
             }
         })

@@ -2,8 +2,11 @@
 //! Projections of informers, and the maps that keep them.
 
 use crate::facts::{Labels, PodInfo};
+use crate::framework::Event;
 use api::apps::v1::{ReplicaSet, StatefulSet};
-use api::core::v1::{Namespace, ReplicationController, Service};
+use api::core::v1::{
+    Namespace, NodeSelector, PersistentVolume, PersistentVolumeClaim, ReplicationController, Service,
+};
 use api::policy::v1::PodDisruptionBudget;
 use apimachinery::labels::Selector;
 use client::{Cached, Change, Informers, ObjectKey, Projection};
@@ -20,6 +23,21 @@ pub struct Surroundings {
     services: HashMap<Arc<str>, BTreeMap<Arc<str>, Labels>>,
     owners: HashMap<Owner, Selector>,
     budgets: HashMap<ObjectKey, Budget>,
+    claims: HashMap<ObjectKey, Claim>,
+    /// Where the nodes are that reach a volume; anywhere without a selector.
+    volumes: HashMap<Arc<str>, Option<NodeSelector>>,
+}
+
+/// What is kept of a PersistentVolumeClaim.
+#[derive(Debug, Clone, Default)]
+pub struct Claim {
+    pub bound: bool,
+    pub lost: bool,
+    pub deleting: bool,
+    /// The volume it has.
+    pub volume: String,
+    /// Its name and owners, and nothing else.
+    pub owned: PersistentVolumeClaim,
 }
 
 /// What is kept of a PodDisruptionBudget.
@@ -47,6 +65,25 @@ impl Surroundings {
 
     pub fn set_budget(&mut self, key: ObjectKey, budget: Budget) {
         self.budgets.insert(key, budget);
+    }
+
+    /// A claim of a namespace.
+    pub fn claim(&self, namespace: &str, name: &str) -> Option<&Claim> {
+        self.claims.get(&ObjectKey::new(namespace, name))
+    }
+
+    pub fn set_claim(&mut self, claim: &PersistentVolumeClaim) {
+        let key = ObjectKey::new(&claim.metadata.namespace, &claim.metadata.name);
+        self.claims.insert(key, Claim::project(claim));
+    }
+
+    /// Where a volume is, if it is there.
+    pub fn volume(&self, name: &str) -> Option<&Option<NodeSelector>> {
+        self.volumes.get(name)
+    }
+
+    pub fn set_volume(&mut self, name: &str, affinity: Option<NodeSelector>) {
+        self.volumes.insert(name.into(), affinity);
     }
 
     /// Every budget of a namespace, with how many disruptions it allows.
@@ -82,32 +119,39 @@ const OWNERS: [&str; 3] = ["ReplicationController", "ReplicaSet", "StatefulSet"]
 trait Neighbour: Projection {
     fn put(surroundings: &mut Surroundings, object: &Cached<Self>);
     fn remove(surroundings: &mut Surroundings, key: &ObjectKey);
+
+    /// What its coming or changing may be to pods that were refused.
+    fn helps() -> Option<Event<'static>> {
+        None
+    }
 }
 
-/// Keeps the surroundings current. `changed` gives access to them, and is told whether a namespace changed.
+/// Keeps the surroundings current. `changed` gives access to them, and is told what that may help pods with.
 pub(crate) async fn follow<F>(informers: &Informers, changed: F)
 where
-    F: Fn(&mut dyn FnMut(&mut Surroundings), bool) + Clone + Send + Sync + 'static,
+    F: Fn(&mut dyn FnMut(&mut Surroundings), Option<Event<'static>>) + Clone + Send + Sync + 'static,
 {
-    async fn one<N: Neighbour, F>(informers: &Informers, changed: F, namespaces: bool)
+    async fn one<N: Neighbour, F>(informers: &Informers, changed: F)
     where
-        F: Fn(&mut dyn FnMut(&mut Surroundings), bool) + Send + Sync + 'static,
+        F: Fn(&mut dyn FnMut(&mut Surroundings), Option<Event<'static>>) + Send + Sync + 'static,
     {
         let informer = informers.get::<N>();
         informer.subscribe(move |change| match change {
-            Change::Deleted(object) => changed(&mut |s| N::remove(s, object.key()), false),
+            Change::Deleted(object) => changed(&mut |s| N::remove(s, object.key()), None),
             Change::Added(object) | Change::Updated { new: object, .. } => {
-                changed(&mut |s| N::put(s, object), namespaces);
+                changed(&mut |s| N::put(s, object), N::helps());
             }
         });
         informer.synced().await;
     }
-    one::<NamespaceLabels, _>(informers, changed.clone(), true).await;
-    one::<ServiceSelector, _>(informers, changed.clone(), false).await;
-    one::<OwnerSelector<ReplicationController>, _>(informers, changed.clone(), false).await;
-    one::<OwnerSelector<ReplicaSet>, _>(informers, changed.clone(), false).await;
-    one::<OwnerSelector<StatefulSet>, _>(informers, changed.clone(), false).await;
-    one::<Budget, _>(informers, changed, false).await;
+    one::<NamespaceLabels, _>(informers, changed.clone()).await;
+    one::<ServiceSelector, _>(informers, changed.clone()).await;
+    one::<OwnerSelector<ReplicationController>, _>(informers, changed.clone()).await;
+    one::<OwnerSelector<ReplicaSet>, _>(informers, changed.clone()).await;
+    one::<OwnerSelector<StatefulSet>, _>(informers, changed.clone()).await;
+    one::<Budget, _>(informers, changed.clone()).await;
+    one::<Claim, _>(informers, changed.clone()).await;
+    one::<VolumePlace, _>(informers, changed).await;
 }
 
 struct NamespaceLabels(Labels);
@@ -127,6 +171,10 @@ impl Neighbour for NamespaceLabels {
 
     fn remove(surroundings: &mut Surroundings, key: &ObjectKey) {
         surroundings.namespaces.remove(&*key.name);
+    }
+
+    fn helps() -> Option<Event<'static>> {
+        Some(Event::Namespace)
     }
 }
 
@@ -222,5 +270,63 @@ impl Neighbour for Budget {
 
     fn remove(surroundings: &mut Surroundings, key: &ObjectKey) {
         surroundings.budgets.remove(key);
+    }
+}
+
+impl Projection for Claim {
+    type Kind = PersistentVolumeClaim;
+
+    fn project(claim: &PersistentVolumeClaim) -> Self {
+        let (from, phase) = (&claim.metadata, claim.status.phase.as_str());
+        let mut owned = PersistentVolumeClaim::default();
+        owned.metadata.name = from.name.clone();
+        owned.metadata.namespace = from.namespace.clone();
+        owned.metadata.owner_references = from.owner_references.clone();
+        let bound_fully = from.annotations.contains_key("pv.kubernetes.io/bind-completed");
+        Claim {
+            bound: !claim.spec.volume_name.is_empty() && (phase == "Bound" || bound_fully),
+            lost: phase == "Lost",
+            deleting: from.deletion_timestamp.is_some(),
+            volume: claim.spec.volume_name.clone(),
+            owned,
+        }
+    }
+}
+
+impl Neighbour for Claim {
+    fn put(surroundings: &mut Surroundings, object: &Cached<Self>) {
+        surroundings.claims.insert(object.key().clone(), object.projection.clone());
+    }
+
+    fn remove(surroundings: &mut Surroundings, key: &ObjectKey) {
+        surroundings.claims.remove(key);
+    }
+
+    fn helps() -> Option<Event<'static>> {
+        Some(Event::Volumes)
+    }
+}
+
+struct VolumePlace(Option<NodeSelector>);
+
+impl Projection for VolumePlace {
+    type Kind = PersistentVolume;
+
+    fn project(volume: &PersistentVolume) -> Self {
+        VolumePlace(volume.spec.node_affinity.as_ref().and_then(|affinity| affinity.required.clone()))
+    }
+}
+
+impl Neighbour for VolumePlace {
+    fn put(surroundings: &mut Surroundings, object: &Cached<Self>) {
+        surroundings.set_volume(object.name(), object.projection.0.clone());
+    }
+
+    fn remove(surroundings: &mut Surroundings, key: &ObjectKey) {
+        surroundings.volumes.remove(&*key.name);
+    }
+
+    fn helps() -> Option<Event<'static>> {
+        Some(Event::Volumes)
     }
 }

@@ -327,3 +327,71 @@ fn who_must_make_room() {
         .assert_eq(&outcome(&cache, &pod("second", of(1, "2"))));
     expect!["a1"].assert_eq(&outcome(&cache, &first));
 }
+
+#[test]
+fn where_claims_are() {
+    let claim = |name: &str, phase: &str, volume: &str, owner: &str| {
+        let owners =
+            json!([{"apiVersion": "v1", "kind": "Pod", "name": owner, "uid": owner, "controller": true}]);
+        let owners = if owner.is_empty() { json!([]) } else { owners };
+        serde_json::from_value(json!({
+            "metadata": {"name": name, "namespace": "ns", "ownerReferences": owners},
+            "spec": {"volumeName": volume}, "status": {"phase": phase}}))
+        .unwrap()
+    };
+    let ephemeral = with(
+        asks("1"),
+        json!({"volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}]}),
+    );
+    let claimed =
+        with(asks("1"), json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]}));
+    let mut cache = cluster(&zones(), &[]);
+    let refused = |cache: &Cache, spec: &Value, expected: Expect| {
+        let full = outcome(cache, &pod("new", spec.clone()));
+        let rest = ". no new claims to deallocate, preemption: 0/4 nodes are available: 4 Preemption is not helpful for scheduling.";
+        expected.assert_eq(full.strip_suffix(rest).unwrap_or(&full));
+    };
+    refused(
+        &cache,
+        &ephemeral,
+        expect![[
+            r#"0/4 nodes are available: waiting for ephemeral volume controller to create the persistentvolumeclaim "new-v""#
+        ]],
+    );
+    refused(
+        &cache,
+        &claimed,
+        expect![[r#"0/4 nodes are available: persistentvolumeclaim "data" not found"#]],
+    );
+    cache.surroundings.set_claim(&claim("new-v", "Bound", "pv", "other"));
+    refused(
+        &cache,
+        &ephemeral,
+        expect!["0/4 nodes are available: PVC ns/new-v was not created for pod ns/new (pod is not owner)"],
+    );
+    cache.surroundings.set_claim(&claim("new-v", "Pending", "", "new"));
+    refused(
+        &cache,
+        &ephemeral,
+        expect!["0/4 nodes are available: pod has unbound immediate PersistentVolumeClaims"],
+    );
+    cache.surroundings.set_claim(&claim("new-v", "Bound", "pv", "new"));
+    refused(
+        &cache,
+        &ephemeral,
+        expect![
+            "0/4 nodes are available: 4 node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"
+        ],
+    );
+    let here = json!({"nodeSelectorTerms": [{"matchExpressions": [{"key": HOST, "operator": "In", "values": ["b2"]}]}]});
+    cache.surroundings.set_volume("pv", serde_json::from_value(here).unwrap());
+    refused(&cache, &ephemeral, expect!["b2"]);
+    cache.surroundings.set_claim(&claim("data", "Lost", "gone", ""));
+    refused(
+        &cache,
+        &claimed,
+        expect![[
+            r#"0/4 nodes are available: persistentvolumeclaim "data" bound to non-existent persistentvolume "gone""#
+        ]],
+    );
+}

@@ -1,8 +1,12 @@
-//! `persistentVolumeClaim` on volumes that are a path of this node: `hostPath` and `local` PersistentVolumes.
+//! `persistentVolumeClaim` and `ephemeral` on volumes that are a path of this node: `hostPath` and `local`
+//! PersistentVolumes.
 
 use super::{Plugin, Ready, Request, host_path, ownership};
 use api::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume};
 use futures::future::BoxFuture;
+use rules::ephemeral_volume::{claim_name, is_for_pod};
+
+const PROTECTION: &str = "kubernetes.io/pvc-protection";
 
 pub(super) struct Claim;
 
@@ -17,28 +21,8 @@ impl Plugin for Claim {
 }
 
 async fn set_up(request: &Request<'_>) -> Result<Ready, String> {
-    let meta = &request.pod.metadata;
-    let (name, read_only) = match &request.volume.persistent_volume_claim {
-        Some(source) => (source.claim_name.clone(), source.read_only),
-        // An ephemeral claim is named after its pod and volume.
-        None => (format!("{}-{}", meta.name, request.volume.name), false),
-    };
-    let claims = request.client.namespaced::<PersistentVolumeClaim>(&meta.namespace);
-    let claim = claims.get(&name).await.map_err(|e| {
-        format!("error processing PVC {}/{name}: failed to fetch PVC from API server: {e}", meta.namespace)
-    })?;
-    if claim.status.phase != "Bound" || claim.spec.volume_name.is_empty() {
-        return Err(format!("error processing PVC {}/{name}: PVC is not bound", meta.namespace));
-    }
-    let volumes = request.client.all::<PersistentVolume>();
-    let volume = volumes.get(&claim.spec.volume_name).await.map_err(|e| e.to_string())?;
-    let bound = volume.spec.claim_ref.as_ref().is_some_and(|r| r.uid == claim.metadata.uid);
-    if !bound {
-        return Err(format!(
-            "PersistentVolume {} is not bound to PVC {}/{name}",
-            volume.metadata.name, meta.namespace
-        ));
-    }
+    let (claim, read_only) = claim(request).await?;
+    let volume = volume_of(request, &claim).await?;
     let mut ready = if let Some(local) = &volume.spec.local {
         let mut ready = host_path::ready(local.path.clone().into(), String::new()).await?;
         if !ready.host_path.exists() {
@@ -63,4 +47,53 @@ async fn set_up(request: &Request<'_>) -> Result<Ready, String> {
             .map_err(|e| e.to_string())?;
     }
     Ok(ready)
+}
+
+/// The claim that the volume stands for, if it can be used, and whether the pod only reads. Upstream: `getPVCExtractPV`.
+async fn claim(request: &Request<'_>) -> Result<(PersistentVolumeClaim, bool), String> {
+    let (pod, volume) = (request.pod, request.volume);
+    let (name, read_only) = match &volume.persistent_volume_claim {
+        Some(source) => (source.claim_name.clone(), source.read_only),
+        None => (claim_name(pod, &volume.name), false),
+    };
+    let namespace = &pod.metadata.namespace;
+    let refused = |why: &str| format!("error processing PVC {namespace}/{name}: {why}");
+    let claims = request.client.namespaced::<PersistentVolumeClaim>(namespace);
+    let claim = claims.get(&name).await;
+    let claim = claim.map_err(|e| refused(&format!("failed to fetch PVC from API server: {e}")))?;
+    let meta = &claim.metadata;
+    // Who is protected stays until its pods are gone.
+    if meta.deletion_timestamp.is_some() && !meta.finalizers.iter().any(|f| f == PROTECTION) {
+        return Err(refused("PVC is being deleted"));
+    }
+    if claim.status.phase != "Bound" {
+        return Err(refused("PVC is not bound"));
+    }
+    if claim.spec.volume_name.is_empty() {
+        return Err(refused("PVC has empty pvc.Spec.VolumeName"));
+    }
+    if volume.ephemeral.is_some() {
+        is_for_pod(pod, &claim)?;
+    }
+    Ok((claim, read_only))
+}
+
+/// The volume that is bound to the claim. Upstream: `getPVSpec`.
+async fn volume_of(request: &Request<'_>, claim: &PersistentVolumeClaim) -> Result<PersistentVolume, String> {
+    let (name, meta) = (&claim.spec.volume_name, &claim.metadata);
+    let refused = |why: String| format!("error processing PVC {}/{}: {why}", meta.namespace, meta.name);
+    let volume = request.client.all::<PersistentVolume>().get(name).await;
+    let volume = volume.map_err(|e| refused(format!("failed to fetch PV {name} from API server: {e}")))?;
+    let Some(reference) = &volume.spec.claim_ref else {
+        return Err(refused(format!(
+            "found PV object {name} but it has a nil pv.Spec.ClaimRef indicating it is not yet bound to the claim"
+        )));
+    };
+    if reference.uid != meta.uid {
+        return Err(refused(format!(
+            "found PV object {name} but its pv.Spec.ClaimRef.UID {} does not point to claim.UID {}",
+            reference.uid, meta.uid
+        )));
+    }
+    Ok(volume)
 }

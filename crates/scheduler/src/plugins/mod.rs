@@ -11,6 +11,7 @@ mod node_unschedulable;
 mod pod_topology_spread;
 mod taint_toleration;
 mod topology;
+mod volume_binding;
 
 use crate::framework::{Event, Plugin};
 
@@ -22,6 +23,7 @@ pub const PLUGINS: &[&dyn Plugin] = &[
     &node_affinity::NodeAffinity,
     &node_ports::NodePorts,
     &fit::Fit,
+    &volume_binding::VolumeBinding,
     &pod_topology_spread::PodTopologySpread,
     &inter_pod_affinity::InterPodAffinity,
     &balanced_allocation::BalancedAllocation,
