@@ -2,6 +2,7 @@
 //! Containers' own cgroups beneath are the runtime's. Upstream: `cm/pod_container_manager_linux.go`, `qos_container_manager`.
 
 use crate::container_config::resources::{QUOTA_PERIOD, quota, shares};
+use crate::container_config::swap::Accounting;
 use api::core::v1::Pod;
 use rules::pod_requests::{Options, limits_as, requests_as};
 use rules::qos::{QosClass, pod_qos};
@@ -89,9 +90,18 @@ impl Cgroups {
     }
 
     /// Whether swap can be limited together with memory.
-    pub(crate) fn swap_accounting(&self) -> bool {
-        let v1 = self.layout.memory.as_ref().is_some_and(|m| m.join("memory.memsw.limit_in_bytes").exists());
-        v1 || self.layout.unified.is_some() && self.layout.memory.is_none()
+    pub(crate) fn swap_accounting(&self) -> Accounting {
+        let has = |file: PathBuf| file.exists();
+        match (&self.layout.memory, &self.layout.unified) {
+            (Some(v1), _) if has(v1.join("memory.memsw.limit_in_bytes")) => Accounting::Together,
+            // The root of the tree has no limits: ours does.
+            (None, Some(v2))
+                if has(v2.join(self.kubepods.trim_start_matches('/')).join("memory.swap.max")) =>
+            {
+                Accounting::Alone
+            }
+            _ => Accounting::None,
+        }
     }
 
     /// Makes `kubepods` and its tiers.

@@ -1,7 +1,11 @@
 //! What a kubelet must be told: names, directories, limits. Defaults are upstream's.
 
+pub use crate::container_config::swap::Behavior as SwapBehavior;
+pub(crate) use crate::eviction::thresholds::parse as thresholds;
 pub use crate::eviction::thresholds::{Amount, Signal, Threshold, parse_hard};
 use crate::eviction::thresholds::{default_hard, parse};
+pub use crate::images::verification::Policy as ImageVerification;
+pub use crate::pod_worker::sysctls::check_allowed as check_allowed_sysctls;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -47,14 +51,25 @@ pub struct Config {
     pub seccomp_default: bool,
     /// At most so many pulls at a time; one with `serializeImagePulls`, as upstream's default.
     pub parallel_image_pulls: usize,
+    /// Which images that are there must be shown credentials for.
+    pub image_verification: ImageVerification,
     pub container_log_max_size: u64,
     pub container_log_max_files: usize,
     /// What the system and Kubernetes keep for themselves, by resource, as quantities.
     pub reserved: rules::pod_requests::ResourceList,
+    /// `--allowed-unsafe-sysctls`.
+    pub allowed_unsafe_sysctls: Vec<String>,
+    /// What containers may have swapped out.
+    pub swap: SwapBehavior,
     /// `--cpu-manager-policy`.
     pub cpu_manager_policy: crate::cpus::Policy,
     /// Processors that no container gets for itself.
     pub reserved_cpus: crate::cpus::set::CpuSet,
+    /// What the memory manager's policy `Static` keeps of each NUMA node; nothing with the policy `None`.
+    pub memory_manager: Option<crate::memory::Reserved>,
+    pub topology: crate::topology::Settings,
+    /// Where processors and NUMA nodes are told of: `/sys/devices/system`.
+    pub system_devices: PathBuf,
     /// When pods are evicted; what the hard ones keep free is no pod's to ask for.
     pub eviction_thresholds: Vec<Threshold>,
     /// How long a pressure is told after it was last seen.
@@ -94,11 +109,17 @@ impl Config {
             address: SocketAddr::from(([0, 0, 0, 0], 10250)),
             seccomp_default: false,
             parallel_image_pulls: 1,
+            image_verification: Default::default(),
             container_log_max_size: 10 << 20,
             container_log_max_files: 5,
             reserved: BTreeMap::new(),
+            allowed_unsafe_sysctls: Vec::new(),
+            swap: Default::default(),
             cpu_manager_policy: Default::default(),
             reserved_cpus: Default::default(),
+            memory_manager: None,
+            topology: Default::default(),
+            system_devices: "/sys/devices/system".into(),
             eviction_thresholds: default_thresholds(),
             eviction_transition: Duration::from_secs(300),
             eviction_max_grace: 0,

@@ -4,13 +4,16 @@ use crate::cgroups::Cgroups;
 use crate::claims::Claims;
 use crate::config::Config;
 use crate::container_config::service_env::ServiceView;
+use crate::container_config::swap::Swap;
 use crate::cpus::Cpus;
 use crate::devices::Devices;
 use crate::events::Events;
 use crate::eviction::thresholds::Pressure;
 use crate::images::Images;
+use crate::memory::Memory;
 use crate::node::machine::Machine;
 use crate::objects::Objects;
+use crate::topology::Topology;
 use crate::user_namespaces::UserNamespaces;
 use crate::volumes::Volumes;
 use api::core::v1::Node;
@@ -45,6 +48,9 @@ pub(crate) struct Context {
     pub claims: Arc<Claims>,
     /// Under the policy `static`.
     pub cpus: Option<Cpus>,
+    /// Under the policy `Static`.
+    pub memory: Option<Memory>,
+    pub topology: Topology,
     pub user_namespaces: UserNamespaces,
     /// What the node is short of.
     pub pressures: watch::Sender<Vec<Pressure>>,
@@ -52,4 +58,16 @@ pub(crate) struct Context {
     pub node: watch::Sender<Arc<Node>>,
     /// Nanoseconds since the epoch when this kubelet started.
     pub started_at: i64,
+}
+
+impl Context {
+    /// What containers may have swapped out.
+    pub(crate) fn swap(&self) -> Swap {
+        Swap {
+            behavior: self.config.swap,
+            accounting: self.cgroups.swap_accounting(),
+            memory: self.machine.memory,
+            swap: self.machine.swap,
+        }
+    }
 }

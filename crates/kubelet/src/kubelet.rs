@@ -8,12 +8,17 @@ use crate::cpus::Cpus;
 use crate::devices::Devices;
 use crate::error::Error;
 use crate::events::Events;
+use crate::images::records::Records;
+use crate::images::verification::Verification;
 use crate::images::{Images, gc};
+use crate::memory::Memory;
 use crate::node::machine::Machine;
-use crate::node::report;
+use crate::node::{self, report};
 use crate::objects::Objects;
 use crate::pods::Pods;
 use crate::server;
+use crate::topology::Topology;
+use crate::topology::numa::Numa;
 use crate::user_namespaces::UserNamespaces;
 use crate::volumes::Volumes;
 use crate::{claims, devices, eviction, logs, orphans, plugins, pod_resources, pod_source, runtime_events};
@@ -67,12 +72,30 @@ impl Kubelet {
             .map_err(|source| Error::Prepare { what: "the cgroup kubepods".into(), source })?;
         let events = Events(Recorder::new(parts.client.clone(), "kubelet", &config.node_name));
         let objects = Arc::new(Objects::new(parts.client.clone(), shutdown.clone()));
-        let cpus = Cpus::load(config.cpu_manager_policy, &config.root_dir, &config.reserved_cpus).map_err(
-            |error| Error::Prepare { what: "the CPU manager".into(), source: std::io::Error::other(error) },
-        )?;
+        let unprepared = |what: &str, error: String| Error::Prepare {
+            what: what.into(),
+            source: std::io::Error::other(error),
+        };
+        let memory = u64::try_from(machine.memory).unwrap_or(0);
+        let numa = Numa::read(&config.system_devices, memory);
+        let (system, root) = (&config.system_devices, &config.root_dir);
+        let cpus = Cpus::load(config.cpu_manager_policy, system, root, &config.reserved_cpus);
+        let cpus = cpus.map_err(|error| unprepared("the CPU manager", error))?;
+        let kept = u64::try_from(node::status::kept_memory(&config, &machine)).unwrap_or(0);
+        let memory = config.memory_manager.as_ref().map(|reserved| Memory::load(root, &numa, reserved, kept));
+        let memory = memory.transpose().map_err(|error| unprepared("the memory manager", error))?;
+        let topology = Topology::new(config.topology, numa);
+        let topology = topology.map_err(|error| unprepared("the topology manager", error))?;
+        let records = Records::open(&config.root_dir)
+            .map_err(|source| Error::Prepare { what: "image_manager".into(), source })?;
         let context = Arc::new(Context {
             user_namespaces: UserNamespaces::load(&config),
-            images: Images::new(parts.images, events.clone(), config.parallel_image_pulls),
+            images: Images::new(
+                parts.images,
+                events.clone(),
+                config.parallel_image_pulls,
+                Verification::new(config.image_verification.clone(), records),
+            ),
             volumes: Volumes::new(parts.client.clone(), objects.clone()),
             services: parts.informers.get(),
             node: watch::Sender::new(Arc::new(Node::default())),
@@ -83,6 +106,8 @@ impl Kubelet {
             runtime_info: info,
             devices: Devices::load(&config.root_dir, shutdown.clone()),
             cpus,
+            memory,
+            topology,
             config,
             events,
             objects,
@@ -90,6 +115,7 @@ impl Kubelet {
             cgroups,
             pressures: watch::Sender::new(Vec::new()),
         });
+        context.images.adopt_pulls().await;
         let pods = Pods::new(context.clone(), shutdown.clone());
         let mut tasks = tokio::task::JoinSet::new();
         let mut port = context.config.address.port();
@@ -158,6 +184,9 @@ async fn start_pods(
         context.devices.retain(known);
         if let Some(cpus) = &context.cpus {
             cpus.retain(known);
+        }
+        if let Some(memory) = &context.memory {
+            memory.retain(known);
         }
         if let Some(dir) = context.config.static_pod_path.clone() {
             pod_source::manifests::run(&context, &pods, dir).await;

@@ -9,6 +9,8 @@ mod claims;
 mod clock;
 /// What a kubelet must be told.
 pub mod config;
+/// What a kubelet is told by a file.
+pub mod configuration;
 /// From a pod to what the runtime is asked to make.
 mod container_config;
 mod context;
@@ -29,6 +31,8 @@ mod kubelet;
 mod labels;
 /// Reading, following and rotating containers' logs.
 mod logs;
+/// Memory of NUMA nodes for one container alone.
+pub mod memory;
 /// Registering and reporting the node.
 mod node;
 mod objects;
@@ -51,6 +55,8 @@ mod runtime_pod;
 /// The HTTPS server on port 10250.
 pub mod server;
 mod termination_message;
+/// Whose devices, processors and memory are to be near each other.
+pub mod topology;
 /// What pods use.
 mod usage;
 /// The users of pods that have their own.

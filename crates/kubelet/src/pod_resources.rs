@@ -3,12 +3,13 @@
 
 use crate::context::Context;
 use crate::devices::{Given, NO_NODE};
+use crate::memory::Block;
 use crate::plugins::pod_resources::pod_resources_lister_server::{
     PodResourcesLister, PodResourcesListerServer,
 };
 use crate::plugins::pod_resources::{
     AllocatableResourcesRequest, AllocatableResourcesResponse, CdiDevice, ClaimResource, ContainerDevices,
-    ContainerResources, DynamicResource, GetPodResourcesRequest, GetPodResourcesResponse,
+    ContainerMemory, ContainerResources, DynamicResource, GetPodResourcesRequest, GetPodResourcesResponse,
     ListPodResourcesRequest, ListPodResourcesResponse, NumaNode, PodResources, TopologyInfo,
 };
 use crate::pods::Pods;
@@ -56,6 +57,11 @@ fn devices(given: &BTreeMap<String, Given>) -> Vec<ContainerDevices> {
         })
     });
     each.collect()
+}
+
+fn memory(block: Block) -> ContainerMemory {
+    let nodes: Vec<i64> = block.nodes.into_iter().map(i64::from).collect();
+    ContainerMemory { memory_type: block.resource, size: block.size, topology: topology(&nodes) }
 }
 
 impl Lister {
@@ -112,7 +118,13 @@ impl Lister {
                 devices: own.map(devices).unwrap_or_default(),
                 dynamic_resources: self.claims(pod, container),
                 cpu_ids: cpus.into_iter().flat_map(|set| set.0).map(i64::from).collect(),
-                ..Default::default()
+                memory: self
+                    .context
+                    .memory
+                    .iter()
+                    .flat_map(|m| m.blocks(uid, &container.name))
+                    .map(memory)
+                    .collect(),
             }
         });
         PodResources {
@@ -148,7 +160,7 @@ impl PodResourcesLister for Lister {
         Ok(Response::new(AllocatableResourcesResponse {
             devices: devices.collect(),
             cpu_ids: cpus.into_iter().flat_map(|set| set.0).map(i64::from).collect(),
-            ..Default::default()
+            memory: self.context.memory.iter().flat_map(|m| m.allocatable()).map(memory).collect(),
         }))
     }
 

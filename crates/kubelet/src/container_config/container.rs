@@ -5,13 +5,19 @@ use super::field_ref::Facts;
 use super::security::{self, ImageUser};
 use super::{expansion, mounts, resources, service_env};
 use crate::context::Context;
+use crate::cpus::set::CpuSet;
 use crate::labels;
 use crate::plugins::device_plugin::ContainerAllocateResponse;
 use crate::volumes::Mounted;
 use api::core::v1::{ConfigMap, Container, Pod, Secret};
 use cri::v1;
 use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::PathBuf;
 use std::sync::Arc;
+
+/// A file of variables that is longer than all variables may be is cut.
+const MAX_ENV_FILE: u64 = 4 << 20;
 
 /// What one start of a container is made from.
 pub(crate) struct Start<'a> {
@@ -27,19 +33,41 @@ pub(crate) struct Start<'a> {
     pub target_id: Option<String>,
 }
 
-/// The pod's namespace as a source of ConfigMaps and Secrets.
-struct InNamespace<'a> {
+/// The pod's namespace as a source of ConfigMaps and Secrets, and its volumes.
+struct OfPod<'a> {
     context: &'a Context,
     namespace: &'a str,
+    volumes: &'a Mounted,
 }
 
-impl env::Source for InNamespace<'_> {
+impl env::Source for OfPod<'_> {
     async fn config_map(&self, name: &str) -> Result<Option<Arc<ConfigMap>>, String> {
         self.context.objects.config_map(self.namespace, name).await
     }
 
     async fn secret(&self, name: &str) -> Result<Option<Arc<Secret>>, String> {
         self.context.objects.secret(self.namespace, name).await
+    }
+
+    async fn file(&self, volume: &str, path: &str) -> Result<(PathBuf, String), String> {
+        let root = self.volumes.get(volume).map(|ready| ready.host_path.clone());
+        let root = root.filter(|path| !path.as_os_str().is_empty());
+        let root =
+            root.ok_or_else(|| format!("cannot find the volume {volume:?} referenced by FileKeyRef"))?;
+        let (whole, path) = (root.join(path), PathBuf::from(path));
+        // A container wrote it: its links lead nowhere but within the volume.
+        let read = tokio::task::spawn_blocking(move || {
+            let mut text = String::new();
+            linux::path::Root::open(&root)?.open_file(&path)?.take(MAX_ENV_FILE).read_to_string(&mut text)?;
+            Ok::<_, std::io::Error>(text)
+        });
+        match read.await.map_err(|error| error.to_string())? {
+            Ok(text) => Ok((whole, text)),
+            Err(error) => {
+                tracing::warn!(path = %whole.display(), %error, "Failed to parse env file");
+                Err("couldn't parse env file".into())
+            }
+        }
     }
 }
 
@@ -61,7 +89,7 @@ pub(crate) async fn container_config(
     let Start { pod, container, .. } = start;
     let config = &context.config;
     let facts = facts(context, start.pod_ips);
-    let source = InNamespace { context, namespace: &pod.metadata.namespace };
+    let source = OfPod { context, namespace: &pod.metadata.namespace, volumes: start.volumes };
     let env = environment(pod, container, services(context, pod), &facts, &source).await?;
     let users = context.user_namespaces.of(config, pod)?;
     let mut mounts = mounts::mounts(context, start, &env).await?;
@@ -88,18 +116,17 @@ pub(crate) async fn container_config(
         options.pid = v1::NamespaceMode::Target as i32;
         options.target_id = target.clone();
     }
-    let mut resources = resources::container_resources(
-        pod,
-        container,
-        context.machine.memory,
-        context.cgroups.swap_accounting(),
-    );
+    let mut resources = resources::container_resources(pod, container, context.swap());
     if let Some(cpus) = &context.cpus {
         resources.cpuset_cpus = cpus.of(&pod.metadata.uid, &container.name).to_string();
         // Who is alone on a processor need not be slowed down.
         if cpus.own(&pod.metadata.uid, &container.name).is_some() {
             resources.cpu_quota = -1;
         }
+    }
+    if let Some(memory) = &context.memory {
+        let nodes = memory.nodes_of(&pod.metadata.uid, &container.name);
+        resources.cpuset_mems = nodes.into_iter().collect::<CpuSet>().to_string();
     }
     let known: BTreeMap<String, String> = env.iter().cloned().collect();
     let expand = |words: &[String]| words.iter().map(|w| expansion::expand_map(w, &known)).collect();

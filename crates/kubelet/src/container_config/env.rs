@@ -1,13 +1,15 @@
 //! The environment of a container: Services, `envFrom`, `env` with references and expansion, in upstream's precedence
 //! (`makeEnvironmentVariables`). Objects are fetched through [`Source`], so that this stays a function of its inputs.
 
+use super::env_file;
 use super::expansion::expand;
 use super::field_ref::{self, Facts};
 use api::core::v1::{ConfigMap, Container, EnvVarSource, Pod, Secret};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Where ConfigMaps and Secrets of the pod's namespace come from. An error is what the API says, in its words.
+/// Where ConfigMaps and Secrets of the pod's namespace come from, and the files of its volumes. An error is what the API says, in its words.
 pub(crate) trait Source: Send + Sync {
     fn config_map(
         &self,
@@ -17,6 +19,12 @@ pub(crate) trait Source: Send + Sync {
         &self,
         name: &str,
     ) -> impl std::future::Future<Output = Result<Option<Arc<Secret>>, String>> + Send;
+    /// A file in a volume of the pod: where it is, and its text.
+    fn file(
+        &self,
+        volume: &str,
+        path: &str,
+    ) -> impl std::future::Future<Output = Result<(PathBuf, String), String>> + Send;
 }
 
 /// All variables in order. `services` are the variables of Services, weakest of all.
@@ -115,8 +123,17 @@ async fn referenced(
             }
         };
     }
-    if from.file_key_ref.is_some() {
-        return Err("fileKeyRef is not supported by this node".into());
+    if let Some(reference) = &from.file_key_ref {
+        let (path, text) = source.file(&reference.volume_name, &reference.path).await?;
+        let value = env_file::value(&text, &reference.key).map_err(|error| {
+            tracing::warn!(pod = %pod.metadata.name, error, "Failed to parse env file");
+            "couldn't parse env file".to_owned()
+        })?;
+        return match value.is_empty() {
+            false => Ok(Some(value)),
+            true if reference.optional == Some(true) => Ok(None),
+            true => Err(format!("environment variable key {:?} not found in file {path:?}", reference.key)),
+        };
     }
     Ok(Some(String::new()))
 }

@@ -4,6 +4,7 @@
 pub(crate) mod container;
 pub(crate) mod dns;
 pub(crate) mod env;
+mod env_file;
 pub(crate) mod expansion;
 pub(crate) mod field_ref;
 pub(crate) mod hostname;
@@ -13,3 +14,4 @@ pub(crate) mod resources;
 pub(crate) mod sandbox;
 pub(crate) mod security;
 pub(crate) mod service_env;
+pub(crate) mod swap;

@@ -1,5 +1,6 @@
 //! Requests and limits in the kernel's units. Pure. Upstream: `cm/helpers_linux.go`, `qos/policy.go`.
 
+use super::swap::Swap;
 use api::core::v1::{Container, Pod};
 use cri::v1::LinuxContainerResources;
 use rules::pod_requests::{Options, has_pod_level_requests, limit_of, request_of, requests_as};
@@ -13,7 +14,7 @@ const MIN_QUOTA: i64 = 1000;
 const GUARANTEED_OOM: i64 = -997;
 const BEST_EFFORT_OOM: i64 = 1000;
 /// Priority from which a pod is critical to its node.
-const SYSTEM_CRITICAL_PRIORITY: i32 = 2_000_000_000;
+pub(super) const SYSTEM_CRITICAL_PRIORITY: i32 = 2_000_000_000;
 
 /// `cpu.shares` of thousandths of a core.
 pub(crate) fn shares(milli: i64) -> i64 {
@@ -26,30 +27,27 @@ pub(crate) fn quota(milli: i64) -> i64 {
 }
 
 /// What a container is given.
-pub(crate) fn container_resources(
-    pod: &Pod,
-    container: &Container,
-    memory_capacity: i64,
-    swap: bool,
-) -> LinuxContainerResources {
+pub(crate) fn container_resources(pod: &Pod, container: &Container, swap: Swap) -> LinuxContainerResources {
     let resources = &container.resources;
-    let (request, limit) = (request_of(resources, "cpu"), limit_of(resources, "cpu"));
+    // A container that states none has its pod's.
+    let limit_of = |name: &str| match (limit_of(resources, name), &pod.spec.resources) {
+        (0, Some(whole)) => limit_of(whole, name),
+        (own, _) => own,
+    };
+    let (request, limit) = (request_of(resources, "cpu"), limit_of("cpu"));
     // A container that names only a limit asks for as much.
     let asked = if resources.requests.contains_key("cpu") { request } else { limit };
-    let memory = limit_of(resources, "memory");
     let mut out = LinuxContainerResources {
         cpu_shares: shares(asked),
-        memory_limit_in_bytes: memory,
-        oom_score_adj: oom_score_adj(pod, container, memory_capacity),
+        memory_limit_in_bytes: limit_of("memory"),
+        oom_score_adj: oom_score_adj(pod, container, swap.memory),
         ..Default::default()
     };
     if limit > 0 {
         out.cpu_period = QUOTA_PERIOD;
         out.cpu_quota = quota(limit);
     }
-    if swap && memory > 0 {
-        out.memory_swap_limit_in_bytes = memory;
-    }
+    swap.limit(&mut out, pod, container);
     for (name, quantity) in resources.limits.iter().filter(|(n, _)| n.starts_with("hugepages-")) {
         out.hugepage_limits.push(cri::v1::HugepageLimit {
             page_size: format!("{}B", name.trim_start_matches("hugepages-").trim_end_matches('i')),
@@ -94,5 +92,28 @@ pub(crate) fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i
         adjust - 1
     } else {
         adjust
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[track_caller]
+    fn check(spec: Value, want: (i64, i64, i64)) {
+        let pod: Pod = serde_json::from_value(json!({ "spec": spec })).unwrap();
+        let made = container_resources(&pod, &pod.spec.containers[0], Swap::default());
+        assert_eq!((made.cpu_shares, made.cpu_quota, made.memory_limit_in_bytes), want);
+    }
+
+    #[test]
+    fn the_pods_limit_stands_in() {
+        let of = |resources: Value, own: Value| json!({ "resources": resources, "containers": [{ "name": "a", "resources": own }] });
+        let whole = json!({ "limits": { "cpu": "2", "memory": "1Mi" } });
+        check(of(whole.clone(), json!({})), (2048, 200_000, 1 << 20));
+        check(of(whole.clone(), json!({ "requests": { "cpu": "1" } })), (1024, 200_000, 1 << 20));
+        check(of(whole, json!({ "limits": { "cpu": "1", "memory": "2Ki" } })), (1024, 100_000, 2048));
+        check(json!({ "containers": [{ "name": "a" }] }), (2, 0, 0));
     }
 }

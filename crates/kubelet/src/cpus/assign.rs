@@ -2,12 +2,15 @@
 //! Upstream: `cm/cpumanager/cpu_assignment.go`, the packed policy.
 
 use super::set::CpuSet;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// Where a processor is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     pub socket: u32,
+    /// NUMA node.
+    pub node: u32,
     pub core: u32,
 }
 
@@ -23,7 +26,17 @@ pub(crate) fn take(topology: &Topology, free: &CpuSet, count: usize) -> Result<C
     let mut taken = CpuSet::default();
     let by_socket = |place: Place| (place.socket, u32::MAX);
     let by_core = |place: Place| (place.socket, place.core);
-    groups(topology, &mut left, &mut taken, count, by_socket);
+    let by_node = |place: Place| (place.node, u32::MAX);
+    let number =
+        |of: &dyn Fn(Place) -> (u32, u32)| topology.values().map(|at| of(*at)).collect::<BTreeSet<_>>().len();
+    // The larger of the two first.
+    if number(&by_socket) <= number(&by_node) {
+        groups(topology, &mut left, &mut taken, count, by_socket);
+        groups(topology, &mut left, &mut taken, count, by_node);
+    } else {
+        groups(topology, &mut left, &mut taken, count, by_node);
+        groups(topology, &mut left, &mut taken, count, by_socket);
+    }
     groups(topology, &mut left, &mut taken, count, by_core);
     while taken.len() < count {
         let size = |of: &dyn Fn(Place) -> (u32, u32), set: &CpuSet, cpu: u32| {
@@ -68,10 +81,10 @@ fn groups(
     }
 }
 
-/// Reads the machine's.
-pub(crate) fn read() -> Topology {
+/// Reads the machine's, beneath `/sys/devices/system`.
+pub(crate) fn read(system: &Path) -> Topology {
     let mut out = Topology::new();
-    for entry in std::fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten() {
+    for entry in std::fs::read_dir(system.join("cpu")).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let number = name.to_str().and_then(|name| name.strip_prefix("cpu")?.parse().ok());
         let Some(cpu) = number else { continue };
@@ -81,7 +94,18 @@ pub(crate) fn read() -> Topology {
         };
         // One that is offline has no place.
         if let Some(core) = fact("core_id") {
-            out.insert(cpu, Place { socket: fact("physical_package_id").unwrap_or(0), core });
+            out.insert(cpu, Place { socket: fact("physical_package_id").unwrap_or(0), node: 0, core });
+        }
+    }
+    for entry in std::fs::read_dir(system.join("node")).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix("node")?.parse().ok());
+        let list = std::fs::read_to_string(entry.path().join("cpulist")).unwrap_or_default();
+        let (Some(node), Ok(set)) = (number, list.trim().parse::<CpuSet>()) else { continue };
+        for cpu in set.0 {
+            if let Some(place) = out.get_mut(&cpu) {
+                place.node = node;
+            }
         }
     }
     out
@@ -93,7 +117,7 @@ mod tests {
 
     /// Two sockets of two cores with two threads, numbered as usual: siblings are four apart.
     fn machine() -> Topology {
-        (0..8).map(|cpu| (cpu, Place { socket: cpu % 4 / 2, core: cpu % 4 })).collect()
+        (0..8).map(|cpu| (cpu, Place { socket: cpu % 4 / 2, node: cpu % 4 / 2, core: cpu % 4 })).collect()
     }
 
     #[test]
@@ -112,6 +136,6 @@ mod tests {
             assert_eq!(taken.to_string(), want, "{count} of {free}");
         }
         assert!(take(&machine(), &"1-2".parse().unwrap(), 3).is_err());
-        assert!(!read().is_empty());
+        assert!(!read(Path::new("/sys/devices/system")).is_empty());
     }
 }

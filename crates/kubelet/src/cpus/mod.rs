@@ -3,15 +3,19 @@
 //! Upstream: `cm/cpumanager`.
 
 mod assign;
+mod hints;
 pub mod set;
+#[cfg(test)]
+mod tests;
 
 use crate::labels::{CONTAINER_NAME, POD_UID};
+use crate::topology::done_and_lasting;
+use crate::topology::hint::Hint;
 use api::core::v1::{Container, Pod};
 use assign::Topology;
 use cri::RuntimeService;
 use cri::v1;
 use parking_lot::Mutex;
-use rules::container_status::is_restartable_init_container;
 use rules::qos::{QosClass, pod_qos};
 use serde::{Deserialize, Serialize};
 use set::CpuSet;
@@ -52,6 +56,19 @@ struct State {
     own: BTreeMap<String, BTreeMap<String, CpuSet>>,
 }
 
+impl State {
+    /// What the ordinary init containers of a pod are done with, and no other container of it has.
+    fn reusable(&self, pod: &Pod) -> CpuSet {
+        let (done, lasting) = done_and_lasting(pod);
+        let own = self.own.get(&pod.metadata.uid);
+        let all = |names: Vec<&str>| {
+            let sets = names.into_iter().filter_map(|name| own?.get(name));
+            sets.fold(CpuSet::default(), |all, set| all.union(set))
+        };
+        all(done).difference(&all(lasting))
+    }
+}
+
 /// The processors of the node, under the policy `static`.
 #[derive(Debug)]
 pub(crate) struct Cpus {
@@ -65,11 +82,16 @@ pub(crate) struct Cpus {
 
 impl Cpus {
     /// `None` with the policy `none`. `reserved` is never given to anybody alone.
-    pub(crate) fn load(policy: Policy, root_dir: &Path, reserved: &CpuSet) -> Result<Option<Self>, String> {
+    pub(crate) fn load(
+        policy: Policy,
+        system: &Path,
+        root_dir: &Path,
+        reserved: &CpuSet,
+    ) -> Result<Option<Self>, String> {
         if policy == Policy::None {
             return Ok(None);
         }
-        let topology = assign::read();
+        let topology = assign::read(system);
         let all: CpuSet = topology.keys().copied().collect();
         if reserved.is_empty() {
             return Err(
@@ -113,46 +135,53 @@ impl Cpus {
             .map_err(|error| failed(&error))
     }
 
-    /// Gives the containers of a pod what they ask for, before it is admitted.
-    pub(crate) fn allocate(&self, pod: &Pod) -> Result<(), String> {
-        let all = pod.spec.init_containers.iter().chain(&pod.spec.containers);
-        let wanted: Vec<(&Container, usize)> =
-            all.map(|container| (container, whole(pod, container))).collect();
-        if wanted.iter().all(|(_, count)| *count == 0) {
+    /// Gives a container what it asks for, near `place` as far as that goes, before its pod is admitted.
+    fn give(&self, pod: &Pod, container: &Container, place: Hint) -> Result<(), String> {
+        let count = whole(pod, container);
+        let uid = &pod.metadata.uid;
+        let mut next = self.state.lock().clone();
+        if count == 0 || next.own.get(uid).is_some_and(|own| own.contains_key(&container.name)) {
             return Ok(());
         }
-        let mut next = self.state.lock().clone();
-        let init = pod.spec.init_containers.len();
-        // What an init container is done with is the next one's; a sidecar keeps what it has.
-        let mut reuse = CpuSet::default();
-        for (index, (container, count)) in wanted.into_iter().enumerate().filter(|(_, (_, count))| *count > 0)
-        {
-            let own = next.own.entry(pod.metadata.uid.clone()).or_default();
-            let given = match own.get(&container.name) {
-                Some(before) => before.clone(),
-                None => {
-                    let free = next.shared.difference(&self.reserved).union(&reuse);
-                    let taken = match count <= reuse.len() {
-                        true => assign::take(&self.topology, &reuse, count),
-                        false => assign::take(&self.topology, &free, count),
-                    };
-                    let taken = taken.map_err(|_| {
-                        format!(
-                            "not enough cpus available to satisfy request: requested={count}, available={}",
-                            free.len()
-                        )
-                    })?;
-                    next.shared = next.shared.difference(&taken);
-                    own.insert(container.name.clone(), taken.clone());
-                    taken
-                }
-            };
-            reuse = match index < init && !is_restartable_init_container(container) {
-                true => reuse.union(&given),
-                false => reuse.difference(&given),
-            };
-        }
+        let reuse = next.reusable(pod);
+        let free = next.shared.difference(&self.reserved).union(&reuse);
+        let short = |_| {
+            let available = free.len();
+            format!("not enough cpus available to satisfy request: requested={count}, available={available}")
+        };
+        let from = if count <= reuse.len() { &reuse } else { &free };
+        let near = place.affinity.map_or_else(CpuSet::default, |mask| self.on(mask, from));
+        let first = count.min(near.len());
+        let taken = assign::take(&self.topology, &near, first).map_err(short)?;
+        let rest = assign::take(&self.topology, &from.difference(&taken), count - first).map_err(short)?;
+        let taken = taken.union(&rest);
+        next.shared = next.shared.difference(&taken);
+        next.own.entry(uid.clone()).or_default().insert(container.name.clone(), taken);
         self.put(next)
+    }
+
+    /// Takes back what ordinary init containers had that ran before this one.
+    pub(crate) fn begins(&self, pod: &Pod, container: &str) {
+        let (done, _) = done_and_lasting(pod);
+        let mut next = self.state.lock().clone();
+        let Some(own) = next.own.get_mut(&pod.metadata.uid) else { return };
+        let before = own.len();
+        let gone = done.into_iter().take_while(|name| *name != container);
+        let back = gone.filter_map(|name| own.remove(name));
+        let back = back.fold(CpuSet::default(), |all, set| all.union(&set));
+        if own.len() != before {
+            self.give_back(next, &back);
+        }
+    }
+
+    /// Lets everybody have what nobody has any more: an init container's may be another's by now.
+    fn give_back(&self, mut next: State, back: &CpuSet) {
+        let kept =
+            next.own.values().flat_map(BTreeMap::values).fold(CpuSet::default(), |all, set| all.union(set));
+        next.shared = next.shared.union(&back.difference(&kept));
+        if let Err(error) = self.put(next) {
+            tracing::warn!(error, "the state of CPUs was not written");
+        }
     }
 
     fn put(&self, next: State) -> Result<(), String> {
@@ -181,13 +210,7 @@ impl Cpus {
         if next.own.len() == before {
             return;
         }
-        // An init container's may be another's by now.
-        let kept =
-            next.own.values().flat_map(BTreeMap::values).fold(CpuSet::default(), |all, set| all.union(set));
-        next.shared = next.shared.union(&back.difference(&kept));
-        if let Err(error) = self.put(next) {
-            tracing::warn!(error, "the state of CPUs was not written");
-        }
+        self.give_back(next, &back);
     }
 
     /// Those that a container has for itself.
@@ -235,7 +258,9 @@ impl Cpus {
 
 /// Whole processors that a container gets for itself. Upstream: `guaranteedCPUs`.
 fn whole(pod: &Pod, container: &Container) -> usize {
-    if pod_qos(pod) != QosClass::Guaranteed {
+    let pod_level = pod.spec.resources.as_ref();
+    let pod_level = pod_level.is_some_and(|r| !r.requests.is_empty() || !r.limits.is_empty());
+    if pod_qos(pod) != QosClass::Guaranteed || pod_level {
         return 0;
     }
     let asked = container.resources.requests.get("cpu").or_else(|| container.resources.limits.get("cpu"));
@@ -273,51 +298,4 @@ fn read(path: &Path, all: &CpuSet) -> Result<State, String> {
     }
     // Processors may have come or gone since.
     Ok(State { shared: all.difference(&taken), own })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pod(uid: &str, cpu: &str) -> Pod {
-        let resources = serde_json::json!({ "limits": { "cpu": cpu, "memory": "8Mi" }, "requests": { "cpu": cpu, "memory": "8Mi" } });
-        serde_json::from_value(serde_json::json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": { "name": uid, "uid": uid },
-            "spec": { "containers": [{ "name": "main", "resources": resources }] },
-        }))
-        .unwrap()
-    }
-
-    #[test]
-    fn whole_processors_of_guaranteed_pods_only() {
-        let dir = tempfile::tempdir().unwrap();
-        let topology: Topology = (0..4).map(|cpu| (cpu, assign::Place { socket: 0, core: cpu })).collect();
-        let all: CpuSet = topology.keys().copied().collect();
-        let cpus = || Cpus {
-            topology: topology.clone(),
-            reserved: "0".parse().unwrap(),
-            path: dir.path().join(FILE),
-            state: Mutex::new(read(&dir.path().join(FILE), &all).unwrap()),
-            shared: watch::Sender::new(all.clone()),
-        };
-        let one = cpus();
-        let place = |cpus: &Cpus, uid: &str| cpus.of(uid, "main").to_string();
-        one.allocate(&pod("shares", "1500m")).unwrap();
-        one.allocate(&pod("a", "2")).unwrap();
-        assert_eq!((place(&one, "shares").as_str(), place(&one, "a").as_str()), ("0,3", "1-2"));
-        assert_eq!(
-            one.allocate(&pod("b", "2")).unwrap_err(),
-            "not enough cpus available to satisfy request: requested=2, available=1"
-        );
-        // The next kubelet knows.
-        let two = cpus();
-        assert_eq!((place(&two, "a").as_str(), place(&two, "x").as_str()), ("1-2", "0,3"));
-        two.retain(|uid| uid != "a");
-        two.allocate(&pod("c", "3")).unwrap();
-        assert_eq!((place(&two, "c").as_str(), place(&two, "x").as_str()), ("1-3", "0"));
-        std::fs::write(dir.path().join(FILE), r#"{"policyName":"none","defaultCpuSet":"","checksum":1}"#)
-            .unwrap();
-        assert!(read(&dir.path().join(FILE), &all).unwrap_err().contains("differs from state checkpoint"));
-    }
 }

@@ -12,10 +12,12 @@ use crate::plugins::device_plugin::{
     PreferredAllocationRequest,
 };
 use crate::plugins::watcher::Handler;
+use crate::topology::hint::{Hint, Hints};
+use crate::topology::mask::Mask;
+use crate::topology::{Provider, most_at_once};
 use api::core::v1::{Container, Pod};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use rules::container_status::is_restartable_init_container;
 pub(crate) use state::{Given, NO_NODE, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -170,27 +172,15 @@ impl Devices {
         counted.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Gives a pod its devices, before it is admitted.
-    pub(crate) async fn allocate(&self, pod: &Pod) -> Result<(), String> {
-        let all = pod.spec.init_containers.iter().chain(&pod.spec.containers);
-        if all.clone().all(|container| self.asked(container).is_empty()) {
+    /// Gives a container its devices, near `place` as far as that goes, before its pod is admitted.
+    async fn give(&self, pod: &Pod, container: &Container, place: Option<Mask>) -> Result<(), String> {
+        let asked = self.asked(container);
+        if asked.is_empty() {
             return Ok(());
         }
         let _turn = self.turn.lock().await;
-        let own = &pod.metadata.uid;
-        // What an init container is done with is the next one's; a sidecar keeps what it has.
-        let mut reuse: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        let init = pod.spec.init_containers.len();
-        for (index, container) in all.enumerate() {
-            for (resource, required) in self.asked(container) {
-                let reusable = reuse.entry(resource.clone()).or_default();
-                let got = self.one(own, &container.name, &resource, required, reusable).await?;
-                if index < init && !is_restartable_init_container(container) {
-                    reusable.extend(got);
-                } else {
-                    reusable.retain(|id| !got.contains(id));
-                }
-            }
+        for (resource, required) in asked {
+            self.one(pod, &container.name, &resource, required, place).await?;
         }
         self.write();
         Ok(())
@@ -198,21 +188,19 @@ impl Devices {
 
     async fn one(
         &self,
-        uid: &str,
+        pod: &Pod,
         container: &str,
         resource: &str,
         required: usize,
-        reuse: &BTreeSet<String>,
-    ) -> Result<BTreeSet<String>, String> {
-        let owner = (uid.to_owned(), container.to_owned());
-        let had = |state: &State| {
-            state.given.get(&owner).and_then(|given| given.get(resource)).map(Given::ids).unwrap_or_default()
-        };
+        place: Option<Mask>,
+    ) -> Result<(), String> {
+        let owner = (pod.metadata.uid.clone(), container.to_owned());
         let choice = {
             let state = self.state.lock();
-            match state.wanted(&owner, resource, required, reuse)? {
+            let reuse = state.reusable(pod, resource);
+            match state.wanted(&owner, resource, required, &reuse, place)? {
                 Some(choice) => choice,
-                None => return Ok(had(&state)),
+                None => return Ok(()),
             }
         };
         let (mut client, options) = {
@@ -222,9 +210,9 @@ impl Devices {
             (endpoint.client.clone(), endpoint.options)
         };
         let mut preferred = Vec::new();
-        if options.get_preferred_allocation_available && choice.is_open() {
+        if let Some(from) = choice.open().filter(|_| options.get_preferred_allocation_available) {
             let request = ContainerPreferredAllocationRequest {
-                available_device_i_ds: choice.available.union(&choice.reused).cloned().collect(),
+                available_device_i_ds: from.union(&choice.reused).cloned().collect(),
                 must_include_device_i_ds: choice.reused.iter().cloned().collect(),
                 allocation_size: i32::try_from(required).unwrap_or(i32::MAX),
             };
@@ -241,8 +229,8 @@ impl Devices {
         let answer = answer.map_err(|status| go_error(&status))?.into_inner();
         let response = answer.container_responses.into_iter().next();
         let response = response.ok_or("no containers return in allocation response")?;
-        self.state.lock().give(owner, resource, ids.clone(), response);
-        Ok(ids)
+        self.state.lock().give(owner, resource, ids, response);
+        Ok(())
     }
 
     /// What a container's devices bring with them, as its plugins have answered; tells plugins that want it that the
@@ -293,6 +281,51 @@ impl Devices {
         if changed {
             self.write();
         }
+    }
+}
+
+impl Provider for Devices {
+    fn hints(&self, pod: &Pod, container: &Container) -> Hints {
+        let asked = self.asked(container);
+        let state = self.state.lock();
+        let owner = (pod.metadata.uid.clone(), container.name.clone());
+        let each = asked.into_iter().map(|(resource, request)| {
+            let had = state.given.get(&owner).and_then(|given| given.get(&resource));
+            let had = had.map(Given::ids).unwrap_or_default();
+            let hints = state.hints(&resource, request, &had, &state.reusable(pod, &resource));
+            (resource, hints)
+        });
+        each.collect()
+    }
+
+    fn pod_hints(&self, pod: &Pod) -> Hints {
+        let all = || pod.spec.init_containers.iter().chain(&pod.spec.containers);
+        let resources: BTreeSet<String> =
+            all().flat_map(|container| self.asked(container)).map(|(resource, _)| resource).collect();
+        let state = self.state.lock();
+        let each = resources.into_iter().map(|resource| {
+            let request = most_at_once(pod, |container| {
+                let limit = container.resources.limits.get(&resource).map_or(0, |count| count.value());
+                u64::try_from(limit).unwrap_or(0)
+            });
+            let had = all().filter_map(|container| {
+                state.given.get(&(pod.metadata.uid.clone(), container.name.clone()))?.get(&resource)
+            });
+            let had = had.flat_map(Given::ids).collect();
+            let request = usize::try_from(request).unwrap_or(usize::MAX);
+            let hints = state.hints(&resource, request, &had, &BTreeSet::new());
+            (resource, hints)
+        });
+        each.collect()
+    }
+
+    fn allocate<'a>(
+        &'a self,
+        pod: &'a Pod,
+        container: &'a Container,
+        place: Hint,
+    ) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(self.give(pod, container, place.affinity))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Registry credentials in Secrets of type `kubernetes.io/dockerconfigjson` and `dockercfg`: which of them fit an image.
 //! Pure. Upstream: `pkg/credentialprovider`.
 
+use super::records::{PullSecret, sha256};
 use api::core::v1::Secret;
 use base64::Engine as _;
 use cri::v1::AuthConfig;
@@ -24,20 +25,45 @@ struct Login {
     registrytoken: String,
 }
 
-/// Credentials for an image, the most specific first.
-pub(crate) fn lookup(secrets: &[Arc<Secret>], image: &str) -> Vec<AuthConfig> {
+/// Credentials for an image, the most specific first, and where they come from.
+pub(crate) fn lookup(secrets: &[Arc<Secret>], image: &str) -> Vec<(AuthConfig, PullSecret)> {
     let repository = repository(image);
-    let mut found: Vec<(usize, AuthConfig)> = Vec::new();
+    let mut found: Vec<(usize, (AuthConfig, PullSecret))> = Vec::new();
     for secret in secrets {
         for (registry, login) in logins(secret) {
             let key = normal(&registry);
             if matches(&key, &repository) {
-                found.push((key.len(), to_auth(&registry, login)));
+                let auth = to_auth(&registry, login);
+                let from = PullSecret {
+                    namespace: secret.metadata.namespace.clone(),
+                    name: secret.metadata.name.clone(),
+                    uid: secret.metadata.uid.clone(),
+                    credential_hash: hash(&auth),
+                };
+                found.push((key.len(), (auth, from)));
             }
         }
     }
     found.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
     found.into_iter().map(|(_, auth)| auth).collect()
+}
+
+/// Upstream: `hashAuthConfig`.
+fn hash(auth: &AuthConfig) -> String {
+    let fields = [
+        ("username", &auth.username),
+        ("password", &auth.password),
+        ("auth", &auth.auth),
+        ("serveraddress", &auth.server_address),
+        ("identitytoken", &auth.identity_token),
+        ("registrytoken", &auth.registry_token),
+    ];
+    let said = fields.into_iter().filter(|(_, value)| !value.is_empty());
+    // In this order: a map would sort them.
+    let said: Vec<String> = said
+        .filter_map(|(key, value)| Some(format!("{key:?}:{}", serde_json::to_string(value).ok()?)))
+        .collect();
+    sha256(format!("{{{}}}", said.join(",")).as_bytes())
 }
 
 fn logins(secret: &Secret) -> BTreeMap<String, Login> {

@@ -92,10 +92,11 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
 }
 
 async fn collect(context: &Context, known: &mut HashMap<String, Seen>) -> Result<(), String> {
-    let now = Instant::now();
+    let (now, began) = (Instant::now(), std::time::SystemTime::now());
     let used = in_use(context).await.map_err(|e| e.to_string())?;
     let images = list(context).await.map_err(|e| e.to_string())?;
     known.retain(|id, _| images.iter().any(|image| &image.id == id));
+    context.images.prune_records(&images, began);
     for image in &images {
         let seen = known.entry(image.id.clone()).or_insert(Seen { first: now, used: None });
         if is_used(image, &used) {

@@ -4,6 +4,8 @@
 pub(crate) mod credentials;
 pub(crate) mod gc;
 mod name;
+pub(crate) mod records;
+pub(crate) mod verification;
 
 use crate::events::Events;
 use crate::pod_worker::back_off::BackOff;
@@ -11,10 +13,12 @@ use api::core::v1::{Container, Pod, Secret};
 use cri::ImageService;
 use cri::v1;
 use parking_lot::Mutex;
+use records::PullSecret;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
+use verification::Verification;
 
 /// Why a container could not be started: a waiting reason, a message, and when it makes sense to try again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +39,7 @@ impl StartError {
 pub(crate) struct Images {
     pub(crate) service: Arc<dyn ImageService>,
     events: Events,
+    verification: Verification,
     pulls: Semaphore,
     back_off: Mutex<BackOff>,
     /// The last failure of what is in back-off.
@@ -42,9 +47,34 @@ pub(crate) struct Images {
 }
 
 impl Images {
-    pub(crate) fn new(service: Arc<dyn ImageService>, events: Events, parallel: usize) -> Self {
+    pub(crate) fn new(
+        service: Arc<dyn ImageService>,
+        events: Events,
+        parallel: usize,
+        verification: Verification,
+    ) -> Self {
         let pulls = Semaphore::new(parallel.max(1));
-        Images { service, events, pulls, back_off: Mutex::default(), failures: Mutex::default() }
+        Images {
+            service,
+            events,
+            verification,
+            pulls,
+            back_off: Mutex::default(),
+            failures: Mutex::default(),
+        }
+    }
+
+    /// Takes over what an earlier kubelet was pulling.
+    pub(crate) async fn adopt_pulls(&self) {
+        match self.service.list_images(v1::ListImagesRequest::default()).await {
+            Ok(listed) => self.verification.adopt(&listed.images),
+            Err(error) => tracing::warn!(%error, "failed to list images"),
+        }
+    }
+
+    /// Forgets what is known of images that were not there at a time.
+    pub(crate) fn prune_records(&self, present: &[v1::Image], at: std::time::SystemTime) {
+        self.verification.prune(present, at);
     }
 
     /// What the runtime knows of an image; `None` when it has none of that name.
@@ -74,13 +104,24 @@ impl Images {
             StartError::new("InvalidImageName", message)
         })?;
         let policy = container.image_pull_policy.as_str();
+        let never = || {
+            let message = format!("Container image {requested:?} is not present with pull policy of Never");
+            warning("ErrImageNeverPull", message.clone());
+            StartError::new("ErrImageNeverPull", message)
+        };
+        let credentials = credentials::lookup(secrets, &image);
         if policy != "Always" {
             let present = self.status(&image).await.map_err(|error| {
                 let message = format!("Failed to inspect image \"\": {error}");
                 warning("InspectFailed", message.clone());
                 StartError::new("ImageInspectError", message)
             })?;
-            if let Some(present) = present.filter(|i| !i.id.is_empty()) {
+            let from: Vec<PullSecret> = credentials.iter().map(|(_, secret)| secret.clone()).collect();
+            let may_use = |present: &v1::Image| {
+                !present.id.is_empty() && !self.verification.must_pull(requested, &present.id, &from)
+            };
+            // Whether it is there is nothing to know for those that may not use it.
+            if let Some(present) = present.filter(may_use) {
                 normal(
                     "Pulled",
                     format!(
@@ -90,10 +131,7 @@ impl Images {
                 return Ok(present.id);
             }
             if policy == "Never" {
-                let message =
-                    format!("Container image {requested:?} is not present with pull policy of Never");
-                warning("ErrImageNeverPull", message.clone());
-                return Err(StartError::new("ErrImageNeverPull", message));
+                return Err(never());
             }
         }
         let key = format!("{}_{requested}", pod.metadata.uid);
@@ -111,11 +149,20 @@ impl Images {
         let waiting = Instant::now();
         let permit = self.pulls.acquire().await;
         let pulling = Instant::now();
-        let pulled = self.pull(&image, secrets, sandbox).await;
+        if let Err(error) = self.verification.begins(requested) {
+            let message =
+                format!("Failed to record image pull intent for container image {requested:?}: {error}");
+            return Err(StartError::new("ErrImagePull", message));
+        }
+        let pulled = self.pull(&image, credentials, sandbox).await;
         drop(permit);
         match pulled {
-            Ok(reference) => {
-                let size = self.status(&image).await.ok().flatten().map_or(0, |i| i.size);
+            Ok((reference, secret)) => {
+                let status = self.status(&image).await.ok().flatten();
+                let size = status.as_ref().map_or(0, |i| i.size);
+                let id = status.map(|i| i.id).filter(|id| !id.is_empty());
+                let id = id.as_deref().unwrap_or(&reference);
+                self.verification.ended(requested, Some((id, secret.as_ref())));
                 let (alone, all) = (millis(pulling.elapsed()), millis(waiting.elapsed()));
                 normal(
                     "Pulled",
@@ -127,6 +174,7 @@ impl Images {
                 Ok(reference)
             }
             Err(error) => {
+                self.verification.ended(requested, None);
                 warning("Failed", format!("Failed to pull image {requested:?}: {error}"));
                 self.back_off.lock().next(&key, crate::clock::now());
                 let (reason, message) = classify(requested, &error);
@@ -139,23 +187,24 @@ impl Images {
     async fn pull(
         &self,
         image: &str,
-        secrets: &[Arc<Secret>],
+        credentials: Vec<(v1::AuthConfig, PullSecret)>,
         sandbox: &v1::PodSandboxConfig,
-    ) -> cri::Result<String> {
-        let mut attempts: Vec<Option<v1::AuthConfig>> =
-            credentials::lookup(secrets, image).into_iter().map(Some).collect();
+    ) -> cri::Result<(String, Option<PullSecret>)> {
+        let mut attempts: Vec<Option<(v1::AuthConfig, PullSecret)>> =
+            credentials.into_iter().map(Some).collect();
         if attempts.is_empty() {
             attempts.push(None);
         }
         let mut last = cri::Error::unknown("no credentials to try");
-        for auth in attempts {
+        for attempt in attempts {
+            let (auth, secret) = attempt.unzip();
             let request = v1::PullImageRequest {
                 image: Some(v1::ImageSpec { image: image.to_owned(), ..Default::default() }),
                 auth,
                 sandbox_config: Some(sandbox.clone()),
             };
             match self.service.pull_image(request).await {
-                Ok(answer) => return Ok(answer.image_ref),
+                Ok(answer) => return Ok((answer.image_ref, secret)),
                 Err(error) => last = error,
             }
         }

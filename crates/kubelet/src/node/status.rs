@@ -16,6 +16,14 @@ use apimachinery::time::Time;
 use rules::pod_requests::ResourceList;
 use std::collections::BTreeMap;
 
+/// What of newer versions this kubelet can do, so that no pod that needs it comes to one that cannot. Upstream:
+/// `nodedeclaredfeatures`, as far as they are on by default.
+const DECLARED: [&str; 4] = [
+    "ExtendWebSocketsToKubelet",
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+    "RestartAllContainersOnContainerExits",
+];
 /// Images shown at most. Upstream: `nodeStatusMaxImages`.
 const MAX_IMAGES: usize = 50;
 /// Names shown of each.
@@ -68,6 +76,8 @@ pub(crate) fn capacity(machine: &Machine, max_pods: i64) -> ResourceList {
 /// What pods may have: capacity less reservations, less what eviction keeps free.
 pub(crate) fn allocatable(machine: &Machine, config: &Config) -> ResourceList {
     let mut out = capacity(machine, config.max_pods);
+    // What huge pages hold is nobody's else.
+    let in_pages: i64 = machine.huge_pages.iter().map(|(size, pages)| size.saturating_mul(*pages)).sum();
     for (name, value) in &mut out {
         if let Some(reserved) = config.reserved.get(name) {
             value.sub(reserved);
@@ -79,7 +89,7 @@ pub(crate) fn allocatable(machine: &Machine, config: &Config) -> ResourceList {
         match name.as_str() {
             "memory" => {
                 let kept = config.kept_free(Signal::MemoryAvailable, value.value());
-                *value = kibi((value.value() - kept).max(0));
+                *value = kibi((value.value() - kept - in_pages).max(0));
             }
             "ephemeral-storage" => {
                 let kept = config.kept_free(Signal::NodeFsAvailable, value.value());
@@ -89,6 +99,12 @@ pub(crate) fn allocatable(machine: &Machine, config: &Config) -> ResourceList {
         }
     }
     out
+}
+
+/// Bytes of memory that no pod may have.
+pub(crate) fn kept_memory(config: &Config, machine: &Machine) -> i64 {
+    let reserved = config.reserved.get("memory").map_or(0, Quantity::value);
+    reserved + config.kept_free(Signal::MemoryAvailable, machine.memory)
 }
 
 /// Labels that every kubelet sets, and the configured ones.
@@ -158,6 +174,7 @@ pub(crate) fn status(
             swap: (machine.swap > 0).then_some(NodeSwapStatus { capacity: Some(machine.swap) }),
         },
         images: images(observed.images),
+        declared_features: DECLARED.map(str::to_owned).into(),
         runtime_handlers: handlers(observed.handlers),
         features: observed
             .features

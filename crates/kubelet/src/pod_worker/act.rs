@@ -3,7 +3,7 @@
 
 use super::back_off::BackOff;
 use super::container_statuses::Reasons;
-use super::plan::{Action, Place, back_off_key, container_at};
+use super::plan::{Action, KillReason, Place, back_off_key, container_at};
 use super::start_container::{self, Ground};
 use super::stop::{self, Kill};
 use crate::container_config::container::facts;
@@ -138,6 +138,7 @@ impl Acting<'_> {
                     let Some(container) = container_at(pod, place) else { continue };
                     self.start(place, &container, &volumes, &secrets).await?;
                 }
+                Action::RemoveContainer { id, .. } => self.remove(&id).await?,
                 Action::Resize => self.resize().await,
                 Action::BackOff { .. } => {}
             }
@@ -233,6 +234,20 @@ impl Acting<'_> {
             }
             _ => Ok(()),
         }
+    }
+
+    async fn remove(&mut self, id: &str) -> Result<(), String> {
+        let found = self.runtime.containers.iter().find(|c| c.id == id).cloned();
+        let Some(container) = found else { return Ok(()) };
+        if container.state != State::Exited {
+            let kill = Kill { message: "killing".into(), reason: KillReason::Other, grace: Some(0) };
+            let pod_ip = self.runtime.ips().first().map(String::as_str).unwrap_or_default();
+            stop::kill_container(self.context, Some(self.pod), &container, pod_ip, &kill).await;
+        }
+        let request = v1::RemoveContainerRequest { container_id: id.to_owned() };
+        self.context.runtime.remove_container(request).await.map_err(|error| error.to_string())?;
+        self.shared.reasons.lock().remove(&container.name);
+        Ok(())
     }
 
     async fn look_again(&mut self) -> Result<(), String> {

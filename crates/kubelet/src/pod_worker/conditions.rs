@@ -8,7 +8,15 @@ use rules::pod_conditions::{
 
 /// Condition types that the kubelet writes; all others on a pod are kept as they are.
 pub(crate) fn is_owned(type_: &str) -> bool {
-    matches!(type_, POD_SCHEDULED | READY | INITIALIZED | CONTAINERS_READY | POD_READY_TO_START_CONTAINERS)
+    matches!(
+        type_,
+        POD_SCHEDULED
+            | READY
+            | INITIALIZED
+            | CONTAINERS_READY
+            | POD_READY_TO_START_CONTAINERS
+            | super::restart_all::CONDITION
+    )
 }
 
 fn condition(pod: &Pod, type_: &str, truth: bool, reason: &str, message: String) -> PodCondition {

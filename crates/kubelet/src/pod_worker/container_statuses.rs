@@ -2,6 +2,7 @@
 //! pure. Upstream: `convertToAPIContainerStatuses`.
 
 use super::plan::{any_regular_container_created, should_container_be_restarted};
+use super::restart_all;
 use crate::resize::Resources;
 use crate::runtime_pod::{RuntimeContainer, RuntimePod, State};
 use api::core::v1::{
@@ -31,6 +32,8 @@ pub(crate) struct Sources<'a> {
     pub reasons: &'a Reasons,
     /// What containers have of what is allocated to them.
     pub actuated: &'a Resources,
+    /// All containers start anew.
+    pub restarting_all: bool,
     /// Whether the runtime can make mounts read-only recursively.
     pub recursive_read_only: bool,
 }
@@ -86,6 +89,9 @@ pub(crate) fn container_statuses(
                     status.last_state = convert(sources, container, before, old).state;
                 }
             }
+            None if sources.restarting_all
+                && list != List::Ephemeral
+                && restart_all::gone(old, &mut status) => {}
             None => lost(pod, old, default_reason, &mut status),
         }
         explain_waiting(sources, list, container, &mut status);
@@ -162,6 +168,12 @@ fn convert(
     match from.state {
         State::Running => {
             status.state.running = Some(ContainerStateRunning { started_at: time(from.started_at) });
+            // The runtime cannot count runs of which nothing was left.
+            if let Some(old) = old.filter(|o| o.container_id != id && o.state.terminated.is_some())
+                && old.restart_count >= from.restart_count
+            {
+                status.restart_count = old.restart_count + 1;
+            }
         }
         State::Created => status.state = waiting("", ""),
         State::Exited => {
@@ -176,8 +188,9 @@ fn convert(
             });
         }
         State::Unknown if old_running => {
+            let reason = if sources.restarting_all { restart_all::REASON } else { "ContainerStatusUnknown" };
             status.state.terminated = Some(ContainerStateTerminated {
-                reason: "ContainerStatusUnknown".into(),
+                reason: reason.into(),
                 message: "The container could not be located when the pod was terminated".into(),
                 exit_code: 137,
                 ..Default::default()

@@ -107,6 +107,9 @@ impl Worker {
         if let Some(cpus) = &context.cpus {
             cpus.retain(|known| known != uid);
         }
+        if let Some(memory) = &context.memory {
+            memory.retain(|known| known != uid);
+        }
         for attempt in 0..6u32 {
             let (context, uid, pod) = (context.clone(), uid.clone(), pod.clone());
             let released = tokio::task::spawn_blocking(move || {

@@ -16,7 +16,7 @@ pub(crate) struct InitPlan {
     pub kills: Vec<Action>,
     /// Init containers to start, in the order of the spec.
     pub starts: Vec<usize>,
-    /// A sidecar is to be resized where it runs.
+    /// One that runs is to be resized where it is.
     pub resize: bool,
     /// Whether regular containers may run.
     pub initialized: bool,
@@ -52,7 +52,7 @@ pub(crate) fn plan(inputs: &Inputs) -> InitPlan {
         }
         match status.state {
             State::Created => out.starts.push(i),
-            State::Running if !restartable => {}
+            State::Running if !restartable => resize(inputs, i, &mut out),
             State::Running => running_sidecar(inputs, i, previously, &mut out),
             State::Exited if restartable => out.starts.push(i),
             State::Exited if status.exit_code != 0 => {
@@ -119,6 +119,13 @@ fn running_sidecar(inputs: &Inputs, i: usize, previously: bool, out: &mut InitPl
         out.starts.push(i);
         return;
     }
+    resize(inputs, i, out);
+}
+
+/// What runs is brought to what is allocated to it.
+fn resize(inputs: &Inputs, i: usize, out: &mut InitPlan) {
+    let container = &inputs.pod.spec.init_containers[i];
+    let Some(status) = inputs.runtime.container(&container.name) else { return };
     match need(container, status, inputs.actuated) {
         Need::Restart => {
             let message = format!("Container {} resize requires restart", container.name);

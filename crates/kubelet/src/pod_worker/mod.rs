@@ -12,10 +12,12 @@ mod init_containers;
 mod mailbox;
 mod phase;
 pub(crate) mod plan;
+mod restart_all;
 mod start_container;
 mod status;
 mod status_writer;
 mod stop;
+pub(crate) mod sysctls;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +30,7 @@ use crate::pods::Pods;
 use crate::probes::{self, Probes};
 use crate::resize::{self, Resources};
 use crate::runtime_pod::{ExitedCache, RuntimePod, observe};
+use crate::topology::Provider;
 use act::Shared;
 use api::core::v1::{Pod, PodStatus};
 use phase::Finality;
@@ -148,6 +151,7 @@ impl Worker {
                 results: &results,
                 back_off: &back_off,
                 actuated: &actuated,
+                restart_all: restart_all::is_set(&self.status),
                 now,
             });
             let Due { actions, wake_at } = self.due(pod, planned, now);
@@ -222,8 +226,9 @@ impl Worker {
                 }
             }
             let pressures = self.context.pressures.borrow().clone();
-            let admitted =
-                eviction::admit(pod, &pressures).and_then(|()| admission::admit(pod, &node, &others));
+            let admitted = eviction::admit(pod, &pressures)
+                .and_then(|()| sysctls::admit(pod, &self.context.config.allowed_unsafe_sysctls))
+                .and_then(|()| admission::admit(pod, &node, &others));
             let admitted = match admitted {
                 Ok(()) => self.allocate(pod).await,
                 refused => refused,
@@ -243,19 +248,15 @@ impl Worker {
         Ok(())
     }
 
-    /// Devices and processors, which a pod has before it begins. Upstream: the resource managers behind the topology
-    /// manager.
+    /// Devices, processors and memory, which a pod has before it begins.
     async fn allocate(&self, pod: &Pod) -> Result<(), Forced> {
         let context = &self.context;
-        let mut given = context.devices.allocate(pod).await;
-        if let (Ok(()), Some(cpus)) = (&given, &context.cpus) {
-            given = cpus.allocate(pod);
-        }
-        given.map_err(|error| Forced {
-            reason: "UnexpectedAdmissionError".into(),
-            message: format!("Allocate failed due to {error}, which is unexpected"),
-            ..Default::default()
-        })
+        let mut providers: Vec<&dyn Provider> = vec![&*context.devices];
+        providers.extend(context.cpus.as_ref().map(|cpus| cpus as &dyn Provider));
+        providers.extend(context.memory.as_ref().map(|memory| memory as &dyn Provider));
+        // Where things are may not change between the question and the taking.
+        let _turn = context.topology.turn().await;
+        context.topology.admit(pod, &providers).await
     }
 
     fn make_status(

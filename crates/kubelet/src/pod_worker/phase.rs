@@ -1,6 +1,7 @@
 //! The phase of a pod from the states of its containers: pure. Upstream: `getPhase`.
 
-use api::core::v1::{ContainerStatus, Pod};
+use super::restart_all::ended_for_it;
+use api::core::v1::{Container, ContainerStatus, Pod};
 use rules::container_status::{find, is_restartable_init_container, should_restart};
 
 /// Whether the worker has stopped the pod for good.
@@ -19,6 +20,9 @@ pub(crate) fn phase(
     initialized: bool,
 ) -> &'static str {
     let spec = &pod.spec;
+    let should_restart = |container: &Container, code: i32| {
+        should_restart(container, spec, code) || ended_for_it(statuses, &container.name)
+    };
     let (mut pending_init, mut failed_init) = (0, 0);
     for container in spec.init_containers.iter().filter(|c| !is_restartable_init_container(c)) {
         let Some(status) = find(statuses, &container.name) else {
@@ -32,7 +36,7 @@ pub(crate) fn phase(
         };
         match ended {
             None => pending_init += 1,
-            Some(t) if t.exit_code != 0 && !should_restart(container, spec, t.exit_code) => failed_init += 1,
+            Some(t) if t.exit_code != 0 && !should_restart(container, t.exit_code) => failed_init += 1,
             Some(_) => {}
         }
     }
@@ -90,7 +94,7 @@ pub(crate) fn phase(
         match ended {
             Some(t) => {
                 stopped += 1;
-                if !should_restart(container, spec, t.exit_code) {
+                if !should_restart(container, t.exit_code) {
                     stopped_for_good += 1;
                 }
             }

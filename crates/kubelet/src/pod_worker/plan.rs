@@ -51,6 +51,11 @@ pub(crate) enum Action {
         attempt: u32,
     },
     StartContainer(Place),
+    /// Kills it at once if it lives, and leaves nothing of it but its logs.
+    RemoveContainer {
+        id: String,
+        name: String,
+    },
     /// Brings the pod and those of its containers that need no restart to what is allocated to them.
     Resize,
     /// The container waits; `until` is in nanoseconds since the epoch.
@@ -70,6 +75,8 @@ pub(crate) struct Inputs<'a> {
     pub back_off: &'a BackOff,
     /// What containers have of what is allocated to them.
     pub actuated: &'a Resources,
+    /// All containers are to start anew.
+    pub restart_all: bool,
     /// Nanoseconds since the epoch.
     pub now: i64,
 }
@@ -147,6 +154,12 @@ pub(crate) fn any_regular_container_created(pod: &Pod, runtime: &RuntimePod) -> 
 /// Plans the next steps. An empty plan means that all is as it should be until something happens.
 pub(crate) fn plan(inputs: &Inputs) -> Vec<Action> {
     let Inputs { pod, runtime, .. } = inputs;
+    if inputs.restart_all {
+        let removals = super::restart_all::plan(pod, runtime);
+        if !removals.is_empty() {
+            return removals;
+        }
+    }
     let (create, attempt) = sandbox_changed(pod, runtime);
     let mut actions = Vec::new();
     if create {

@@ -45,6 +45,13 @@ pub(super) async fn start(
         warning(format!("Error: {message}"));
         StartError::new("CreateContainerConfigError", message)
     })?;
+    // What ran before it is done with what it had.
+    if let Some(cpus) = &context.cpus {
+        cpus.begins(pod, &container.name);
+    }
+    if let Some(memory) = &context.memory {
+        memory.begins(pod, &container.name);
+    }
     let log_path = config.log_path.clone();
     let request = v1::CreateContainerRequest {
         pod_sandbox_id: ground.sandbox_id.to_owned(),

@@ -5,6 +5,7 @@ use super::conditions;
 use super::container_statuses::{List, Reasons, Sources, container_statuses};
 use super::phase::{Finality, phase};
 use super::plan::{common, sandbox_changed};
+use super::restart_all;
 use crate::probes::{Kind, Outcome, Results};
 use crate::resize::Resizing;
 use crate::runtime_pod::RuntimePod;
@@ -52,6 +53,7 @@ pub(crate) fn status(inputs: &Inputs) -> PodStatus {
         runtime_name: inputs.runtime_name,
         reasons: inputs.reasons,
         actuated: &inputs.resizing.actuated,
+        restarting_all: restart_all::wanted(pod, runtime, old),
         recursive_read_only: inputs.recursive_read_only,
     };
     let ephemeral: Vec<Container> = pod.spec.ephemeral_containers.iter().map(common).collect();
@@ -92,6 +94,7 @@ pub(crate) fn status(inputs: &Inputs) -> PodStatus {
     decide_phase(inputs, &mut status);
     let (changed, _) = sandbox_changed(pod, runtime);
     status.conditions = conditions::conditions(pod, old, &status, !changed);
+    status.conditions.extend(restart_all::condition(pod, runtime, old, &status.phase));
     if let Some(condition) = inputs.forced.and_then(|forced| forced.condition.as_deref().cloned()) {
         status.conditions.retain(|c| c.type_ != condition.type_);
         status.conditions.insert(0, condition);

@@ -4,7 +4,7 @@ use super::back_off::BackOff;
 use super::container_statuses::Reasons;
 use super::phase::Finality;
 use super::plan::{Action, Inputs, Place, Role, container_at, plan};
-use super::status;
+use super::{restart_all, status};
 use crate::labels::container_hash;
 use crate::probes::{Kind, Outcome, Results};
 use crate::resize::{Resizing, Resources};
@@ -95,6 +95,7 @@ fn shown(pod: &Pod, action: &Action) -> String {
         Action::CreateSandbox { attempt } => format!("sandbox {attempt}"),
         Action::StartContainer(place) if place.role == Role::Init => format!("init {}", name(place)),
         Action::StartContainer(place) => format!("start {}", name(place)),
+        Action::RemoveContainer { id, .. } => format!("remove {id}"),
         Action::Resize => "resize".into(),
         Action::BackOff { place, delay, .. } => format!("back off {} {}s", name(place), delay.as_secs()),
     }
@@ -110,6 +111,7 @@ fn check_with(yaml: &str, has: &str, results: Results, back_off: &BackOff, want:
         results: &results,
         back_off,
         actuated: &actuated,
+        restart_all: restart_all::wanted(&pod, &runtime, &PodStatus::default()),
         now: 20 * S,
     };
     let actions: Vec<String> = plan(&inputs).iter().map(|a| shown(&pod, a)).collect();
@@ -187,15 +189,25 @@ fn plans_for_failed_probes_and_back_off() {
 }
 
 fn show_status(yaml: &str, has: &str, finality: Finality, reasons: &[(&str, &str)]) -> String {
+    shown_status(&status_after(yaml, has, &PodStatus::default(), finality, reasons))
+}
+
+fn status_after(
+    yaml: &str,
+    has: &str,
+    old: &PodStatus,
+    finality: Finality,
+    reasons: &[(&str, &str)],
+) -> PodStatus {
     let pod = pod(yaml);
     let runtime = runtime(&pod, has);
     let reasons: Reasons = reasons
         .iter()
         .map(|(name, reason)| ((*name).to_owned(), ((*reason).to_owned(), String::new())))
         .collect();
-    let status = status::status(&status::Inputs {
+    status::status(&status::Inputs {
         pod: &pod,
-        old: &PodStatus::default(),
+        old,
         runtime: &runtime,
         runtime_name: "tiphys",
         results: &Results::default(),
@@ -206,7 +218,10 @@ fn show_status(yaml: &str, has: &str, finality: Finality, reasons: &[(&str, &str
         forced: None,
         recursive_read_only: false,
         now: Time::from_unix(100),
-    });
+    })
+}
+
+fn shown_status(status: &PodStatus) -> String {
     let mut out = vec![status.phase.clone()];
     for one in status.init_container_statuses.iter().chain(&status.container_statuses) {
         let state = match (&one.state.running, &one.state.terminated, &one.state.waiting) {
@@ -333,6 +348,7 @@ fn resizes() {
             results: &results,
             back_off: &back_off,
             actuated: &actuated,
+            restart_all: false,
             now: 20 * S,
         };
         let actions: Vec<String> = plan(&inputs).iter().map(|a| shown(&pod, a)).collect();
@@ -347,4 +363,120 @@ fn resizes() {
     );
     // What does not run gets what is allocated when it starts.
     check(r#"{"limits":{"cpu":"1"}}"#, "sandbox a=exit:1 b=running", expect!["start a"]);
+
+    const BEGINS: &str =
+        "{initContainers: [{name: a, resources: {limits: {cpu: 200m}}}], containers: [{name: b}]}";
+    let check = |has: &str, want: Expect| {
+        let pod = pod(BEGINS);
+        let runtime = runtime(&pod, has);
+        let mut actuated = Resources::of(&pod);
+        actuated.containers.insert("a".into(), serde_json::from_str(r#"{"limits":{"cpu":"1"}}"#).unwrap());
+        let inputs = Inputs {
+            pod: &pod,
+            runtime: &runtime,
+            results: &Results::default(),
+            back_off: &BackOff::default(),
+            actuated: &actuated,
+            restart_all: false,
+            now: 20 * S,
+        };
+        let actions: Vec<String> = plan(&inputs).iter().map(|a| shown(&pod, a)).collect();
+        want.assert_eq(&actions.join("; "));
+    };
+    check("sandbox a=running", expect!["resize"]);
+    check("sandbox a=exit:0", expect!["start b"]);
+}
+
+const WHOLE: &str = "{restartPolicy: Never, initContainers: [{name: i, image: x}, {name: s, image: x, restartPolicy: Always}], containers: [{name: a, image: x, restartPolicy: Never, restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [42]}}]}, {name: b, image: x}]}";
+
+#[test]
+fn all_start_anew() {
+    check(WHOLE, "sandbox i=exit:0 s=running a=exit:1 b=running", expect![""]);
+    check(
+        WHOLE,
+        "sandbox i=exit:0 s=running a=exit:42 b=running",
+        expect!["remove b4; remove i1; remove s2; remove a3"],
+    );
+    check(WHOLE, "sandbox a=exit:42", expect!["remove a1"]);
+    check(WHOLE, "sandbox", expect!["init i"]);
+
+    let mut old = PodStatus::default();
+    let mut check = |has: &str, want: Expect| {
+        old = status_after(WHOLE, has, &old, Finality::Going, &[]);
+        let restarts = old.init_container_statuses.iter().chain(&old.container_statuses);
+        let restarts: Vec<String> = restarts.map(|s| s.restart_count.to_string()).collect();
+        want.assert_eq(&format!("{}\n{}", shown_status(&old), restarts.join(" ")));
+    };
+    check(
+        "sandbox i=exit:0 s=running a=running b=running",
+        expect![[r#"
+        Running
+        i=Completed(0)+
+        s=running+
+        a=running+
+        b=running+
+        !AllContainersRestarting::
+        0 0 0 0"#]],
+    );
+    check(
+        "sandbox i=exit:0 s=running a=exit:42 b=running",
+        expect![[r#"
+        Running
+        i=Completed(0)+
+        s=running+
+        a=Error(42)
+        b=running+
+        !Ready:ContainersNotReady:containers with unready status: [a]
+        !ContainersReady:ContainersNotReady:containers with unready status: [a]
+        0 0 0 0"#]],
+    );
+    check(
+        "sandbox i=exit:0 s=running a=exit:42 b=exit:137",
+        expect![[r#"
+        Running
+        i=Completed(0)+
+        s=running+
+        a=Error(42)
+        b=Error(137)
+        !Ready:ContainersNotReady:containers with unready status: [a b]
+        !ContainersReady:ContainersNotReady:containers with unready status: [a b]
+        0 0 0 0"#]],
+    );
+    check(
+        "sandbox",
+        expect![[r#"
+        Running
+        i=RestartingAllContainers
+        s=RestartingAllContainers
+        a=RestartingAllContainers
+        b=RestartingAllContainers
+        !Ready:ContainersNotReady:containers with unready status: [s a b]
+        !ContainersReady:ContainersNotReady:containers with unready status: [s a b]
+        !AllContainersRestarting::
+        1 1 1 1"#]],
+    );
+    check(
+        "sandbox i=running",
+        expect![[r#"
+        Pending
+        i=running
+        s=PodInitializing
+        a=PodInitializing
+        b=PodInitializing
+        !Ready:ContainersNotReady:containers with unready status: [s a b]
+        !ContainersReady:ContainersNotReady:containers with unready status: [s a b]
+        !AllContainersRestarting::
+        1 1 1 1"#]],
+    );
+    check(
+        "sandbox i=exit:0 s=running a=running b=running",
+        expect![[r#"
+        Running
+        i=Completed(0)+
+        s=running+
+        a=running+
+        b=running+
+        !AllContainersRestarting::
+        1 1 1 1"#]],
+    );
 }

@@ -79,8 +79,7 @@ async fn update(
         }
     }
     container.resources = next.clone();
-    let swap = context.cgroups.swap_accounting();
-    let linux = container_resources(pod, &container, context.machine.memory, swap);
+    let linux = container_resources(pod, &container, context.swap());
     let request = v1::UpdateContainerResourcesRequest {
         container_id: change.status.id.clone(),
         linux: Some(linux),

@@ -13,7 +13,6 @@ pub(crate) mod status;
 pub(crate) use events::message as event_message;
 
 use api::core::v1::{Container, Pod, PodCondition, ResourceRequirements};
-use rules::container_status::is_restartable_init_container;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,8 +27,7 @@ pub(crate) struct Resources {
 
 /// The containers whose resources may change.
 pub(crate) fn resizable(pod: &Pod) -> impl Iterator<Item = &Container> {
-    let sidecars = pod.spec.init_containers.iter().filter(|c| is_restartable_init_container(c));
-    sidecars.chain(&pod.spec.containers)
+    pod.spec.init_containers.iter().chain(&pod.spec.containers)
 }
 
 impl Resources {

@@ -8,6 +8,8 @@ mod claims;
 mod cpus;
 mod devices;
 mod resize;
+mod restarts;
+mod topology;
 
 use api::Api;
 use client::{Client, Informers};
