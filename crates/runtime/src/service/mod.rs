@@ -9,6 +9,7 @@ mod events;
 mod exec;
 /// The image service.
 mod image_service;
+mod metrics;
 /// The start: adopting what runs, undoing what was half done.
 mod recover;
 /// Making, stopping, removing sandboxes.
@@ -434,6 +435,22 @@ impl RuntimeService for Runtime {
         let inner = self.inner.clone();
         let stats = blocking(move || Ok(stats::sandboxes(&inner, request.filter.as_ref()))).await?;
         Ok(ListPodSandboxStatsResponse { stats })
+    }
+
+    async fn list_metric_descriptors(
+        &self,
+        _: ListMetricDescriptorsRequest,
+    ) -> Result<ListMetricDescriptorsResponse> {
+        Ok(ListMetricDescriptorsResponse { descriptors: metrics::descriptors() })
+    }
+
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: ListPodSandboxMetricsRequest,
+    ) -> Result<ListPodSandboxMetricsResponse> {
+        let inner = self.inner.clone();
+        let pod_metrics = blocking(move || Ok(metrics::of_pods(&inner))).await?;
+        Ok(ListPodSandboxMetricsResponse { pod_metrics })
     }
 
     async fn update_runtime_config(

@@ -4,6 +4,7 @@
 // Helpers of tests are not in test functions, where clippy allows it.
 #![allow(clippy::unwrap_used)]
 
+mod held;
 mod node;
 mod socket;
 mod volumes;
@@ -52,6 +53,20 @@ async fn root_a_container_from_birth_to_removal() {
     let mut lines = log_lines(&log);
     lines.sort();
     assert_eq!(lines, ["stderr F oops", "stdout F hello", "stdout F web"]);
+
+    // What it uses, by name.
+    let described = node.runtime.list_metric_descriptors(Default::default()).await.unwrap().descriptors;
+    let used = node.runtime.list_pod_sandbox_metrics(Default::default()).await.unwrap().pod_metrics;
+    let of_container = &used[0].container_metrics[0];
+    assert_eq!((&used[0].pod_sandbox_id, &of_container.container_id), (&pod, &id));
+    let memory = of_container.metrics.iter().find(|m| m.name == "container_memory_usage_bytes").unwrap();
+    assert!(memory.value.unwrap().value > 0 && memory.metric_type() == MetricType::Gauge);
+    let descriptor = described.iter().find(|d| d.name == memory.name).unwrap();
+    let label = |key: &str| {
+        let place = descriptor.label_keys.iter().position(|known| known == key).unwrap();
+        memory.label_values[place].as_str()
+    };
+    assert_eq!((label("container"), label("id"), label("pod")), ("main", id.as_str(), "web"));
 
     // What it sees.
     let (code, seen) = node
