@@ -86,12 +86,18 @@ fn restarts_are_not_felt(room: &Room) {
     k.run("rollout status deployment/web --timeout=120s");
     let ip = k.field("service/web", ".spec.clusterIP");
     http::until(&room.cluster.net, format!("{ip}:8080").parse().unwrap(), |answer| answer.is_ok());
-    // A new connection each, until it is told to stop. By address: names are answered by the very server that is away.
-    let ask = format!(
-        "trap \"echo asked \\$ok failed \\$failed; exit 0\" TERM; ok=0; failed=0; while :; do if timeout 20 wget -q -O /dev/null http://{ip}:8080/; then ok=$((ok+1)); else failed=$((failed+1)); fi; done"
-    );
-    let clients: String = (0..2)
-        .map(|number| {
+    // A new connection each, until it is told to stop: one by address, one by name, which the very server answers that is
+    // away; what is asked meanwhile waits for it.
+    let ask = |host: &str| {
+        format!(
+            "trap \"echo asked \\$ok failed \\$failed; exit 0\" TERM; ok=0; failed=0; while :; do if timeout 20 wget -q -O /dev/null http://{host}:8080/; then ok=$((ok+1)); else failed=$((failed+1)); fi; done"
+        )
+    };
+    let clients: String = [ip.as_str(), "web"]
+        .into_iter()
+        .enumerate()
+        .map(|(number, host)| {
+            let ask = ask(host);
             let client = shell(&format!("client-{number}"), "restartPolicy: Never")
                 .replace("[sleep, infinity]", &format!("[sh, -c, '{ask}']"));
             client.replace("terminationGracePeriodSeconds: 0", "terminationGracePeriodSeconds: 60")

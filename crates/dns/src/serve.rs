@@ -42,6 +42,9 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Where the upstream name servers stand.
     pub resolv_conf: PathBuf,
+    /// How long questions wait for the cluster to be seen, before they are answered by what is known. CoreDNS'
+    /// `startup_timeout`.
+    pub patience: Duration,
     /// Of all records of the zone, in seconds; CoreDNS has 5, the usual Corefile 30.
     pub ttl: u32,
 }
@@ -134,7 +137,13 @@ impl Server {
         let forwarder =
             Forwarder::new(config.resolv_conf, own, metrics.clone(), tasks.clone(), shutdown.clone());
         let handler = Arc::new(Handler { zone, index, ready, forwarder, metrics });
-        tasks.spawn(watch(handler.clone(), informers.clone(), shutdown.clone()));
+        let (seen, all_seen) = tokio::sync::oneshot::channel();
+        tasks.spawn(watch(handler.clone(), informers.clone(), seen, shutdown.clone()));
+        // What was asked while nobody served waits in the sockets: better a late answer than none.
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            _ = timeout(config.patience, all_seen) => {}
+        }
         let workers = std::thread::available_parallelism().map_or(1, usize::from).min(4);
         // A datagram that waits for an upstream holds its request; more than are asked are answered at once.
         let waiting = Arc::new(Semaphore::new(MAX_CONCURRENT * 2));
@@ -182,7 +191,12 @@ async fn listen(address: SocketAddr) -> Result<(SocketAddr, UdpSocket, TcpListen
 }
 
 /// Keeps the index up with the informers.
-async fn watch(handler: Arc<Handler>, informers: Informers, shutdown: CancellationToken) {
+async fn watch(
+    handler: Arc<Handler>,
+    informers: Informers,
+    seen: tokio::sync::oneshot::Sender<()>,
+    shutdown: CancellationToken,
+) {
     let namespaces = informers.get::<NamespaceView>();
     let services = informers.get::<ServiceView>();
     let slices = informers.get::<SliceView>();
@@ -226,6 +240,8 @@ async fn watch(handler: Arc<Handler>, informers: Informers, shutdown: Cancellati
         () = shutdown.cancelled() => return,
         () = synced => handler.ready.done(),
     }
+    // Who does not wait any more need not be told.
+    let _ = seen.send(());
     tracing::info!(services = services.len(), slices = slices.len(), "the cluster's DNS is ready");
     // The informers serve this until shutdown.
     shutdown.cancelled().await;

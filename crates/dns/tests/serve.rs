@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
@@ -97,6 +98,7 @@ impl Running {
             zone: zone.into(),
             listen: vec!["127.0.0.1:0".parse().unwrap()],
             resolv_conf: resolv_conf.into(),
+            patience: Duration::ZERO,
             ttl: 5,
         };
         let server = Server::bind(config, &registry).await.unwrap();
@@ -329,7 +331,7 @@ async fn sockets_may_be_given() {
     let conf = resolv_conf(&[]);
     let config = |zone: &str| {
         let resolv_conf = conf.path().join("resolv.conf");
-        Config { zone: zone.into(), listen: Vec::new(), resolv_conf, ttl: 5 }
+        Config { zone: zone.into(), listen: Vec::new(), resolv_conf, patience: Duration::ZERO, ttl: 5 }
     };
     for bad in ["", ".", "a..b"] {
         let error = Server::bind(config(bad), &Registry::new()).await.err().unwrap();
@@ -379,4 +381,39 @@ async fn a_loop_is_left() {
     assert!(requests < 200, "{text}");
     a.stop().await;
     b.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_asked_early_is_answered_late() {
+    let conf = resolv_conf(&[]);
+    let config = Config {
+        zone: "cluster.local".into(),
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        resolv_conf: conf.path().join("resolv.conf"),
+        patience: Duration::from_secs(3600),
+        ttl: 5,
+    };
+    let server = Server::bind(config, &Registry::new()).await.unwrap();
+    let address = server.addresses()[0];
+    let (script, shutdown) = (Arc::<Script>::default(), CancellationToken::new());
+    let (informers, stop) = (Informers::from_source(script.clone(), shutdown.clone()), shutdown.clone());
+    let task = tokio::spawn(async move { server.run(&informers, stop).await });
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let question = request("web.default.svc.cluster.local.", RecordType::A, None);
+    socket.send_to(&question, address).await.unwrap();
+    // All that can run has run; nothing was said.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let mut answer = [0; 512];
+    assert!(socket.try_recv(&mut answer).is_err());
+    script.snapshot(&[
+        namespace("default"),
+        service("web", json!({ "clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7"] })),
+    ]);
+    let length = socket.recv(&mut answer).await.unwrap();
+    let answer = Message::from_vec(&answer[..length]).unwrap();
+    assert_eq!(addresses(&answer), ["10.96.0.7"]);
+    shutdown.cancel();
+    task.await.unwrap();
 }

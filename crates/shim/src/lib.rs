@@ -5,6 +5,8 @@
 pub mod client;
 /// Frames on the socket, and file descriptors beside them.
 pub mod codec;
+/// Sockets that outlive the daemon.
+pub mod held;
 /// What the daemon and a shim say to each other.
 pub mod protocol;
 /// Starting the program out of a sealed memfd.

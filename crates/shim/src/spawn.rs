@@ -55,6 +55,13 @@ impl Program {
         command
     }
 
+    /// Starts a holder of sockets and returns when it listens.
+    pub fn hold(&self, place: &crate::held::Place) -> io::Result<()> {
+        let mut command = self.command();
+        command.arg("hold").arg(&place.socket).arg(place.patience.to_string()).args(&place.cgroups);
+        succeed("starting the holder of sockets", command)
+    }
+
     /// Starts a shim and returns when it listens. Blocks for a few milliseconds: two forks and a bind.
     pub fn start(&self, options: &Options<'_>) -> io::Result<()> {
         let mut command = self.command();

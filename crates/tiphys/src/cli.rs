@@ -283,6 +283,9 @@ pub(crate) struct Server {
     /// A CRI runtime's socket, unix://…; the embedded runtime when absent.
     #[arg(long)]
     pub container_runtime_endpoint: Option<String>,
+    /// A KubeletConfiguration (kubelet.config.k8s.io/v1beta1) for this node; what it says counts before flags.
+    #[arg(long, value_name = "FILE")]
+    pub kubelet_config: Option<PathBuf>,
     /// CPU Manager policy to use.
     #[arg(long, value_enum, default_value = "none")]
     pub cpu_manager_policy: CpuManagerPolicy,

@@ -10,6 +10,7 @@ mod encryption_reload;
 mod features;
 mod follow;
 mod health;
+mod held_sockets;
 mod images;
 mod kernel_settings;
 mod limits;

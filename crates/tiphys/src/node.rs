@@ -101,6 +101,11 @@ pub(crate) async fn start(
     config.reserved_cpus = flags.reserved_cpus.clone();
     (config.image_gc_high, config.image_gc_low) =
         (flags.image_gc_high_threshold, flags.image_gc_low_threshold);
+    if let Some(path) = &flags.kubelet_config {
+        let named = || format!("--kubelet-config {}", path.display());
+        let text = std::fs::read_to_string(path).with_context(named)?;
+        kubelet::configuration::apply(&text, &mut config).map_err(anyhow::Error::msg).with_context(named)?;
+    }
     let serving = Serving {
         identity: pki::tls::Slot::of(&bundle.kubelet_server)?,
         client_authorities: vec![bundle.cluster_ca.certificate.clone()],

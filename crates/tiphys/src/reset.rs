@@ -1,7 +1,7 @@
 //! `tiphys reset`: ends what a stopped server left running on this machine. Upstream's nearest kin: `kubeadm reset`.
 
 use crate::places::Places;
-use crate::{kernel_settings, node};
+use crate::{held_sockets, kernel_settings, node};
 use anyhow::{Context as _, Result, bail};
 use std::fs;
 use std::io;
@@ -23,6 +23,8 @@ pub(crate) fn run(places: &Places, remove_data: bool) -> Result<()> {
         }
         Err(error) => return Err(error).with_context(|| store.display().to_string()),
     };
+    // Its cgroup is among those of shims.
+    held_sockets::release(places)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let (runtime, network) = node::open_embedded(places, None, None).await?;

@@ -98,7 +98,7 @@ async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
         let client = plane.node(&identity.name);
         let informers = Informers::new(&client, shutdown.clone());
         node::start(&flags, &places, &identity, &bundle, (client, informers), &components, &shutdown).await?;
-        services::start(&flags, &identity, &plane, &components, &shutdown).await?;
+        services::start(&flags, &places, &identity, &plane, &components, &shutdown).await?;
     }
     components.close();
     shutdown.cancelled().await;

@@ -1,10 +1,12 @@
-//! `tiphys-shim`: one small, static, single-threaded program with two roles: `shim` (one per pod; creator and exec helper
-//! are forks of it, never executed), and, by the name it is executed under, init (PID 1 of a shared PID namespace).
+//! `tiphys-shim`: one small, static, single-threaded program with three roles: `shim` (one per pod; creator and exec helper
+//! are forks of it, never executed), `hold` (keeps sockets while the daemon is away), and, by the name it is executed
+//! under, init (PID 1 of a shared PID namespace).
 
 mod conn;
 mod create;
 mod exec;
 mod exit;
+mod hold;
 mod image;
 mod init;
 mod inroot;
@@ -32,6 +34,10 @@ fn main() {
             Some(dir) => start::run(&dir, &args.collect::<Vec<_>>()),
             None => usage(),
         },
+        Some("hold") => match (args.next(), args.next()) {
+            (Some(socket), Some(seconds)) => hold::run(&socket, &seconds, &args.collect::<Vec<_>>()),
+            _ => usage(),
+        },
         Some("probe-idmap") => args.next().map_or_else(usage, |dir| probe::idmap(&dir)),
         _ => usage(),
     };
@@ -39,6 +45,6 @@ fn main() {
 }
 
 fn usage() -> i32 {
-    eprintln!("usage: tiphys-shim shim DIR [CGROUP]... | probe-idmap DIR");
+    eprintln!("usage: tiphys-shim shim DIR [CGROUP]... | hold SOCKET SECONDS [CGROUP]... | probe-idmap DIR");
     2
 }

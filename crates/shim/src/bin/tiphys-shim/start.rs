@@ -27,6 +27,14 @@ fn begin(dir: &str, cgroups: &[String]) -> io::Result<()> {
     let other = |failure: shim::protocol::Failure| io::Error::other(failure.message);
     // Before the forks: what is forked is born in the cgroup, and none of the shim's memory is charged elsewhere.
     create::join(&Cgroup { dirs: cgroups.to_vec(), v2: false }).map_err(other)?;
+    in_background(|| daemonize(dir), |shim| shim.run())
+}
+
+/// Runs in a process of its own that belongs to nobody; returns when it has prepared.
+pub(crate) fn in_background<T>(
+    prepare: impl FnOnce() -> io::Result<T>,
+    run: impl FnOnce(T) -> std::convert::Infallible,
+) -> io::Result<()> {
     let (ready, tell) = pipe_with(PipeFlags::CLOEXEC)?;
     if sys::clone(0, None)?.is_some() {
         drop(tell);
@@ -34,7 +42,7 @@ fn begin(dir: &str, cgroups: &[String]) -> io::Result<()> {
         io::Read::read_to_string(&mut std::fs::File::from(ready), &mut answer)?;
         return match answer.strip_prefix("ready") {
             Some(_) => Ok(()),
-            None if answer.is_empty() => Err(io::Error::other("the shim died while it started")),
+            None if answer.is_empty() => Err(io::Error::other("the process died while it started")),
             None => Err(io::Error::other(answer)),
         };
     }
@@ -45,11 +53,11 @@ fn begin(dir: &str, cgroups: &[String]) -> io::Result<()> {
         _ => sys::quit(0),
     }
     let mut tell = std::fs::File::from(tell);
-    match daemonize(dir, &tell) {
-        Ok(shim) => {
+    match detach(&tell).and_then(|()| prepare()) {
+        Ok(prepared) => {
             let _ = tell.write_all(b"ready");
             drop(tell);
-            shim.run()
+            match run(prepared) {}
         }
         Err(error) => {
             let _ = write!(tell, "{error}");
@@ -58,15 +66,14 @@ fn begin(dir: &str, cgroups: &[String]) -> io::Result<()> {
     }
 }
 
-fn daemonize(dir: &str, tell: &std::fs::File) -> io::Result<Shim> {
+/// Lets go of all that was inherited.
+fn detach(tell: &std::fs::File) -> io::Result<()> {
     sys::close_all_but(&[std::os::fd::AsRawFd::as_raw_fd(tell)]);
     // A shim that forks children must not be near the first to be killed for memory; without CAP_SYS_RESOURCE it is as
     // likely as its starter.
     if let Ok(proc) = process::host_proc() {
         let _ = process::set_oom_score(proc.as_fd(), -998);
     }
-    // SAFETY: takes integers only.
-    sys::check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }.into())?;
     // SAFETY: a C string; and ignoring signals of this process.
     unsafe {
         libc::prctl(libc::PR_SET_NAME, c"tiphys-shim".as_ptr(), 0, 0, 0);
@@ -81,6 +88,12 @@ fn daemonize(dir: &str, tell: &std::fs::File) -> io::Result<Shim> {
         // SAFETY: both are descriptors of this process; what 0 to 2 were before belongs to nobody.
         sys::check(unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&null), number) }.into())?;
     }
+    Ok(())
+}
+
+fn daemonize(dir: &str) -> io::Result<Shim> {
+    // SAFETY: takes integers only.
+    sys::check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }.into())?;
     let listener = listener(dir)?;
     let dir = PathBuf::from(dir);
     exit::note(&dir, SHIM_FILE, &file())?;
