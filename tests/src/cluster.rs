@@ -35,12 +35,22 @@ impl std::fmt::Display for Engine {
     }
 }
 
+/// What is unusual about a cluster.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Settings {
+    /// Fields of a KubeletConfiguration.
+    pub configuration: &'static str,
+    /// The size of a disk of its own that its data is on.
+    pub disk_mib: u64,
+}
+
 /// A running cluster of one node.
 #[derive(Debug)]
 pub struct Cluster {
     pub net: Net,
     base: PathBuf,
     containerd: Option<Containerd>,
+    settings: Settings,
     server: Mutex<Option<Child>>,
     before: Traces,
 }
@@ -80,6 +90,11 @@ impl Cluster {
 
     /// The same on a runtime of choice.
     pub fn start_on(name: &str, engine: Engine) -> Cluster {
+        Cluster::start_as(name, engine, Settings::default())
+    }
+
+    /// The same with a node that is told more.
+    pub fn start_as(name: &str, engine: Engine, settings: Settings) -> Cluster {
         assert!(rustix::process::geteuid().is_root(), "whole-cluster tests run as root");
         let unique = match engine {
             Engine::Embedded => format!("tiphys-{name}-{}", std::process::id()),
@@ -91,7 +106,8 @@ impl Cluster {
         let before = Traces::of(&net, &base);
         let containerd = (engine == Engine::Containerd)
             .then(|| Containerd::start(&net, &base.join("ctd"), &images(&["busybox", "nginx", "pause"])));
-        let cluster = Cluster { net, base, containerd, server: Mutex::default(), before };
+        let cluster = Cluster { net, base, containerd, settings, server: Mutex::default(), before };
+        cluster.prepare();
         cluster.serve();
         let kubectl = cluster.kubectl(KUBECTL);
         kubectl.wait("create", &format!("node/{NODE}"));
@@ -131,6 +147,34 @@ impl Cluster {
         command
     }
 
+    /// Writes its configuration, and makes its disk.
+    fn prepare(&self) {
+        if !self.settings.configuration.is_empty() {
+            let head = "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\n";
+            std::fs::write(self.configuration(), format!("{head}{}", self.settings.configuration)).unwrap();
+        }
+        if self.settings.disk_mib > 0 {
+            let image = self.base.join("disk");
+            std::fs::File::create(&image).unwrap().set_len(self.settings.disk_mib << 20).unwrap();
+            std::fs::create_dir(self.data()).unwrap();
+            succeed(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image).output().unwrap());
+            let mount = Command::new("mount").args(["-o", "loop"]).arg(&image).arg(self.data()).output();
+            succeed(mount.unwrap());
+        }
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.base.join("kubelet.yaml")
+    }
+
+    /// Takes its disk away.
+    fn unmount(&self) {
+        if self.settings.disk_mib > 0 {
+            let _ = Command::new("umount").arg(self.data()).output();
+            let _ = std::fs::remove_dir(self.data());
+        }
+    }
+
     /// Starts the server; returns when it serves.
     pub fn serve(&self) {
         // Whatever the machine is short of.
@@ -138,6 +182,9 @@ impl Cluster {
             self.tiphys(&["server", "--node-name", NODE, "--node-ip", NODE_IP, "--eviction-hard", ""]);
         if let Some(containerd) = &self.containerd {
             server.args(["--container-runtime-endpoint", &containerd.endpoint()]);
+        }
+        if !self.settings.configuration.is_empty() {
+            server.arg("--kubelet-config").arg(self.configuration());
         }
         let mut server = server.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let said = tee(server.stderr.take().unwrap(), &self.log());
@@ -266,7 +313,11 @@ impl Cluster {
             left = containerd.emptied(|| drop(self.kubectl(KUBECTL).sh(script)));
         }
         self.stop();
-        let reset = self.tiphys(&["reset", "--remove-data"]).output().unwrap();
+        // A disk cannot be removed while it is mounted: what is on it goes with it.
+        let remove: &[&str] =
+            if self.settings.disk_mib > 0 { &["reset"] } else { &["reset", "--remove-data"] };
+        let reset = self.tiphys(remove).output().unwrap();
+        self.unmount();
         if let Some(containerd) = &self.containerd {
             containerd.stop();
             if left.is_empty() {
@@ -299,6 +350,7 @@ impl Drop for Cluster {
             let _ = server.wait();
             let _ = self.tiphys(&["reset", "--remove-data"]).output();
         }
+        self.unmount();
         self.net.remove();
     }
 }

@@ -1,7 +1,7 @@
 //! Scenarios by name, a few at a time, on one cluster. Each has its own Kubernetes namespace; a failure is told with the
 //! namespace's events and pods and the server's last words. The cluster's end is a test of its own, and the last.
 
-use crate::cluster::{KUBECTL, OLD_KUBECTL};
+use crate::cluster::{KUBECTL, OLD_KUBECTL, Settings};
 use crate::{Cluster, Engine, Kubectl};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -38,11 +38,13 @@ pub struct Suite {
     pub alone: &'static [Scenario],
     /// Those of both that are played again on a cluster whose node runs its containers with containerd.
     pub on_containerd: &'static [Scenario],
+    pub settings: Settings,
 }
 
 impl Suite {
     pub const fn new(name: &'static str, together: &'static [Scenario]) -> Suite {
-        Suite { name, kubectls: &[KUBECTL], together, old: &[], alone: &[], on_containerd: &[] }
+        let settings = Settings { configuration: "", disk_mib: 0 };
+        Suite { name, kubectls: &[KUBECTL], together, old: &[], alone: &[], on_containerd: &[], settings }
     }
 
     /// Runs what the command line asks for.
@@ -65,7 +67,7 @@ impl Suite {
     }
 
     fn fails_on(self, engine: Engine, arguments: &Arguments) -> bool {
-        let cluster = Arc::new(Cluster::start_on(self.name, engine));
+        let cluster = Arc::new(Cluster::start_as(self.name, engine, self.settings));
         let mut failed = false;
         for (i, trials) in self.trials(engine, Some(&cluster)).into_iter().enumerate() {
             let threads = if i == 0 { arguments.test_threads } else { Some(1) };

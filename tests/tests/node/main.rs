@@ -2,9 +2,15 @@
 //! limits or the node's resources, and tells what all of it uses.
 #![allow(clippy::unwrap_used)]
 
-use cluster_tests::cluster::NODE;
+mod newer;
+
+use cluster_tests::cluster::{NODE, Settings};
 use cluster_tests::manifests::shell;
 use cluster_tests::{Room, Scenario, Suite, scenarios};
+use newer::{
+    keeps_memory_on_one_node, makes_ephemeral_volumes, reads_variables_from_files, refuses_unsafe_sysctls,
+    starts_all_containers_anew,
+};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -13,10 +19,25 @@ fn main() -> ExitCode {
         resizes_in_place,
         mounts_images,
         gives_pods_users_of_their_own,
-        ends_what_outgrows_its_storage
+        ends_what_outgrows_its_storage,
+        keeps_memory_on_one_node,
+        starts_all_containers_anew,
+        reads_variables_from_files,
+        refuses_unsafe_sysctls,
+        makes_ephemeral_volumes,
     ];
-    Suite::new("node", TOGETHER).run()
+    let settings = Settings { configuration: CONFIGURATION, ..Default::default() };
+    Suite { settings, ..Suite::new("node", TOGETHER) }.run()
 }
+
+/// Nothing of it is in the way of pods that do not ask for it.
+const CONFIGURATION: &str = "
+allowedUnsafeSysctls: [kernel.msg*]
+systemReserved: {memory: 64Mi}
+memoryManagerPolicy: Static
+reservedMemory: [{numaNode: 0, limits: {memory: 64Mi}}]
+topologyManagerPolicy: single-numa-node
+";
 
 fn top(room: &Room) {
     let k = &room.kubectl;
