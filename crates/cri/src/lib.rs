@@ -27,6 +27,9 @@ pub mod server;
 /// Which sandboxes, containers and images a list request asks for.
 pub mod filter;
 
+/// The services with somebody who is told of every call.
+pub mod observed;
+
 /// A scriptable runtime in memory, for tests.
 pub mod fake;
 

@@ -104,6 +104,11 @@ impl Cgroups {
         }
     }
 
+    /// Whether the controllers are on the unified tree.
+    pub(crate) fn is_v2(&self) -> bool {
+        self.layout.unified.is_some() && self.layout.memory.is_none()
+    }
+
     /// Makes `kubepods` and its tiers.
     pub(crate) fn set_up(&self, cpu_milli: i64, memory: i64) -> io::Result<()> {
         let root =

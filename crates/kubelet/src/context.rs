@@ -11,6 +11,7 @@ use crate::events::Events;
 use crate::eviction::thresholds::Pressure;
 use crate::images::Images;
 use crate::memory::Memory;
+use crate::metrics::Metrics;
 use crate::node::machine::Machine;
 use crate::objects::Objects;
 use crate::topology::Topology;
@@ -36,6 +37,7 @@ pub(crate) struct Context {
     pub config: Config,
     pub client: Client,
     pub events: Events,
+    pub metrics: Metrics,
     pub runtime: Arc<dyn RuntimeService>,
     pub runtime_info: RuntimeInfo,
     pub images: Images,

@@ -12,6 +12,7 @@ use crate::images::records::Records;
 use crate::images::verification::Verification;
 use crate::images::{Images, gc};
 use crate::memory::Memory;
+use crate::metrics::Metrics;
 use crate::node::machine::Machine;
 use crate::node::{self, report};
 use crate::objects::Objects;
@@ -24,6 +25,7 @@ use crate::volumes::Volumes;
 use crate::{claims, devices, eviction, logs, orphans, plugins, pod_resources, pod_source, runtime_events};
 use api::core::v1::Node;
 use client::{Client, Informers, Recorder};
+use cri::observed::Observed;
 use cri::{ImageService, RuntimeService, Streams};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -56,7 +58,10 @@ impl Kubelet {
 
     /// Runs until shutdown. Containers go on running when it ends, and the next one adopts them.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Kubelet { config, parts } = self;
+        let Kubelet { config, mut parts } = self;
+        let metrics = Metrics::new();
+        parts.runtime = Arc::new(Observed::new(parts.runtime, metrics.observer()));
+        parts.images = Arc::new(Observed::new(parts.images, metrics.observer()));
         let version = parts.runtime.version(cri::v1::VersionRequest { version: "v1".into() }).await?;
         let features = handler_features(&*parts.runtime).await;
         let info = RuntimeInfo {
@@ -95,6 +100,7 @@ impl Kubelet {
                 events.clone(),
                 config.parallel_image_pulls,
                 Verification::new(config.image_verification.clone(), records),
+                metrics.clone(),
             ),
             volumes: Volumes::new(parts.client.clone(), objects.clone()),
             services: parts.informers.get(),
@@ -110,6 +116,7 @@ impl Kubelet {
             topology,
             config,
             events,
+            metrics,
             objects,
             machine,
             cgroups,

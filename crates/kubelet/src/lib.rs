@@ -33,6 +33,8 @@ mod labels;
 mod logs;
 /// Memory of NUMA nodes for one container alone.
 pub mod memory;
+/// What a kubelet counts.
+mod metrics;
 /// Registering and reporting the node.
 mod node;
 mod objects;

@@ -149,8 +149,10 @@ impl Watching {
         let apart = self.image_fs.as_ref().is_some_and(Option::is_some);
         let mut any = false;
         for (mailbox, candidate) in self.candidates(rank::is_limited).await {
-            if let Some(message) = rank::over_limit(&candidate, apart) {
-                any |= self.evict(&mailbox, &candidate.pod, AT_ONCE, message, None);
+            let Some((signal, message)) = rank::over_limit(&candidate, apart) else { continue };
+            if self.evict(&mailbox, &candidate.pod, AT_ONCE, message, None) {
+                any = true;
+                self.context.metrics.evictions.with(&[signal]).inc();
             }
         }
         any
@@ -199,6 +201,7 @@ impl Watching {
                 ..Default::default()
             };
             if self.evict(&mailbox, &candidate.pod, grace, message, Some(condition)) {
+                self.context.metrics.evictions.with(&[first.signal.name()]).inc();
                 tracing::info!(pod = %crate::labels::format_pod(&candidate.pod), signal = first.signal.name(), "evicted");
                 return;
             }

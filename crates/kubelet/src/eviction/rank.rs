@@ -88,7 +88,7 @@ pub(crate) fn message(one: &Candidate, due: &[Threshold], observations: &Observa
 }
 
 /// Why a pod has outgrown the limits on its own storage, if it has.
-pub(crate) fn over_limit(one: &Candidate, images_apart: bool) -> Option<String> {
+pub(crate) fn over_limit(one: &Candidate, images_apart: bool) -> Option<(&'static str, String)> {
     let spec = &one.pod.spec;
     for volume in &spec.volumes {
         let limit = volume.empty_dir.as_ref().and_then(|source| source.size_limit.as_ref());
@@ -97,10 +97,9 @@ pub(crate) fn over_limit(one: &Candidate, images_apart: bool) -> Option<String> 
             one.usage.volumes.iter().find(|(name, _)| *name == volume.name).map_or(0, |(_, d)| d.bytes);
         if used > u64::try_from(limit.value()).unwrap_or(0) {
             let name = &volume.name;
-            return Some(format!(
-                "Usage of EmptyDir volume {name:?} exceeds the limit {:?}. ",
-                limit.to_string()
-            ));
+            let message =
+                format!("Usage of EmptyDir volume {name:?} exceeds the limit {:?}. ", limit.to_string());
+            return Some(("emptydirfs.limit", message));
         }
     }
     const STORAGE: &str = "ephemeral-storage";
@@ -108,9 +107,9 @@ pub(crate) fn over_limit(one: &Candidate, images_apart: bool) -> Option<String> 
     if let Some(limit) = limits.get(STORAGE)
         && one.usage.disk().bytes > u64::try_from(limit.value()).unwrap_or(0)
     {
-        return Some(format!(
-            "Pod ephemeral local storage usage exceeds the total limit of containers {limit}. "
-        ));
+        let message =
+            format!("Pod ephemeral local storage usage exceeds the total limit of containers {limit}. ");
+        return Some(("ephemeralpodfs.limit", message));
     }
     for container in &one.usage.containers {
         let found = spec.containers.iter().find(|c| c.name == container.name);
@@ -119,10 +118,11 @@ pub(crate) fn over_limit(one: &Candidate, images_apart: bool) -> Option<String> 
         let root_fs = if images_apart { 0 } else { container.root_fs.bytes };
         if container.logs.bytes + root_fs > u64::try_from(limit.value()).unwrap_or(0) {
             let name = &container.name;
-            return Some(format!(
+            let message = format!(
                 "Container {name} exceeded its local ephemeral storage limit {:?}. ",
                 limit.to_string()
-            ));
+            );
+            return Some(("ephemeralcontainerfs.limit", message));
         }
     }
     None
@@ -204,7 +204,7 @@ mod tests {
             pod.spec = serde_json::from_value(spec).unwrap();
             one.pod = Arc::new(pod);
             one.usage.volumes = vec![("v".into(), Disk { bytes: volume, inodes: 1 })];
-            want.assert_eq(&over_limit(&one, false).unwrap_or_default());
+            want.assert_eq(&over_limit(&one, false).unwrap_or_default().1);
         };
         let volume = serde_json::json!({ "volumes": [{ "name": "v", "emptyDir": { "sizeLimit": "1Mi" } }] });
         check(volume.clone(), 1 << 20, expect![""]);

@@ -54,7 +54,9 @@ async fn list(context: &Context) -> cri::Result<Vec<v1::Image>> {
 async fn delete(context: &Context, image: &v1::Image) -> cri::Result<()> {
     tracing::info!(image = %image.id, size = image.size, "Removing image to free bytes");
     let image = Some(v1::ImageSpec { image: image.id.clone(), ..Default::default() });
-    context.images.service.remove_image(v1::RemoveImageRequest { image }).await.map(drop)
+    context.images.service.remove_image(v1::RemoveImageRequest { image }).await?;
+    context.metrics.images_collected.with(&["space"]).inc();
+    Ok(())
 }
 
 /// Deletes every image that no container uses.

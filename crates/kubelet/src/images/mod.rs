@@ -8,6 +8,7 @@ pub(crate) mod records;
 pub(crate) mod verification;
 
 use crate::events::Events;
+use crate::metrics::Metrics;
 use crate::pod_worker::back_off::BackOff;
 use api::core::v1::{Container, Pod, Secret};
 use cri::ImageService;
@@ -40,6 +41,7 @@ pub(crate) struct Images {
     pub(crate) service: Arc<dyn ImageService>,
     events: Events,
     verification: Verification,
+    metrics: Metrics,
     pulls: Semaphore,
     back_off: Mutex<BackOff>,
     /// The last failure of what is in back-off.
@@ -52,12 +54,14 @@ impl Images {
         events: Events,
         parallel: usize,
         verification: Verification,
+        metrics: Metrics,
     ) -> Self {
         let pulls = Semaphore::new(parallel.max(1));
         Images {
             service,
             events,
             verification,
+            metrics,
             pulls,
             back_off: Mutex::default(),
             failures: Mutex::default(),
@@ -163,6 +167,7 @@ impl Images {
                 let id = status.map(|i| i.id).filter(|id| !id.is_empty());
                 let id = id.as_deref().unwrap_or(&reference);
                 self.verification.ended(requested, Some((id, secret.as_ref())));
+                self.metrics.image_pulled(size, waiting.elapsed());
                 let (alone, all) = (millis(pulling.elapsed()), millis(waiting.elapsed()));
                 normal(
                     "Pulled",

@@ -284,19 +284,22 @@ impl Acting<'_> {
 
     async fn create_sandbox(&mut self, attempt: u32) -> Result<(), String> {
         let (context, pod) = (self.context, self.pod);
+        context.metrics.started_pods.inc();
         let made = match (self.runtime_handler().await, sandbox_config(context, pod, attempt)) {
             (Err(error), _) | (_, Err(error)) => Err(error),
             (Ok(runtime_handler), Ok((config, warnings))) => {
                 for warning in warnings {
                     context.events.warning(pod, "DNSConfigForming", warning);
                 }
+                let handler = runtime_handler.clone();
                 let request = v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler };
-                context
-                    .runtime
-                    .run_pod_sandbox(request)
-                    .await
-                    .map(|made| (made, config))
-                    .map_err(|e| e.to_string())
+                let began = std::time::Instant::now();
+                let made = context.runtime.run_pod_sandbox(request).await;
+                context.metrics.run_sandbox.with(&[&handler]).observe_since(began);
+                if made.is_err() {
+                    context.metrics.run_sandbox_errors.with(&[&handler]).inc();
+                }
+                made.map(|made| (made, config)).map_err(|e| e.to_string())
             }
         };
         match made {
@@ -307,6 +310,7 @@ impl Acting<'_> {
                 Ok(())
             }
             Err(error) => {
+                context.metrics.started_pods_errors.inc();
                 context.events.warning(
                     pod,
                     "FailedCreatePodSandBox",
@@ -348,6 +352,8 @@ impl Acting<'_> {
             pod_ips,
             secrets,
         };
+        let kind = place.role.as_str();
+        context.metrics.started_containers.with(&[kind]).inc();
         match start_container::start(&ground, place, container).await {
             Ok(()) => {
                 self.shared.reasons.lock().remove(&container.name);
@@ -358,6 +364,7 @@ impl Acting<'_> {
                 self.shared.release(&container.name);
             }
             Err(error) => {
+                context.metrics.started_containers_errors.with(&[kind, error.reason]).inc();
                 let pause = error.retry_at.map(|at| (at - crate::clock::now()).max(SECOND));
                 self.shared.hold(&container.name, |_| pause.unwrap_or(HOLD));
                 self.shared

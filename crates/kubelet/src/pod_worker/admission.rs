@@ -7,6 +7,55 @@ use rules::pod_requests::{Options, amount, requests_as};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// A resource that the node has too little of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lack {
+    pub resource: String,
+    pub requested: i64,
+    pub used: i64,
+    pub capacity: i64,
+}
+
+impl Lack {
+    pub(super) fn missing(&self) -> i64 {
+        self.requested - (self.capacity - self.used)
+    }
+
+    fn refusal(&self) -> Forced {
+        let Lack { resource, requested, used, capacity } = self;
+        let message = format!(
+            "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+        );
+        Forced { reason: format!("OutOf{resource}"), message, ..Default::default() }
+    }
+}
+
+/// What the node lacks for a pod beside others. Upstream: `noderesources.Fits`.
+pub(super) fn lacks(pod: &Pod, node: &Node, others: &[Arc<Pod>]) -> Vec<Lack> {
+    let allocatable = &node.status.allocatable;
+    let requests = requests_as::<i64>(pod, Options::default());
+    let mut out = Vec::new();
+    let pods = allocatable.get("pods").map_or(0, |q| q.value());
+    let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
+    if count + 1 > pods {
+        out.push(Lack { resource: "pods".into(), requested: 1, used: count, capacity: pods });
+    }
+    let mut taken: BTreeMap<String, i64> = BTreeMap::new();
+    for other in others {
+        for (name, more) in requests_as::<i64>(other, Options { use_status: true, ..Default::default() }) {
+            *taken.entry(name).or_default() += more;
+        }
+    }
+    for (name, requested) in requests.into_iter().filter(|(_, requested)| *requested > 0) {
+        let capacity = allocatable.get(&name).map_or(0, |q| amount(&name, q));
+        let used = taken.get(&name).copied().unwrap_or(0);
+        if requested > capacity - used {
+            out.push(Lack { resource: name, requested, used, capacity });
+        }
+    }
+    out
+}
+
 /// Refuses with upstream's reason and message.
 pub(crate) fn admit(pod: &Pod, node: &Node, others: &[Arc<Pod>]) -> Result<(), Forced> {
     let refuse = |reason: String, message: String| Err(Forced { reason, message, ..Default::default() });
@@ -22,33 +71,15 @@ pub(crate) fn admit(pod: &Pod, node: &Node, others: &[Arc<Pod>]) -> Result<(), F
         // Without a node object nothing can be compared; upstream waits for it, and so do our callers.
         return Ok(());
     }
-    let allocatable = &node.status.allocatable;
-    let requests = requests_as::<i64>(pod, Options::default());
-    let pods = allocatable.get("pods").map_or(0, |q| q.value());
-    let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
-    if count + 1 > pods {
-        let message =
-            format!("Node didn't have enough resource: pods, requested: 1, used: {count}, capacity: {pods}");
-        return refuse("OutOfpods".into(), message);
+    if let Some(lack) = lacks(pod, node, others).first() {
+        return Err(lack.refusal());
     }
-    let mut used: BTreeMap<String, i64> = BTreeMap::new();
-    for other in others {
-        for (name, more) in requests_as::<i64>(other, Options { use_status: true, ..Default::default() }) {
-            *used.entry(name).or_default() += more;
-        }
-    }
-    for (name, requested) in requests.iter().filter(|(_, requested)| **requested > 0) {
-        let capacity = allocatable.get(name).map_or(0, |q| amount(name, q));
-        let taken = used.get(name).copied().unwrap_or(0);
-        if *requested > capacity - taken {
-            return refuse(
-                format!("OutOf{name}"),
-                format!(
-                    "Node didn't have enough resource: {name}, requested: {requested}, used: {taken}, capacity: {capacity}"
-                ),
-            );
-        }
-    }
+    suits(pod, node, others)
+}
+
+/// Whether the node would be right if it had enough of everything.
+pub(super) fn suits(pod: &Pod, node: &Node, others: &[Arc<Pod>]) -> Result<(), Forced> {
+    let refuse = |reason: String, message: String| Err(Forced { reason, message, ..Default::default() });
     if !rules::node_affinity::required_node_affinity(&pod.spec, &node.metadata.name, &node.metadata.labels) {
         return refuse(
             "NodeAffinity".into(),

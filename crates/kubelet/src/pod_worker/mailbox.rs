@@ -6,7 +6,7 @@ use api::core::v1::{Pod, PodStatus};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// What is wanted of the pod.
 #[derive(Debug, Clone)]
@@ -34,7 +34,7 @@ impl Letter {
 pub(crate) struct Mailbox {
     pub(crate) notify: Arc<Notify>,
     letter: Mutex<Letter>,
-    status: Mutex<Arc<PodStatus>>,
+    status: watch::Sender<Arc<PodStatus>>,
     volumes_changed: AtomicBool,
     admitted: AtomicBool,
     resizing: Mutex<Resizing>,
@@ -42,7 +42,7 @@ pub(crate) struct Mailbox {
 
 impl Mailbox {
     pub(crate) fn new(pod: Arc<Pod>) -> Arc<Self> {
-        let status = Mutex::new(Arc::new(pod.status.clone()));
+        let status = watch::Sender::new(Arc::new(pod.status.clone()));
         let resizing = Mutex::new(Resizing::of(&pod));
         let letter = Letter { desired: pod.clone(), pod, gone: false, forced: None, mirror_uid: None };
         Arc::new(Mailbox {
@@ -108,11 +108,18 @@ impl Mailbox {
     }
 
     pub(super) fn set_status(&self, status: &PodStatus) {
-        *self.status.lock() = Arc::new(status.clone());
+        self.status.send_replace(Arc::new(status.clone()));
+    }
+
+    /// Waits until the pod has ended.
+    pub(super) async fn ended(&self) {
+        let mut status = self.status.subscribe();
+        // The sender is here.
+        drop(status.wait_for(|status| rules::pod_conditions::is_terminal(&status.phase)).await);
     }
 
     /// The newest status, which may not have reached the API yet.
     pub(crate) fn status(&self) -> Arc<PodStatus> {
-        self.status.lock().clone()
+        self.status.borrow().clone()
     }
 }

@@ -12,6 +12,7 @@ mod init_containers;
 mod mailbox;
 mod phase;
 pub(crate) mod plan;
+mod preemption;
 mod restart_all;
 mod start_container;
 mod status;
@@ -38,7 +39,7 @@ use plan::Action;
 use rules::pod_conditions::is_terminal;
 use status_writer::StatusWriter;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 const SECOND: i64 = 1_000_000_000;
@@ -55,6 +56,8 @@ pub(crate) struct Worker {
     writer: StatusWriter,
     status: PodStatus,
     admitted: bool,
+    /// When this kubelet heard of the pod.
+    seen: Instant,
     shutdown: CancellationToken,
 }
 
@@ -72,6 +75,7 @@ impl Worker {
             runtime: context.runtime.clone(),
             events: context.events.clone(),
             started_at: context.started_at,
+            counted: context.metrics.probes.clone(),
         };
         Worker {
             probes: Probes::new(probing, letter.pod.clone(), mailbox.notify.clone()),
@@ -80,6 +84,7 @@ impl Worker {
             shared: Arc::new(shared),
             exited: ExitedCache::new(),
             admitted: false,
+            seen: Instant::now(),
             context,
             mailbox,
             pods,
@@ -230,10 +235,17 @@ impl Worker {
                 .and_then(|()| sysctls::admit(pod, &self.context.config.allowed_unsafe_sysctls))
                 .and_then(|()| admission::admit(pod, &node, &others));
             let admitted = match admitted {
+                Err(refused) if refused.reason.starts_with("OutOf") && preemption::is_critical(pod) => {
+                    self.make_room(pod, &node, refused).await
+                }
+                other => other,
+            };
+            let admitted = match admitted {
                 Ok(()) => self.allocate(pod).await,
                 refused => refused,
             };
             if let Err(refused) = admitted {
+                self.context.metrics.rejections.with(&[&refused.reason]).inc();
                 self.context.events.warning(pod, &refused.reason, refused.message.clone());
                 let message = format!("Pod was rejected: {}", refused.message);
                 return Err(Forced { message, ..refused });
@@ -248,6 +260,34 @@ impl Worker {
         Ok(())
     }
 
+    /// Makes others go for a critical pod that would fit otherwise, and waits until they have.
+    async fn make_room(&self, pod: &Pod, node: &api::core::v1::Node, refused: Forced) -> Result<(), Forced> {
+        let Some(pods) = self.pods.upgrade() else { return Err(refused) };
+        let others = pods.admitted_before(pod);
+        // Nobody goes for a pod that would be refused all the same.
+        admission::suits(pod, node, &others)?;
+        let lacks = admission::lacks(pod, node, &others);
+        let chosen = preemption::choose(pod, &lacks, &others).map_err(|error| Forced {
+            reason: "UnexpectedAdmissionError".into(),
+            message: format!("Unexpected error while attempting to recover from admission failure: {error}"),
+            ..Default::default()
+        })?;
+        let resource = lacks.first().map(|lack| lack.resource.clone()).unwrap_or_default();
+        let mut victims = Vec::new();
+        for other in &chosen {
+            let Some(victim) = pods.get(&other.metadata.uid) else { continue };
+            let forced = preemption::forced(other);
+            self.context.events.warning(other, &forced.reason, forced.message.clone());
+            self.context.metrics.preemptions.with(&[&resource]).inc();
+            victim.write(|letter| letter.forced = Some(forced));
+            victims.push(victim);
+        }
+        for victim in &victims {
+            victim.ended().await;
+        }
+        admission::admit(pod, node, &pods.admitted_before(pod))
+    }
+
     /// Devices, processors and memory, which a pod has before it begins.
     async fn allocate(&self, pod: &Pod) -> Result<(), Forced> {
         let context = &self.context;
@@ -256,7 +296,15 @@ impl Worker {
         providers.extend(context.memory.as_ref().map(|memory| memory as &dyn Provider));
         // Where things are may not change between the question and the taking.
         let _turn = context.topology.turn().await;
-        context.topology.admit(pod, &providers).await
+        let began = Instant::now();
+        let admitted = context.topology.admit(pod, &providers).await;
+        let metrics = &context.metrics;
+        metrics.topology_requests.inc();
+        metrics.topology_durations.observe(began.elapsed().as_secs_f64() * 1000.0);
+        if admitted.is_err() {
+            metrics.topology_errors.inc();
+        }
+        admitted
     }
 
     fn make_status(
@@ -319,6 +367,9 @@ impl Worker {
     }
 
     fn publish(&mut self, status: PodStatus) {
+        if status.phase == "Running" && self.status.phase == "Pending" {
+            self.context.metrics.pod_start.observe_since(self.seen);
+        }
         self.writer.set(&self.mailbox.letter(), status.clone());
         self.mailbox.set_status(&status);
         self.status = status;

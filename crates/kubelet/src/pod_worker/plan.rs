@@ -20,6 +20,17 @@ pub(crate) enum Role {
     Regular,
 }
 
+impl Role {
+    /// As metrics call it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Role::Ephemeral => "ephemeral_container",
+            Role::Init => "init_container",
+            Role::Regular => "container",
+        }
+    }
+}
+
 /// A container of the pod by place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {

@@ -9,6 +9,7 @@ use crate::events::Events;
 use crate::labels;
 use crate::runtime_pod::{RuntimePod, State};
 use api::core::v1::{Container, Pod, Probe};
+use component::metrics::CounterVec;
 use cri::RuntimeService;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -74,6 +75,26 @@ pub(crate) struct Context {
     pub events: Events,
     /// Nanoseconds since the epoch when this kubelet started: older containers were adopted.
     pub started_at: i64,
+    /// Upstream's `prober_probe_total`.
+    pub counted: CounterVec,
+}
+
+impl Context {
+    fn count(&self, pod: &Pod, container: &str, kind: Kind, result: &str) {
+        self.counted.with(&Context::labels(pod, container, kind, result)).inc();
+    }
+
+    /// What is not probed any more is not told of.
+    fn forget(&self, pod: &Pod, container: &str, kind: Kind) {
+        for result in ["successful", "failed", "unknown"] {
+            self.counted.remove(&Context::labels(pod, container, kind, result));
+        }
+    }
+
+    fn labels<'a>(pod: &'a Pod, container: &'a str, kind: Kind, result: &'a str) -> [&'a str; 6] {
+        let meta = &pod.metadata;
+        [kind.as_str(), result, container, &meta.name, &meta.namespace, &meta.uid]
+    }
 }
 
 /// State shared with the probing tasks.
@@ -202,6 +223,14 @@ impl Probes {
     /// Ends all probing.
     pub(crate) fn stop(&mut self) {
         self.tasks.drain().for_each(|(_, task)| task.abort());
+        let pod = self.shared.pod.lock().clone();
+        for container in pod.spec.init_containers.iter().chain(&pod.spec.containers) {
+            for kind in [Kind::Startup, Kind::Liveness, Kind::Readiness] {
+                if kind.spec(container).is_some() {
+                    self.context.forget(&pod, &container.name, kind);
+                }
+            }
+        }
         self.stopped = true;
     }
 }

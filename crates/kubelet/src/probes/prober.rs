@@ -132,8 +132,14 @@ async fn probe(
             Some(("Unhealthy", format!("{kind} probe errored and resulted in unknown state: {error}"))),
         ),
     };
+    let pod = shared.pod.lock().clone();
+    let result = match outcome {
+        Some(Outcome::Success) => "successful",
+        Some(_) => "failed",
+        None => "unknown",
+    };
+    context.count(&pod, &target.container.name, target.kind, result);
     if let Some((reason, message)) = event.filter(|_| told == Told::Events) {
-        let pod = shared.pod.lock().clone();
         context.events.container_warning(&pod, &target.container.name, reason, message);
     }
     outcome

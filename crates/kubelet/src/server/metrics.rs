@@ -3,15 +3,22 @@
 use super::answer::{Response, text, with_type};
 use super::{Inner, stats};
 use crate::labels;
+use crate::pod_worker::Mailbox;
 use component::metrics::{CONTENT_TYPE, Encoder, Registry};
 use cri::v1::{ContainerStats, UInt64Value};
 use http::StatusCode;
+use rules::pod_conditions::is_terminal;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 fn rendered(collect: impl Fn(&mut Encoder) + Send + Sync + 'static) -> Response {
+    with_type(StatusCode::OK, CONTENT_TYPE, shown(collect))
+}
+
+fn shown(collect: impl Fn(&mut Encoder) + Send + Sync + 'static) -> String {
     let registry = Registry::new();
     registry.collector(collect);
-    with_type(StatusCode::OK, CONTENT_TYPE, registry.render())
+    registry.render()
 }
 
 fn names(list: &[&str]) -> Vec<String> {
@@ -33,9 +40,15 @@ pub(super) fn kubelet(inner: &Inner) -> Response {
             *containers.entry(state).or_default() += 1.0;
         }
     }
-    let total = mailboxes.len() as f64;
+    let is_static = |mailbox: &Arc<Mailbox>| labels::is_static_pod(&mailbox.letter().pod);
+    let is_active = |mailbox: &Arc<Mailbox>| !is_terminal(&mailbox.status().phase);
+    let (fixed, usual): (Vec<_>, Vec<_>) = mailboxes.iter().partition(|mailbox| is_static(mailbox));
+    let count = |of: &[&Arc<Mailbox>]| of.iter().filter(|mailbox| is_active(mailbox)).count() as f64;
+    let desired = [("", usual.len() as f64), ("true", fixed.len() as f64)];
+    let active = [("", count(&usual)), ("true", count(&fixed))];
+    let version = if inner.context.cgroups.is_v2() { 2.0 } else { 1.0 };
     let node = inner.context.config.node_name.clone();
-    rendered(move |encoder| {
+    let shown = shown(move |encoder| {
         let none: [&str; 0] = [];
         encoder
             .family(
@@ -53,21 +66,26 @@ pub(super) fn kubelet(inner: &Inner) -> Response {
                 &[],
             )
             .value(&none, running);
-        encoder
-            .family(
-                "kubelet_desired_pods",
-                "[ALPHA] The number of pods the kubelet is being instructed to run.",
-                "gauge",
-                &[],
-            )
-            .value(&none, total);
+        let by_static = names(&["static"]);
+        let help = "[ALPHA] The number of pods the kubelet is being instructed to run. static is true if the pod is not from the apiserver.";
+        let mut family = encoder.family("kubelet_desired_pods", help, "gauge", &by_static);
+        desired.iter().for_each(|(from, count)| family.value(&[*from], *count));
+        let help = "[ALPHA] The number of pods the kubelet considers active and which are being considered when admitting new pods. static is true if the pod is not from the apiserver.";
+        let mut family = encoder.family("kubelet_active_pods", help, "gauge", &by_static);
+        active.iter().for_each(|(from, count)| family.value(&[*from], *count));
+        let help =
+            "[ALPHA] The number of mirror pods the kubelet will try to create (one per admitted static pod)";
+        encoder.family("kubelet_mirror_pods", help, "gauge", &[]).value(&none, desired[1].1);
+        let help = "[ALPHA] cgroup version on the hosts.";
+        encoder.family("kubelet_cgroup_version", help, "gauge", &[]).value(&none, version);
         let help = "[ALPHA] Number of containers currently running";
         let mut family =
             encoder.family("kubelet_running_containers", help, "gauge", &names(&["container_state"]));
         for (state, count) in &containers {
             family.value(&[state], *count);
         }
-    })
+    });
+    with_type(StatusCode::OK, CONTENT_TYPE, inner.context.metrics.registry.render() + &shown)
 }
 
 /// Whose a container's numbers are.
@@ -188,7 +206,7 @@ pub(super) async fn resource(inner: &Inner) -> Response {
     })
 }
 
-/// `/metrics/probes`: nothing is counted there yet.
-pub(super) fn probes() -> Response {
-    with_type(StatusCode::OK, CONTENT_TYPE, "")
+/// `/metrics/probes`: how probes went.
+pub(super) fn probes(inner: &Inner) -> Response {
+    with_type(StatusCode::OK, CONTENT_TYPE, inner.context.metrics.probes_registry.render())
 }

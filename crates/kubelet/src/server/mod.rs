@@ -163,7 +163,7 @@ async fn answer(inner: &Arc<Inner>, route: Route, request: Request<Incoming>) ->
         Route::Metrics => metrics::kubelet(inner),
         Route::MetricsResource => metrics::resource(inner).await,
         Route::MetricsCadvisor => cadvisor::answer(inner).await,
-        Route::MetricsProbes => metrics::probes(),
+        Route::MetricsProbes => metrics::probes(inner),
         Route::ContainerLogs { namespace, pod, container } => {
             container_logs::answer(inner, &namespace, &pod, &container, request.uri().query()).await
         }

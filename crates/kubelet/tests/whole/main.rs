@@ -313,6 +313,10 @@ async fn root_waits_for_what_is_missing_and_follows_probes() {
         n.api.events().iter().any(|e| e.starts_with("Unhealthy: Readiness probe failed: dial tcp 127.0.0.1"))
     })
     .await;
+    let (_, probes) = node.get(Some("admin"), "/metrics/probes").await;
+    let failed = "probe_type=\"Readiness\",result=\"failed\"} ";
+    let of_web = "prober_probe_total{container=\"a\",namespace=\"default\",pod=\"web\"";
+    assert!(probes.lines().any(|line| line.starts_with(of_web) && line.contains(failed)), "{probes}");
     node.stop().await;
 }
 
@@ -343,6 +347,17 @@ async fn root_serves_logs_to_whom_the_api_allows_it() {
         ["/metrics", "/metrics/resource", "/metrics/cadvisor", "/stats/summary", "/configz", "/healthz"]
     {
         assert_eq!(node.get(Some("admin"), path).await.0, 200, "{path}");
+    }
+    let (_, counted) = node.get(Some("admin"), "/metrics").await;
+    for line in [
+        "kubelet_started_pods_total 1",
+        "kubelet_started_containers_total{container_type=\"container\"} 1",
+        "kubelet_runtime_operations_total{operation_type=\"run_podsandbox\"} 1",
+        "kubelet_image_pull_duration_seconds_count{image_size_in_bytes=\"0-10MB\"} 1",
+        "kubelet_pod_start_duration_seconds_count 1",
+        "kubelet_desired_pods{static=\"\"} 1",
+    ] {
+        assert!(counted.lines().any(|known| known == line), "{line} in {counted}");
     }
     node.stop().await;
 }

@@ -163,3 +163,27 @@ async fn root_shows_credentials_for_images_that_are_there() {
     assert_eq!(record["credentialMapping"], json!({ "r.io/private": { "nodePodsAccessible": true } }));
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn root_critical_pods_make_room() {
+    let mut node = Node::with(|config| config.max_pods = 2);
+    let spec = |name: &str, priority: i64| json!({ "restartPolicy": "Always", "priority": priority, "terminationGracePeriodSeconds": 0, "containers": [container(name)] });
+    node.create("web", spec("a", 0));
+    node.create("two", spec("b", 2_000_001_000));
+    node.until("both run", |n| n.ready("web") && n.ready("two")).await;
+    node.create("plain", spec("c", 0));
+    node.until("no room for another", |n| n.phase("plain") == "Failed").await;
+    assert_eq!(node.api.pod("plain").unwrap().status.reason, "OutOfpods");
+    node.create("three", spec("d", 2_000_001_000));
+    node.until("room is made", |n| n.ready("three")).await;
+    let status = node.api.pod("web").unwrap().status;
+    assert_eq!(
+        (status.phase.as_str(), status.reason.as_str(), status.message.as_str()),
+        ("Failed", "Preempting", "Preempted in order to admit critical pod")
+    );
+    assert!(
+        status.conditions.iter().any(|c| c.type_ == "DisruptionTarget" && c.reason == "TerminationByKubelet")
+    );
+    assert!(node.ready("two"));
+    node.stop().await;
+}
