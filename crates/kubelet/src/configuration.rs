@@ -260,7 +260,7 @@ mod tests {
             expect![[r#"the sysctls "vm.swappiness" are not known to be namespaced"#]],
         );
         fails(
-            "topologyManagerPolicyOptions: {x: y}",
+            "topologyManagerPolicyOptions: {x: z}",
             expect![[r#"unknown Topology Manager Policy option: "x""#]],
         );
         fails(

@@ -223,6 +223,7 @@ fn explain_waiting(sources: &Sources, list: List, container: &Container, status:
         if known.is_none()
             && !sidecar
             && status.state.waiting.is_some()
+            && !sources.restarting_all
             && any_regular_container_created(pod, runtime)
         {
             status.state = ContainerState {

@@ -442,18 +442,43 @@ fn all_start_anew() {
         !ContainersReady:ContainersNotReady:containers with unready status: [a b]
         0 0 0 0"#]],
     );
+    // One after the other goes; each counts once.
     check(
-        "sandbox",
+        "sandbox a=exit:42",
         expect![[r#"
         Running
         i=RestartingAllContainers
         s=RestartingAllContainers
-        a=RestartingAllContainers
+        a=Error(42)
         b=RestartingAllContainers
         !Ready:ContainersNotReady:containers with unready status: [s a b]
         !ContainersReady:ContainersNotReady:containers with unready status: [s a b]
-        !AllContainersRestarting::
-        1 1 1 1"#]],
+        1 1 0 1"#]],
+    );
+    check(
+        "sandbox a=exit:42",
+        expect![[r#"
+            Running
+            i=PodInitializing
+            s=PodInitializing
+            a=Error(42)
+            b=PodInitializing
+            !Ready:ContainersNotReady:containers with unready status: [s a b]
+            !ContainersReady:ContainersNotReady:containers with unready status: [s a b]
+            1 1 0 1"#]],
+    );
+    check(
+        "sandbox",
+        expect![[r#"
+            Running
+            i=PodInitializing
+            s=PodInitializing
+            a=RestartingAllContainers
+            b=PodInitializing
+            !Ready:ContainersNotReady:containers with unready status: [s a b]
+            !ContainersReady:ContainersNotReady:containers with unready status: [s a b]
+            !AllContainersRestarting::
+            1 1 1 1"#]],
     );
     check(
         "sandbox i=running",

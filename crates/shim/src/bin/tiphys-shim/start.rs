@@ -33,7 +33,7 @@ fn begin(dir: &str, cgroups: &[String]) -> io::Result<()> {
 /// Runs in a process of its own that belongs to nobody; returns when it has prepared.
 pub(crate) fn in_background<T>(
     prepare: impl FnOnce() -> io::Result<T>,
-    run: impl FnOnce(T) -> std::convert::Infallible,
+    run: impl FnOnce(T),
 ) -> io::Result<()> {
     let (ready, tell) = pipe_with(PipeFlags::CLOEXEC)?;
     if sys::clone(0, None)?.is_some() {
@@ -57,7 +57,8 @@ pub(crate) fn in_background<T>(
         Ok(prepared) => {
             let _ = tell.write_all(b"ready");
             drop(tell);
-            match run(prepared) {}
+            run(prepared);
+            sys::quit(0)
         }
         Err(error) => {
             let _ = write!(tell, "{error}");
