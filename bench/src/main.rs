@@ -6,6 +6,7 @@ mod fanout;
 mod latency;
 mod leases;
 mod load;
+mod memory;
 mod node;
 mod pods;
 mod process;
@@ -133,6 +134,21 @@ enum Command {
         #[arg(long, default_value = "localhost/busybox:debian12")]
         image: String,
     },
+    /// What definitions, idle watches and large lists add to the server's memory.
+    Memory {
+        #[command(flatten)]
+        server: Server,
+        #[arg(long, default_value_t = 100)]
+        definitions: usize,
+        #[arg(long, default_value_t = 10_000)]
+        watches: usize,
+        /// Lists at a time.
+        #[arg(long, default_value_t = 32)]
+        lists: usize,
+        /// Megabytes of each.
+        #[arg(long, default_value_t = 200)]
+        megabytes: usize,
+    },
     /// Watch an idle server.
     Idle {
         #[arg(long)]
@@ -236,6 +252,12 @@ async fn run(cli: Cli) -> Result<()> {
             let setting = cli.setting(server)?;
             node::pod_start(&setting.target, setting.server, image, 20).await?;
             node::deployment(&setting.target, image, 30).await?;
+        }
+        Command::Memory { server, definitions, watches, lists, megabytes } => {
+            let setting = cli.setting(server)?;
+            memory::definitions(&setting, *definitions, 50_000).await?;
+            memory::idle_watches(&setting, *watches).await?;
+            memory::large_lists(&setting, *lists, megabytes << 20).await?;
         }
         Command::Idle { server_pid } => node::idle(Pid(*server_pid), cli.time()).await?,
         Command::All { tiphys, data_dir, archive, image, rounds, schedule, flags } => {

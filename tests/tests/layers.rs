@@ -33,7 +33,7 @@ fn dependencies_follow_the_layers() {
         .unwrap()
         .map(|d| d.unwrap().path().join("Cargo.toml"))
         .collect();
-    manifests.extend(["bench", "tests", "xtask"].map(|d| root().join(d).join("Cargo.toml")));
+    manifests.extend(["bench", "fuzz", "tests", "xtask"].map(|d| root().join(d).join("Cargo.toml")));
     let mut seen = BTreeSet::new();
     let mut wrong = Vec::new();
     for path in manifests {
