@@ -7,8 +7,8 @@
 #![allow(clippy::unwrap_used, dead_code, reason = "tests; not every one uses all of it")]
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -332,15 +332,24 @@ async fn follow(
     }
 }
 
+/// Writes that were acknowledged and that the watcher has not told of.
+struct Untold {
+    told: Revision,
+    /// When the first of them was acknowledged.
+    since: Option<Instant>,
+    longest: Duration,
+}
+
 /// Ten writers fight over one key for `span`, and a watcher is told of every write. Returns the writes, how long the
-/// watcher lagged at the 99th percentile, and its longest silence.
+/// watcher lagged at the 99th percentile, and how long it was silent at most although a write had been acknowledged.
 pub(crate) async fn conflict_storm(store: Arc<dyn Store>, span: Duration) -> (usize, Duration, Duration) {
     let begun = Instant::now();
-    let mut watch = store.watch(PREFIX, store.revision()).unwrap();
-    let committed = Arc::new(AtomicU64::new(0));
+    let untold = Untold { told: store.revision(), since: None, longest: Duration::ZERO };
+    let mut watch = store.watch(PREFIX, untold.told).unwrap();
+    let untold = Arc::new(Mutex::new(untold));
     let writers: Vec<_> = (0..10)
         .map(|writer| {
-            let (store, committed) = (store.clone(), committed.clone());
+            let (store, untold) = (store.clone(), untold.clone());
             tokio::spawn(async move {
                 let mut wrote = 0_usize;
                 while begun.elapsed() < span {
@@ -348,9 +357,12 @@ pub(crate) async fn conflict_storm(store: Arc<dyn Store>, span: Duration) -> (us
                     let value = format!("{}/{writer}", begun.elapsed().as_nanos());
                     let expect = newest.map_or(Expect::Absent, Expect::Revision);
                     match store.commit(Write::put(key("storm"), value, expect)).await {
-                        Ok(_) => {
+                        Ok(event) => {
                             wrote += 1;
-                            committed.fetch_add(1, Ordering::SeqCst);
+                            let mut untold = untold.lock().unwrap();
+                            if event.revision > untold.told {
+                                untold.since.get_or_insert_with(Instant::now);
+                            }
                         }
                         Err(Error::Conflict { .. }) => {}
                         Err(error) => panic!("{error}"),
@@ -361,26 +373,30 @@ pub(crate) async fn conflict_storm(store: Arc<dyn Store>, span: Duration) -> (us
         })
         .collect();
     let watching = tokio::spawn(async move {
-        let (mut lags, mut silence, mut last) = (Vec::new(), Duration::ZERO, Instant::now());
+        let mut lags = Vec::new();
         while begun.elapsed() < span {
-            let before = committed.load(Ordering::SeqCst);
             let Ok(events) = tokio::time::timeout(Duration::from_secs(2), watch.next_batch()).await else {
                 // A disk that stands still keeps the writers waiting, too.
-                let now = committed.load(Ordering::SeqCst);
-                assert_eq!(now, before, "the watch is silent while writes commit");
-                last = Instant::now();
+                assert!(untold.lock().unwrap().since.is_none(), "the watch is silent while writes commit");
                 continue;
             };
-            silence = silence.max(last.elapsed());
-            last = Instant::now();
-            for event in events.unwrap() {
+            let events = events.unwrap();
+            {
+                let mut untold = untold.lock().unwrap();
+                untold.told = events.last().map_or(untold.told, |event| event.revision);
+                // What was acknowledged behind these is told next, at once: it waits from now.
+                let waited = untold.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+                untold.longest = untold.longest.max(waited);
+            }
+            for event in events {
                 let text = String::from_utf8_lossy(&event.entry.value);
                 let at: u64 = text.split('/').next().unwrap().parse().unwrap();
                 lags.push(begun.elapsed().saturating_sub(Duration::from_nanos(at)));
             }
         }
         lags.sort();
-        (lags[lags.len() * 99 / 100], silence)
+        let longest = untold.lock().unwrap().longest;
+        (lags[lags.len() * 99 / 100], longest)
     });
     let wrote: usize = join_all(writers).await.into_iter().map(|wrote| wrote.unwrap()).sum();
     let (lag, silence) = watching.await.unwrap();
