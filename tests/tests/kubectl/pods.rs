@@ -79,12 +79,13 @@ pub(crate) fn exec(room: &Room) {
     let script = format!("script -qec 'kubectl -n {} {command}' /dev/null < /dev/null", k.namespace);
     has(&k.sh(&script), &["a terminal of xterm"]);
     // No line editor of a shell: what is typed while it takes the terminal over is lost in it, here as anywhere.
-    let script = r#"trap \"echo caught; exit 3\" INT; stty size; read line; echo sum \$((line + 2)); while :; do sleep 1; done"#;
+    let script = r#"trap \"echo caught; exit 3\" INT; until test \"\$(stty size)\" = \"41 123\"; do sleep 1; done; echo sized; read line; echo sum \$((line + 2)); while :; do sleep 1; done"#;
     let mut terminal = k.start_sh(&format!(
         "exec script -qec 'stty rows 41 cols 123; kubectl -n {} exec -it lone -- sh -c \"{script}\"' /dev/null",
         k.namespace
     ));
-    terminal.line("41 123");
+    // A foreign runtime may be told of the size only after the start.
+    terminal.line("sized");
     terminal.type_in("40\n");
     terminal.line("sum 42");
     terminal.type_in("\u{3}");
