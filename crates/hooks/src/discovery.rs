@@ -1,18 +1,20 @@
 //! The group `discovery.k8s.io`: endpoint slices.
 
 use super::Row;
+use super::check::subdomain;
+use super::discovery_validation::validate;
 use super::plain::Plain;
 use super::templates::{AGE, NAME};
-use super::tree::{absent_or, column, each, list, name, object_age, text};
-use apimachinery::field::{Error, ErrorList, Path};
-use apimachinery::validation::is_valid_ip;
+use super::tree::{absent_or, at, column, each, int, list, name, object_age, remove, text};
+use apimachinery::field::Path;
+use apimachinery::validation::warnings_for_ip;
 use serde_json::Value;
+use std::collections::HashSet;
 
 pub(super) const STRATEGIES: &[Row] = &[("discovery.k8s.io", "EndpointSlice", &SLICES)];
 
-const FAMILIES: &[&str] = &["FQDN", "IPv4", "IPv6"];
-const MAX_ENDPOINTS: usize = 1000;
-const MAX_ADDRESSES: usize = 100;
+/// Who writes slices of addresses it has read itself.
+const CONTROLLERS: &[&str] = &["endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"];
 
 static SLICES: Plain = Plain {
     default: |slice| {
@@ -21,8 +23,23 @@ static SLICES: Plain = Plain {
             absent_or(port, "protocol", "TCP");
         });
     },
-    validate,
+    prepare_for_create: |slice| drop_topology(slice, None),
+    prepare_for_update: |slice, old, _| {
+        let own = |slice: &Value| {
+            let content = slice.as_object().into_iter().flatten().filter(|(key, _)| *key != "metadata");
+            content.map(|(key, value)| (key.clone(), value.clone())).collect::<Vec<_>>()
+        };
+        let labels = |slice: &Value| at(slice, &["metadata", "labels"]).cloned();
+        // Labels say whose slice it is: a change of theirs is a change to observe.
+        if own(slice) != own(old) || labels(slice) != labels(old) {
+            slice["metadata"]["generation"] = (int(old, &["metadata", "generation"]) + 1).into();
+        }
+        drop_topology(slice, Some(old));
+    },
+    validate_create: |slice, _| validate(slice, None),
+    validate_update: |slice, old, _| validate(slice, Some(old)),
     immutable: &[&["addressType"]],
+    warnings,
     columns: &[
         NAME,
         column(
@@ -73,40 +90,36 @@ fn some_of(all: Vec<String>) -> String {
     }
 }
 
-fn validate(slice: &Value) -> ErrorList {
-    let mut errors = ErrorList::new();
-    let family = text(slice, &["addressType"]);
-    let at = Path::new("addressType");
-    if family.is_empty() {
-        errors.push(Error::required(&at, ""));
-    } else if !FAMILIES.contains(&family) {
-        errors.push(Error::not_supported(&at, family, FAMILIES));
+/// What v1beta1 had said of endpoints is no longer written, but read once more for the node of an endpoint.
+fn drop_topology(slice: &mut Value, old: Option<&Value>) {
+    const HOST: &[&str] = &["deprecatedTopology", "kubernetes.io/hostname"];
+    if old.is_some_and(|old| old["endpoints"] == slice["endpoints"]) {
+        return;
     }
-    let endpoints = list(slice, &["endpoints"]);
-    let path = Path::new("endpoints");
-    if endpoints.len() > MAX_ENDPOINTS {
-        errors.push(Error::too_many(&path, Some(endpoints.len()), MAX_ENDPOINTS));
-        return errors;
-    }
-    for (i, endpoint) in endpoints.iter().enumerate() {
-        let path = path.index(i).child("addresses");
-        let addresses = list(endpoint, &["addresses"]);
-        if addresses.is_empty() {
-            errors.push(Error::required(&path, "must contain at least 1 address"));
-        } else if addresses.len() > MAX_ADDRESSES {
-            errors.push(Error::too_many(&path, Some(addresses.len()), MAX_ADDRESSES));
+    let before = old.map(|old| list(old, &["endpoints"])).unwrap_or_default();
+    let known: HashSet<&str> = before.iter().map(|e| text(e, HOST)).filter(|host| !host.is_empty()).collect();
+    each(slice, "endpoints", |endpoint| {
+        let host = text(endpoint, HOST).to_owned();
+        if known.contains(host.as_str()) && subdomain(&host).is_empty() {
+            absent_or(endpoint, "nodeName", host);
         }
-        for (j, address) in addresses.iter().enumerate() {
-            let address = address.as_str().unwrap_or_default();
-            let at = path.index(j);
-            let found = if family == "FQDN" { ErrorList::new() } else { is_valid_ip(&at, address) };
-            let six = address.contains(':');
-            let fits = family == "FQDN" || !found.is_empty() || six == (family == "IPv6");
-            errors.extend(found);
-            if !fits {
-                errors.push(Error::invalid(&at, address, format!("must be an {family} address")));
-            }
+        remove(endpoint, "deprecatedTopology");
+    });
+}
+
+fn warnings(slice: &Value, old: Option<&Value>) -> Vec<String> {
+    let mut found = Vec::new();
+    if old.is_none() && text(slice, &["addressType"]) == "FQDN" {
+        found.push("spec.addressType: FQDN endpoints are deprecated".to_owned());
+    }
+    if CONTROLLERS.contains(&text(slice, &["metadata", "labels", "endpointslice.kubernetes.io/managed-by"])) {
+        return found;
+    }
+    for (i, endpoint) in list(slice, &["endpoints"]).iter().enumerate() {
+        let path = Path::new("endpoints").index(i).child("addresses");
+        for (j, address) in list(endpoint, &["addresses"]).iter().enumerate() {
+            found.extend(warnings_for_ip(&path.index(j), address.as_str().unwrap_or_default()));
         }
     }
-    errors
+    found
 }

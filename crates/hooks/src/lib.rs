@@ -21,6 +21,7 @@ mod deletion;
 mod deprecations;
 mod diff;
 mod discovery;
+mod discovery_validation;
 pub mod expressions;
 mod flowcontrol;
 mod flowcontrol_validation;
@@ -30,6 +31,7 @@ mod names;
 mod networking;
 mod networking_validation;
 mod plain;
+mod policy;
 mod put;
 mod rbac;
 mod reset;
@@ -45,6 +47,7 @@ mod versions;
 mod views;
 mod webhook_client;
 
+pub use apps::hidden_annotation;
 pub use deletion::{
     deletion_warning, holds_itself, mark_deleted, orphans_by_default, precondition_resource, returns_deleted,
     shows_end,
@@ -240,6 +243,7 @@ const STRATEGIES: &[&[Row]] = &[
     discovery::STRATEGIES,
     flowcontrol::STRATEGIES,
     networking::STRATEGIES,
+    policy::STRATEGIES,
     rbac::STRATEGIES,
     resource::STRATEGIES,
     small_groups::STRATEGIES,

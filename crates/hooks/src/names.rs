@@ -12,11 +12,13 @@ pub fn randomizes(group: &str, kind: &str) -> bool {
 pub fn name_errors(group: &str, kind: &str, name: &str, used: NameUse) -> Vec<String> {
     match (group, kind) {
         ("apiregistration.k8s.io" | "rbac.authorization.k8s.io", _)
-        | ("certificates.k8s.io", "CertificateSigningRequest" | "ClusterTrustBundle") => match used {
+        | ("certificates.k8s.io", "CertificateSigningRequest" | "ClusterTrustBundle")
+        | ("", "Event")
+        | ("policy", "PodDisruptionBudget") => match used {
             NameUse::Whole => validation::is_path_segment_name(name),
             NameUse::Prefix => validation::is_path_segment_prefix(name),
         },
-        ("", "Namespace" | "Service") => validation::name_is_dns_label(name, used),
+        ("", "Namespace" | "Service") | ("apps", "StatefulSet") => validation::name_is_dns_label(name, used),
         ("networking.k8s.io", "IPAddress") => {
             validation::is_valid_ip(&Path::none(), name).iter().map(|error| error.detail.clone()).collect()
         }

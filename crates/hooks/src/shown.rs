@@ -29,26 +29,43 @@ pub(super) fn shown(object: &Value, path: &[&str]) -> BadValue {
 
 /// A value of a type that the table has by this name.
 pub(super) fn shown_as(name: &str, value: &Value) -> BadValue {
+    BadValue::verbatim(shown_text(name, value))
+}
+
+/// The same, as the text alone.
+pub(super) fn shown_text(name: &str, value: &Value) -> String {
     let table = api::table();
     match table.type_named(name) {
-        Some(id) => BadValue::verbatim(text(table, &Type::Ref(id), None, value, &Outer::NONE)),
-        None => BadValue::json(value),
+        Some(id) => text(table, &Type::Ref(id), None, value, &Outer::NONE),
+        None => json(value),
     }
 }
 
 /// The same of a typed value.
 pub(super) fn shown_typed<T: serde::Serialize>(name: &str, value: &T) -> BadValue {
-    shown_as(name, &serde_json::to_value(value).unwrap_or_default())
+    shown_as(name, &untyped(value))
+}
+
+/// A typed value as a tree. A list of nothing was most likely not there.
+fn untyped<T: serde::Serialize>(value: &T) -> Value {
+    fn without_empty_lists(value: &mut Value) {
+        match value {
+            Value::Array(items) if items.is_empty() => *value = Value::Null,
+            Value::Array(items) => items.iter_mut().for_each(without_empty_lists),
+            Value::Object(map) => map.values_mut().for_each(without_empty_lists),
+            _ => {}
+        }
+    }
+    let mut value = serde_json::to_value(value).unwrap_or_default();
+    without_empty_lists(&mut value);
+    value
 }
 
 /// The same of several.
 pub(super) fn shown_list<T: serde::Serialize>(name: &str, values: &[T]) -> BadValue {
     let table = api::table();
     let show = |value: &T| match table.type_named(name) {
-        Some(id) => {
-            let value = serde_json::to_value(value).unwrap_or_default();
-            text(table, &Type::Ref(id), None, &value, &Outer::NONE)
-        }
+        Some(id) => text(table, &Type::Ref(id), None, &untyped(value), &Outer::NONE),
         None => String::new(),
     };
     BadValue::verbatim(format!("[{}]", values.iter().map(show).collect::<Vec<_>>().join(",")))

@@ -1,4 +1,4 @@
-//! Groups whose kinds say little beyond their schema: coordination, policy, scheduling, node.
+//! Groups whose kinds say little beyond their schema: coordination, scheduling, node.
 
 use super::Row;
 use super::core::pod_validation;
@@ -9,7 +9,7 @@ use super::tree::{absent_or, at, column, int, labels, name, object_age, or, text
 use api::core::v1::Toleration;
 use api::node::v1::RuntimeClass;
 use apimachinery::field::{Error, ErrorList, Path};
-use apimachinery::meta::validation::{SelectorLeniency, validate_label_selector, validate_labels};
+use apimachinery::meta::validation::validate_labels;
 use serde_json::Value;
 
 pub(super) const STRATEGIES: &[Row] = &[
@@ -17,7 +17,6 @@ pub(super) const STRATEGIES: &[Row] = &[
     ("", "ResourceQuota", &QUOTAS),
     ("coordination.k8s.io", "Lease", &LEASES),
     ("node.k8s.io", "RuntimeClass", &RUNTIME_CLASSES),
-    ("policy", "PodDisruptionBudget", &BUDGETS),
     ("scheduling.k8s.io", "PriorityClass", &PRIORITY_CLASSES),
 ];
 
@@ -147,67 +146,6 @@ static RUNTIME_CLASSES: Plain = Plain {
     immutable: &[&["handler"]],
     columns: &[NAME, column("Handler", "string", 0, ""), AGE],
     cells: |class, now| vec![name(class), text(class, &["handler"]).into(), object_age(class, now).into()],
-    ..Plain::NEW
-};
-
-static BUDGETS: Plain = Plain {
-    has_generation: true,
-    validate: |budget| {
-        let mut errors = ErrorList::new();
-        let spec = &budget["spec"];
-        let path = Path::new("spec");
-        let amount = |field: &str| spec.get(field).filter(|value| !value.is_null());
-        if amount("minAvailable").is_some() && amount("maxUnavailable").is_some() {
-            let text = "minAvailable and maxUnavailable cannot be both set";
-            errors.push(Error::invalid(&path, super::shown::shown(budget, &["spec"]), text));
-        }
-        for field in ["minAvailable", "maxUnavailable"] {
-            if let Some(value) = amount(field) {
-                let value = super::tree::typed::<Option<apimachinery::int_or_string::IntOrString>>(value);
-                let at = path.child(field);
-                super::templates::validate_amount(&mut errors, &at, value.as_ref());
-                super::templates::validate_not_more_than_all(&mut errors, &at, value.as_ref());
-            }
-        }
-        let selector: Option<apimachinery::meta::LabelSelector> = super::tree::typed(&spec["selector"]);
-        errors.extend(validate_label_selector(
-            selector.as_ref(),
-            SelectorLeniency::default(),
-            &path.child("selector"),
-        ));
-        let policy = text(spec, &["unhealthyPodEvictionPolicy"]);
-        if !matches!(policy, "" | "IfHealthyBudget" | "AlwaysAllow") {
-            let at = path.child("unhealthyPodEvictionPolicy");
-            errors.push(Error::not_supported(&at, policy, &["AlwaysAllow", "IfHealthyBudget"]));
-        }
-        errors
-    },
-    columns: &[
-        NAME,
-        column("Min Available", "string", 0, "The minimum number of pods that must be available."),
-        column("Max Unavailable", "string", 0, "The maximum number of pods that may be unavailable."),
-        column(
-            "Allowed Disruptions",
-            "integer",
-            0,
-            "Calculated number of pods that may be disrupted at this time.",
-        ),
-        AGE,
-    ],
-    cells: |budget, now| {
-        let amount = |field: &str| match &budget["spec"][field] {
-            Value::String(text) => Value::from(text.as_str()),
-            Value::Number(number) => number.to_string().into(),
-            _ => "N/A".into(),
-        };
-        vec![
-            name(budget),
-            amount("minAvailable"),
-            amount("maxUnavailable"),
-            int(budget, &["status", "disruptionsAllowed"]).into(),
-            object_age(budget, now).into(),
-        ]
-    },
     ..Plain::NEW
 };
 

@@ -1,6 +1,6 @@
 //! What the kinds that make pods share: the template's defaults and rules, selectors, and the wide columns.
 
-use super::core::pod_spec::default_pod_spec;
+use super::core::pod_spec::{default_pod_spec, drop_old_annotations};
 use super::core::pod_validation::validate_pod_spec;
 pub(super) use super::core::pod_warnings::{Named, template_warnings};
 use super::tree::{column, joined, list, text, with};
@@ -38,7 +38,10 @@ pub(super) const STATUS_REPLICAS: SelectableField =
 
 /// The spec of the template in an object's spec.
 pub(super) fn default_template(spec: &mut Value) {
-    with(spec, "template", |template| with(template, "spec", default_pod_spec));
+    with(spec, "template", |template| {
+        with(template, "spec", default_pod_spec);
+        drop_old_annotations(template);
+    });
 }
 
 /// Names and images of a template's containers.
@@ -76,7 +79,13 @@ pub(super) fn validate_lasting_template(
 /// The same, whatever selects it.
 pub(super) fn validate_lasting(template: &PodTemplateSpec, kind: &str, path: &Path) -> ErrorList {
     let mut errors = validate_template(template, path);
-    let spec = path.child("spec");
+    errors.extend(validate_lifetime(template, kind, path));
+    errors
+}
+
+/// How long its pods run, alone.
+pub(super) fn validate_lifetime(template: &PodTemplateSpec, kind: &str, path: &Path) -> ErrorList {
+    let (mut errors, spec) = (ErrorList::new(), path.child("spec"));
     if template.spec.restart_policy != "Always" {
         let at = spec.child("restartPolicy");
         errors.push(Error::not_supported(&at, template.spec.restart_policy.as_str(), &["Always"]));
@@ -104,21 +113,23 @@ pub(super) fn validate_match(
     path: &Path,
     nothing: Nothing,
 ) -> ErrorList {
-    let mut errors = ErrorList::new();
     let labels = &template.metadata.labels;
-    if Selector::from_label_selector(selector).is_ok_and(|s| {
+    let misses = Selector::from_label_selector(selector).is_ok_and(|s| {
         let judged = nothing == Nothing::Selects || !s.is_empty();
         judged && !s.matches(labels)
-    }) {
-        let at = path.child("metadata").child("labels");
-        errors.push(Error::invalid(
-            &at,
-            // Go's labels that are none.
-            if labels.is_empty() { BadValue::verbatim("null") } else { BadValue::json(labels) },
-            "`selector` does not match template `labels`",
-        ));
-    }
-    errors
+    });
+    if misses { mismatch(template, path).into() } else { ErrorList::new() }
+}
+
+/// That the selector does not select what the template makes.
+pub(super) fn mismatch(template: &PodTemplateSpec, path: &Path) -> Error {
+    let labels = match &template.metadata.labels {
+        // Go's labels that are none.
+        none if none.is_empty() => BadValue::verbatim("null"),
+        labels => BadValue::json(labels),
+    };
+    let at = path.child("metadata").child("labels");
+    Error::invalid(&at, labels, "`selector` does not match template `labels`")
 }
 
 /// A selector that must be there and select something less than everything.

@@ -479,3 +479,108 @@ fn events() {
         message: Invalid value: "other": field is immutable"#]],
     );
 }
+
+/// The complaints about a change of the status.
+#[track_caller]
+fn check_status(group: &str, kind: &str, old: Value, new: Value, expected: Expect) {
+    let errors = strategy(group, kind).validate_update(&new, &old, &context(Some("status")));
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    expected.assert_eq(&lines.join("\n"));
+}
+
+#[test]
+fn pods_ask_for_what_there_is() {
+    let file =
+        json!({"name": "A", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "p", "key": "K"}}});
+    let container =
+        json!({"name": "c", "image": "i", "env": [file], "resources": {"requests": {"cpu": "2"}}});
+    let token = json!({"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}});
+    check(
+        "",
+        "Pod",
+        json!({"metadata": {"name": "p"}, "spec": {
+            "containers": [container],
+            "resources": {"requests": {"cpu": "1"}},
+            "volumes": [token],
+        }}),
+        expect![[r#"
+            spec.resources.requests[cpu]: Invalid value: "1": must be greater than or equal to aggregate container requests of 2
+            spec.containers[0].env[0].valueFrom.fileKeyRef.volumeName: Not found: "v"
+            spec.volumes[0].projected.sources[0].serviceAccountToken: Forbidden: must not be specified when serviceAccountName is not set"#]],
+    );
+}
+
+#[test]
+fn statuses() {
+    check_status(
+        "",
+        "Pod",
+        json!({"status": {"phase": "Running", "qosClass": "Burstable"}}),
+        json!({"status": {"phase": "Running", "qosClass": "Guaranteed", "podIPs": [{"ip": "1.2.3.4"}, {"ip": "x"}]}}),
+        expect![[r#"
+            status.qosClass: Invalid value: "Guaranteed": field is immutable
+            status.podIPs[1]: Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)
+            status.podIPs: Invalid value: [{"IP":"1.2.3.4"},{"IP":"x"}]: may specify no more than one IP for each IP family"#]],
+    );
+    check_status(
+        "apps",
+        "ReplicaSet",
+        json!({"status": {"replicas": 1}}),
+        json!({"status": {"replicas": 1, "readyReplicas": 3, "availableReplicas": 2, "fullyLabeledReplicas": -1}}),
+        expect![[r#"
+            status.fullyLabeledReplicas: Invalid value: -1: must be greater than or equal to 0
+            status.readyReplicas: Invalid value: 3: cannot be greater than status.replicas
+            status.availableReplicas: Invalid value: 2: cannot be greater than status.replicas"#]],
+    );
+    check_status(
+        "batch",
+        "Job",
+        json!({"spec": {"completions": 2}, "status": {"succeeded": 2, "startTime": "2030-01-02T03:04:05Z"}}),
+        json!({"spec": {"completions": 2}, "status": {"succeeded": 1, "ready": 1, "completedIndexes": "x"}}),
+        expect![[r#"
+            status.completedIndexes: Invalid value: "x": error parsing completedIndexes: cannot convert string to integer for index: "x"
+            status.completedIndexes: Invalid value: "x": cannot set non-empty completedIndexes when non-indexed completion mode
+            status.ready: Invalid value: 1: cannot set more ready pods than active
+            status.succeeded: Invalid value: 1: cannot decrease the succeeded counter
+            status.startTime: Invalid value: null: field is immutable for unsuspended job once set"#]],
+    );
+    check_status(
+        "policy",
+        "PodDisruptionBudget",
+        json!({}),
+        json!({"status": {"expectedPods": -1, "conditions": [{"type": "a b", "status": "Odd"}]}}),
+        expect![[r#"
+            status.conditions[0].type: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
+            status.conditions[0].status: Unsupported value: "Odd": supported values: "False", "True", "Unknown"
+            status.conditions[0].lastTransitionTime: Required value
+            status.conditions[0].reason: Required value
+            status.expectedPods: Invalid value: -1: must be greater than or equal to 0"#]],
+    );
+}
+
+#[test]
+fn endpoint_slices() {
+    check(
+        "discovery.k8s.io",
+        "EndpointSlice",
+        json!({
+            "addressType": "IPv4",
+            "ports": [{"name": "A"}, {"protocol": "Odd"}],
+            "endpoints": [{"addresses": ["127.0.0.1", "::2", "1.2.3.04"], "hostname": "A b"}],
+        }),
+        expect![[r#"
+            ports[0].name: Invalid value: "A": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')
+            ports[1].protocol: Unsupported value: "Odd": supported values: "SCTP", "TCP", "UDP"
+            endpoints[0].addresses[0]: Invalid value: "127.0.0.1": may not be in the loopback range (127.0.0.0/8, ::1/128)
+            endpoints[0].addresses: Invalid value: "::2": must be an IPv4 address
+            endpoints[0].addresses[2]: Invalid value: "1.2.3.04": must not have leading 0s
+            endpoints[0].hostname: Invalid value: "A b": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"#]],
+    );
+    check_update(
+        "discovery.k8s.io",
+        "EndpointSlice",
+        json!({"addressType": "IPv4", "endpoints": [{"addresses": ["127.0.0.1"]}]}),
+        json!({"addressType": "FQDN", "endpoints": [{"addresses": ["127.0.0.1"]}]}),
+        expect![[r#"addressType: Invalid value: "FQDN": field is immutable"#]],
+    );
+}

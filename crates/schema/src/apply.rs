@@ -183,6 +183,10 @@ fn is_reset(managed: &Value) -> bool {
 /// Notes in `new.metadata.managedFields` what the write changed against `live`. For a create `live` is none.
 pub fn update(request: &Request<'_>, live: Option<&Value>, new: &mut Value) {
     let given = take_managed(new);
+    // Nothing is tracked of an object that cannot be taken apart.
+    if !request.typed().has_steps(new) {
+        return;
+    }
     let live_managed = || live.map(managed_of).unwrap_or_default();
     let entries = if !request.subresource.is_empty() {
         managed::read(live_managed()).unwrap_or_default()

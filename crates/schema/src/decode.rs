@@ -243,6 +243,12 @@ impl<'t> Cx<'t> {
         }
     }
 
+    /// Whether what is read is an amount in a list of resources.
+    fn is_resource(&self) -> bool {
+        let [.., Seg::Field(name, row), Seg::Key(_)] = self.path.as_slice() else { return false };
+        row.field(name).and_then(|field| field.go).is_some_and(|go| go.ty == "v1.ResourceList")
+    }
+
     #[cold]
     fn fail(&mut self, message: String) {
         self.error.get_or_insert(message);

@@ -129,6 +129,27 @@ fn decodes_as_go_does() {
         r#"{"spec":{"replicas":3000000000}}"#,
         "json: cannot unmarshal number 3000000000 into Go struct field DeploymentSpec.spec.replicas of type int32",
     );
+    let volume = kind("", "v1", "PersistentVolume");
+    check(
+        volume,
+        r#"{"spec":{"accessModes":5}}"#,
+        "json: cannot unmarshal number into Go struct field PersistentVolumeSpec.spec.accessModes of type []v1.PersistentVolumeAccessMode",
+    );
+    check(
+        volume,
+        r#"{"spec":{"accessModes":[5]}}"#,
+        "json: cannot unmarshal number into Go struct field PersistentVolumeSpec.spec.accessModes of type v1.PersistentVolumeAccessMode",
+    );
+    check(
+        volume,
+        r#"{"spec":{"hostPath":{"path":5}}}"#,
+        "json: cannot unmarshal number into Go struct field HostPathVolumeSource.spec.PersistentVolumeSource.hostPath.path of type string",
+    );
+    check(
+        volume,
+        r#"{"spec":{"capacity":{"a":"100u","b":"0.0015","c":"1.5","d":"2e1"}}}"#,
+        r#"{"metadata":{},"spec":{"capacity":{"a":"1m","b":"2m","c":"1500m","d":"20"}},"status":{}}"#,
+    );
     let secret = kind("", "v1", "Secret");
     check(secret, r#"{"data":{"a":"aGk=","b":null}}"#, r#"{"metadata":{},"data":{"a":"aGk=","b":null}}"#);
     check(secret, r#"{"data":{"a":"!"}}"#, "illegal base64 data at input byte 0");

@@ -143,7 +143,19 @@ pub(super) fn row(resource: &Served, object: &Value, include: Include, now: Time
 
 /// An object's metadata alone, as JSON.
 pub(super) fn partial(resource: &Served, object: &Value) -> Vec<u8> {
-    partial_of(&resource.table, resource.ty, &object["metadata"])
+    let metadata = &object["metadata"];
+    let write = |metadata: &Value| partial_of(&resource.table, resource.ty, metadata);
+    let hidden = hooks::hidden_annotation(&resource.row.group, &resource.row.kind);
+    match hidden.filter(|key| metadata["annotations"].get(key).is_some()) {
+        None => write(metadata),
+        Some(key) => {
+            let mut metadata = metadata.clone();
+            if let Some(annotations) = metadata["annotations"].as_object_mut() {
+                annotations.remove(key);
+            }
+            write(&metadata)
+        }
+    }
 }
 
 /// The same, of any type.

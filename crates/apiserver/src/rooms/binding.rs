@@ -5,6 +5,7 @@ use crate::handlers;
 use crate::object;
 use crate::resources::Served;
 use crate::server::{Call, Server};
+use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::gvk::GroupResource;
 use apimachinery::status::Status;
 use http::StatusCode;
@@ -16,25 +17,18 @@ pub(crate) async fn create(server: &Server, resource: &Arc<Served>, call: Call) 
     let binding = handlers::read_kind(&call, "", "v1", "Binding").await?;
     let pods = server.registry.resources.get("", "v1", "pods").ok_or_else(Status::path_not_found)?;
     let pod_resource = GroupResource::new("", "pods");
-    let name =
-        if call.info.name.is_empty() { object::name(&binding).to_owned() } else { call.info.name.clone() };
-    if !object::name(&binding).is_empty() && object::name(&binding) != name {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({}) does not match the name on the URL ({name})",
-            object::name(&binding)
-        )));
+    let name = object::name(&binding).to_owned();
+    if call.info.name.is_empty() && name.is_empty() {
+        return Err(Status::bad_request("Name parameter required."));
     }
-    let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
-    if node.is_empty() {
-        return Err(Status::invalid(
-            &resource.group_kind(),
-            &name,
-            &apimachinery::field::Error::required(
-                &apimachinery::field::Path::new("target").child("name"),
-                "",
-            )
-            .into(),
-        ));
+    if !call.info.name.is_empty() && call.info.name != name {
+        return Err(Status::bad_request("name in URL does not match name in Binding object"));
+    }
+    let target = &binding["target"];
+    let node = target["name"].as_str().unwrap_or_default().to_owned();
+    let errors = validate(target["kind"].as_str().unwrap_or_default(), &node);
+    if !errors.is_empty() {
+        return Err(Status::invalid(&resource.group_kind(), &name, &errors));
     }
     let uid = object::uid(&binding).to_owned();
     let now = server.registry.now();
@@ -69,18 +63,27 @@ pub(crate) async fn create(server: &Server, resource: &Arc<Served>, call: Call) 
                 object::metadata_mut(pod).entry("annotations").or_insert_with(|| json!({}))[key] =
                     value.clone();
             }
-            let generation = object::generation(pod);
-            set_condition(
-                pod,
-                json!({
-                    "type": "PodScheduled", "status": "True", "lastTransitionTime": now.to_string(),
-                    "observedGeneration": generation,
-                }),
-            );
+            let condition = json!({
+                "type": "PodScheduled", "status": "True", "lastProbeTime": null,
+                "lastTransitionTime": now.to_string(),
+            });
+            set_condition(pod, condition);
             Ok(())
         })
         .await?;
     Ok(body::document(StatusCode::CREATED, &created()))
+}
+
+/// What a pod may be bound to.
+fn validate(kind: &str, node: &str) -> ErrorList {
+    let (mut errors, path) = (ErrorList::new(), Path::new("target"));
+    if !matches!(kind, "" | "Node") {
+        errors.push(Error::not_supported(&path.child("kind"), kind, &["Node", "<empty>"]));
+    }
+    if node.is_empty() {
+        errors.push(Error::required(&path.child("name"), ""));
+    }
+    errors
 }
 
 fn created() -> Status {

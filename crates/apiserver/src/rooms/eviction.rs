@@ -8,10 +8,11 @@ use crate::object;
 use crate::registry::WriteContext;
 use crate::resources::Served;
 use crate::server::{Call, Server};
-use apimachinery::gvk::GroupResource;
+use apimachinery::gvk::{GroupKind, GroupResource};
 use apimachinery::labels::Selector;
 use apimachinery::meta::LabelSelector;
 use apimachinery::meta::options::DeleteOptions;
+use apimachinery::meta::validation::validate_delete_options;
 use apimachinery::status::{Status, StatusCause};
 use apimachinery::time::Time;
 use http::StatusCode;
@@ -38,6 +39,10 @@ pub(crate) async fn create(server: &Server, pods: &Arc<Served>, call: Call) -> R
         }
         None => DeleteOptions::default(),
     };
+    let errors = validate_delete_options(&options);
+    if !errors.is_empty() {
+        return Err(Status::invalid(&GroupKind::new("meta.k8s.io", "DeleteOptions"), "", &errors));
+    }
     let mut context = handlers::context(&call, pods, &written);
     context.dry_run |= !options.dry_run.is_empty();
     let pod = server.registry.get(pods, &call.info.namespace, &name)?.value;

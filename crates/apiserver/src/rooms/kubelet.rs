@@ -8,6 +8,7 @@ use crate::server::{Call, Server};
 use apimachinery::errors::ResponseBody;
 use apimachinery::gvk::GroupResource;
 use apimachinery::status::Status;
+use apimachinery::time::Time;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -17,6 +18,10 @@ use streaming::messages::Framing;
 
 /// Serves a subresource that a kubelet answers.
 pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
+    let since = call.info.query.get("sinceTime").filter(|_| call.info.subresource == "log");
+    if let Some(Err(error)) = since.map(str::parse::<Time>) {
+        return Err(Status::bad_request(error.to_string()));
+    }
     let pod = server.registry.get(resource, &call.info.namespace, &call.info.name)?.value;
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     let (namespace, name) = (&call.info.namespace, &call.info.name);

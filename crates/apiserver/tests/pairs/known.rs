@@ -12,6 +12,8 @@ const DROPPED: &str =
     "upstream counts a change of the spec before it drops what is gated off, and then nothing has changed";
 const ECHO: &str = "upstream gives back a resourceVersion that it does not look at";
 const CHECKS: &str = "the health checks in the index are ours";
+const NO_NODE: &str = "upstream answers a binding to what is no node with a 500";
+const NO_ORDER: &str = "Go goes through a map in no order";
 
 /// File, the beginning of the case's name (the whole of it before a `$`), and why.
 const KNOWN: &[(&str, &str, &str)] = &[
@@ -138,6 +140,28 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("paths", "PATCH /$", CHECKS),
     ("paths", "POST /$", CHECKS),
     ("paths", "PUT /$", CHECKS),
+    ("autoscaling_v2_horizontalpodautoscalers", "create full", NO_ORDER),
+    ("autoscaling_v2_horizontalpodautoscalers", "create /spec = {\"", NO_ORDER),
+    ("autoscaling_v2_horizontalpodautoscalers", "create /spec/metrics = [{", NO_ORDER),
+    ("v1_bindings", "create sparse", NO_NODE),
+    ("v1_bindings", "create bare", NO_NODE),
+    ("v1_bindings", "create nothing", NO_NODE),
+    ("v1_bindings", "create wrong", NO_NODE),
+    ("v1_bindings", "create full", NO_NODE),
+    ("v1_bindings", "create /target = {", NO_NODE),
+    ("v1_bindings", "create /target = nothing", NO_NODE),
+    ("v1_bindings", "create /target/kind = \"Not Valid!", NO_NODE),
+    ("v1_bindings", "create /target/name = \"\"", NO_NODE),
+    ("v1_bindings", "create /target/name = nothing", NO_NODE),
+    ("v1_persistentvolumes", "create /spec/capacity = {}", NIL),
+    ("v1_pods", "create resources", NO_ORDER),
+    ("v1_pods", "create /spec/overhead = {}", NIL),
+    ("v1_pods", "create /spec/runtimeClassName = \"\"", "upstream answers a class without a name with a 500"),
+    (
+        "v1_pods",
+        "create /spec/automountServiceAccountToken = true",
+        "the recorded server gives pods one certificate more, as its distribution does",
+    ),
 ];
 
 pub fn reason(file: &str, case: &str) -> Option<&'static str> {

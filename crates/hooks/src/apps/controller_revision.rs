@@ -9,6 +9,15 @@ use serde_json::Value;
 
 pub(super) static REVISIONS: Plain = Plain {
     validate,
+    validate_create: |revision, _| {
+        let mut check = Check::default();
+        match &revision["data"] {
+            Value::Null => check.required(&Path::new("data"), "data is mandatory"),
+            Value::Object(_) => {}
+            _ => check.required(&Path::new("data"), "data must be a valid JSON object"),
+        }
+        check.0
+    },
     immutable: &[&["data"]],
     columns: &[
         NAME,
@@ -29,9 +38,6 @@ pub(super) static REVISIONS: Plain = Plain {
 
 fn validate(revision: &Value) -> ErrorList {
     let mut check = Check::default();
-    if revision["data"].is_null() {
-        check.required(&Path::new("data"), "data is mandatory");
-    }
     let number = int(revision, &["revision"]);
     if number < 0 {
         check.invalid(&Path::new("revision"), number, NOT_NEGATIVE);

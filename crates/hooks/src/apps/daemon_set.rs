@@ -33,6 +33,11 @@ const COUNTS: Counts = Counts {
 /// How often the template changed; a field once, an annotation since apps/v1.
 const GENERATION: &str = "deprecated.daemonset.template.generation";
 
+/// An annotation that upstream has as a field inside, and shows in whole objects alone.
+pub fn hidden_annotation(group: &str, kind: &str) -> Option<&'static str> {
+    ((group, kind) == ("apps", "DaemonSet")).then_some(GENERATION)
+}
+
 fn template_generation(set: &Value) -> i64 {
     text(set, &["metadata", "annotations", GENERATION]).parse().unwrap_or(0)
 }
@@ -58,13 +63,14 @@ impl Strategy for DaemonSets {
             absent_or(spec, "updateStrategy", json!({}));
             with(spec, "updateStrategy", |strategy| {
                 or(strategy, "type", "RollingUpdate");
-                if text(strategy, &["type"]) == "RollingUpdate" {
+                let rolls = text(strategy, &["type"]) == "RollingUpdate";
+                if rolls {
                     absent_or(strategy, "rollingUpdate", json!({}));
-                    with(strategy, "rollingUpdate", |update| {
-                        absent_or(update, "maxUnavailable", 1);
-                        absent_or(update, "maxSurge", 0);
-                    });
                 }
+                with(strategy, "rollingUpdate", |update| {
+                    absent_or(update, "maxUnavailable", i64::from(rolls));
+                    absent_or(update, "maxSurge", 0);
+                });
             });
             absent_or(spec, "revisionHistoryLimit", 10);
             default_template(spec);

@@ -6,6 +6,8 @@ mod deployment;
 mod replica_set;
 mod stateful_set;
 
+pub use daemon_set::hidden_annotation;
+
 use super::Row;
 
 pub(super) const STRATEGIES: &[Row] = &[

@@ -15,32 +15,32 @@ use serde_json::Value;
 pub(super) struct ReplicaSets;
 pub(super) struct ReplicationControllers;
 
-const COLUMNS: &[Column] = &[
-    NAME,
-    column(
-        "Desired",
-        "integer",
-        0,
-        "Replicas is the number of desired replicas. This is a pointer to distinguish between explicit zero and unspecified. Defaults to 1. More info: https://kubernetes.io/docs/concepts/workloads/controllers/replicationcontroller#what-is-a-replicationcontroller",
-    ),
-    column(
-        "Current",
-        "integer",
-        0,
-        "Replicas is the most recently observed number of replicas. More info: https://kubernetes.io/docs/concepts/workloads/controllers/replicationcontroller#what-is-a-replicationcontroller",
-    ),
-    column("Ready", "integer", 0, "The number of ready replicas for this replication controller."),
-    AGE,
-    CONTAINERS,
-    IMAGES,
-    column(
-        "Selector",
-        "string",
-        1,
-        "Selector is a label query over pods that should match the Replicas count. If Selector is empty, it is defaulted to the labels present on the Pod template. Label keys and values that must match in order to be controlled by this replication controller, if empty defaulted to labels on Pod template. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors",
-    ),
-];
-const FIELDS: &[SelectableField] = &[STATUS_REPLICAS];
+/// The columns of one of the two kinds, after what it says of its numbers and its selector.
+const fn columns([desired, current, ready, selector]: [&'static str; 4]) -> [Column; 8] {
+    [
+        NAME,
+        column("Desired", "integer", 0, desired),
+        column("Current", "integer", 0, current),
+        column("Ready", "integer", 0, ready),
+        AGE,
+        CONTAINERS,
+        IMAGES,
+        column("Selector", "string", 1, selector),
+    ]
+}
+
+const OF_SETS: &[Column] = &columns([
+    "Replicas is the number of desired pods. This is a pointer to distinguish between explicit zero and unspecified. Defaults to 1. More info: https://kubernetes.io/docs/concepts/workloads/controllers/replicaset",
+    "Replicas is the most recently observed number of non-terminating pods. More info: https://kubernetes.io/docs/concepts/workloads/controllers/replicaset",
+    "The number of non-terminating pods targeted by this ReplicaSet with a Ready Condition.",
+    "Selector is a label query over pods that should match the replica count. Label keys and values that must match in order to be controlled by this replica set. It must match the pod template's labels. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors",
+]);
+const OF_CONTROLLERS: &[Column] = &columns([
+    "Replicas is the number of desired replicas. This is a pointer to distinguish between explicit zero and unspecified. Defaults to 1. More info: https://kubernetes.io/docs/concepts/workloads/controllers/replicationcontroller#what-is-a-replicationcontroller",
+    "Replicas is the most recently observed number of replicas. More info: https://kubernetes.io/docs/concepts/workloads/controllers/replicationcontroller#what-is-a-replicationcontroller",
+    "The number of ready replicas for this replication controller.",
+    "Selector is a label query over pods that should match the Replicas count. If Selector is empty, it is defaulted to the labels present on the Pod template. Label keys and values that must match in order to be controlled by this replication controller, if empty defaulted to labels on Pod template. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors",
+]);
 
 fn cells(object: &Value, now: Time, selector: String) -> Vec<Value> {
     let [containers, images] = containers(&object["spec"]["template"]);
@@ -117,16 +117,12 @@ impl Strategy for ReplicaSets {
     }
 
     fn columns(&self) -> &'static [Column] {
-        COLUMNS
+        OF_SETS
     }
 
     fn cells(&self, set: &Value, now: Time) -> Vec<Value> {
         let selector: Option<LabelSelector> = typed(&set["spec"]["selector"]);
         cells(set, now, format_label_selector(selector.as_ref()))
-    }
-
-    fn selectable_fields(&self) -> &'static [SelectableField] {
-        FIELDS
     }
 }
 
@@ -158,9 +154,12 @@ impl Strategy for ReplicationControllers {
         match &spec.template {
             None => errors.push(Error::required(&at, "")),
             Some(template) => {
-                let selector = LabelSelector { match_labels: spec.selector.clone(), ..Default::default() };
-                let kind = "ReplicationController";
-                errors.extend(validate_lasting_template(template, Some(&selector), kind, &at));
+                // No selector of labels but a map of them, which is not judged by itself.
+                let labels = &template.metadata.labels;
+                if spec.selector.iter().any(|(key, value)| labels.get(key) != Some(value)) {
+                    errors.push(mismatch(template, &at));
+                }
+                errors.extend(validate_lasting(template, "ReplicationController", &at));
             }
         }
         errors
@@ -174,7 +173,7 @@ impl Strategy for ReplicationControllers {
     }
 
     fn columns(&self) -> &'static [Column] {
-        COLUMNS
+        OF_CONTROLLERS
     }
 
     fn cells(&self, controller: &Value, now: Time) -> Vec<Value> {
@@ -182,7 +181,7 @@ impl Strategy for ReplicationControllers {
     }
 
     fn selectable_fields(&self) -> &'static [SelectableField] {
-        FIELDS
+        &[STATUS_REPLICAS]
     }
 
     fn warnings(&self, controller: &Value, old: Option<&Value>, context: &Context) -> Vec<String> {

@@ -7,11 +7,12 @@ use crate::templates::*;
 use crate::tree::{absent_or, at, column, each, int, list, name, object_age, or, text, typed, with};
 use crate::{Column, Context, Strategy};
 use api::apps::v1::{StatefulSet, StatefulSetSpec};
-use api::core::v1::Volume;
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
+use apimachinery::labels::Selector;
 use apimachinery::time::Time;
 use apimachinery::validation::is_dns1123_label;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 pub(super) struct StatefulSets;
 
@@ -97,13 +98,7 @@ impl Strategy for StatefulSets {
     }
 
     fn validate(&self, set: &Value, _: &Context) -> ErrorList {
-        let set = typed::<StatefulSet>(set);
-        let mut errors = ErrorList::new();
-        let at = Path::new("metadata").child("name");
-        let found = is_dns1123_label(&set.metadata.name);
-        errors.extend(found.into_iter().map(|why| Error::invalid(&at, set.metadata.name.as_str(), why)));
-        errors.extend(validate(&set.spec, &Path::new("spec"), When::New));
-        errors
+        validate(&typed::<StatefulSet>(set).spec, &Path::new("spec"), When::New)
     }
 
     fn validate_update(&self, set: &Value, old: &Value, context: &Context) -> ErrorList {
@@ -196,7 +191,7 @@ fn validate(spec: &StatefulSetSpec, path: &Path, when: When) -> ErrorList {
         let path = path.child("persistentVolumeClaimRetentionPolicy");
         for (field, value) in [("whenDeleted", &policy.when_deleted), ("whenScaled", &policy.when_scaled)] {
             if !matches!(value.as_str(), "Retain" | "Delete") {
-                errors.push(Error::not_supported(&path.child(field), value.as_str(), &["Delete", "Retain"]));
+                errors.push(Error::not_supported(&path.child(field), value.as_str(), &["Retain", "Delete"]));
             }
         }
     }
@@ -223,13 +218,18 @@ fn validate(spec: &StatefulSetSpec, path: &Path, when: When) -> ErrorList {
     let mut template = spec.template.clone();
     template.spec.hostname.clear();
     template.spec.subdomain.clear();
-    for claim in &spec.volume_claim_templates {
-        let name = &claim.metadata.name;
-        template.spec.volumes.retain(|v| v.name != *name);
-        let volume = json!({"name": name, "persistentVolumeClaim": {"claimName": name}});
-        template.spec.volumes.push(typed::<Volume>(&volume));
-    }
+    let names: BTreeSet<&str> =
+        spec.volume_claim_templates.iter().map(|c| c.metadata.name.as_str()).collect();
+    template.spec.volumes.retain(|volume| !names.contains(volume.name.as_str()));
+    let claimed = |name: &&str| typed(&json!({"name": name, "persistentVolumeClaim": {"claimName": name}}));
+    template.spec.volumes.splice(0..0, names.iter().map(claimed));
     let at = path.child("template");
-    errors.extend(validate_lasting_template(&template, spec.selector.as_ref(), "StatefulSet", &at));
+    let selector = spec.selector.as_ref();
+    if Selector::from_label_selector(selector).is_ok() {
+        errors.extend(validate_lasting_template(&template, selector, "StatefulSet", &at));
+    } else {
+        errors.push(Error::invalid(&path.child("selector"), BadValue::json(&selector), ""));
+        errors.extend(validate_lifetime(&template, "StatefulSet", &at));
+    }
     errors
 }

@@ -1,5 +1,6 @@
 //! HorizontalPodAutoscaler between v1, which knows one metric, and v2. What v1 has no member for travels in annotations.
 
+use super::annotations::{read_behavior, written, written_behavior};
 use super::horizontal_pod_autoscaler::default_metric;
 use crate::tree::{list, text};
 use serde_json::{Map, Value, json};
@@ -167,8 +168,8 @@ pub(super) fn to_v1(mut object: Value) -> Value {
     for name in [METRICS, CURRENT, CONDITIONS, BEHAVIOR] {
         notes.remove(name);
     }
-    let mut note = |name: &str, value: Value| {
-        notes.insert(name.into(), value.to_string().into());
+    let mut note = |name: &str, text: String| {
+        notes.insert(name.into(), text.into());
     };
     let metrics = remove(&mut object["spec"], "metrics");
     let metrics = metrics.as_array().map(Vec::as_slice).unwrap_or_default();
@@ -182,11 +183,11 @@ pub(super) fn to_v1(mut object: Value) -> Value {
             cpu["resource"]["target"]["averageUtilization"].clone();
     }
     if !others.is_empty() {
-        note(METRICS, others.into());
+        note(METRICS, written(&others.into()));
     }
     let behavior = remove(&mut object["spec"], "behavior");
     if behavior.is_object() {
-        note(BEHAVIOR, behavior);
+        note(BEHAVIOR, written_behavior(&behavior));
     }
     if object["status"].is_object() {
         let current = remove(&mut object["status"], "currentMetrics");
@@ -199,11 +200,11 @@ pub(super) fn to_v1(mut object: Value) -> Value {
         }
         if !current.is_empty() {
             let current: Vec<Value> = current.iter().map(|m| metric_to_v1(m, &STATUSES, "current")).collect();
-            note(CURRENT, current.into());
+            note(CURRENT, written(&current.into()));
         }
         let conditions = remove(&mut object["status"], "conditions");
         if conditions.as_array().is_some_and(|c| !c.is_empty()) {
-            note(CONDITIONS, conditions);
+            note(CONDITIONS, written(&conditions));
         }
         let replicas = &mut object["status"]["currentReplicas"];
         if replicas.is_null() {
@@ -238,7 +239,7 @@ pub(super) fn from_v1(mut object: Value) -> Value {
     }
     object["spec"]["metrics"] = metrics.into();
     if let Some(behavior) = note(BEHAVIOR).filter(Value::is_object) {
-        object["spec"]["behavior"] = behavior;
+        object["spec"]["behavior"] = read_behavior(behavior);
     }
     let (current, conditions) = (noted(note(CURRENT)), noted(note(CONDITIONS)));
     if object["status"].is_object() {

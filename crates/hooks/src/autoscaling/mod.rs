@@ -1,5 +1,6 @@
 //! Hooks of `autoscaling`.
 
+mod annotations;
 mod columns;
 mod conversion;
 mod horizontal_pod_autoscaler;

@@ -1,6 +1,6 @@
 //! CronJobs.
 
-use super::job::default_spec;
+use super::job::default_patterns;
 use super::job_validation::validate_spec;
 use crate::templates::*;
 use crate::tree::{absent_or, age, at, column, list, name, object_age, or, text, typed, with};
@@ -105,7 +105,8 @@ impl Strategy for CronJobs {
             absent_or(spec, "failedJobsHistoryLimit", 1);
             with(spec, "jobTemplate", |template| {
                 with(template, "spec", |job| {
-                    // A template is no job yet: only its pods get defaults.
+                    // A template is no job yet: only its pods get defaults, and its patterns.
+                    default_patterns(job);
                     default_template(job);
                 });
             });
@@ -113,7 +114,7 @@ impl Strategy for CronJobs {
     }
 
     fn validate(&self, cron_job: &Value, _: &Context) -> ErrorList {
-        let mut errors = validate(&defaulted(cron_job), None);
+        let mut errors = validate(&typed(cron_job), None);
         let name = text(cron_job, &["metadata", "name"]);
         if name.len() > MAX_NAME {
             let at = Path::new("metadata").child("name");
@@ -127,7 +128,7 @@ impl Strategy for CronJobs {
             Some("status") => ErrorList::new(),
             _ => {
                 let zone = old["spec"]["timeZone"].as_str();
-                validate(&defaulted(cron_job), Some((text(old, &["spec", "schedule"]), zone)))
+                validate(&typed(cron_job), Some((text(old, &["spec", "schedule"]), zone)))
             }
         }
     }
@@ -192,13 +193,4 @@ impl Strategy for CronJobs {
             format_label_selector(selector.as_ref()).into(),
         ]
     }
-}
-
-/// With the defaults that the job will get: its rules are judged by them.
-fn defaulted(cron_job: &Value) -> CronJob {
-    let mut cron_job = cron_job.clone();
-    with(&mut cron_job, "spec", |spec| {
-        with(spec, "jobTemplate", |template| with(template, "spec", default_spec));
-    });
-    typed(&cron_job)
 }

@@ -17,8 +17,8 @@ pub(super) struct Jobs;
 pub(super) const JOB_NAME: [&str; 2] = ["job-name", "batch.kubernetes.io/job-name"];
 pub(super) const CONTROLLER_UID: [&str; 2] = ["controller-uid", "batch.kubernetes.io/controller-uid"];
 
-/// The defaults of a job's spec, in jobs and in the templates of cron jobs.
-pub(super) fn default_spec(spec: &mut Value) {
+/// The defaults of a job's spec.
+fn default_spec(spec: &mut Value) {
     let none = |spec: &Value, key: &str| spec.get(key).is_none_or(Value::is_null);
     if none(spec, "completions") && none(spec, "parallelism") {
         absent_or(spec, "completions", 1);
@@ -31,12 +31,17 @@ pub(super) fn default_spec(spec: &mut Value) {
     let replacement = if none(spec, "podFailurePolicy") { "TerminatingOrFailed" } else { "Failed" };
     absent_or(spec, "podReplacementPolicy", replacement);
     absent_or(spec, "manualSelector", false);
+    default_patterns(spec);
+    default_template(spec);
+}
+
+/// What templates of jobs get too: the status that a condition of a failure policy is about.
+pub(super) fn default_patterns(spec: &mut Value) {
     with(spec, "podFailurePolicy", |policy| {
         crate::tree::each(policy, "rules", |rule| {
             crate::tree::each(rule, "onPodConditions", |c| crate::tree::or(c, "status", "True"));
         });
     });
-    default_template(spec);
 }
 
 /// A selector by the job's uid, and the labels that it and people select by.

@@ -335,6 +335,7 @@ fn validate_success_policy(errors: &mut ErrorList, spec: &JobSpec, path: &Path) 
             match count_indexes(text, completions) {
                 Ok(count) => listed = Some(count),
                 Err(why) => {
+                    listed = Some(0);
                     let why = format!("error parsing succeededIndexes: {why}");
                     errors.push(Error::invalid(&path.child("succeededIndexes"), text.as_str(), why));
                 }

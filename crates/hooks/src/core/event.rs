@@ -137,7 +137,7 @@ impl Strategy for Events {
             joined(source.into_iter().filter(|s| !s.is_empty()), "").replace(',', ", ").into(),
             text(event, &["message"]).trim().into(),
             first.into(),
-            count.to_string().into(),
+            count.into(),
             text(event, &["metadata", "name"]).into(),
         ]
     }

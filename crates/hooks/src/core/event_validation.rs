@@ -2,6 +2,7 @@
 //! Upstream: `ValidateEventCreate`, `ValidateEventUpdate`.
 
 use crate::check::{Check, qualified_name, subdomain};
+use crate::shown::shown;
 use crate::tree::{at, typed};
 use api::core::v1::Event;
 use apimachinery::field::{ErrorList, Path};
@@ -71,7 +72,7 @@ pub(super) fn validate_update(event: &Value, old: &Value, api_version: &str) -> 
         if of(event) != of(old) {
             // Upstream names it as its own struct does.
             let name = if member == "reportingComponent" { "reportingController" } else { member };
-            check.invalid(&Path::new(name), of(event), "field is immutable");
+            check.invalid(&Path::new(name), shown(event, &[member]), "field is immutable");
         }
     }
     check.0

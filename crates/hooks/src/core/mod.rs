@@ -5,6 +5,7 @@ mod component_status;
 mod endpoints_validation;
 mod event;
 mod event_validation;
+mod image_names;
 mod namespace;
 mod node;
 mod node_validation;
@@ -22,6 +23,7 @@ mod pod_selectors;
 pub(super) mod pod_spec;
 mod pod_spec_update;
 mod pod_status_update;
+mod pod_totals;
 mod pod_update;
 pub(super) mod pod_validation;
 mod pod_volumes;
@@ -38,7 +40,9 @@ mod volume_overlaps;
 mod volume_sources;
 mod volume_validation;
 
-use super::tree::typed;
+pub(super) use endpoints_validation::validate_endpoint_ip;
+
+use super::tree::{list, text, typed};
 use super::{Context, ConversionRow, Row};
 use apimachinery::field::ErrorList;
 use serde_json::Value;
@@ -67,6 +71,18 @@ pub(super) const CONVERSIONS: &[ConversionRow] = &[
 
 pub(super) use claim_validation::validate_spec as validate_claim;
 pub(super) use volume_sources::validate_driver_name;
+
+/// An older field of one text and a newer list of several: the list begins with the one, which wins where the two differ.
+fn agree(object: &mut Value, one: &str, many: &str, text_of: fn(&Value) -> &str, item: fn(&str) -> Value) {
+    let said = text(object, &[one]).to_owned();
+    match list(object, &[many]).first().map(|first| text_of(first).to_owned()) {
+        Some(first) if said.is_empty() => object[one] = first.into(),
+        first if !said.is_empty() && first.as_ref() != Some(&said) => {
+            object[many] = [item(&said)].into_iter().collect()
+        }
+        _ => {}
+    }
+}
 
 /// The rules of a new ResourceQuota.
 pub(super) fn validate_quota(quota: &Value) -> ErrorList {

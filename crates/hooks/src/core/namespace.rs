@@ -1,6 +1,7 @@
 //! Namespaces: held by a finalizer of their own until what is in them is gone.
 
-use crate::tree::{column, name, object_age, or, text};
+use crate::check::{Check, qualified_name};
+use crate::tree::{column, list, name, object_age, or, text};
 use crate::{Column, Context, SelectableField, Strategy};
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::time::Time;
@@ -45,7 +46,14 @@ impl Strategy for Namespaces {
         }
     }
 
+    fn validate(&self, namespace: &Value, _: &Context) -> ErrorList {
+        finalizers(namespace, |path, _| path.clone())
+    }
+
     fn validate_update(&self, namespace: &Value, _: &Value, context: &Context) -> ErrorList {
+        if context.subresource == Some("finalize") {
+            return finalizers(namespace, Path::index);
+        }
         let mut errors = ErrorList::default();
         let deleting = !text(namespace, &["metadata", "deletionTimestamp"]).is_empty();
         let phase = text(namespace, &["status", "phase"]);
@@ -98,4 +106,22 @@ impl Strategy for Namespaces {
     fn has_generation(&self) -> bool {
         false
     }
+}
+
+/// The namespace's own finalizers: the server's, or qualified names; each told of at a path of the list.
+fn finalizers(namespace: &Value, at: fn(&Path, usize) -> Path) -> ErrorList {
+    const STANDARD: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+    let (mut check, path) = (Check::default(), Path::new("spec").child("finalizers"));
+    for (i, finalizer) in list(namespace, &["spec", "finalizers"]).iter().enumerate() {
+        let (finalizer, at) = (finalizer.as_str().unwrap_or_default(), at(&path, i));
+        check.keeps(&at, finalizer, qualified_name);
+        if !finalizer.contains('/') && !STANDARD.contains(&finalizer) {
+            check.invalid(
+                &at,
+                finalizer,
+                "name is neither a standard finalizer name nor is it fully qualified",
+            );
+        }
+    }
+    check.0
 }

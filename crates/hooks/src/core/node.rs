@@ -1,11 +1,12 @@
 //! Nodes.
 
-use super::node_validation;
-use crate::tree::{column, remove, time_age, typed, with};
+use super::{agree, node_validation};
+use crate::tree::{column, list, remove, text, time_age, typed, with};
 use crate::{Column, Context, SelectableField, Strategy};
 use api::core::v1::Node;
-use apimachinery::field::ErrorList;
+use apimachinery::field::{ErrorList, Path};
 use apimachinery::time::Time;
+use apimachinery::validation::warnings_for_cidr;
 use serde_json::Value;
 
 pub(super) struct Nodes;
@@ -19,6 +20,15 @@ impl Strategy for Nodes {
         {
             node["status"]["allocatable"] = capacity;
         }
+        with(node, "spec", |spec| {
+            agree(
+                spec,
+                "podCIDR",
+                "podCIDRs",
+                |range| range.as_str().unwrap_or_default(),
+                |range| range.into(),
+            );
+        });
     }
 
     fn prepare_for_create(&self, node: &mut Value, _: &Context) {
@@ -39,11 +49,32 @@ impl Strategy for Nodes {
         node_validation::validate(&typed(node))
     }
 
-    fn validate_update(&self, node: &Value, old: &Value, _: &Context) -> ErrorList {
+    fn validate_update(&self, node: &Value, old: &Value, context: &Context) -> ErrorList {
         let node: Node = typed(node);
-        let mut errors = node_validation::validate(&node);
+        let mut errors = match context.subresource {
+            Some("status") => ErrorList::new(),
+            _ => node_validation::validate(&node),
+        };
         errors.extend(node_validation::validate_update(&node, &typed(old)));
         errors
+    }
+
+    fn warnings(&self, node: &Value, _: Option<&Value>, context: &Context) -> Vec<String> {
+        let mut found = Vec::new();
+        if context.subresource.is_some() {
+            return found;
+        }
+        if node["spec"].get("configSource").is_some() {
+            found.push("spec.configSource: the feature is removed".to_owned());
+        }
+        if !text(node, &["spec", "externalID"]).is_empty() {
+            found.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned());
+        }
+        for (i, range) in list(node, &["spec", "podCIDRs"]).iter().enumerate() {
+            let at = Path::new("spec").child("podCIDRs").index(i);
+            found.extend(warnings_for_cidr(&at, range.as_str().unwrap_or_default()));
+        }
+        found
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -122,8 +153,14 @@ impl Strategy for Nodes {
             let found = node.status.addresses.iter().find(|a| a.type_ == ty);
             Value::from(found.map_or("<none>", |a| a.address.as_str()))
         };
-        let or_unknown = |text: &str| Value::from(if text.is_empty() { "<unknown>" } else { text });
         let info = &node.status.node_info;
+        let kernel = match (info.kernel_version.as_str(), info.architecture.as_str()) {
+            ("", "") => String::new(),
+            ("", architecture) => format!("<unknown> ({architecture})"),
+            (kernel, "") => kernel.to_owned(),
+            (kernel, architecture) => format!("{kernel} ({architecture})"),
+        };
+        let or_unknown = |text: &str| Value::from(if text.is_empty() { "<unknown>" } else { text });
         vec![
             node.metadata.name.as_str().into(),
             status.into(),
@@ -133,7 +170,7 @@ impl Strategy for Nodes {
             address("InternalIP"),
             address("ExternalIP"),
             or_unknown(&info.os_image),
-            or_unknown(&info.kernel_version),
+            or_unknown(&kernel),
             or_unknown(&info.container_runtime_version),
         ]
     }

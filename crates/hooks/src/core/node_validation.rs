@@ -132,7 +132,7 @@ fn is_feature_name(name: &str) -> bool {
 fn pod_cidrs(check: &mut Check, cidrs: &[String]) {
     let path = Path::new("spec").child("podCIDRs");
     for (i, cidr) in cidrs.iter().enumerate() {
-        check.extend(is_valid_cidr_for_legacy_field(&path.index(i), cidr, Strictness::Sloppy, &[]).0);
+        check.extend(is_valid_cidr_for_legacy_field(&path.index(i), cidr, Strictness::Strict, &[]).0);
     }
     if cidrs.len() > 1 {
         let parsed: Vec<_> = cidrs.iter().filter_map(|cidr| parse_cidr_sloppy(cidr)).collect();

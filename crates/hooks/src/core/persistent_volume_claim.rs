@@ -167,8 +167,9 @@ impl Strategy for Claims {
         let (capacity, modes) = if volume.is_empty() {
             ("", String::new())
         } else {
+            let capacity = text(object, &["status", "capacity", "storage"]);
             (
-                text(object, &["status", "capacity", "storage"]),
+                if capacity.is_empty() { "0" } else { capacity },
                 access_modes(list(object, &["status", "accessModes"])),
             )
         };

@@ -1,8 +1,9 @@
 //! Pods.
 
+use super::agree;
 use super::pod_columns;
 use super::pod_selectors::merge_label_keys;
-use super::pod_spec::{default_pod, default_pod_spec};
+use super::pod_spec::{default_pod, default_pod_spec, drop_old_annotations};
 use super::pod_status_update;
 use super::pod_update;
 use super::pod_validation::validate_pod;
@@ -36,6 +37,10 @@ impl Strategy for Pods {
             default_pod_spec(spec);
             default_pod(spec);
         });
+        with(pod, "status", |status| {
+            agree(status, "podIP", "podIPs", |item| text(item, &["ip"]), |ip| json!({"ip": ip}));
+        });
+        drop_old_annotations(pod);
     }
 
     fn prepare_for_create(&self, pod: &mut Value, context: &Context) {

@@ -2,7 +2,7 @@
 
 use super::volume_sources::no_back_steps;
 use crate::check::{Check, label, subdomain};
-use api::core::v1::{EnvFromSource, EnvVar, ObjectFieldSelector, ResourceFieldSelector};
+use api::core::v1::{EnvFromSource, EnvVar, ObjectFieldSelector, PodSpec, ResourceFieldSelector};
 use apimachinery::field::{Error, Path};
 use apimachinery::validation::{is_config_map_key, is_qualified_name, is_relaxed_env_var_name};
 
@@ -126,6 +126,31 @@ pub(super) fn validate_from(check: &mut Check, sources: &[EnvFromSource], path: 
             0 => check.invalid(path, "", "must specify one of: `configMapRef` or `secretRef`"),
             1 => {}
             _ => check.invalid(path, "", "may not have more than one field specified at a time"),
+        }
+    }
+}
+
+/// Files with variables are in volumes of the pod that live as long as it does.
+pub(super) fn files(check: &mut Check, spec: &PodSpec, path: &Path) {
+    let containers = spec.containers.iter().map(|c| &c.env).enumerate();
+    let first = spec.init_containers.iter().map(|c| &c.env).enumerate();
+    let last = spec.ephemeral_containers.iter().map(|c| &c.env).enumerate();
+    let all = first.map(|(i, env)| (path.child("initContainers").index(i), env));
+    let all = all.chain(containers.map(|(i, env)| (path.child("containers").index(i), env)));
+    for (at, env) in all.chain(last.map(|(i, env)| (path.child("ephemeralContainers").index(i), env))) {
+        for (i, variable) in env.iter().enumerate() {
+            let Some(file) = variable.value_from.as_ref().and_then(|from| from.file_key_ref.as_ref()) else {
+                continue;
+            };
+            let at = at.child("env").index(i).child("valueFrom").child("fileKeyRef").child("volumeName");
+            let name = file.volume_name.as_str();
+            match spec.volumes.iter().rev().find(|volume| volume.name == name) {
+                None => check.extend([Error::not_found(&at, name)]),
+                Some(volume) if volume.empty_dir.is_none() => {
+                    check.invalid(&at, name, "referenced volume must be of type emptyDir");
+                }
+                Some(_) => {}
+            }
         }
     }
 }

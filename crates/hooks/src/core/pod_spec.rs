@@ -1,5 +1,7 @@
 //! Defaults of a pod's spec, in pods and in templates. Upstream: `SetDefaults_PodSpec` and what it reaches.
 
+use super::image_names::is_latest;
+use super::pod_totals::default_pod_resources;
 use crate::tree::{absent_or, each, or, remove, text, with};
 use serde_json::{Map, Value, json};
 
@@ -50,8 +52,25 @@ pub(super) fn default_pod(spec: &mut Value) {
             }
         });
     }
-    with(spec, "resources", requests_from_limits);
+    default_pod_resources(spec);
     absent_or(spec, "enableServiceLinks", true);
+    // A slip of the client's, taken for the shortest period; templates keep it.
+    if spec["terminationGracePeriodSeconds"].as_i64().is_some_and(|period| period < 0) {
+        spec["terminationGracePeriodSeconds"] = 1.into();
+    }
+}
+
+/// Where init containers stood before there was a field for them: nobody reads them there.
+pub(crate) fn drop_old_annotations(object: &mut Value) {
+    const OLD: [&str; 4] = [
+        "pod.beta.kubernetes.io/init-containers",
+        "pod.alpha.kubernetes.io/init-containers",
+        "pod.beta.kubernetes.io/init-container-statuses",
+        "pod.alpha.kubernetes.io/init-container-statuses",
+    ];
+    with(object, "metadata", |metadata| {
+        with(metadata, "annotations", |annotations| OLD.iter().for_each(|key| remove(annotations, key)));
+    });
 }
 
 fn requests_from_limits(resources: &mut Value) {
@@ -65,8 +84,7 @@ fn requests_from_limits(resources: &mut Value) {
 }
 
 fn default_container(container: &mut Value) {
-    let policy = if is_latest(text(container, &["image"])) { "Always" } else { "IfNotPresent" };
-    or(container, "imagePullPolicy", policy);
+    or(container, "imagePullPolicy", pull_policy(text(container, &["image"])));
     or(container, "terminationMessagePath", "/dev/termination-log");
     or(container, "terminationMessagePolicy", "File");
     each(container, "ports", |port| or(port, "protocol", "TCP"));
@@ -90,6 +108,11 @@ fn default_container(container: &mut Value) {
         with(lifecycle, "postStart", default_handler);
         with(lifecycle, "preStop", default_handler);
     });
+}
+
+/// When an image is pulled of which nothing is said.
+fn pull_policy(image: &str) -> &'static str {
+    if is_latest(image) { "Always" } else { "IfNotPresent" }
 }
 
 fn default_handler(handler: &mut Value) {
@@ -126,19 +149,11 @@ fn default_volume(volume: &mut Value) {
         });
     });
     with(volume, "hostPath", |source| absent_or(source, "type", ""));
+    with(volume, "image", |image| or(image, "pullPolicy", pull_policy(text(image, &["reference"]))));
     with(volume, "iscsi", |source| or(source, "iscsiInterface", "default"));
     with(volume, "ephemeral", |source| {
         with(source, "volumeClaimTemplate", |template| {
             with(template, "spec", |spec| absent_or(spec, "volumeMode", "Filesystem"));
         });
     });
-}
-
-/// Whether an image's tag is `latest`, or it has neither tag nor digest.
-fn is_latest(image: &str) -> bool {
-    if image.contains('@') {
-        return false;
-    }
-    let last = image.rsplit('/').next().unwrap_or(image);
-    last.split_once(':').is_none_or(|(_, tag)| tag == "latest")
 }

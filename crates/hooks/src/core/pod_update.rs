@@ -20,12 +20,24 @@ pub(super) fn prepare(pod: &mut Value, old: &Value, context: &Context) {
     match context.subresource {
         Some("status") => pod_status_update::prepare(pod, old),
         Some("ephemeralcontainers") => {
+            keep_the_rest(pod, old);
             let mut spec = old["spec"].clone();
             set(&mut spec, "ephemeralContainers", pod["spec"].get("ephemeralContainers"));
             pod["spec"] = spec;
         }
-        Some("resize") => pod_resize::prepare(pod, old),
+        Some("resize") => {
+            keep_the_rest(pod, old);
+            pod_resize::prepare(pod, old);
+        }
         _ => {}
+    }
+}
+
+/// What is not in the spec stays as it is.
+fn keep_the_rest(pod: &mut Value, old: &Value) {
+    set(pod, "status", old.get("status"));
+    for member in ["labels", "annotations", "finalizers", "ownerReferences"] {
+        set(&mut pod["metadata"], member, old["metadata"].get(member));
     }
 }
 

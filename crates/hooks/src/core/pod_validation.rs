@@ -3,7 +3,8 @@
 
 use super::pod_containers::{self, Pod as Judged, image_alone};
 use super::pod_resources::{self, Of};
-use super::{pod_security, pod_volumes};
+use super::pod_totals::within_the_pod;
+use super::{pod_env, pod_security, pod_volumes};
 use crate::check::{Check, label, subdomain};
 use crate::shown::shown_typed;
 use api::core::v1::*;
@@ -37,6 +38,16 @@ pub(super) fn validate_pod(pod: &Pod) -> ErrorList {
     {
         for (i, container) in containers.iter().enumerate() {
             image_alone(&mut check, container, &path.child(member).index(i));
+        }
+    }
+    if pod.spec.service_account_name.is_empty() {
+        for (i, volume) in pod.spec.volumes.iter().enumerate() {
+            let sources = volume.projected.iter().flat_map(|projected| &projected.sources).enumerate();
+            for (j, _) in sources.filter(|(_, source)| source.service_account_token.is_some()) {
+                let at = path.child("volumes").index(i).child("projected").child("sources").index(j);
+                let why = "must not be specified when serviceAccountName is not set";
+                check.forbidden(&at.child("serviceAccountToken"), why);
+            }
         }
     }
     if pod.spec.scheduler_name.is_empty() {
@@ -113,6 +124,7 @@ fn spec_rules(check: &mut Check, spec: &PodSpec, path: &Path, mirror: bool) {
     }
     names(check, spec, path);
     pod_security::operating_system(check, spec, path);
+    pod_env::files(check, spec, path);
 }
 
 fn words(check: &mut Check, spec: &PodSpec, path: &Path) {
@@ -229,27 +241,6 @@ fn resource_claims(check: &mut Check, claims: &[PodResourceClaim], path: &Path, 
             if let Some(name) = name {
                 check.keeps(&at.child(member), name, subdomain);
             }
-        }
-    }
-}
-
-/// A pod's own resources are at least what its containers ask for together, and no container has a higher limit.
-fn within_the_pod(check: &mut Check, spec: &PodSpec, resources: &ResourceRequirements, path: &Path) {
-    for (name, asked) in &resources.requests {
-        let all = spec.containers.iter().filter_map(|c| c.resources.requests.get(name));
-        let total = all.cloned().reduce(|mut total, more| {
-            total.add(&more);
-            total
-        });
-        let Some(total) = total.filter(|total| total > asked) else { continue };
-        let why = format!("must be greater than or equal to aggregate container requests of {total}");
-        check.invalid(&path.child("requests").key(name.as_str()), asked.to_string().as_str(), why);
-    }
-    for container in &spec.containers {
-        for (name, limit) in &container.resources.limits {
-            let Some(most) = resources.limits.get(name).filter(|most| limit > most) else { continue };
-            let why = format!("must be less than or equal to pod limits of {most}");
-            check.invalid(&path.child("limits").key(name.as_str()), limit.to_string().as_str(), why);
         }
     }
 }

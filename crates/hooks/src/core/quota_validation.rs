@@ -5,6 +5,7 @@ use super::resource_names::{
     validate_quota_name,
 };
 use crate::check::{Check, qualified_name};
+use crate::shown::shown_typed;
 use api::core::v1::{LimitRange, LimitRangeItem, ResourceQuota, ResourceQuotaSpec};
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::quantity::Quantity;
@@ -209,7 +210,11 @@ pub(super) fn validate_scopes(quota: &ResourceQuota, old: &ResourceQuota) -> Err
     let set = |quota: &ResourceQuota| quota.spec.scopes.iter().cloned().collect::<BTreeSet<_>>();
     if set(quota) != set(old) {
         let at = Path::new("spec").child("scopes");
-        check.invalid(&at, &quota.spec.scopes, "field is immutable");
+        let shown = match quota.spec.scopes.as_slice() {
+            [] => BadValue::verbatim("null"),
+            scopes => scopes.into(),
+        };
+        check.invalid(&at, shown, "field is immutable");
     }
     check.0
 }
@@ -235,12 +240,13 @@ fn validate_quota_spec(check: &mut Check, spec: &ResourceQuotaSpec) {
 
     let Some(selector) = &spec.scope_selector else { return };
     let path = path.child("scopeSelector").child("matchExpressions");
+    let shown_selector = || shown_typed("io.k8s.api.core.v1.ScopeSelector", selector);
     for requirement in &selector.match_expressions {
         let (scope, operator) = (requirement.scope_name.as_str(), requirement.operator.as_str());
         if !is_scope(scope) {
             check.invalid(&path.child("scopeName"), scope, "unsupported scope");
         }
-        (0..uncovered(scope)).for_each(|_| check.invalid(&path, BadValue::json(selector), NOT_COVERED));
+        (0..uncovered(scope)).for_each(|_| check.invalid(&path, shown_selector(), NOT_COVERED));
         let only_exists = !matches!(scope, "PriorityClass" | "VolumeAttributesClass") && is_scope(scope);
         if only_exists && operator != "Exists" {
             check.invalid(

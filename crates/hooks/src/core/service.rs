@@ -52,6 +52,17 @@ impl Strategy for Services {
                 absent_or(spec, "allocateLoadBalancerNodePorts", true);
             }
         });
+        if text(service, &["spec", "type"]) == "LoadBalancer" {
+            with(service, "status", |status| {
+                with(status, "loadBalancer", |balancer| {
+                    each(balancer, "ingress", |ingress| {
+                        if !text(ingress, &["ip"]).is_empty() {
+                            absent_or(ingress, "ipMode", "VIP");
+                        }
+                    });
+                });
+            });
+        }
     }
 
     fn prepare_for_create(&self, service: &mut Value, _: &Context) {

@@ -138,6 +138,14 @@ impl Strategy for Secrets {
                 errors.push(Error::required(&data.key(key), ""));
             }
         };
+        let needs_json = |errors: &mut ErrorList, key: &'static str| match at(secret, &["data", key]) {
+            Some(Value::String(text)) => {
+                if let Some(why) = not_an_object(text) {
+                    errors.push(Error::invalid(&data.key(key), "<secret contents redacted>", why));
+                }
+            }
+            _ => errors.push(Error::required(&data.key(key), "")),
+        };
         match text(secret, &["type"]) {
             "kubernetes.io/service-account-token" => {
                 let account =
@@ -148,8 +156,8 @@ impl Strategy for Secrets {
                     errors.push(Error::required(&path, ""));
                 }
             }
-            "kubernetes.io/dockercfg" => needs(&mut errors, ".dockercfg"),
-            "kubernetes.io/dockerconfigjson" => needs(&mut errors, ".dockerconfigjson"),
+            "kubernetes.io/dockercfg" => needs_json(&mut errors, ".dockercfg"),
+            "kubernetes.io/dockerconfigjson" => needs_json(&mut errors, ".dockerconfigjson"),
             "kubernetes.io/tls" => ["tls.crt", "tls.key"].into_iter().for_each(|key| needs(&mut errors, key)),
             "kubernetes.io/ssh-auth" => needs(&mut errors, "ssh-privatekey"),
             "kubernetes.io/basic-auth"
@@ -211,20 +219,52 @@ impl Strategy for Secrets {
     }
 }
 
+/// Why bytes, as base64, are not a JSON object, as Go says it.
+fn not_an_object(data: &str) -> Option<String> {
+    use base64::Engine as _;
+    use schema::decode::{FieldValidation, free_json};
+    let bytes = base64::engine::general_purpose::STANDARD.decode(data).ok()?;
+    let kind = match free_json(&bytes, FieldValidation::Ignore) {
+        Err(error) => return Some(error.0),
+        Ok(decoded) => match decoded.value {
+            Value::Object(_) | Value::Null => return None,
+            Value::Array(_) => "array",
+            Value::String(_) => "string",
+            Value::Number(_) => "number",
+            Value::Bool(_) => "bool",
+        },
+    };
+    Some(format!("json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"))
+}
+
 pub(super) struct ServiceAccounts;
 
+/// Of a reference to a secret the name alone is kept.
+fn keep_names(account: &mut Value) {
+    each(account, "secrets", |secret| {
+        if let Some(secret) = secret.as_object_mut() {
+            secret.retain(|member, _| member == "name");
+        }
+    });
+}
+
 impl Strategy for ServiceAccounts {
-    fn columns(&self) -> &'static [Column] {
-        const COLUMNS: &[Column] = &[
-            NAME,
-            column("Secrets", "string", 0, "Secrets is the list of secrets allowed to be used by pods."),
-            AGE,
-        ];
-        COLUMNS
+    fn prepare_for_create(&self, account: &mut Value, _: &Context) {
+        keep_names(account);
     }
 
-    fn cells(&self, object: &Value, now: Time) -> Vec<Value> {
-        vec![name(object), list(object, &["secrets"]).len().into(), object_age(object, now).into()]
+    fn prepare_for_update(&self, account: &mut Value, _: &Value, _: &Context) {
+        keep_names(account);
+    }
+
+    fn warnings(&self, account: &Value, old: Option<&Value>, _: &Context) -> Vec<String> {
+        const MARK: &str = "kubernetes.io/enforce-mountable-secrets";
+        let marked = |account: &Value| at(account, &["metadata", "annotations", MARK]).is_some();
+        if !marked(account) || old.is_some_and(marked) {
+            return Vec::new();
+        }
+        let why = "deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets";
+        vec![format!("metadata.annotations[{MARK}]: {why}")]
     }
 
     fn has_generation(&self) -> bool {
@@ -285,6 +325,12 @@ impl Strategy for EndpointsLists {
 pub(super) struct LimitRanges;
 
 impl Strategy for LimitRanges {
+    fn prepare_for_create(&self, object: &mut Value, _: &Context) {
+        if text(object, &["metadata", "name"]).is_empty() {
+            object["metadata"]["name"] = object["metadata"]["uid"].clone();
+        }
+    }
+
     fn validate(&self, object: &Value, _: &Context) -> ErrorList {
         quota_validation::validate_limit_range(&typed(object))
     }

@@ -297,6 +297,24 @@ impl<'a> Typed<'a> {
         }
     }
 
+    /// Whether every item of a list that merges has what it is known by.
+    pub fn has_steps(self, value: &Value) -> bool {
+        self.walks(self.root(), value)
+    }
+
+    fn walks(self, node: Node<'a>, value: &Value) -> bool {
+        let node = node.for_value(value);
+        match value {
+            Value::Object(map) if node.is_map() => {
+                map.iter().all(|(name, value)| self.walks(node.member(self.table, name), value))
+            }
+            Value::Array(items) if node.is_list() => items
+                .iter()
+                .all(|item| node.step(self.table, item).is_ok() && self.walks(node.item(self.table), item)),
+            _ => true,
+        }
+    }
+
     /// The paths that the object has.
     pub fn to_set(self, value: &Value) -> FieldSet {
         let mut out = Map::new();

@@ -89,5 +89,14 @@ pub(super) fn micro_time(cx: &mut Cx<'_>, text: Cow<'_, str>) -> Value {
 }
 
 pub(super) fn quantity(cx: &mut Cx<'_>, text: Cow<'_, str>) -> Value {
-    canonical(cx, text.trim(), |_: &Quantity| false)
+    let text = text.trim();
+    // Of resources no less than a thousandth is told; only these may say less.
+    if text.contains(['n', 'u', '.', 'e'])
+        && cx.is_resource()
+        && let Ok(mut quantity) = text.parse::<Quantity>()
+        && !quantity.round_up(-3)
+    {
+        return Value::String(quantity.to_string());
+    }
+    canonical(cx, text, |_: &Quantity| false)
 }
