@@ -54,6 +54,8 @@ mod probes;
 mod resize;
 mod runtime_events;
 mod runtime_pod;
+/// Files that survive a restart.
+mod saved;
 /// The HTTPS server on port 10250.
 pub mod server;
 mod termination_message;

@@ -3,7 +3,7 @@
 import sys
 import threading
 
-from kubernetes import client, config
+from kubernetes import client, config, watch
 from kubernetes.informer import SharedInformer
 from kubernetes.leaderelection import electionconfig, leaderelection
 from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
@@ -63,7 +63,6 @@ def candidate(name):
 first = threading.Thread(target=leaderelection.LeaderElection(candidate("first")).run, daemon=True)
 first.start()
 coordination = client.CoordinationV1Api()
-from kubernetes import watch  # noqa: E402
 
 
 def holder(name):
@@ -77,7 +76,6 @@ def holder(name):
 lease = holder("first")
 assert lease.spec.lease_duration_seconds == 3 and lease.spec.renew_time
 # What it held is given away, as when its holder releases it.
-core_lease = {"spec": {"holderIdentity": "second", "leaseTransitions": 1}}
-coordination.patch_namespaced_lease("helm", NS, core_lease)
+coordination.patch_namespaced_lease("helm", NS, {"spec": {"holderIdentity": "second", "leaseTransitions": 1}})
 assert holder("second").spec.lease_transitions == 1
 print("done")

@@ -15,7 +15,7 @@ mod requests;
 #[path = "../pairs/sample.rs"]
 mod sample;
 #[path = "../pairs/seeds.rs"]
-#[allow(dead_code)]
+#[allow(dead_code)] // The pairs need all of them.
 mod seeds;
 mod trees;
 

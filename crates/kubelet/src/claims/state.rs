@@ -1,6 +1,7 @@
 //! Which claims pods of this node use, and the devices that drivers have prepared for them: on disk over restarts, since a
 //! driver must be told when the last pod is done. Upstream: `cm/dra/claiminfo.go`.
 
+use crate::saved;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -86,9 +87,6 @@ impl Disk {
     }
 
     pub(super) fn write(&self, claims: &Claims) -> io::Result<()> {
-        let temporary = self.0.with_extension("tmp");
-        let file = File { entries: claims.values().cloned().collect() };
-        std::fs::write(&temporary, serde_json::to_vec(&file)?)?;
-        std::fs::rename(temporary, &self.0)
+        saved::replace(&self.0, &File { entries: claims.values().cloned().collect() })
     }
 }

@@ -9,6 +9,7 @@ pub mod set;
 mod tests;
 
 use crate::labels::{CONTAINER_NAME, POD_UID};
+use crate::saved;
 use crate::topology::done_and_lasting;
 use crate::topology::hint::Hint;
 use api::core::v1::{Container, Pod};
@@ -119,20 +120,13 @@ impl Cpus {
                 (pod.clone(), own.iter().map(|(name, set)| (name.clone(), set.to_string())).collect())
             })
             .collect();
-        let mut file = File {
+        let file = File {
             policy_name: "static".into(),
             default_cpu_set: state.shared.to_string(),
             entries,
             checksum: 0,
         };
-        let failed = |error: &dyn std::fmt::Display| format!("could not save state to checkpoint: {error}");
-        let bytes = serde_json::to_vec(&file).map_err(|error| failed(&error))?;
-        file.checksum = apimachinery::rand_name::fnv32a(&bytes);
-        let bytes = serde_json::to_vec(&file).map_err(|error| failed(&error))?;
-        let temporary = self.path.with_extension("tmp");
-        std::fs::write(&temporary, bytes)
-            .and_then(|()| std::fs::rename(&temporary, &self.path))
-            .map_err(|error| failed(&error))
+        saved::checkpoint(&self.path, file, |file| &mut file.checksum)
     }
 
     /// Gives a container what it asks for, near `place` as far as that goes, before its pod is admitted.

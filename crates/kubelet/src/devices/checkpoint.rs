@@ -61,10 +61,7 @@ pub(crate) fn write(dir: &Path, state: &State) -> io::Result<()> {
     let data =
         Data { pod_device_entries: Some(entries.collect()), registered_devices: Some(registered.collect()) };
     let checksum = checksum(&data)?;
-    let bytes = serde_json::to_vec(&File { data, checksum })?;
-    let temporary = dir.join(format!(".{FILE}.tmp"));
-    std::fs::write(&temporary, bytes)?;
-    std::fs::rename(temporary, dir.join(FILE))
+    crate::saved::replace(&dir.join(FILE), &File { data, checksum })
 }
 
 fn checksum(data: &Data) -> io::Result<u32> {

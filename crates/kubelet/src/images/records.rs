@@ -1,13 +1,14 @@
 //! What is remembered of pulls, on disk in upstream's form and place (`image_manager/pulling`, `image_manager/pulled`): which
 //! image was pulled with whose credentials. Upstream: `pullmanager/fs_pullrecords.go`.
 
+use crate::saved;
 use apimachinery::time::Time;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
@@ -175,13 +176,7 @@ fn file_name(of: &str) -> String {
 }
 
 fn write(dir: &Path, of: &str, value: &impl Serialize) -> io::Result<()> {
-    let name = file_name(of);
-    let temporary = dir.join(format!("{name}.tmp"));
-    let mut options = std::fs::OpenOptions::new();
-    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    serde_json::to_writer(&file, value)?;
-    drop(file);
-    std::fs::rename(temporary, dir.join(name))
+    saved::replace(&dir.join(file_name(of)), value)
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
@@ -191,7 +186,10 @@ fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
 fn list<T: DeserializeOwned>(dir: &Path) -> Vec<T> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let ours = entries.filter(|entry| {
-        entry.file_name().to_str().is_some_and(|name| name.starts_with("sha256-") && !name.ends_with(".tmp"))
+        entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name.starts_with("sha256-") && !name.ends_with(saved::TEMPORARY))
     });
     ours.filter_map(|entry| read(&entry.path())).collect()
 }

@@ -6,6 +6,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use crate::saved;
 use crate::topology::hint::{Hint, Hints};
 use crate::topology::mask::Mask;
 use crate::topology::numa::Numa;
@@ -94,20 +95,13 @@ impl Memory {
 
     fn write(&self) -> Result<(), String> {
         let state = self.state.lock().clone();
-        let mut file = File {
+        let file = File {
             policy_name: POLICY.into(),
             machine_state: state.nodes,
             entries: state.entries,
             checksum: 0,
         };
-        let failed = |error: &dyn std::fmt::Display| format!("could not save state to checkpoint: {error}");
-        let bytes = serde_json::to_vec(&file).map_err(|error| failed(&error))?;
-        file.checksum = apimachinery::rand_name::fnv32a(&bytes);
-        let bytes = serde_json::to_vec(&file).map_err(|error| failed(&error))?;
-        let temporary = self.path.with_extension("tmp");
-        std::fs::write(&temporary, bytes)
-            .and_then(|()| std::fs::rename(&temporary, &self.path))
-            .map_err(|error| failed(&error))
+        saved::checkpoint(&self.path, file, |file| &mut file.checksum)
     }
 
     fn give(&self, pod: &Pod, container: &Container, place: Hint) -> Result<(), String> {

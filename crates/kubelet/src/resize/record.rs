@@ -32,7 +32,5 @@ pub(crate) fn load(config: &Config, uid: &str) -> Option<Record> {
 pub(crate) fn save(config: &Config, uid: &str, record: &Record) -> io::Result<()> {
     let dir = config.pod_dir(uid);
     std::fs::create_dir_all(&dir)?;
-    let temporary = dir.join(format!("{FILE}.new"));
-    std::fs::write(&temporary, serde_json::to_vec(record)?)?;
-    std::fs::rename(temporary, dir.join(FILE))
+    crate::saved::replace(&dir.join(FILE), record)
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// The number of an escape `\\uXXXX` at the beginning of a text.
+/// The number of an escape `\uXXXX` at the beginning of a text.
 fn escaped(text: &[u8]) -> Option<u32> {
     let digits = text.strip_prefix(b"\\u")?.get(..4)?;
     u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
