@@ -306,10 +306,10 @@ impl Cluster {
         if let Some(containerd) = &self.containerd {
             // `tiphys reset` ends what the embedded runtime runs; another one's pods the kubelet must have ended before.
             let script =
-                "set -e; all=$(kubectl get namespaces -o name | grep -vE '^namespace/(default|kube-.*)$')
-                kubectl delete $all --wait=false
-                kubectl delete pods --all-namespaces --all --grace-period=1 --wait=false
-                kubectl wait --for=delete $all --timeout=90s";
+                "set -e; all=$(kubectl get namespaces -o name | grep -vE '^namespace/(default|kube-.*)$' || true)
+                [ -z \"$all\" ] || kubectl delete $all --wait=false --ignore-not-found
+                kubectl delete pods --all-namespaces --all --grace-period=1 --wait=false --ignore-not-found
+                [ -z \"$all\" ] || kubectl wait --for=delete $all --timeout=90s";
             left = containerd.emptied(|| drop(self.kubectl(KUBECTL).sh(script)));
         }
         self.stop();

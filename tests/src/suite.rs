@@ -133,7 +133,11 @@ fn attempt(cluster: Arc<Cluster>, version: &str, namespace: &str, scenario: fn(&
         room.kubectl.run(&format!("create namespace {namespace}"));
         scenario(&room);
     }));
-    let Err(panic) = done else { return Ok(()) };
+    let Err(panic) = done else {
+        // A node bears 110 pods, and all scenarios together have more.
+        room.kubectl.run(&format!("delete namespace {namespace} --wait=false"));
+        return Ok(());
+    };
     let message = panic.downcast_ref::<String>().cloned();
     let message = message.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
     let seen = room.kubectl.script(
