@@ -9,6 +9,7 @@ use crate::server::{Call, Server};
 use apimachinery::status::Status;
 use bytes::Bytes;
 use component::health::Checks;
+use component::metrics::{Opts, Registry, Stability};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use parking_lot::RwLock;
 use schema::ResourceRow;
@@ -106,6 +107,28 @@ impl VersionInfo {
             compiler: &self.compiler,
             platform: &self.platform,
         }
+    }
+
+    /// Says the same under `/metrics`.
+    pub fn register(&self, registry: &Registry) {
+        let opts = Opts {
+            name: "kubernetes_build_info",
+            help: "A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, build date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.",
+            stability: Stability::Alpha,
+        };
+        let labels = [
+            ("major", &self.major),
+            ("minor", &self.minor),
+            ("git_version", &self.git_version),
+            ("git_commit", &self.git_commit),
+            ("git_tree_state", &self.git_tree_state),
+            ("build_date", &self.build_date),
+            ("go_version", &self.go_version),
+            ("compiler", &self.compiler),
+            ("platform", &self.platform),
+        ];
+        let info = registry.gauge_vec(opts, &labels.map(|(name, _)| name));
+        info.with(&labels.map(|(_, value)| value.as_str())).set(1.0);
     }
 }
 
@@ -254,7 +277,7 @@ impl Documents {
         let current = self.current();
         let documents = current.openapi.get_or_init(|| self.build_openapi(&current));
         let quoted = |hash: &str| format!("\"{hash}\"");
-        if path == "/openapi/v3" || path == "/openapi/v3/" {
+        if path == "/openapi/v3" {
             let publishes = current.foreign.iter().filter(|(_, remote)| remote.openapi);
             let foreign: Vec<(String, String)> = publishes
                 .map(|((group, version), _)| format!("apis/{group}/{version}"))
@@ -266,6 +289,9 @@ impl Documents {
             let (bytes, hash) = documents.v3(key)?;
             return Some(cached(bytes, body::JSON, &quoted(hash), headers));
         }
+        if path != "/openapi/v2" {
+            return None;
+        }
         match handlers::preferred(headers, &[body::JSON, V2_PROTOBUF_OF_OLD, openapi::V2_PROTOBUF]) {
             Some(0) => {
                 let (bytes, hash) = documents.v2();
@@ -275,7 +301,7 @@ impl Documents {
                 let (bytes, hash) = documents.v2_protobuf();
                 Some(cached(bytes, openapi::V2_PROTOBUF, &quoted(hash), headers))
             }
-            None => Some(body::text(StatusCode::NOT_ACCEPTABLE, "")),
+            None => Some(empty(StatusCode::NOT_ACCEPTABLE)),
         }
     }
 }
@@ -300,6 +326,13 @@ const FLOW_DEBUG: &str = "/debug/api_priority_and_fairness/";
 
 /// How clients still ask for the protobuf document.
 const V2_PROTOBUF_OF_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// A code and nothing else.
+fn empty(code: StatusCode) -> Answer {
+    let mut answer = Answer::new(body::full(""));
+    *answer.status_mut() = code;
+    answer
+}
 
 /// An answer with an ETag: 304 when the client has it.
 fn cached(bytes: Bytes, media: &str, etag: &str, headers: &HeaderMap) -> Answer {
@@ -364,8 +397,8 @@ impl Server {
             },
         };
         match answer {
-            // The index answers every method, as upstream's does.
-            Some(_) if !reads && path != "/" => Err(handlers::not_allowed()),
+            // These answer every method, as upstream's do.
+            Some(_) if !reads && !matches!(path, "/" | "/openapi/v2") => Err(handlers::not_allowed()),
             Some(answer) => Ok(answer),
             None if path.starts_with("/openapi/v3/") => Ok(nothing(StatusCode::NOT_FOUND)),
             None if path.starts_with("/apis/") && path.matches('/').count() > 2 => {

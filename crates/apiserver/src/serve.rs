@@ -3,6 +3,7 @@
 use crate::authn::Connection;
 use crate::body;
 use crate::server::Server;
+use component::metrics::{Counter, Opts, Stability};
 use futures::future::BoxFuture;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -21,14 +22,28 @@ const PATIENCE: Duration = Duration::from_secs(32);
 /// How long requests in flight may go on after shutdown was asked for.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// What every connection needs.
+#[derive(Clone)]
+struct Door {
+    server: Arc<Server>,
+    acceptor: TlsAcceptor,
+    /// Counts handshakes that failed.
+    failed: Counter,
+}
+
 /// Serves until the server's shutdown, then lets requests in flight finish.
 pub async fn serve(server: Arc<Server>, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
-    let acceptor = TlsAcceptor::from(tls);
+    let failed = server.metrics.counter(Opts {
+        name: "apiserver_tls_handshake_errors_total",
+        help: "Number of requests dropped with 'TLS handshake error from' error",
+        stability: Stability::Alpha,
+    });
+    let door = Door { server: server.clone(), acceptor: TlsAcceptor::from(tls), failed };
     let connections = TaskTracker::new();
     let shutdown = server.shutdown.clone();
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = accept(&server, &listener, &acceptor, |connection| drop(connections.spawn(connection))) => {}
+        () = accept(&door, &listener, |connection| drop(connections.spawn(connection))) => {}
     }
     connections.close();
     let timing = &server.gate.timing;
@@ -41,7 +56,7 @@ pub async fn serve(server: Arc<Server>, listener: TcpListener, tls: Arc<rustls::
         // Who still comes is told to come again.
         tokio::select! {
             () = connections.wait() => {}
-            () = accept(&server, &listener, &acceptor, |connection| drop(tokio::spawn(connection))) => {}
+            () = accept(&door, &listener, |connection| drop(tokio::spawn(connection))) => {}
         }
     };
     if tokio::time::timeout(patience, drained).await.is_err() {
@@ -50,18 +65,13 @@ pub async fn serve(server: Arc<Server>, listener: TcpListener, tls: Arc<rustls::
 }
 
 /// Accepts connections without end.
-async fn accept(
-    server: &Arc<Server>,
-    listener: &TcpListener,
-    acceptor: &TlsAcceptor,
-    spawn: impl Fn(BoxFuture<'static, ()>),
-) {
+async fn accept(door: &Door, listener: &TcpListener, spawn: impl Fn(BoxFuture<'static, ()>)) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let (server, acceptor) = (server.clone(), acceptor.clone());
+                let door = door.clone();
                 spawn(Box::pin(async move {
-                    if let Err(error) = connection(server, acceptor, stream, peer).await {
+                    if let Err(error) = connection(door, stream, peer).await {
                         tracing::debug!(%peer, %error, "connection ended");
                     }
                 }));
@@ -76,13 +86,16 @@ async fn accept(
 }
 
 async fn connection(
-    server: Arc<Server>,
-    acceptor: TlsAcceptor,
+    Door { server, acceptor, failed }: Door,
     stream: TcpStream,
     peer: std::net::SocketAddr,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;
-    let tls = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await??;
+    let shaken = match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
+        Ok(shaken) => shaken,
+        Err(late) => Err(late.into()),
+    };
+    let tls = shaken.inspect_err(|_| failed.inc())?;
     let certificates = tls.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
     let leave = CancellationToken::new();
     let connection = Arc::new(Connection { peer: Some(peer), certificates, leave: leave.clone() });

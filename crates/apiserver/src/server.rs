@@ -96,7 +96,7 @@ impl Server {
         let (parts, request_body) = request.into_parts();
         if let Origin::Outside(connection) = &origin {
             let timing = &self.gate.timing;
-            if timing.send_retry_after && self.shutdown.is_cancelled() && !is_probe(parts.uri.path()) {
+            if timing.send_retry_after && self.shutdown.is_cancelled() && !is_still_served(&parts) {
                 return again();
             }
             if parts.version == http::Version::HTTP_2 && timing.says_goaway() {
@@ -315,14 +315,18 @@ impl Server {
     }
 }
 
-fn is_probe(path: &str) -> bool {
-    matches!(path, "/healthz" | "/livez" | "/readyz")
+/// What is served to the last: probes, metrics, and what API servers ask themselves.
+fn is_still_served(parts: &http::request::Parts) -> bool {
+    const PATHS: [&str; 4] = ["/readyz", "/livez", "/healthz", "/metrics"];
+    let agent = parts.headers.get(http::header::USER_AGENT).map(HeaderValue::as_bytes);
+    PATHS.iter().any(|path| parts.uri.path().starts_with(path))
+        || agent.is_some_and(|agent| agent.starts_with(b"kube-apiserver/"))
 }
 
 /// The answer to who comes too late.
 fn again() -> Answer {
     let text = "The apiserver is shutting down, please try again later.\n";
-    let mut answer = body::text(http::StatusCode::SERVICE_UNAVAILABLE, text);
+    let mut answer = body::text(http::StatusCode::TOO_MANY_REQUESTS, text);
     let headers = answer.headers_mut();
     headers.insert(http::header::RETRY_AFTER, HeaderValue::from_static("5"));
     headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));

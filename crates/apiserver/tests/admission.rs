@@ -104,6 +104,19 @@ async fn a_webhook_refuses() {
         400 admission webhook "test.example.com" denied the request without explanation
         201 "#]];
     expected.assert_eq(&answers.join("\n"));
+    expect![[r#"
+        apiserver_admission_webhook_rejection_count{error_type="no_error",name="test.example.com",operation="CREATE",rejection_code="403",type="validating"} 1
+        apiserver_admission_webhook_rejection_count{error_type="no_error",name="test.example.com",operation="DELETE",rejection_code="400",type="validating"} 1
+        apiserver_admission_webhook_request_total{code="200",name="test.example.com",operation="CREATE",rejected="false",type="validating"} 1
+        apiserver_admission_webhook_request_total{code="403",name="test.example.com",operation="CREATE",rejected="true",type="validating"} 1
+        apiserver_admission_webhook_request_total{code="400",name="test.example.com",operation="DELETE",rejected="true",type="validating"} 1"#]].assert_eq(&counted(&house));
+}
+
+/// What is counted of webhooks.
+fn counted(house: &House) -> String {
+    let text = house.server.metrics.render();
+    let counts = |line: &&str| line.starts_with("apiserver_admission_webhook_") && !line.contains("_seconds");
+    text.lines().filter(counts).collect::<Vec<_>>().join("\n")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,6 +143,11 @@ async fn failures_close_or_open_the_door() {
         201,
         "another namespace is meant"
     );
+    expect![[r#"
+        apiserver_admission_webhook_fail_open_count{name="test.example.com",type="validating"} 1
+        apiserver_admission_webhook_rejection_count{error_type="calling_webhook_error",name="test.example.com",operation="CREATE",rejection_code="500",type="validating"} 1
+        apiserver_admission_webhook_request_total{code="500",name="test.example.com",operation="CREATE",rejected="false",type="validating"} 1
+        apiserver_admission_webhook_request_total{code="500",name="test.example.com",operation="CREATE",rejected="true",type="validating"} 1"#]].assert_eq(&counted(&house));
 }
 
 async fn post(house: &House, path: &str, object: Value, expected: (u16, &str)) -> Value {
@@ -191,4 +209,56 @@ async fn limits_and_standards_are_kept() {
     wild["spec"]["hostNetwork"] = true.into();
     let refused = "pods \"wild\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)";
     post(&house, pods, wild, (403, refused)).await;
+}
+
+/// Of a subresource that has a kind of its own, admission sees and changes that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scale_is_admitted_as_one() {
+    let house = house().await;
+    let patch = json!([{"op": "replace", "path": "/spec/replicas", "value": 3}]).to_string();
+    let hook = hook(move |request| {
+        let answer = json!({"allowed": true, "patchType": "JSONPatch", "patch": base64(&patch)});
+        Some(if request["operation"] == "UPDATE" { answer } else { json!({"allowed": true}) })
+    })
+    .await;
+    let rules = json!([{"operations": ["UPDATE"], "apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments/scale"]}]);
+    house.register(MUTATING, &hook, json!({"rules": rules})).await;
+    let pods =
+        json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let deployment = json!({"metadata": {"name": "web"}, "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": pods}});
+    let at = "/apis/apps/v1/namespaces/default/deployments";
+    assert_eq!(house.json(Method::POST, at, deployment).await.0, 201);
+
+    let merge = "application/merge-patch+json";
+    let scale = format!("{at}/web/scale");
+    let (code, scaled) = house.call(Method::PATCH, &scale, merge, json!({"spec": {"replicas": 2}})).await;
+    assert_eq!((code, &scaled["spec"]["replicas"]), (200, &json!(3)), "{scaled}");
+    assert_eq!(house.get(&format!("{at}/web")).await["spec"]["replicas"], 3);
+    let asked = hook.asked.lock().clone();
+    let request = &asked[0];
+    assert_eq!(request["kind"], json!({"group": "autoscaling", "version": "v1", "kind": "Scale"}));
+    assert_eq!(request["resource"]["resource"], "deployments");
+    assert_eq!((&request["subResource"], &request["requestSubResource"]), (&json!("scale"), &json!("scale")));
+    let replicas = ["object", "oldObject"].map(|which| &request[which]["spec"]["replicas"]);
+    assert_eq!(replicas, [&json!(2), &json!(1)]);
+    assert_eq!(request["object"]["kind"], "Scale");
+
+    // Policies see the same.
+    let policy = json!({"metadata": {"name": "few"}, "spec": {"matchConstraints": {"resourceRules": rules},
+        "validations": [{"expression": "object.kind == 'Scale' && object.spec.replicas < oldObject.spec.replicas + 3 && object.status.selector == 'a=b'"}]}});
+    let policies = "/apis/admissionregistration.k8s.io/v1";
+    assert_eq!(
+        house.json(Method::POST, &format!("{policies}/validatingadmissionpolicies"), policy).await.0,
+        201
+    );
+    let binding =
+        json!({"metadata": {"name": "few"}, "spec": {"policyName": "few", "validationActions": ["Deny"]}});
+    let bindings = format!("{policies}/validatingadmissionpolicybindings");
+    assert_eq!(house.json(Method::POST, &bindings, binding).await.0, 201);
+    let (code, scaled) = house.call(Method::PATCH, &scale, merge, json!({"spec": {"replicas": 9}})).await;
+    assert_eq!((code, &scaled["spec"]["replicas"]), (200, &json!(3)), "{scaled}");
+    let hooks = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/test";
+    assert_eq!(house.json(Method::DELETE, hooks, Value::Null).await.0, 200);
+    let (code, refused) = house.call(Method::PATCH, &scale, merge, json!({"spec": {"replicas": 9}})).await;
+    assert_eq!(code, 422, "{refused}");
 }

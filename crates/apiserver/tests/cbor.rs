@@ -45,7 +45,7 @@ fn has(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn objects_come_and_go() {
     let house = gated().await;
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"},
@@ -76,7 +76,7 @@ async fn objects_come_and_go() {
     assert_eq!((code, &deleted["status"]), (200, &json!("Success")));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn applies_are_applied() {
     let house = gated().await;
     let path = format!("{MAPS}/a?fieldManager=m");
@@ -91,7 +91,7 @@ async fn applies_are_applied() {
         .assert_eq(&format!("{code} {}", refused["message"]));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn custom_kinds_too() {
     let house = gated().await;
     house
@@ -110,7 +110,7 @@ async fn custom_kinds_too() {
         .assert_eq(&format!("{code} {}", refused["message"]));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn watches_are_sequences() {
     let house = gated().await;
     let map = json!({"metadata": {"name": "a"}, "data": {"k": "v"}});
@@ -125,7 +125,7 @@ async fn watches_are_sequences() {
     assert_eq!(event["object"]["data"]["k"], "v");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn refusals() {
     let check = async |house: &House, accept: &str, media: &str, body: Bytes, expected: Expect| {
         let request = Request::post(format!("{MAPS}?fieldValidation=Strict"));

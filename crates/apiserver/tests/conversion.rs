@@ -436,6 +436,11 @@ async fn failures_are_told() {
         asked for x to example.com/v2"#]],
     )
     .await;
+    let text = house.server.metrics.render();
+    let counts = text.lines().filter(|line| line.starts_with("apiserver_conversion_webhook_request_total"));
+    expect![[r#"
+        apiserver_conversion_webhook_request_total{failure_type="conversion_webhook_malformed_response_failure",result="failure"} 4
+        apiserver_conversion_webhook_request_total{failure_type="",result="success"} 1"#]].assert_eq(&counts.collect::<Vec<_>>().join("\n"));
     // The definition takes its objects with it though nobody converts any more.
     broken.store(true, Ordering::Relaxed);
     let (code, _) = house.json(Method::DELETE, &format!("{CRDS}/links.example.com"), Value::Null).await;

@@ -59,6 +59,28 @@ static KUBERNETES: LazyLock<Environment> = LazyLock::new(|| {
     }
 });
 
+/// What the deepest expression needs, with room to spare.
+const STACK: usize = 32 << 20;
+/// Deeper than people write, and less deep than any stack bears.
+const SHALLOW: usize = 24;
+
+/// Whether an expression is perhaps deep: by its brackets, conditions and signs, wherever they stand.
+fn may_be_deep(text: &str) -> bool {
+    let (mut open, mut deepest, mut others) = (0usize, 0, 0);
+    for byte in text.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => {
+                open += 1;
+                deepest = deepest.max(open);
+            }
+            b')' | b']' | b'}' => open = open.saturating_sub(1),
+            b'?' | b'!' | b'-' => others += 1,
+            _ => {}
+        }
+    }
+    deepest + others > SHALLOW
+}
+
 impl Environment {
     /// What v1.36 gives every expression: the standard library and Kubernetes' own.
     pub fn kubernetes() -> Self {
@@ -100,8 +122,22 @@ impl Environment {
         self.functions(library::jsonpatch::ROWS, Binding::Guarded)
     }
 
-    /// Reads and checks an expression.
+    /// Reads and checks an expression. One that may be as deep as the limit allows is given a stack of its own: a thread
+    /// that serves requests need not have as much.
     pub fn compile(&self, text: &str) -> Result<Checked, Issues> {
+        if !may_be_deep(text) {
+            return self.compile_here(text);
+        }
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("cel".into()).stack_size(STACK);
+            match thread.spawn_scoped(scope, || self.compile_here(text)) {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                Err(_) => self.compile_here(text),
+            }
+        })
+    }
+
+    fn compile_here(&self, text: &str) -> Result<Checked, Issues> {
         let Parsed { mut expr, offsets, mut issues, source } = parse(text, self.macros);
         if !issues.is_empty() {
             return Err(Issues::new(issues, source));
@@ -208,5 +244,20 @@ impl Checked {
     /// Makes it ready to run; what constants it has are computed now, and may fail.
     pub fn program(&self) -> Result<Program, String> {
         Planner::new(&self.facts, &self.functions).program(&self.expr)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On the stack that the threads of tests have, too.
+    #[test]
+    fn what_is_deep_is_read_or_refused() {
+        let nested = |depth: usize| format!("{}1{}", "string(".repeat(depth), ")".repeat(depth));
+        let environment = Environment::kubernetes();
+        assert!(environment.compile(&nested(200)).is_ok());
+        let refused = environment.compile(&nested(2_000)).map(drop).unwrap_err();
+        assert!(refused.to_string().contains("recursion"), "{refused}");
     }
 }

@@ -16,6 +16,8 @@ pub mod library;
 mod macros;
 mod parser;
 mod plan;
+/// What admission policies see.
+pub mod policy;
 /// Compiled expressions.
 pub mod program;
 /// Go's regular expressions.

@@ -2,6 +2,7 @@
 //! error texts (component-base/featuregate): unknown gates only warn, locked ones cannot be moved, `AllAlpha` and
 //! `AllBeta` set what is not set by name.
 
+use crate::metrics::{Opts, Registry, Stability};
 use std::{collections::BTreeMap, fmt};
 
 /// How far a feature has come.
@@ -146,7 +147,17 @@ impl FeatureGates {
         self.set.get(name).copied().unwrap_or_else(|| self.known.get(name).is_some_and(|g| g.default))
     }
 
-    /// Every row and whether it is on, by name (for the `kubernetes_feature_enabled` metric).
+    /// Says of every feature how far it has come and whether it is on.
+    pub fn register(&self, registry: &Registry) {
+        let help = "This metric records the data about the stage and enablement of a k8s feature.";
+        let opts = Opts { name: "kubernetes_feature_enabled", help, stability: Stability::Beta };
+        let features = registry.gauge_vec(opts, &["name", "stage"]);
+        for (gate, enabled) in self.iter() {
+            features.with(&[gate.name, &gate.stage.to_string()]).set(f64::from(u8::from(enabled)));
+        }
+    }
+
+    /// Every row and whether it is on, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&Gate, bool)> {
         self.known.values().map(|gate| (gate, self.enabled(gate.name)))
     }
@@ -184,6 +195,21 @@ mod tests {
         let on: Vec<_> = gates.iter().filter(|(_, on)| *on).map(|(g, _)| g.name).collect();
         text.push_str(&format!("on: {}\n", on.join(" ")));
         want.assert_eq(&text);
+    }
+
+    #[test]
+    fn metrics_tell_of_all() {
+        let registry = Registry::new();
+        FeatureGates::new(ROWS).register(&registry);
+        let text = registry.render();
+        let line = |name: &str, stage: &str, on: u8| {
+            format!("kubernetes_feature_enabled{{name=\"{name}\",stage=\"{stage}\"}} {on}\n")
+        };
+        for line in
+            [line("Old", "", 1), line("New", "ALPHA", 0), line("Warm", "BETA", 1), line("AllBeta", "BETA", 0)]
+        {
+            assert!(text.contains(&line), "{text}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! observed and `now` in, actions out), `act.rs` (the only writes), `status.rs` (pure). Each runs as its own service
 //! account, `system:serviceaccount:kube-system:<name>`; they share one set of informers.
 
+mod admission_policy_status;
 mod bootstrap_signer;
 mod certificates;
 mod cluster_dns;
@@ -49,7 +50,7 @@ mod ttl;
 mod ttl_after_finished;
 
 use client::{Client, Informers};
-use component::gates::{FeatureGates, Gate, Stage};
+use component::gates::FeatureGates;
 use component::metrics::Registry;
 use futures::future::BoxFuture;
 use std::collections::HashMap;
@@ -99,10 +100,6 @@ pub struct Context {
     pub shutdown: CancellationToken,
 }
 
-/// The feature gates that controllers ask, with the defaults of v1.36.
-pub const GATES: &[Gate] =
-    &[Gate { name: "MaxUnavailableStatefulSet", default: false, stage: Stage::Beta, locked: false }];
-
 /// How long controllers may take to stop. One that waits for its caches when a term ends never gets them.
 const STOP: Duration = Duration::from_secs(1);
 
@@ -149,6 +146,9 @@ pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("ttl-after-finished-controller", |context| Box::pin(ttl_after_finished::run(context))),
     ("ttl-controller", |context| Box::pin(ttl::run(context))),
     ("volumeattributesclass-protection-controller", |context| Box::pin(protection::classes::run(context))),
+    ("validatingadmissionpolicy-status-controller", |context| {
+        Box::pin(admission_policy_status::run(context))
+    }),
 ];
 
 /// Runs every controller until `shutdown`. `client` gives the client of a service account of `kube-system`, or that of [`MANAGER`].
@@ -157,10 +157,10 @@ pub async fn run(
     informers: Informers,
     cluster: Cluster,
     metrics: Registry,
+    gates: Arc<FeatureGates>,
     shutdown: CancellationToken,
 ) {
     let cluster = Arc::new(cluster);
-    let gates = Arc::new(FeatureGates::new(GATES));
     let mut running = tokio::task::JoinSet::new();
     let mut names = HashMap::new();
     for (name, controller) in CONTROLLERS {
@@ -227,7 +227,14 @@ mod tests {
             signing: None,
         };
         let client = move |_: &str| silent.clone();
-        let running = tokio::spawn(run(client, informers, cluster, Registry::default(), shutdown.clone()));
+        let running = tokio::spawn(run(
+            client,
+            informers,
+            cluster,
+            Registry::default(),
+            Arc::new(FeatureGates::new(&[])),
+            shutdown.clone(),
+        ));
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert!(!running.is_finished());
         shutdown.cancel();

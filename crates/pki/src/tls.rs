@@ -102,6 +102,34 @@ impl ResolvesClientCert for Slot {
     }
 }
 
+/// Certificates by the name that a client asks for (SNI), and one for those that ask for none of them.
+#[derive(Debug)]
+pub struct ByName {
+    default: Arc<Slot>,
+    named: Vec<(Vec<String>, Arc<Slot>)>,
+}
+
+impl ByName {
+    /// `named` are names, exact ones or `*.` and a domain, each with its slot; the first one counts.
+    pub fn new(default: Arc<Slot>, named: Vec<(Vec<String>, Arc<Slot>)>) -> Self {
+        ByName { default, named }
+    }
+
+    /// The slot of a name: the exact one before the one with a star.
+    fn slot(&self, name: &str) -> &Slot {
+        let wildcard = name.split_once('.').map(|(_, domain)| format!("*.{domain}"));
+        let of = |wanted: &str| self.named.iter().find(|(names, _)| names.iter().any(|n| n == wanted));
+        let found = of(name).or_else(|| of(wildcard.as_deref()?));
+        found.map_or(&self.default, |(_, slot)| slot)
+    }
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        hello.server_name().map_or(&*self.default, |name| self.slot(&name.to_ascii_lowercase())).get()
+    }
+}
+
 /// Asks for a client certificate, takes any or none, and checks the handshake's signature.
 #[derive(Debug)]
 struct RequestCertificate {
@@ -152,7 +180,11 @@ impl ClientCertVerifier for RequestCertificate {
 }
 
 /// Server settings: the certificate from the slot, client certificates asked for (naming `hints` as the authorities).
-pub fn server_config(slot: Arc<Slot>, hints: &[Certificate], alpn: &[&[u8]]) -> Result<ServerConfig> {
+pub fn server_config(
+    slot: Arc<dyn ResolvesServerCert>,
+    hints: &[Certificate],
+    alpn: &[&[u8]],
+) -> Result<ServerConfig> {
     let verifier = RequestCertificate {
         provider: provider(),
         hints: hints.iter().map(|c| c.subject_der.clone().into()).collect(),
@@ -339,20 +371,33 @@ impl ServerCertVerifier for AnyServer {
     }
 }
 
-/// A pool of authorities for client certificates: the cluster's, or the request-header proxy's.
+/// A pool of authorities for client certificates: the cluster's, or the request-header proxy's. Clones share it, and
+/// see when it is replaced.
 #[derive(Clone, Debug)]
-pub struct ClientRoots(Arc<dyn ClientCertVerifier>);
+pub struct ClientRoots(Arc<RwLock<Arc<dyn ClientCertVerifier>>>);
+
+fn verifier_of(authorities: &[Certificate]) -> Result<Arc<dyn ClientCertVerifier>> {
+    let mut store = RootCertStore::empty();
+    for authority in authorities {
+        store.add(authority.der().clone())?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider())
+        .build()
+        .map_err(|e| Error::Certificate(e.to_string()))
+}
 
 impl ClientRoots {
     pub fn new(authorities: &[Certificate]) -> Result<ClientRoots> {
-        let mut store = RootCertStore::empty();
-        for authority in authorities {
-            store.add(authority.der().clone())?;
-        }
-        WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider())
-            .build()
-            .map(ClientRoots)
-            .map_err(|e| Error::Certificate(e.to_string()))
+        Ok(ClientRoots(Arc::new(RwLock::new(verifier_of(authorities)?))))
+    }
+
+    /// Puts other authorities in the place of these.
+    pub fn set_pem(&self, bundle: &[u8]) -> Result<()> {
+        let all: Result<Vec<_>> =
+            pem::certificates(bundle)?.iter().map(|c| Certificate::from_der(c)).collect();
+        let verifier = verifier_of(&all?)?;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = verifier;
+        Ok(())
     }
 
     /// From a PEM bundle.
@@ -372,6 +417,7 @@ pub fn verify_client_chain(
 ) -> Result<Certificate> {
     let (leaf, intermediates) = chain.split_first().ok_or(Error::Pem { wanted: "client certificate" })?;
     let now = std::time::Duration::from_secs(now.as_second().try_into().unwrap_or(0));
-    roots.0.verify_client_cert(leaf, intermediates, UnixTime::since_unix_epoch(now))?;
+    let roots = roots.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+    roots.verify_client_cert(leaf, intermediates, UnixTime::since_unix_epoch(now))?;
     Certificate::from_der(leaf)
 }

@@ -177,6 +177,34 @@ fn tls_between_the_parts() {
     .unwrap();
     assert!(handshake(config, client(&foreign, None), "localhost").is_ok());
 
+    // By name: exactly, by the domain, or the one for all others.
+    let named = |name: &str| {
+        Slot::of(
+            &other.issue(&Profile::server(Subject::new("s", &[]), vec![San::host(name)], DAY), now).unwrap(),
+        )
+        .unwrap()
+    };
+    let by_name = tls::ByName::new(
+        Slot::of(&bundle.apiserver).unwrap(),
+        vec![
+            (vec!["*.named.example".into()], named("*.named.example")),
+            (vec!["a.named.example".into()], named("a.named.example")),
+        ],
+    );
+    let by_name = std::sync::Arc::new(by_name);
+    let server = || tls::server_config(by_name.clone(), &[], tls::ALPN_ALL).unwrap();
+    for name in ["a.named.example", "b.named.example"] {
+        assert!(handshake(server(), client(&foreign, None), name).is_ok(), "{name}");
+    }
+    assert!(handshake(server(), client(&trust, None), "localhost").is_ok());
+    assert!(handshake(server(), client(&foreign, None), "b.c.named.example").is_err());
+
+    // Other authorities count from now on, for who has the pool already.
+    let chain = handshake(server(), client(&trust, Some(&stranger)), "localhost").unwrap();
+    let held = roots.clone();
+    roots.set_pem(other.certificate.to_pem().as_bytes()).unwrap();
+    assert!(verify_client_chain(&chain, &held, now).is_ok());
+
     // A webhook with one self-signed certificate that calls itself an authority.
     let own = Authority::create("hook.example", DAY, now).unwrap();
     let slot = Slot::of_pem(own.certificate.to_pem().as_bytes(), own.key.to_pem().as_bytes()).unwrap();

@@ -2,12 +2,13 @@
 
 use crate::cli::{StoreEngine, StoreFlags};
 use crate::control_plane;
+use crate::reload::{NamedPair, Reload};
 use crate::server::default_address;
 use crate::settings::Settings;
 use anyhow::{Context as _, Result, bail};
 use apiserver::authn::request_header::Headers;
 use clap::Args;
-use pki::tls::{Slot, Trust};
+use pki::tls::{ClientRoots, Slot, Trust};
 use pki::{Certificate, PrivateKey, PublicKey};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -38,6 +39,10 @@ pub(crate) struct ApiServer {
     /// File containing the default x509 private key matching --tls-cert-file.
     #[arg(long)]
     pub tls_private_key_file: PathBuf,
+    /// A pair of x509 certificate and private key file paths, optionally suffixed with a list of domain patterns which are
+    /// fully qualified domain names, possibly with prefixed wildcard segments: `cert,key:pattern,pattern`; may be given several times.
+    #[arg(long, value_parser = NamedPair::parse)]
+    pub tls_sni_cert_key: Vec<NamedPair>,
     /// Requests presenting a client certificate signed by one of these authorities are authenticated.
     #[arg(long)]
     pub client_ca_file: Option<PathBuf>,
@@ -183,6 +188,45 @@ impl ApiServer {
             );
         }
         let issuers = &self.service_account_issuer;
+        let serving = slot(&self.tls_cert_file, &self.tls_private_key_file)?;
+        let mut reloads =
+            vec![Reload::pair(&self.tls_cert_file, &self.tls_private_key_file, serving.clone())];
+        let mut serving_by_name = Vec::new();
+        for named in &self.tls_sni_cert_key {
+            let slot = slot(&named.chain, &named.key)?;
+            reloads.push(Reload::pair(&named.chain, &named.key, slot.clone()));
+            serving_by_name.push((named.names()?, slot));
+        }
+        let mut roots =
+            |file: &Option<PathBuf>, authorities: &[Certificate]| -> Result<Option<ClientRoots>> {
+                let Some(file) = file else { return Ok(None) };
+                let roots = ClientRoots::new(authorities)?;
+                reloads.push(Reload::roots(file, roots.clone()));
+                Ok(Some(roots))
+            };
+        let client_roots = roots(&self.client_ca_file, &client_authorities)?;
+        let front_roots = roots(&self.requestheader_client_ca_file, &front_authorities)?;
+        let mut client = |chain: &Option<PathBuf>,
+                          key: &Option<PathBuf>,
+                          flag: &str|
+         -> Result<Option<Arc<Slot>>> {
+            let (Some(chain), Some(key)) = (chain, key) else {
+                return if chain.is_none() && key.is_none() { Ok(None) } else { bail!("{flag} go together") };
+            };
+            let slot = slot(chain, key)?;
+            reloads.push(Reload::pair(chain, key, slot.clone()));
+            Ok(Some(slot))
+        };
+        let front_client = client(
+            &self.proxy_client_cert_file,
+            &self.proxy_client_key_file,
+            "--proxy-client-cert-file and --proxy-client-key-file",
+        )?;
+        let kubelet_client = client(
+            &self.kubelet_client_certificate,
+            &self.kubelet_client_key,
+            "--kubelet-client-certificate and --kubelet-client-key",
+        )?;
         Ok(Settings {
             look_back: None,
             storage: self.storage.clone(),
@@ -191,26 +235,22 @@ impl ApiServer {
             dns: None,
             advertise_address,
             secure_port: self.secure_port,
-            serving: slot(&self.tls_cert_file, &self.tls_private_key_file)?,
+            serving,
+            serving_by_name,
+            reloads,
+            client_roots,
+            front_roots,
             client_authorities,
             front_authorities,
             front_names: self.requestheader_allowed_names.clone(),
             front_headers: self.front_headers()?,
-            front_client: match (&self.proxy_client_cert_file, &self.proxy_client_key_file) {
-                (Some(chain), Some(key)) => Some(slot(chain, key)?),
-                (None, None) => None,
-                _ => bail!("--proxy-client-cert-file and --proxy-client-key-file go together"),
-            },
+            front_client,
             kubelet_trust: match &self.kubelet_certificate_authority {
                 Some(path) => Trust::pem(&read(path)?)?,
                 // As upstream: without an authority the kubelet's certificate is not verified.
                 None => Trust::Anyone,
             },
-            kubelet_client: match (&self.kubelet_client_certificate, &self.kubelet_client_key) {
-                (Some(chain), Some(key)) => Some(slot(chain, key)?),
-                (None, None) => None,
-                _ => bail!("--kubelet-client-certificate and --kubelet-client-key go together"),
-            },
+            kubelet_client,
             authentication: self.auth.authentication(issuers)?,
             authorization: self.auth.authorization()?,
             service_accounts: self.auth.service_accounts(issuers.clone())?,

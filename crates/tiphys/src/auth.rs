@@ -23,7 +23,6 @@ use apiserver::review_hook::Backoff;
 use component::metrics::Registry as Metrics;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use pki::tls::ClientRoots;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -92,15 +91,12 @@ pub(crate) fn authentication(
         authenticators.push(cached(inner, REMEMBERED, Duration::ZERO));
     }
     let tokens = Arc::new(Tokens { authenticators, audiences });
-    let roots = |authorities: &[pki::Certificate]| -> Result<Option<ClientRoots>> {
-        Ok(if authorities.is_empty() { None } else { Some(ClientRoots::new(authorities)?) })
-    };
     let chain = AuthenticationChain {
-        request_header: roots(&settings.front_authorities)?.map(|roots| {
+        request_header: settings.front_roots.clone().map(|roots| {
             let (names, headers) = (settings.front_names.clone(), settings.front_headers.clone());
             RequestHeader::new(roots, clock.clone(), names, headers)
         }),
-        x509: roots(&settings.client_authorities)?.map(|roots| X509::new(roots, clock.clone(), metrics)),
+        x509: settings.client_roots.clone().map(|roots| X509::new(roots, clock.clone(), metrics)),
         tokens: tokens.clone(),
         anonymous: authentication.anonymous.clone(),
         metrics: AuthenticationMetrics::new(metrics),

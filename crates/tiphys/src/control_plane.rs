@@ -30,6 +30,7 @@ use apiserver::services::{Repair, ServiceStock};
 use apiserver::user::{ALL_AUTHENTICATED, MASTERS, User};
 use client::source::Source;
 use client::{Client, Informers};
+use pki::tls::ByName;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use store::{Pin, Store};
@@ -43,6 +44,8 @@ pub(crate) struct ControlPlane {
     pub store: Arc<dyn Store>,
     /// Which of the other parts run here.
     pub running: Running,
+    /// The features that are on, of all parts.
+    pub gates: Arc<component::gates::FeatureGates>,
     /// What says goodbye once the server is told to stop.
     background: TaskTracker,
     /// What answers clients, until their last request is finished.
@@ -106,6 +109,7 @@ pub(crate) async fn start(
     let features = settings.features.clone();
     let resources = Arc::new(Resources::serving(api::table(), &|row| features.serves(row)));
     let encodings = features.encodings();
+    let gates = Arc::new(features.gates.clone());
     let looking_back = settings.look_back.is_some();
     let opened = match &settings.look_back {
         Some(look) => crate::store::look_back(look, &settings.storage, &resources).await?,
@@ -114,6 +118,8 @@ pub(crate) async fn start(
     let (store, encryption) = (opened.store, opened.encryption);
     let metrics = Arc::new(component::metrics::Registry::new());
     component::process::register(&metrics);
+    features.gates.register(&metrics);
+    version_info().register(&metrics);
     apiserver::storage::metrics::register(&metrics, &store, &resources);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
 
@@ -132,6 +138,7 @@ pub(crate) async fn start(
         rbac: rbac.clone(),
         authorizers: authorizers.clone(),
         outbound: outbound.clone(),
+        metrics: metrics.clone(),
     });
     let stock = ServiceStock::new(store.clone(), &resources, &settings.service_cidr);
     let stock = Arc::new(stock.map_err(anyhow::Error::msg)?);
@@ -279,12 +286,16 @@ pub(crate) async fn start(
     // What there is nothing to do for is done.
     steps.done();
 
-    let tls = pki::tls::server_config(settings.serving, &settings.client_authorities, pki::tls::ALPN_ALL)?;
+    for reload in settings.reloads {
+        reload.start(&background, shutdown)?;
+    }
+    let certificates = Arc::new(ByName::new(settings.serving, settings.serving_by_name));
+    let tls = pki::tls::server_config(certificates, &settings.client_authorities, pki::tls::ALPN_ALL)?;
     let serving = TaskTracker::new();
     serving.spawn(apiserver::serve::serve(server.clone(), listener, Arc::new(tls)));
     serving.close();
     let delay = settings.limits.shutdown_delay_duration;
-    Ok(ControlPlane { server, store, running, background, serving, delay })
+    Ok(ControlPlane { server, store, running, background, serving, delay, gates })
 }
 
 impl ControlPlane {

@@ -16,6 +16,7 @@ mod kernel_settings;
 mod limits;
 mod node;
 mod places;
+mod reload;
 mod reset;
 mod running;
 mod runtime_socket;

@@ -138,13 +138,14 @@ fn start_components(
             let manager = plane.component("system:kube-controller-manager", pin.as_ref());
             let informers = Informers::new(&manager, ended.clone());
             let metrics = (*plane.server.metrics).clone();
+            let gates = plane.gates.clone();
             let plane = plane.clone();
             let client = move |name: &str| match name {
                 controllers::MANAGER => manager.clone(),
                 name => plane.controller(name, pin.as_ref()),
             };
             let running = running.begin();
-            let run = controllers::run(client, informers, cluster.clone(), metrics, ended);
+            let run = controllers::run(client, informers, cluster.clone(), metrics, gates, ended);
             async move {
                 run.await;
                 drop(running);

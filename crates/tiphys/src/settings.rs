@@ -7,7 +7,7 @@ use apiserver::authn::request_header::Headers;
 use apiserver::authz::configuration::AuthorizationConfiguration;
 use apiserver::bootstrap::Dns;
 use apiserver::features::Features;
-use pki::tls::{Slot, Trust};
+use pki::tls::{ClientRoots, Slot, Trust};
 use pki::{Certificate, PrivateKey, PublicKey};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -68,6 +68,12 @@ pub(crate) struct Settings {
     pub advertise_address: IpAddr,
     pub secure_port: u16,
     pub serving: Arc<Slot>,
+    /// Further ones, by the names that clients ask for.
+    pub serving_by_name: Vec<(Vec<String>, Arc<Slot>)>,
+    /// Files that certificates, keys and authorities are read anew from.
+    pub reloads: Vec<crate::reload::Reload>,
+    pub client_roots: Option<ClientRoots>,
+    pub front_roots: Option<ClientRoots>,
     /// Who signs clients.
     pub client_authorities: Vec<Certificate>,
     /// Who signs proxies that assert users, and what those are called.
@@ -110,6 +116,10 @@ impl Settings {
             advertise_address: node_ip,
             secure_port: flags.secure_port,
             serving: Slot::of(&bundle.apiserver)?,
+            serving_by_name: Vec::new(),
+            reloads: Vec::new(),
+            client_roots: Some(ClientRoots::new(std::slice::from_ref(ca))?),
+            front_roots: Some(ClientRoots::new(std::slice::from_ref(&bundle.front_proxy_ca.certificate))?),
             client_authorities: vec![ca.clone()],
             front_authorities: vec![bundle.front_proxy_ca.certificate.clone()],
             front_names: vec!["front-proxy-client".into()],

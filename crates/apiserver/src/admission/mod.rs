@@ -35,6 +35,7 @@ use default_classes::DefaultClass;
 use futures::future::BoxFuture;
 use lookup::Objects;
 use measures::{Measures, Step, Stopwatch};
+use schema::{Table, TypeId};
 use serde_json::Value;
 use std::sync::Arc;
 use store::Store;
@@ -48,6 +49,8 @@ pub struct Deps {
     pub authorizers: Vec<Arc<dyn Authorizer>>,
     /// How webhooks are reached.
     pub outbound: Arc<Outbound>,
+    /// Where calls of webhooks are counted.
+    pub metrics: Arc<Registry>,
 }
 
 /// The plugins of a cluster without configuration, in upstream's order.
@@ -115,13 +118,9 @@ pub fn plugins(deps: Deps) -> Vec<Arc<dyn Plugin>> {
     all.push(Arc::new(policy::ParamAccess::new(&deps)));
     // What policies change, webhooks see.
     all.extend(policy::MutatingAdmissionPolicy::new(&deps).map(boxed));
-    all.extend(
-        Webhooks::new(Phase::Mutating, store, resources, &deps.outbound, &deps.authorizers).map(boxed),
-    );
+    all.extend(Webhooks::new(Phase::Mutating, &deps).map(boxed));
     all.extend(policy::ValidatingAdmissionPolicy::new(&deps).map(boxed));
-    all.extend(
-        Webhooks::new(Phase::Validating, store, resources, &deps.outbound, &deps.authorizers).map(boxed),
-    );
+    all.extend(Webhooks::new(Phase::Validating, &deps).map(boxed));
     let quotas = objects("", "v1", "resourcequotas");
     all.push(Arc::new(crate::custom::rule_check::RuleCheck));
     // Behind all that change objects: what is checked is what is written.
@@ -184,6 +183,19 @@ impl Attributes<'_> {
         let row = self.resource.subresources.get(self.subresource);
         let same = row.is_none_or(|r| r.kind == self.resource.row.kind && r.kind_group_version.is_none());
         self.operation != Operation::Connect && (self.subresource.is_empty() || same)
+    }
+
+    /// The type of the request's object, in the version of the resource that is asked about.
+    pub fn object_type<'s>(&self, matched: &'s Served) -> (&'s Table, TypeId) {
+        let own = (&*matched.table, matched.ty);
+        let Some(row) = matched.subresources.get(self.subresource).filter(|_| !self.is_whole()) else {
+            return own;
+        };
+        let (group, version) = match &row.kind_group_version {
+            Some((group, version)) => (group, version),
+            None => (&row.group, &row.version),
+        };
+        api::table().kind(group, version, &row.kind).map_or(own, |ty| (api::table(), ty))
     }
 
     /// Whether the request is about this resource (core group when `group` is empty), whatever the subresource.

@@ -1,5 +1,6 @@
 //! Keeps the APIServices: the server's own exist and are available; others' are asked how they are, and what they serve.
 
+use super::measures::Measures;
 use super::{Aggregation, Remote, local};
 use crate::metrics_api;
 use crate::registry::{DeleteOutcome, WriteContext};
@@ -27,6 +28,7 @@ pub struct Controller {
     aggregation: Arc<Aggregation>,
     resource: Arc<Served>,
     user: User,
+    measures: Measures,
 }
 
 /// Whether a server is available: status, reason and message.
@@ -38,7 +40,8 @@ impl Controller {
         let found = server.registry.resources.get("apiregistration.k8s.io", "v1", "apiservices");
         let Some(resource) = found else { return Ok(()) };
         let user = User::new("system:apiserver", &[MASTERS]);
-        let controller = Controller { server, aggregation, resource, user };
+        let measures = Measures::new(&server.metrics);
+        let controller = Controller { server, aggregation, resource, user, measures };
         controller.register().await?;
         tokio::spawn(async move {
             let shutdown = controller.server.shutdown.clone();
@@ -59,6 +62,7 @@ impl Controller {
             dry_run: false,
             field_manager: "kube-apiserver".into(),
             ownership: Default::default(),
+            side: None,
         }
     }
 
@@ -135,12 +139,14 @@ impl Controller {
         let objects = self.all()?;
         let mut remotes = std::collections::BTreeMap::new();
         let mut local_metrics = None;
+        self.measures.forget(&objects);
         for object in &objects {
             let name = crate::object::name(object);
             let spec = &object["spec"];
             let text = |key: &str| spec[key].as_str().unwrap_or_default().to_owned();
             let gv = (text("group"), text("version"));
             let Some(mut remote) = Remote::of(spec) else {
+                self.measures.is_available(name, true);
                 self.note_change(object, &local_availability()).await?;
                 if gv.0 == metrics_api::GROUP && self.server.rooms.metrics.is_some() {
                     // What is no kept resource is told of like another server's.
@@ -153,6 +159,7 @@ impl Controller {
             }
             let availability = self.ask(&gv.0, &gv.1, &mut remote).await;
             remote.available = availability.0 == "True";
+            self.measures.is_available(name, remote.available);
             remotes.insert(gv, remote);
             match self.note_change(object, &availability).await {
                 Err(status) if !status.is_not_found() => {
@@ -238,7 +245,14 @@ impl Controller {
         let (status, reason, message) = availability;
         let same = known
             .is_some_and(|c| c["status"] == *status && c["reason"] == *reason && c["message"] == *message);
-        if same { Ok(()) } else { self.note(crate::object::name(object), availability).await }
+        if same {
+            return Ok(());
+        }
+        let name = crate::object::name(object);
+        if *status != "True" && known.is_some_and(|c| c["status"] == "True") {
+            self.measures.became_unavailable(name, reason);
+        }
+        self.note(name, availability).await
     }
 
     async fn note(&self, name: &str, (status, reason, message): &Availability) -> Result<(), Status> {

@@ -6,6 +6,7 @@
 
 pub mod controller;
 mod local;
+mod measures;
 mod proxy;
 
 use crate::outbound::{Outbound, Roots, Target};

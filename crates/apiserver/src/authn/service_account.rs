@@ -365,6 +365,7 @@ impl ServiceAccountTokens {
                 dry_run: false,
                 field_manager: "kube-apiserver".into(),
         ownership: Default::default(),
+        side: None,
             };
             let label = |secret: &mut Value| {
                 let metadata = object::metadata_mut(secret);

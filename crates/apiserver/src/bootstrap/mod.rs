@@ -385,6 +385,7 @@ async fn ensure(
         dry_run: false,
         field_manager: "kube-apiserver".into(),
         ownership: Default::default(),
+        side: None,
     };
     match registry.read(&served, &namespace, &name).await {
         Err(status) if status.is_not_found() => {

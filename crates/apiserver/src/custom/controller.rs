@@ -1,6 +1,7 @@
 //! Follows the definitions in the order in which they were written. What a definition brings is served before the write
 //! that says so, so that nobody who sees it established finds it missing.
 
+use super::conversion::{Means, Measures};
 use super::definition::{served, stored as stored_version};
 use super::status::{self, Taken};
 use crate::outbound::Outbound;
@@ -34,7 +35,7 @@ pub struct Definitions {
     resource: Arc<Served>,
     user: User,
     /// How webhooks that convert are reached.
-    outbound: Arc<Outbound>,
+    means: Means,
     known: Mutex<BTreeMap<String, Known>>,
 }
 
@@ -45,8 +46,10 @@ impl Definitions {
         let found = resources.get("apiextensions.k8s.io", "v1", "customresourcedefinitions");
         let Some(resource) = found else { return Ok(()) };
         let user = User::new("system:apiserver", &[MASTERS]);
+        let measures = Arc::new(Measures::new(&server.metrics));
+        let means = Means { outbound, measures };
         let definitions =
-            Arc::new(Definitions { server, resource, user, outbound, known: Mutex::new(BTreeMap::new()) });
+            Arc::new(Definitions { server, resource, user, means, known: Mutex::new(BTreeMap::new()) });
         let watch = definitions.clone().resync().await?;
         tokio::spawn(async move {
             let shutdown = definitions.server.shutdown.clone();
@@ -67,6 +70,7 @@ impl Definitions {
             dry_run: false,
             field_manager: "kube-apiserver".into(),
             ownership: Default::default(),
+            side: None,
         }
     }
 
@@ -213,7 +217,7 @@ impl Definitions {
             }
             known.fingerprint = fingerprint;
         }
-        self.server.registry.resources.install(name, served(definition, &bytes, &self.outbound));
+        self.server.registry.resources.install(name, served(definition, &bytes, &self.means));
         self.publish();
     }
 
@@ -233,7 +237,7 @@ impl Definitions {
         }
         let established = condition(definition, "Established") == "True";
         // In the version in which they are stored: nobody need be asked to convert them.
-        let served = established.then(|| stored_version(definition, bytes, &self.outbound)).flatten();
+        let served = established.then(|| stored_version(definition, bytes, &self.means)).flatten();
         tokio::spawn(self.clean(name.to_owned(), served));
     }
 }

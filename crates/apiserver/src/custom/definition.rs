@@ -1,9 +1,8 @@
 //! A definition to the resources it brings: one per served version.
 
-use super::conversion::{Conversion, Webhook};
+use super::conversion::{Conversion, Means, Webhook};
 use super::source::Source;
 use super::strategy::CustomStrategy;
-use crate::outbound::Outbound;
 use crate::resources::{Custom, Served, Shared, Types};
 use bytes::Bytes;
 use hooks::apiextensions::condition;
@@ -49,27 +48,27 @@ fn texts(value: &Value, key: &str) -> Cow<'static, [Str]> {
 }
 
 /// What `definition` brings; `bytes` is its stored form.
-pub fn served(definition: &Value, bytes: &Bytes, outbound: &Arc<Outbound>) -> Vec<Arc<Served>> {
+pub fn served(definition: &Value, bytes: &Bytes, means: &Means) -> Vec<Arc<Served>> {
     let accepted = condition(definition, "NamesAccepted") == "True";
     if !accepted && condition(definition, "Established") != "True" {
         return Vec::new();
     }
-    let conversion = conversion(definition, bytes, outbound);
+    let conversion = conversion(definition, bytes, means);
     let served = versions(definition).iter().filter(|v| v["served"] == true);
     served.filter_map(|version| one(definition, version, &conversion).map(Arc::new)).collect()
 }
 
 /// What `definition` stores, whether that version is served or not.
-pub(super) fn stored(definition: &Value, bytes: &Bytes, outbound: &Arc<Outbound>) -> Option<Arc<Served>> {
+pub(super) fn stored(definition: &Value, bytes: &Bytes, means: &Means) -> Option<Arc<Served>> {
     let version = versions(definition).iter().find(|v| v["storage"] == true)?;
-    one(definition, version, &conversion(definition, bytes, outbound)).map(Arc::new)
+    one(definition, version, &conversion(definition, bytes, means)).map(Arc::new)
 }
 
 fn versions(definition: &Value) -> &[Value] {
     definition["spec"]["versions"].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-fn conversion(definition: &Value, bytes: &Bytes, outbound: &Arc<Outbound>) -> Arc<Conversion> {
+fn conversion(definition: &Value, bytes: &Bytes, means: &Means) -> Arc<Conversion> {
     let spec = &definition["spec"];
     let names = &definition["status"]["acceptedNames"];
     let group = text(spec, "group");
@@ -82,7 +81,7 @@ fn conversion(definition: &Value, bytes: &Bytes, outbound: &Arc<Outbound>) -> Ar
     Arc::new(Conversion::new(
         format!("{group}/{storage}"),
         versions.iter().map(source).collect(),
-        Webhook::of(&spec["conversion"], outbound),
+        Webhook::of(crate::object::name(definition), &spec["conversion"], means),
     ))
 }
 

@@ -14,7 +14,7 @@ mod source;
 mod status;
 mod strategy;
 
-pub use conversion::{Conversion, Webhook};
+pub use conversion::{Conversion, Means, Measures, Webhook};
 pub use definition::served;
 pub use source::Source;
 pub use status::plan;

@@ -68,6 +68,7 @@ fn delete_context<'a>(
         dry_run: !options.dry_run.is_empty(),
         field_manager: "".into(),
         ownership: Ownership::Track,
+        side: None,
     }
 }
 

@@ -138,5 +138,6 @@ pub(crate) fn context<'a>(
         dry_run: options.dry_run,
         field_manager: options.field_manager.clone().into(),
         ownership: Ownership::Track,
+        side: None,
     }
 }

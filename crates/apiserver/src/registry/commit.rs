@@ -126,6 +126,7 @@ impl Registry {
             dry_run: false,
             field_manager: "kube-apiserver".into(),
             ownership: Default::default(),
+            side: None,
         };
         managed::track(&self.resources, &own, None, &mut value, now).await?;
         let body = self.encode(&resource, &value).await?;

@@ -63,6 +63,17 @@ pub struct WriteContext<'a> {
     pub dry_run: bool,
     pub field_manager: Cow<'a, str>,
     pub ownership: Ownership,
+    /// What admission is shown in the object's place, of a subresource that has a kind of its own.
+    pub side: Option<&'a dyn Side>,
+}
+
+/// One side of an object, as a kind of its own: the Scale of a Deployment.
+pub trait Side: Send + Sync + std::fmt::Debug {
+    /// What is seen of an object.
+    fn shown(&self, object: &Value) -> Value;
+
+    /// Takes over into the object what has become of it.
+    fn take(&self, object: &mut Value, shown: &Value) -> Result<(), Status>;
 }
 
 impl WriteContext<'_> {
@@ -226,6 +237,12 @@ impl Registry {
         object: &mut Value,
         old: Option<&Value>,
     ) -> Result<(), Status> {
+        if let Some(side) = context.side {
+            let (mut shown, old) = (side.shown(object), old.map(|old| side.shown(old)));
+            let context = WriteContext { side: None, ..context.clone() };
+            Box::pin(self.mutate(&context, operation, name, &mut shown, old.as_ref())).await?;
+            return side.take(object, &shown);
+        }
         let mut attributes = crate::admission::Attributes {
             operation,
             user: context.user,
@@ -248,6 +265,12 @@ impl Registry {
         object: Option<&mut Value>,
         old: Option<&Value>,
     ) -> Result<(), Status> {
+        let mut shown =
+            context.side.map(|side| (object.as_deref().map(|o| side.shown(o)), old.map(|o| side.shown(o))));
+        let (object, old) = match &mut shown {
+            Some((object, old)) => (object.as_mut(), old.as_ref()),
+            None => (object, old),
+        };
         let attributes = crate::admission::Attributes {
             operation,
             user: context.user,

@@ -95,6 +95,7 @@ impl Server {
             dry_run: false,
             field_manager: "".into(),
             ownership: Default::default(),
+            side: None,
         };
         self.registry.connect(&context, &info.name, options).await
     }

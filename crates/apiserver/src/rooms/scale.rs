@@ -3,7 +3,7 @@
 use crate::body::{self, Answer};
 use crate::handlers::{self, Form, Include, Patch, WriteOptions};
 use crate::object;
-use crate::registry::{Stored, UpdateOptions};
+use crate::registry::{Side, Stored, UpdateOptions, WriteContext};
 use crate::resources::Served;
 use crate::server::{Call, Server};
 use apimachinery::meta::ListMeta;
@@ -82,7 +82,8 @@ pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -
             (None, Some(scale), WriteOptions::for_update(&call)?)
         }
     };
-    let context = handlers::context(&call, resource, &options);
+    let side = OfScale(resource.clone());
+    let context = WriteContext { side: Some(&side), ..handlers::context(&call, resource, &options) };
     let change = |current: Option<&Value>| {
         let result = (|| {
             let current = current.ok_or_else(|| resource.not_found(&name))?;
@@ -102,28 +103,8 @@ pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -
                     object::name(&scale)
                 )));
             }
-            let replicas = &scale["spec"]["replicas"];
-            let wanted = if replicas.is_null() { 0 } else { replicas.as_i64().unwrap_or(-1) };
-            if wanted < 0 {
-                return Err(Status::invalid(
-                    &apimachinery::gvk::GroupKind::new("autoscaling", "Scale"),
-                    &name,
-                    &apimachinery::field::Error::invalid(
-                        &apimachinery::field::Path::new("spec").child("replicas"),
-                        replicas,
-                        "must be greater than or equal to 0",
-                    )
-                    .into(),
-                ));
-            }
             let mut value = current.clone();
-            match resource.strategy.scale_paths() {
-                Some(paths) => {
-                    *paths.spec_replicas.iter().fold(&mut value, |v, name| &mut v[name.as_str()]) =
-                        wanted.into();
-                }
-                None => value["spec"]["replicas"] = wanted.into(),
-            }
+            side.take(&mut value, &scale)?;
             match object::meta_str(&scale, "resourceVersion") {
                 "" => object::remove_meta(&mut value, "resourceVersion"),
                 asked => object::set_meta(&mut value, "resourceVersion", asked),
@@ -135,6 +116,35 @@ pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -
     let options = UpdateOptions { create: false, replace: put.is_some() };
     let updated = server.registry.update(&context, &name, options, &change).await?;
     answer(&updated.stored)
+}
+
+/// The Scale is what admission sees and may change.
+#[derive(Debug)]
+struct OfScale(Arc<Served>);
+
+impl Side for OfScale {
+    fn shown(&self, object: &Value) -> Value {
+        scale(&self.0, object)
+    }
+
+    fn take(&self, object: &mut Value, scale: &Value) -> Result<(), Status> {
+        let replicas = &scale["spec"]["replicas"];
+        let wanted = if replicas.is_null() { 0 } else { replicas.as_i64().unwrap_or(-1) };
+        if wanted < 0 {
+            let at = apimachinery::field::Path::new("spec").child("replicas");
+            let error =
+                apimachinery::field::Error::invalid(&at, replicas, "must be greater than or equal to 0");
+            let kind = apimachinery::gvk::GroupKind::new("autoscaling", "Scale");
+            return Err(Status::invalid(&kind, object::name(object), &error.into()));
+        }
+        match self.0.strategy.scale_paths() {
+            Some(paths) => {
+                *paths.spec_replicas.iter().fold(object, |v, name| &mut v[name.as_str()]) = wanted.into();
+            }
+            None => object["spec"]["replicas"] = wanted.into(),
+        }
+        Ok(())
+    }
 }
 
 /// The Scale of a stored object.

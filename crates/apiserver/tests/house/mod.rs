@@ -161,12 +161,14 @@ async fn built(
     let source = StoreSource { store: store.clone(), resources: resources.clone() };
     let informers = client::Informers::from_source(Arc::new(source), Default::default());
     let outbound = Arc::new(Outbound::new(store.clone(), &resources, None));
+    let metrics = Arc::new(component::metrics::Registry::new());
     let mut plugins = admission::plugins(admission::Deps {
         store: store.clone(),
         resources: resources.clone(),
         rbac: Rbac::new(&informers),
         authorizers: authorizers.clone(),
         outbound: outbound.clone(),
+        metrics: metrics.clone(),
     });
     plugins.extend(more);
     let stock = Arc::new(ServiceStock::new(store.clone(), &resources, range).unwrap());
@@ -209,7 +211,7 @@ async fn built(
         events: Default::default(),
         documents,
         health: Health { healthz: checks(), livez: checks(), readyz: checks() },
-        metrics: Default::default(),
+        metrics,
         shutdown: Default::default(),
     });
     Definitions::start(server.clone(), outbound).await.unwrap();

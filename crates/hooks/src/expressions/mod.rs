@@ -1,12 +1,10 @@
 //! Expressions of policies and of webhooks' conditions: compiled, and what is wrong with those that are written.
 
-mod types;
-
-use self::types::{Optional, environment, kept};
 use super::check::Check;
 use api::admissionregistration::v1::{MatchCondition, Variable};
 use apimachinery::field::{Error, Path};
 use cel::env::Environment;
+use cel::policy::{Optional, environment, kept};
 use cel::program::Program;
 use cel::schema::DeclType;
 use cel::types::Type;

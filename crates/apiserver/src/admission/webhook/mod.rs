@@ -7,10 +7,10 @@ mod annotations;
 mod conditions;
 mod config;
 mod matching;
+mod measures;
 mod review;
 
-use super::{Attributes, Operation, Plugin};
-use crate::authz::Authorizer;
+use super::{Attributes, Deps, Operation, Plugin};
 use crate::outbound::Outbound;
 use crate::resources::{Resources, Served};
 use annotations::Annotator;
@@ -18,6 +18,7 @@ use apimachinery::status::Status;
 use config::{Configs, Hook};
 use futures::future::BoxFuture;
 use matching::Invocation;
+use measures::{Measures, Outcome};
 use review::Verdict;
 use serde_json::Value;
 use std::sync::Arc;
@@ -46,16 +47,12 @@ pub(super) struct Webhooks {
     resources: Arc<Resources>,
     outbound: Arc<Outbound>,
     conditions: conditions::Compiled,
+    measures: Measures,
 }
 
 impl Webhooks {
-    pub(super) fn new(
-        phase: Phase,
-        store: &Arc<dyn Store>,
-        resources: &Arc<Resources>,
-        outbound: &Arc<Outbound>,
-        authorizers: &[Arc<dyn Authorizer>],
-    ) -> Option<Self> {
+    pub(super) fn new(phase: Phase, deps: &Deps) -> Option<Self> {
+        let (store, resources) = (&deps.store, &deps.resources);
         let name = match phase {
             Phase::Mutating => "mutatingwebhookconfigurations",
             Phase::Validating => "validatingwebhookconfigurations",
@@ -67,8 +64,9 @@ impl Webhooks {
             namespaces: resources.get("", "v1", "namespaces"),
             store: store.clone(),
             resources: resources.clone(),
-            outbound: outbound.clone(),
-            conditions: conditions::Compiled::new(authorizers.to_vec()),
+            outbound: deps.outbound.clone(),
+            conditions: conditions::Compiled::new(deps.authorizers.clone()),
+            measures: Measures::new(phase, &deps.metrics),
         })
     }
 
@@ -116,14 +114,31 @@ impl Webhooks {
         Ok(concerned)
     }
 
-    /// Asks one webhook. None when it could not be asked and that does not matter, or when its conditions do not hold.
+    /// Asks one webhook, and measures it.
     async fn ask(
+        &self,
+        concerned: &Concerned,
+        annotator: &Annotator<'_>,
+        a: &Attributes<'_>,
+    ) -> Result<Option<Verdict>, Status> {
+        let (start, mut outcome) = (std::time::Instant::now(), None);
+        let answer = self.ask_once(concerned, annotator, a, &mut outcome).await;
+        if let Some(outcome) = outcome {
+            self.measures.took(&concerned.hook.name, a.operation, outcome, start.elapsed());
+        }
+        answer
+    }
+
+    /// Asks one webhook; what became of that is told beside. None when it could not be asked and that does not matter, or when its conditions do not hold.
+    async fn ask_once(
         &self,
         Concerned { hook, invocation, .. }: &Concerned,
         annotator: &Annotator<'_>,
         a: &Attributes<'_>,
+        outcome: &mut Option<Outcome>,
     ) -> Result<Option<Verdict>, Status> {
         if a.dry_run && !hook.is_free_of_side_effects {
+            *outcome = Some(Outcome::Broken);
             let why = format!("admission webhook {:?} does not support dry run", hook.name);
             return Err(Status::bad_request(why));
         }
@@ -154,17 +169,25 @@ impl Webhooks {
                 for warning in &verdict.warnings {
                     crate::context::warn(warning.clone());
                 }
-                if verdict.allowed { Ok(Some(verdict)) } else { Err(review::refusal(&hook.name, &verdict)) }
+                if verdict.allowed {
+                    *outcome = Some(Outcome::Allowed);
+                    return Ok(Some(verdict));
+                }
+                let refusal = review::refusal(&hook.name, &verdict);
+                *outcome = Some(Outcome::Denied(refusal.code));
+                Err(refusal)
             }
             Err(why) if hook.fails_open => {
                 tracing::warn!(webhook = hook.name, why, "failed calling webhook, failing open");
                 annotator.failed_open();
+                *outcome = Some(Outcome::FailedOpen);
                 Ok(None)
             }
-            Err(why) => Err(Status::internal_error(format!(
-                "failed calling webhook {:?}: failed to call webhook: {why}",
-                hook.name
-            ))),
+            Err(why) => {
+                *outcome = Some(Outcome::Failed);
+                let why = format!("failed calling webhook {:?}: failed to call webhook: {why}", hook.name);
+                Err(Status::internal_error(why))
+            }
         }
     }
 
@@ -210,6 +233,7 @@ impl Webhooks {
         let Some(verdict) = self.ask(concerned, annotator, a).await? else { return Ok(()) };
         // The options of a connection are what its address says.
         let patch = verdict.patch.filter(|_| a.operation != Operation::Connect);
+        let (whole, (table, ty)) = (a.is_whole(), a.object_type(&invocation.resource));
         let (Some(patch), Some(object)) = (patch, a.object.as_deref_mut()) else { return Ok(()) };
         let failed = |why: String| {
             Status::internal_error(format!(
@@ -217,14 +241,15 @@ impl Webhooks {
                 hook.name
             ))
         };
-        let served = a.resource.seen_as(&invocation.resource, object.clone()).await;
+        let resource = &invocation.resource;
+        let served =
+            if whole { a.resource.seen_as(resource, object.clone()).await } else { Ok(object.clone()) };
         let served = served.map_err(|status| failed(status.message))?;
         let patched = patch.apply(served).map_err(|e| failed(e.to_string()))?;
-        let resource = &invocation.resource;
         let ignore = schema::decode::FieldValidation::Ignore;
-        let read = schema::decode::normalise(&resource.table, resource.ty, patched, ignore);
+        let read = schema::decode::normalise(table, ty, patched, ignore);
         let read = read.map_err(|e| failed(e.to_string()))?.value;
-        let back = a.resource.taken_from(resource, read).await;
+        let back = if whole { a.resource.taken_from(resource, read).await } else { Ok(read) };
         *object = back.map_err(|status| failed(status.message))?;
         Ok(())
     }

@@ -35,11 +35,11 @@ fn resource_of(resource: &Served) -> Value {
     json!({"group": resource.row.group, "version": resource.row.version, "resource": resource.row.resource})
 }
 
-/// An object as the webhook wants to see it; options of a connection are what they are.
+/// An object as the webhook wants to see it; one of a kind that only the subresource has is what it is.
 async fn shown(invocation: &Invocation, object: Option<&Value>, a: &Attributes<'_>) -> Result<Value, Status> {
     match object {
         None => Ok(Value::Null),
-        Some(object) if a.operation == Operation::Connect => Ok(object.clone()),
+        Some(object) if !a.is_whole() => Ok(object.clone()),
         Some(object) => {
             let seen = a.resource.seen_as(&invocation.resource, object.clone()).await;
             seen.map_err(|status| Status::internal_error(status.message))

@@ -6,10 +6,12 @@
 //! asked ([`webhook`]), once for each version of an object as long as the answer is remembered.
 
 mod known;
+mod measures;
 mod review;
 mod webhook;
 
-pub use webhook::Webhook;
+pub use measures::Measures;
+pub use webhook::{Means, Webhook};
 
 use super::Source;
 use crate::resources::Served;

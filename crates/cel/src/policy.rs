@@ -1,8 +1,8 @@
-//! The types of the variables that policies see beside the object.
+//! What expressions of admission policies see, and the types of it.
 
-use cel::env::Environment;
-use cel::schema::DeclType;
-use cel::types::Type;
+use crate::env::Environment;
+use crate::schema::DeclType;
+use crate::types::Type;
 use std::sync::{Arc, LazyLock};
 
 fn strings() -> Arc<DeclType> {
@@ -97,15 +97,15 @@ static BASE: LazyLock<Environment> = LazyLock::new(|| {
         .variable("oldObject", Type::Dyn)
 });
 
-/// Which of the variables that are not always there are there.
+/// Which of the variables that are not always there are there: `params` and `authorizer`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Optional {
-    pub(super) params: bool,
-    pub(super) authorizer: bool,
+pub struct Optional {
+    pub params: bool,
+    pub authorizer: bool,
 }
 
 /// The environment of a policy's expressions.
-pub(super) fn environment(optional: Optional) -> Environment {
+pub fn environment(optional: Optional) -> Environment {
     let mut env = BASE.clone();
     if optional.params {
         env = env.variable("params", Type::Dyn);
@@ -119,7 +119,7 @@ pub(super) fn environment(optional: Optional) -> Environment {
 }
 
 /// The type of a variable of the policy's own, as far as it is kept.
-pub(super) fn kept(of: Option<&Type>) -> Arc<DeclType> {
+pub fn kept(of: Option<&Type>) -> Arc<DeclType> {
     match of {
         Some(Type::List(element)) => DeclType::list(kept(Some(element)), -1),
         Some(Type::Map(key, value)) => DeclType::map(kept(Some(key)), kept(Some(value)), -1),
