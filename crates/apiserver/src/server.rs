@@ -136,8 +136,19 @@ impl Server {
         }
     }
 
-    /// Authentication and audit, around the stations.
-    async fn answer(
+    /// Authentication and audit, around the stations. What goes on in here is on the heap, as are the stations: a task that
+    /// holds it is moved, and a request within a request stands on the same stack.
+    fn answer(
+        self: &Arc<Self>,
+        origin: Origin,
+        parts: http::request::Parts,
+        info: RequestInfo,
+        request_body: client::transport::ResponseBody,
+    ) -> BoxFuture<'_, Answer> {
+        Box::pin(self.around(origin, parts, info, request_body))
+    }
+
+    async fn around(
         self: &Arc<Self>,
         origin: Origin,
         mut parts: http::request::Parts,
@@ -206,7 +217,11 @@ impl Server {
         }
     }
 
-    async fn stations(self: &Arc<Self>, mut call: Call) -> Result<Answer, Status> {
+    fn stations(self: &Arc<Self>, call: Call) -> BoxFuture<'_, Result<Answer, Status>> {
+        Box::pin(self.pass_stations(call))
+    }
+
+    async fn pass_stations(self: &Arc<Self>, mut call: Call) -> Result<Answer, Status> {
         if call.parts.extensions.get::<Ignored>().is_some() {
             context::warn(Ignored::WARNING.into());
         }

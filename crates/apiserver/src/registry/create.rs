@@ -6,6 +6,7 @@ use crate::admission::Operation;
 use crate::object;
 use crate::resources::Served;
 use apimachinery::status::Status;
+use futures::future::BoxFuture;
 use serde_json::Value;
 use store::{Expect, Write};
 
@@ -23,6 +24,15 @@ pub struct CreateOptions {
 }
 
 impl Registry {
+    /// Like [`Self::create`], on the heap: for those who seldom create.
+    pub(super) fn creation<'a>(
+        &'a self,
+        context: &'a WriteContext<'_>,
+        value: Value,
+    ) -> BoxFuture<'a, Result<Stored, Status>> {
+        Box::pin(self.create(context, value))
+    }
+
     /// Creates an object from a tree in the hub version, decoded but not defaulted.
     pub async fn create(&self, context: &WriteContext<'_>, mut value: Value) -> Result<Stored, Status> {
         let resource = context.resource;

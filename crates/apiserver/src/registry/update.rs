@@ -122,7 +122,7 @@ impl Registry {
             }
             object::remove_meta(&mut value, "resourceVersion");
             object::set_meta(&mut value, "name", name);
-            let stored = self.create(context, value).await?;
+            let stored = self.creation(context, value).await?;
             return Ok(Attempt::Done(Updated { stored, created: true }));
         };
         let old = &current.value;
