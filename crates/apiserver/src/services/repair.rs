@@ -108,12 +108,16 @@ impl Repair {
         loop {
             match self.follow(&mut ticks, &shutdown).await {
                 Ok(()) => return,
-                // A watch that fell behind, or a store that is closing.
-                Err(error) => {
+                // A watch that fell behind.
+                Err(error @ store::Error::Compacted { .. }) => {
                     tracing::debug!(%error, "following services begins anew");
+                }
+                // A store that is closing.
+                Err(error) => {
+                    tracing::debug!(%error, "following services begins anew later");
                     tokio::select! {
                         () = shutdown.cancelled() => return,
-                        _ = ticks.tick() => self.once().await,
+                        _ = ticks.tick() => {}
                     }
                 }
             }
@@ -131,6 +135,8 @@ impl Repair {
         let mut services = watch(&self.stock.services)?;
         let mut addresses = watch(&self.stock.addresses)?;
         let mut ranges = watch(&self.stock.ranges)?;
+        // What happened before these watches began is seen by nobody else.
+        self.once().await;
         loop {
             let outcome = tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
