@@ -19,6 +19,21 @@ fn default_thresholds() -> Vec<Threshold> {
     parse(&default_hard(), &[], &[], &[]).unwrap_or_default()
 }
 
+/// The programs that know credentials for images.
+#[derive(Debug, Clone, Default)]
+pub struct CredentialProviders {
+    /// `--image-credential-provider-config`: a file, or a directory of such.
+    pub config: Option<PathBuf>,
+    /// `--image-credential-provider-bin-dir`.
+    pub bin_dir: Option<PathBuf>,
+}
+
+impl CredentialProviders {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.config.is_none() && self.bin_dir.is_none()
+    }
+}
+
 /// A kubelet's configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -53,6 +68,7 @@ pub struct Config {
     pub parallel_image_pulls: usize,
     /// Which images that are there must be shown credentials for.
     pub image_verification: ImageVerification,
+    pub credential_providers: CredentialProviders,
     pub container_log_max_size: u64,
     pub container_log_max_files: usize,
     /// What the system and Kubernetes keep for themselves, by resource, as quantities.
@@ -110,6 +126,7 @@ impl Config {
             seccomp_default: false,
             parallel_image_pulls: 1,
             image_verification: Default::default(),
+            credential_providers: Default::default(),
             container_log_max_size: 10 << 20,
             container_log_max_files: 5,
             reserved: BTreeMap::new(),

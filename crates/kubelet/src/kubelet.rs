@@ -8,6 +8,7 @@ use crate::cpus::Cpus;
 use crate::devices::Devices;
 use crate::error::Error;
 use crate::events::Events;
+use crate::images::providers::Providers;
 use crate::images::records::Records;
 use crate::images::verification::Verification;
 use crate::images::{Images, gc};
@@ -93,6 +94,8 @@ impl Kubelet {
         let topology = topology.map_err(|error| unprepared("the topology manager", error))?;
         let records = Records::open(&config.root_dir)
             .map_err(|source| Error::Prepare { what: "image_manager".into(), source })?;
+        let providers = Providers::load(&config.credential_providers, &parts.client, &metrics)
+            .map_err(|error| unprepared("the credential provider plugins", error))?;
         let context = Arc::new(Context {
             user_namespaces: UserNamespaces::load(&config),
             images: Images::new(
@@ -100,6 +103,7 @@ impl Kubelet {
                 events.clone(),
                 config.parallel_image_pulls,
                 Verification::new(config.image_verification.clone(), records),
+                providers,
                 metrics.clone(),
             ),
             volumes: Volumes::new(parts.client.clone(), objects.clone()),

@@ -59,6 +59,8 @@ mod saved;
 /// The HTTPS server on port 10250.
 pub mod server;
 mod termination_message;
+/// Tokens of service accounts.
+mod tokens;
 /// Whose devices, processors and memory are to be near each other.
 pub mod topology;
 /// What pods use.

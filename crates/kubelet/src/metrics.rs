@@ -1,7 +1,7 @@
 //! What a kubelet counts, under upstream's names. Upstream: `pkg/kubelet/metrics`.
 
 use component::metrics::{
-    Counter, CounterVec, Histogram, HistogramVec, Opts, Registry, Stability, exponential_buckets,
+    Counter, CounterVec, GaugeVec, Histogram, HistogramVec, Opts, Registry, Stability, exponential_buckets,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +53,10 @@ pub(crate) struct Metrics {
     pub preemptions: CounterVec,
     image_pulls: HistogramVec,
     pub images_collected: CounterVec,
+    pub must_pull_checks: CounterVec,
+    pub credential_provider_errors: CounterVec,
+    pub credential_provider_duration: HistogramVec,
+    pub credential_provider_config: GaugeVec,
     pub rejections: CounterVec,
     /// At `/metrics/probes`, and there alone.
     pub probes: CounterVec,
@@ -146,6 +150,29 @@ impl Metrics {
                 "kubelet_image_garbage_collected_total",
                 "Total number of images garbage collected by the kubelet, whether through disk usage or image age.",
                 &["reason"],
+            ),
+            must_pull_checks: count(
+                "kubelet_imagemanager_image_mustpull_checks_total",
+                "Counter for how many times kubelet checked whether credentials need to be re-verified to access an image",
+                &["result"],
+            ),
+            credential_provider_errors: count(
+                "kubelet_credential_provider_plugin_errors_total",
+                "Number of errors from credential provider plugin",
+                &["plugin_name"],
+            ),
+            credential_provider_duration: time(
+                "kubelet_credential_provider_plugin_duration",
+                "Duration of execution in seconds for credential provider plugin",
+                &["plugin_name"],
+                &USUAL,
+            ),
+            credential_provider_config: registry.gauge_vec(
+                opts(
+                    "kubelet_credential_provider_config_info",
+                    "Information about the last applied credential provider configuration with hash as label",
+                ),
+                &["hash"],
             ),
             rejections: count(
                 "kubelet_admission_rejections_total",

@@ -286,6 +286,13 @@ pub(crate) struct Server {
     /// A KubeletConfiguration (kubelet.config.k8s.io/v1beta1) for this node; what it says counts before flags.
     #[arg(long, value_name = "FILE")]
     pub kubelet_config: Option<PathBuf>,
+    /// Path to a credential provider plugin config file (JSON/YAML/YML) or a directory of such files (merged in
+    /// lexicographical order; non-recursive search).
+    #[arg(long, value_name = "PATH")]
+    pub image_credential_provider_config: Option<PathBuf>,
+    /// The path to the directory where credential provider plugin binaries are located.
+    #[arg(long, value_name = "DIR")]
+    pub image_credential_provider_bin_dir: Option<PathBuf>,
     /// CPU Manager policy to use.
     #[arg(long, value_enum, default_value = "none")]
     pub cpu_manager_policy: CpuManagerPolicy,

@@ -101,6 +101,10 @@ pub(crate) async fn start(
     config.reserved_cpus = flags.reserved_cpus.clone();
     (config.image_gc_high, config.image_gc_low) =
         (flags.image_gc_high_threshold, flags.image_gc_low_threshold);
+    config.credential_providers = kubelet::config::CredentialProviders {
+        config: flags.image_credential_provider_config.clone(),
+        bin_dir: flags.image_credential_provider_bin_dir.clone(),
+    };
     if let Some(path) = &flags.kubelet_config {
         let named = || format!("--kubelet-config {}", path.display());
         let text = std::fs::read_to_string(path).with_context(named)?;

@@ -1,6 +1,7 @@
-//! Registry credentials in Secrets of type `kubernetes.io/dockerconfigjson` and `dockercfg`: which of them fit an image.
-//! Pure. Upstream: `pkg/credentialprovider`.
+//! Registry credentials in Secrets of type `kubernetes.io/dockerconfigjson` and `dockercfg`. Pure. Upstream:
+//! `pkg/credentialprovider/secrets`.
 
+use super::keyring::{Credential, Keyring, Source};
 use super::records::{PullSecret, sha256};
 use api::core::v1::Secret;
 use base64::Engine as _;
@@ -25,27 +26,22 @@ struct Login {
     registrytoken: String,
 }
 
-/// Credentials for an image, the most specific first, and where they come from.
-pub(crate) fn lookup(secrets: &[Arc<Secret>], image: &str) -> Vec<(AuthConfig, PullSecret)> {
-    let repository = repository(image);
-    let mut found: Vec<(usize, (AuthConfig, PullSecret))> = Vec::new();
+/// What these Secrets hold.
+pub(super) fn keyring(secrets: &[Arc<Secret>]) -> Keyring {
+    let mut keyring = Keyring::default();
     for secret in secrets {
         for (registry, login) in logins(secret) {
-            let key = normal(&registry);
-            if matches(&key, &repository) {
-                let auth = to_auth(&registry, login);
-                let from = PullSecret {
-                    namespace: secret.metadata.namespace.clone(),
-                    name: secret.metadata.name.clone(),
-                    uid: secret.metadata.uid.clone(),
-                    credential_hash: hash(&auth),
-                };
-                found.push((key.len(), (auth, from)));
-            }
+            let auth = to_auth(&registry, login);
+            let source = Source::Secret(PullSecret {
+                namespace: secret.metadata.namespace.clone(),
+                name: secret.metadata.name.clone(),
+                uid: secret.metadata.uid.clone(),
+                credential_hash: hash(&auth),
+            });
+            keyring.add(&registry, Credential { auth, source });
         }
     }
-    found.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
-    found.into_iter().map(|(_, auth)| auth).collect()
+    keyring
 }
 
 /// Upstream: `hashAuthConfig`.
@@ -94,41 +90,4 @@ fn to_auth(registry: &str, login: Login) -> AuthConfig {
         identity_token: login.identitytoken,
         registry_token: login.registrytoken,
     }
-}
-
-/// Host and path of an image, without tag and digest.
-fn repository(image: &str) -> String {
-    let image = image.split('@').next().unwrap_or_default();
-    let first = image.split('/').next().unwrap_or_default();
-    let full = if image.contains('/') && (first.contains(['.', ':']) || first == "localhost") {
-        image.to_owned()
-    } else if image.contains('/') {
-        format!("index.docker.io/{image}")
-    } else {
-        format!("index.docker.io/library/{image}")
-    };
-    let slash = full.rfind('/').unwrap_or(0);
-    match full[slash..].find(':') {
-        Some(colon) => full[..slash + colon].to_owned(),
-        None => full,
-    }
-}
-
-fn normal(registry: &str) -> String {
-    let bare = registry.trim_start_matches("https://").trim_start_matches("http://");
-    let bare = bare.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches("/v2");
-    match bare {
-        "docker.io" | "registry-1.docker.io" => "index.docker.io".into(),
-        other => other.to_owned(),
-    }
-}
-
-/// The host must fit (each label may be a `*`), the path must be a prefix.
-fn matches(key: &str, repository: &str) -> bool {
-    let (key_host, key_path) = key.split_once('/').unwrap_or((key, ""));
-    let (host, path) = repository.split_once('/').unwrap_or((repository, ""));
-    let (wanted, have): (Vec<&str>, Vec<&str>) = (key_host.split('.').collect(), host.split('.').collect());
-    wanted.len() == have.len()
-        && wanted.iter().zip(&have).all(|(w, h)| *w == "*" || w == h)
-        && path.starts_with(key_path)
 }

@@ -3,7 +3,9 @@
 
 pub(crate) mod credentials;
 pub(crate) mod gc;
+pub(crate) mod keyring;
 mod name;
+pub(crate) mod providers;
 pub(crate) mod records;
 pub(crate) mod verification;
 
@@ -13,13 +15,14 @@ use crate::pod_worker::back_off::BackOff;
 use api::core::v1::{Container, Pod, Secret};
 use cri::ImageService;
 use cri::v1;
+use keyring::{Credential, Source};
 use parking_lot::Mutex;
-use records::PullSecret;
+use providers::Providers;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
-use verification::Verification;
+use verification::{Verdict, Verification};
 
 /// Why a container could not be started: a waiting reason, a message, and when it makes sense to try again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +44,7 @@ pub(crate) struct Images {
     pub(crate) service: Arc<dyn ImageService>,
     events: Events,
     verification: Verification,
+    providers: Providers,
     metrics: Metrics,
     pulls: Semaphore,
     back_off: Mutex<BackOff>,
@@ -54,6 +58,7 @@ impl Images {
         events: Events,
         parallel: usize,
         verification: Verification,
+        providers: Providers,
         metrics: Metrics,
     ) -> Self {
         let pulls = Semaphore::new(parallel.max(1));
@@ -61,6 +66,7 @@ impl Images {
             service,
             events,
             verification,
+            providers,
             metrics,
             pulls,
             back_off: Mutex::default(),
@@ -113,26 +119,37 @@ impl Images {
             warning("ErrImageNeverPull", message.clone());
             StartError::new("ErrImageNeverPull", message)
         };
-        let credentials = credentials::lookup(secrets, &image);
+        // Providers are asked when somebody needs to know, and once.
+        let mut credentials: Option<Vec<Credential>> = None;
         if policy != "Always" {
             let present = self.status(&image).await.map_err(|error| {
                 let message = format!("Failed to inspect image \"\": {error}");
                 warning("InspectFailed", message.clone());
                 StartError::new("ImageInspectError", message)
             })?;
-            let from: Vec<PullSecret> = credentials.iter().map(|(_, secret)| secret.clone()).collect();
-            let may_use = |present: &v1::Image| {
-                !present.id.is_empty() && !self.verification.must_pull(requested, &present.id, &from)
-            };
             // Whether it is there is nothing to know for those that may not use it.
-            if let Some(present) = present.filter(may_use) {
-                normal(
-                    "Pulled",
-                    format!(
-                        "Container image {requested:?} already present on machine and can be accessed by the pod"
-                    ),
-                );
-                return Ok(present.id);
+            if let Some(present) = present.filter(|present| !present.id.is_empty()) {
+                let (may, result) = match self.verification.judge(requested, &present.id) {
+                    Verdict::Free(why) => (true, why),
+                    Verdict::MustPull => (false, "mustAuthenticate"),
+                    Verdict::Of(known) => {
+                        let with = credentials.insert(self.credentials(pod, secrets, &image).await);
+                        match self.verification.opens(requested, &present.id, &known, with) {
+                            true => (true, "credentialRecordFound"),
+                            false => (false, "mustAuthenticate"),
+                        }
+                    }
+                };
+                self.metrics.must_pull_checks.with(&[result]).inc();
+                if may {
+                    normal(
+                        "Pulled",
+                        format!(
+                            "Container image {requested:?} already present on machine and can be accessed by the pod"
+                        ),
+                    );
+                    return Ok(present.id);
+                }
             }
             if policy == "Never" {
                 return Err(never());
@@ -158,15 +175,19 @@ impl Images {
                 format!("Failed to record image pull intent for container image {requested:?}: {error}");
             return Err(StartError::new("ErrImagePull", message));
         }
+        let credentials = match credentials {
+            Some(known) => known,
+            None => self.credentials(pod, secrets, &image).await,
+        };
         let pulled = self.pull(&image, credentials, sandbox).await;
         drop(permit);
         match pulled {
-            Ok((reference, secret)) => {
+            Ok((reference, source)) => {
                 let status = self.status(&image).await.ok().flatten();
                 let size = status.as_ref().map_or(0, |i| i.size);
                 let id = status.map(|i| i.id).filter(|id| !id.is_empty());
                 let id = id.as_deref().unwrap_or(&reference);
-                self.verification.ended(requested, Some((id, secret.as_ref())));
+                self.verification.ended(requested, Some((id, &source)));
                 self.metrics.image_pulled(size, waiting.elapsed());
                 let (alone, all) = (millis(pulling.elapsed()), millis(waiting.elapsed()));
                 normal(
@@ -192,32 +213,40 @@ impl Images {
     async fn pull(
         &self,
         image: &str,
-        credentials: Vec<(v1::AuthConfig, PullSecret)>,
+        credentials: Vec<Credential>,
         sandbox: &v1::PodSandboxConfig,
-    ) -> cri::Result<(String, Option<PullSecret>)> {
-        let mut attempts: Vec<Option<(v1::AuthConfig, PullSecret)>> =
-            credentials.into_iter().map(Some).collect();
+    ) -> cri::Result<(String, Source)> {
+        let mut attempts: Vec<Option<Credential>> = credentials.into_iter().map(Some).collect();
         if attempts.is_empty() {
             attempts.push(None);
         }
         let mut last = cri::Error::unknown("no credentials to try");
         for attempt in attempts {
-            let (auth, secret) = attempt.unzip();
+            let (auth, source) = attempt.map(|known| (known.auth, known.source)).unzip();
             let request = v1::PullImageRequest {
                 image: Some(v1::ImageSpec { image: image.to_owned(), ..Default::default() }),
                 auth,
                 sandbox_config: Some(sandbox.clone()),
             };
             match self.service.pull_image(request).await {
-                Ok(answer) => return Ok((answer.image_ref, secret)),
+                Ok(answer) => return Ok((answer.image_ref, source.unwrap_or_default())),
                 Err(error) => last = error,
             }
         }
         Err(last)
     }
 
+    /// What may open an image: the pod's Secrets, then what providers of the node say.
+    async fn credentials(&self, pod: &Pod, secrets: &[Arc<Secret>], image: &str) -> Vec<Credential> {
+        let repository = keyring::repository(image);
+        let mut found = credentials::keyring(secrets).lookup(&repository);
+        found.extend(self.providers.lookup(pod, &repository).await);
+        found
+    }
+
     /// Forgets the failures of a pod that is gone.
     pub(crate) fn forget(&self, uid: &str) {
+        self.providers.forget(uid);
         self.failures.lock().retain(|key, _| !key.starts_with(uid));
     }
 }

@@ -1,7 +1,8 @@
 //! Whether a pod may use an image that is there already: what one pod pulled with its Secrets is no other's to use.
 //! Upstream: `KubeletEnsureSecretPulledImages`, `pullmanager/image_pull_manager.go`.
 
-use super::records::{Credentials, PullSecret, Record, Records};
+use super::keyring::{Credential, Source};
+use super::records::{Credentials, Record, Records};
 use cri::v1;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -57,6 +58,17 @@ pub(super) fn without_tag(image: &str) -> &str {
     name[slash..].find(':').map_or(name, |colon| &name[..slash + colon])
 }
 
+/// What is known of an image before anybody's credentials are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Everybody may use it, and why, as metrics call it.
+    Free(&'static str),
+    /// Nobody may without a pull.
+    MustPull,
+    /// Those may who have what it was pulled with.
+    Of(Credentials),
+}
+
 /// Who may use what.
 #[derive(Debug)]
 pub(crate) struct Verification {
@@ -85,21 +97,40 @@ impl Verification {
         }
     }
 
-    /// Whether the image must be pulled although it is there.
-    pub(super) fn must_pull(&self, image: &str, image_ref: &str, secrets: &[PullSecret]) -> bool {
+    /// What there is to say of an image that is there before anybody's credentials are known.
+    pub(super) fn judge(&self, image: &str, image_ref: &str) -> Verdict {
         let record = self.records.get(image_ref);
         let pulled = record.is_some()
             || self.records.has(image_ref)
             || self.pulling.lock().contains_key(image)
             || self.records.intends(image);
         if !self.policy.verifies(image, pulled) {
-            return false;
+            return Verdict::Free("credentialPolicyAllowed");
         }
-        let known = record.as_ref().and_then(|record| record.credential_mapping.get(without_tag(image)));
-        let Some(known) = known else { return true };
-        if known.node_pods_accessible {
-            return false;
+        let known = record.and_then(|mut record| record.credential_mapping.remove(without_tag(image)));
+        match known {
+            Some(known) if known.node_pods_accessible => Verdict::Free("credentialRecordFound"),
+            Some(known)
+                if !known.kubernetes_secrets.is_empty() || !known.kubernetes_service_accounts.is_empty() =>
+            {
+                Verdict::Of(known)
+            }
+            _ => Verdict::MustPull,
         }
+    }
+
+    /// Whether one of these opens an image that was pulled with what is known.
+    pub(super) fn opens(
+        &self,
+        image: &str,
+        image_ref: &str,
+        known: &Credentials,
+        with: &[Credential],
+    ) -> bool {
+        let secrets = with.iter().filter_map(|credential| match &credential.source {
+            Source::Secret(secret) => Some(secret),
+            _ => None,
+        });
         for secret in secrets {
             for other in &known.kubernetes_secrets {
                 let same = secret.is_same_object(other);
@@ -110,12 +141,17 @@ impl Verification {
                 }
                 // The same content elsewhere, or the same Secret with other content, is known from now on.
                 if (same != equal) && known.kubernetes_secrets.len() < MOST_WHILE_MATCHING {
-                    self.note(image, image_ref, Some(of(Some(secret))));
+                    self.note(image, image_ref, Some(of(&Source::Secret(secret.clone()))));
                 }
-                return false;
+                return true;
             }
         }
-        true
+        // Whatever the token is for, a pod has one service account.
+        let account = with.iter().find_map(|credential| match &credential.source {
+            Source::Account(account) => Some(account),
+            _ => None,
+        });
+        account.is_some_and(|account| known.kubernetes_service_accounts.contains(account))
     }
 
     /// A pull begins.
@@ -127,9 +163,9 @@ impl Verification {
     }
 
     /// A pull has ended; `pulled` is the image it brought, and whose credentials it took.
-    pub(super) fn ended(&self, image: &str, pulled: Option<(&str, Option<&PullSecret>)>) {
-        if let Some((image_ref, secret)) = pulled
-            && !self.note(image, image_ref, Some(of(secret)))
+    pub(super) fn ended(&self, image: &str, pulled: Option<(&str, &Source)>) {
+        if let Some((image_ref, source)) = pulled
+            && !self.note(image, image_ref, Some(of(source)))
         {
             // The intent stays: the image counts as pulled.
             return;
@@ -174,26 +210,56 @@ impl Verification {
     }
 }
 
-/// What a pull with this Secret, or with none, says of an image.
-fn of(secret: Option<&PullSecret>) -> Credentials {
-    Credentials {
-        kubernetes_secrets: secret.into_iter().cloned().collect(),
-        node_pods_accessible: secret.is_none(),
-        ..Default::default()
+/// What a pull with credentials from there says of an image.
+fn of(source: &Source) -> Credentials {
+    match source {
+        Source::Node => Credentials { node_pods_accessible: true, ..Default::default() },
+        Source::Secret(secret) => {
+            Credentials { kubernetes_secrets: vec![secret.clone()], ..Default::default() }
+        }
+        Source::Account(account) => {
+            Credentials { kubernetes_service_accounts: vec![account.clone()], ..Default::default() }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::records::{PullAccount, PullSecret};
     use super::*;
 
-    fn secret(name: &str, content: &str) -> PullSecret {
-        PullSecret {
+    impl Verification {
+        fn must_pull(&self, image: &str, image_ref: &str, with: &[Source]) -> bool {
+            let with = with.iter().map(|source| Credential { source: source.clone(), ..Default::default() });
+            match self.judge(image, image_ref) {
+                Verdict::Free(_) => false,
+                Verdict::MustPull => true,
+                Verdict::Of(known) => !self.opens(image, image_ref, &known, &with.collect::<Vec<_>>()),
+            }
+        }
+    }
+
+    fn secret(name: &str, content: &str) -> Source {
+        Source::Secret(PullSecret {
             namespace: "ns".into(),
             name: name.into(),
             uid: format!("uid-{name}"),
             credential_hash: content.into(),
-        }
+        })
+    }
+
+    #[test]
+    fn a_service_account_opens_what_it_pulled() {
+        let dir = tempfile::tempdir().unwrap();
+        let known = Verification::new(Policy::default(), Records::open(dir.path()).unwrap());
+        let account = |uid: &str| {
+            Source::Account(PullAccount { namespace: "ns".into(), name: "robot".into(), uid: uid.into() })
+        };
+        known.begins("r.io/x:1").unwrap();
+        known.ended("r.io/x:1", Some(("id", &account("1"))));
+        assert!(!known.must_pull("r.io/x:1", "id", &[secret("a", "b"), account("1")]));
+        assert!(known.must_pull("r.io/x:1", "id", &[account("2")]), "a later one of that name");
+        assert!(known.must_pull("r.io/x:1", "id", &[Source::Node]));
     }
 
     #[test]
@@ -205,10 +271,9 @@ mod tests {
         assert!(!known.must_pull("r.io/x:1", "id", &[]), "preloaded");
         known.begins("r.io/x:1").unwrap();
         assert!(known.must_pull("r.io/x:1", "id", &[]), "being pulled");
-        known.ended("r.io/x:1", Some(("id", Some(&mine))));
-        let may = |known: &Verification, image: &str, secrets: &[PullSecret]| {
-            !known.must_pull(image, "id", secrets)
-        };
+        known.ended("r.io/x:1", Some(("id", &mine)));
+        let may =
+            |known: &Verification, image: &str, secrets: &[Source]| !known.must_pull(image, "id", secrets);
         assert!(may(&known, "r.io/x:1", &[other.clone(), mine.clone()]));
         assert!(may(&known, "r.io/x:2", std::slice::from_ref(&mine)), "the tag is not looked at");
         assert!(!may(&known, "r.io/x:1", &[]) && !may(&known, "r.io/x:1", std::slice::from_ref(&other)));
@@ -229,7 +294,7 @@ mod tests {
         );
         // Pulled with nobody's credentials it is everybody's.
         known.begins("r.io/x:1").unwrap();
-        known.ended("r.io/x:1", Some(("id", None)));
+        known.ended("r.io/x:1", Some(("id", &Source::Node)));
         assert!(may(&known, "r.io/x:1", &[]));
         known.prune(&[], SystemTime::now() + std::time::Duration::from_secs(5));
         assert!(known.records.all().is_empty() && may(&known, "r.io/x:1", &[]));

@@ -13,11 +13,11 @@ mod mount_table;
 mod ownership;
 mod payload;
 pub(crate) mod sub_path;
-mod token;
 
 use crate::config::Config;
 use crate::container_config::field_ref::Facts;
 use crate::objects::Objects;
+use crate::tokens::Tokens;
 use api::core::v1::{Pod, Volume};
 use client::Client;
 use futures::future::BoxFuture;
@@ -48,7 +48,7 @@ pub(crate) struct Request<'a> {
     pub facts: &'a Facts,
     pub objects: &'a Objects,
     pub client: &'a Client,
-    pub tokens: &'a token::Tokens,
+    pub tokens: &'a Tokens,
 }
 
 impl Request<'_> {
@@ -82,7 +82,7 @@ pub(crate) struct Volumes {
     plugins: Vec<Box<dyn Plugin>>,
     objects: Arc<Objects>,
     client: Client,
-    tokens: token::Tokens,
+    tokens: Tokens,
 }
 
 fn plugins() -> Vec<Box<dyn Plugin>> {
@@ -98,7 +98,7 @@ fn plugins() -> Vec<Box<dyn Plugin>> {
 
 impl Volumes {
     pub(crate) fn new(client: Client, objects: Arc<Objects>) -> Self {
-        Volumes { plugins: plugins(), objects, client, tokens: token::Tokens::default() }
+        Volumes { plugins: plugins(), objects, client, tokens: Tokens::default() }
     }
 
     /// Sets up every volume of the pod, or says which one cannot be.

@@ -3,6 +3,7 @@
 
 use super::Request;
 use crate::container_config::field_ref;
+use crate::tokens::Wanted;
 use api::core::v1::{
     ConfigMap, ConfigMapVolumeSource, Container, DownwardAPIVolumeFile, KeyToPath, Pod, Secret,
     SecretVolumeSource, VolumeProjection,
@@ -149,7 +150,8 @@ pub(super) async fn of_projected(
         } else if let Some(d) = &source.downward_api {
             of_downward_api(request, &d.items, default)
         } else if let Some(t) = &source.service_account_token {
-            match request.tokens.get(request, t).await {
+            let wanted = Wanted { audience: &t.audience, seconds: t.expiration_seconds, account_uid: "" };
+            match request.tokens.get(request.client, request.pod, wanted).await {
                 Ok(token) => {
                     refresh_at = Some(refresh_at.map_or(token.refresh_at, |at| at.min(token.refresh_at)));
                     let user = single_user(request.pod);

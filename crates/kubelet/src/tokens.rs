@@ -1,9 +1,10 @@
-//! Service account tokens for projected volumes: bound to the pod, renewed when four fifths of their life (or a day) have
-//! passed. Upstream: `pkg/kubelet/token`.
+//! Service account tokens for projected volumes and for credential providers: bound to the pod, renewed when four fifths
+//! of their life (or a day) have passed. Upstream: `pkg/kubelet/token`.
 
-use super::Request;
 use api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
-use api::core::v1::{ServiceAccount, ServiceAccountTokenProjection};
+use api::core::v1::{Pod, ServiceAccount};
+use apimachinery::meta::ObjectMeta;
+use client::Client;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 
@@ -13,10 +14,21 @@ const DEFAULT_SECONDS: i64 = 3600;
 
 /// A token and when to replace it, in nanoseconds since the epoch.
 #[derive(Debug, Clone)]
-pub(super) struct Token {
+pub(crate) struct Token {
     pub text: String,
     pub refresh_at: i64,
     expires_at: i64,
+}
+
+/// What a token is to be good for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// Nobody's but the API server's, when empty.
+    pub audience: &'a str,
+    /// None as the server has it.
+    pub seconds: Option<i64>,
+    /// Of this service account and no later one of its name, unless empty.
+    pub account_uid: &'a str,
 }
 
 /// Tokens by pod uid, audience and lifetime.
@@ -24,20 +36,15 @@ pub(super) struct Token {
 pub(crate) struct Tokens(Mutex<HashMap<(String, String, i64), Token>>);
 
 impl Tokens {
-    pub(super) async fn get(
-        &self,
-        request: &Request<'_>,
-        source: &ServiceAccountTokenProjection,
-    ) -> Result<Token, String> {
-        let pod = request.pod;
-        let seconds = source.expiration_seconds.unwrap_or(DEFAULT_SECONDS);
-        let key = (pod.metadata.uid.clone(), source.audience.clone(), seconds);
+    pub(crate) async fn get(&self, client: &Client, pod: &Pod, wanted: Wanted<'_>) -> Result<Token, String> {
+        let seconds = wanted.seconds.unwrap_or(DEFAULT_SECONDS);
+        let key = (pod.metadata.uid.clone(), wanted.audience.to_owned(), seconds);
         let now = crate::clock::now();
         let known = self.0.lock().get(&key).cloned();
         if let Some(token) = known.as_ref().filter(|t| now < t.refresh_at) {
             return Ok(token.clone());
         }
-        match ask(request, source, seconds, now).await {
+        match ask(client, pod, wanted, now).await {
             Ok(token) => {
                 self.0.lock().insert(key, token.clone());
                 Ok(token)
@@ -50,23 +57,21 @@ impl Tokens {
         }
     }
 
-    pub(super) fn forget(&self, uid: &str) {
+    pub(crate) fn forget(&self, uid: &str) {
         self.0.lock().retain(|(pod, _, _), _| pod != uid);
     }
 }
 
-async fn ask(
-    request: &Request<'_>,
-    source: &ServiceAccountTokenProjection,
-    seconds: i64,
-    now: i64,
-) -> Result<Token, client::Error> {
-    let meta = &request.pod.metadata;
+async fn ask(client: &Client, pod: &Pod, wanted: Wanted<'_>, now: i64) -> Result<Token, client::Error> {
+    let meta = &pod.metadata;
     let mut audiences = Vec::new();
-    if !source.audience.is_empty() {
-        audiences.push(source.audience.clone());
+    if !wanted.audience.is_empty() {
+        audiences.push(wanted.audience.to_owned());
     }
+    let seconds = wanted.seconds.unwrap_or(DEFAULT_SECONDS);
+    let account_uid = ObjectMeta { uid: wanted.account_uid.to_owned(), ..Default::default() };
     let wanted = TokenRequest {
+        metadata: account_uid,
         kind: "TokenRequest".into(),
         api_version: "authentication.k8s.io/v1".into(),
         spec: TokenRequestSpec {
@@ -81,8 +86,8 @@ async fn ask(
         },
         ..Default::default()
     };
-    let accounts = request.client.namespaced::<ServiceAccount>(&meta.namespace);
-    let account = match request.pod.spec.service_account_name.as_str() {
+    let accounts = client.namespaced::<ServiceAccount>(&meta.namespace);
+    let account = match pod.spec.service_account_name.as_str() {
         "" => "default",
         name => name,
     };
