@@ -26,6 +26,7 @@ mod legacy_token_cleaner;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
+mod persistent_volume;
 mod placed_pods;
 mod pod_control;
 mod pod_end;
@@ -130,6 +131,7 @@ pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("node-controller", |context| Box::pin(node_ipam::run(context))),
     ("node-controller", |context| Box::pin(node_lifecycle::run(context))),
     ("node-controller", |context| Box::pin(taint_eviction::run(context))),
+    ("persistent-volume-binder", |context| Box::pin(persistent_volume::run(context))),
     ("pod-garbage-collector", |context| Box::pin(pod_gc::run(context))),
     ("pv-protection-controller", |context| Box::pin(protection::run_volumes(context))),
     ("pvc-protection-controller", |context| Box::pin(protection::run_claims(context))),

@@ -26,3 +26,6 @@ pub mod ephemeral_volume;
 
 /// What objects use of a quota, and which of its scopes they are in.
 pub mod quota;
+
+/// Which volume is whose, and which would do for a claim.
+pub mod volumes;
