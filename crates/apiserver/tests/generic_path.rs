@@ -322,4 +322,12 @@ async fn bad_requests_get_upstreams_words() {
         (400, "BadRequest", "unable to parse requirement: found '=', expected: identifier"),
     )
     .await;
+    // Of the methods that are no verbs, proxies hand on one.
+    let nobody = "/api/v1/namespaces/default/pods/nobody";
+    let not_found = (404, "NotFound", "pods \"nobody\" not found");
+    check(&house, Method::OPTIONS, &format!("{nobody}/proxy/x"), json, Value::Null, not_found).await;
+    let no_method =
+        (405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
+    check(&house, Method::OPTIONS, nobody, json, Value::Null, no_method).await;
+    check(&house, Method::TRACE, &format!("{nobody}/proxy/x"), json, Value::Null, no_method).await;
 }

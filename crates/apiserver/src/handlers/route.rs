@@ -38,6 +38,10 @@ fn method(resource: &Served, call: &Call, verb: &str) -> Result<(), Status> {
     if everywhere && named {
         return Err(Status::path_not_found());
     }
+    // No verb, but a method that proxies hand on like every other.
+    if call.parts.method == Method::OPTIONS && info.subresource == "proxy" {
+        return Ok(());
+    }
     let misplaced = match verb {
         "create" => named && info.subresource.is_empty(),
         "update" | "patch" => !named,
