@@ -127,6 +127,8 @@ pub struct Claim {
     pub bound_by_controller: bool,
     pub selected_node: Option<String>,
     pub deleting: bool,
+    /// The uid of its controller, which for the claim of an ephemeral volume is a pod.
+    pub controller: String,
 }
 
 impl Claim {
@@ -137,6 +139,7 @@ impl Claim {
             // What validation let in parses; what does not, means no volume.
             Selector::from_label_selector(Some(selector)).unwrap_or_else(|_| Selector::nothing())
         });
+        let controller = meta.owner_references.iter().find(|owner| owner.controller == Some(true));
         Claim {
             namespace: meta.namespace.clone(),
             name: meta.name.clone(),
@@ -153,6 +156,7 @@ impl Claim {
             bound_by_controller: annotation(BOUND_BY_CONTROLLER).is_some(),
             selected_node: annotation(SELECTED_NODE).cloned(),
             deleting: meta.deletion_timestamp.is_some(),
+            controller: controller.map(|owner| owner.uid.clone()).unwrap_or_default(),
         }
     }
 

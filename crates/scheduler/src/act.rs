@@ -4,7 +4,7 @@ use crate::cache::Pod as Placed;
 use crate::decide::Failure;
 use crate::facts::PodInfo;
 use crate::preempt::Preemption;
-use crate::queue::Cause;
+use crate::queue::{Cause, Waiter};
 use crate::scheduler::{DEFAULT_SCHEDULER, Scheduler};
 use api::Kind as _;
 use api::core::v1::{Binding, Node, ObjectReference, Pod};
@@ -16,6 +16,13 @@ use client::{Error, Patch, PatchParams};
 use futures::future::try_join_all;
 use serde_json::{Value, json};
 use tokio::time::Instant;
+
+/// Whether a pod whose binding failed is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Again {
+    Later,
+    Never,
+}
 
 impl Scheduler {
     pub(crate) async fn bind(&self, pod: PodInfo, node: &str) {
@@ -33,16 +40,20 @@ impl Scheduler {
             }
             Err(error) => {
                 tracing::debug!(pod = %pod.facts.key(), %error, "binding failed");
-                let mut state = self.state.lock();
-                state.cache.forget(&pod.facts.uid);
-                if !error.is_not_found() {
-                    let (key, priority) = (pod.facts.key().clone(), pod.facts.priority);
-                    state.queue.put_back(key, priority, Cause::Error, false, Instant::now());
-                }
-                drop(state);
-                self.wake.notify_one();
+                self.give_up(&pod, if error.is_not_found() { Again::Never } else { Again::Later });
             }
         }
+    }
+
+    /// Takes an assignment back that did not come about.
+    pub(crate) fn give_up(&self, pod: &PodInfo, again: Again) {
+        let mut state = self.state.lock();
+        state.cache.forget(&pod.facts.uid);
+        if again == Again::Later {
+            state.queue.put_back(Waiter::of(&pod.facts), Cause::Error, false, Instant::now());
+        }
+        drop(state);
+        self.wake.notify_one();
     }
 
     /// Says why a pod found no node, and makes room for it where that helps.
@@ -55,7 +66,7 @@ impl Scheduler {
             Preemption::Hopeless(_) => Some(""),
             Preemption::NotEligible(_) | Preemption::Nothing => None,
         };
-        self.tell(&pod.pod, &message, nomination).await;
+        self.tell(&pod.pod, "Unschedulable", &message, nomination).await;
         let Preemption::Room { node, victims } = failure.preemption else { return };
         let made = self.make_room(&pod, &node, victims).await;
         if let Err(error) = &made {
@@ -66,16 +77,15 @@ impl Scheduler {
     }
 
     /// Sets the condition `PodScheduled`, and `status.nominatedNodeName` when there is a nomination to set or to take back.
-    async fn tell(&self, pod: &Pod, message: &str, nomination: Option<&str>) {
+    pub(crate) async fn tell(&self, pod: &Pod, reason: &str, message: &str, nomination: Option<&str>) {
         let status = &pod.status;
         let known = rules::pod_conditions::find(&status.conditions, rules::pod_conditions::POD_SCHEDULED);
-        let told =
-            known.is_some_and(|c| c.status == "False" && c.reason == "Unschedulable" && c.message == message);
+        let told = known.is_some_and(|c| c.status == "False" && c.reason == reason && c.message == message);
         let nomination = nomination.filter(|name| *name != status.nominated_node_name);
         let mut patch = json!({});
         if !told {
             let mut condition = json!({
-                "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
+                "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
                 "observedGeneration": pod.metadata.generation,
             });
             if known.is_none_or(|c| c.status != "False") {
@@ -95,7 +105,13 @@ impl Scheduler {
     }
 
     /// What is gone meanwhile is no error.
-    async fn patch_status(&self, namespace: &str, name: &str, uid: &str, status: Value) -> Result<(), Error> {
+    pub(crate) async fn patch_status(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        status: Value,
+    ) -> Result<(), Error> {
         let patch = Patch::Strategic(json!({"metadata": {"uid": uid}, "status": status}));
         let api = self.client.namespaced::<Pod>(namespace);
         match api.patch_status(name, &patch, &PatchParams::default()).await {

@@ -4,7 +4,7 @@
 use crate::facts::{Amounts, HostPort, NodeFacts, PodFacts};
 use crate::framework::Candidate;
 use crate::surroundings::Surroundings;
-use client::Cached;
+use client::{Cached, ObjectKey};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -74,6 +74,11 @@ impl NodeInfo {
     }
 }
 
+fn claims(pod: &Pod) -> impl Iterator<Item = ObjectKey> + '_ {
+    let named = pod.claims.iter().filter(|used| !used.ephemeral);
+    named.map(|used| ObjectKey::new(pod.namespace(), &used.name))
+}
+
 fn keeps_others_away(pod: &PodFacts) -> bool {
     pod.terms.as_ref().is_some_and(|t| !t.anti_affinity.is_empty())
 }
@@ -90,6 +95,8 @@ pub struct Cache {
     nominated: HashMap<Arc<str>, (Arc<str>, Pod)>,
     /// How many nodes have an image, by its name.
     images: HashMap<String, usize>,
+    /// How many pods on nodes use a claim, not counting those that it was made with.
+    claims: HashMap<ObjectKey, usize>,
     pub surroundings: Surroundings,
 }
 
@@ -159,12 +166,24 @@ impl Cache {
             self.take_off(&pod.uid);
         }
         self.node_mut(node).add(pod);
-        self.placed.insert(pod.uid.clone(), node.into());
+        if self.placed.insert(pod.uid.clone(), node.into()).is_none() {
+            for claim in claims(pod) {
+                *self.claims.entry(claim).or_default() += 1;
+            }
+        }
     }
 
     fn take_off(&mut self, uid: &str) {
         let Some(name) = self.placed.remove(uid) else { return };
         let Some(node) = self.nodes.get_mut(&name) else { return };
+        for claim in node.pods.get(uid).into_iter().flat_map(claims) {
+            if let Some(uses) = self.claims.get_mut(&claim) {
+                *uses -= 1;
+                if *uses == 0 {
+                    self.claims.remove(&claim);
+                }
+            }
+        }
         node.remove(uid);
         if node.facts.is_none() && node.pods.is_empty() {
             self.nodes.remove(&name);
@@ -232,6 +251,11 @@ impl Cache {
 
     pub fn is_empty(&self) -> bool {
         self.known == 0
+    }
+
+    /// Whether a pod on a node uses a claim.
+    pub fn uses_claim(&self, namespace: &str, name: &str) -> bool {
+        self.claims.contains_key(&ObjectKey::new(namespace, name))
     }
 
     pub fn nodes_with_image(&self, name: &str) -> usize {

@@ -4,6 +4,7 @@
 use crate::framework::{Candidate, Cycle, Filter, Refusal};
 use crate::plugins::{PLUGINS, PluginSet};
 use crate::preempt::{self, Preemption};
+use crate::storage::Bindings;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -113,6 +114,21 @@ impl<'a> Filters<'a> {
             filter.moved(pod, node, by);
         }
     }
+}
+
+/// Where a pod goes, and what is to be done about its volumes before.
+#[derive(Debug)]
+pub struct Placement {
+    pub node: Arc<str>,
+    pub bindings: Option<Bindings>,
+}
+
+/// Chooses a node, and volumes on it.
+pub fn place(cycle: Cycle<'_>, turn: usize) -> Result<Placement, Failure> {
+    let node = decide(cycle, turn)?;
+    let reserved = |at| PLUGINS.iter().find_map(|plugin| plugin.reserve(cycle, at));
+    let bindings = cycle.cache.node(&node).and_then(reserved);
+    Ok(Placement { node, bindings })
 }
 
 /// Chooses a node. Among equals, `turn` decides, so that equal nodes fill evenly.

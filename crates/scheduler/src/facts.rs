@@ -1,9 +1,10 @@
 //! What the scheduler keeps of pods and nodes: projections of the informers.
 
 use crate::terms::Terms;
-use api::core::v1::{Node, Pod, PreferredSchedulingTerm, Taint, Toleration};
+use api::core::v1::{Node, Pod, PreferredSchedulingTerm, Taint, Toleration, Volume};
 use apimachinery::time::Time;
 use client::{Cached, Projection};
+use rules::ephemeral_volume::claim_name;
 use rules::pod_requests::{Options, amount, requests_as};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -89,6 +90,64 @@ impl HostPort {
     }
 }
 
+/// A claim that a pod uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimUse {
+    pub name: String,
+    /// It is made with the pod, and is nobody else's.
+    pub ephemeral: bool,
+}
+
+fn claims(pod: &Pod) -> Box<[ClaimUse]> {
+    let of = |volume: &Volume| match &volume.persistent_volume_claim {
+        Some(source) => Some(ClaimUse { name: source.claim_name.clone(), ephemeral: false }),
+        None => volume
+            .ephemeral
+            .as_ref()
+            .map(|_| ClaimUse { name: claim_name(pod, &volume.name), ephemeral: true }),
+    };
+    pod.spec.volumes.iter().filter_map(of).collect()
+}
+
+/// A disk that a pod names without a claim, and that several pods of a node cannot have, unless they all only read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    kind: &'static str,
+    id: Vec<String>,
+    /// Any of these leads to the disk of that id; for most kinds there is but one way.
+    monitors: Vec<String>,
+    shared: bool,
+}
+
+impl Disk {
+    pub fn conflicts(&self, other: &Disk) -> bool {
+        let reached = self.monitors.is_empty() && other.monitors.is_empty()
+            || self.monitors.iter().any(|monitor| other.monitors.contains(monitor));
+        self.kind == other.kind && self.id == other.id && reached && !(self.shared && other.shared)
+    }
+
+    fn of(volume: &Volume) -> Option<Self> {
+        let disk = |kind, id: Vec<&String>, shared| Disk {
+            kind,
+            id: id.into_iter().cloned().collect(),
+            monitors: Vec::new(),
+            shared,
+        };
+        if let Some(source) = &volume.gce_persistent_disk {
+            return Some(disk("gce", vec![&source.pd_name], source.read_only));
+        }
+        if let Some(source) = &volume.aws_elastic_block_store {
+            return Some(disk("ebs", vec![&source.volume_id], false));
+        }
+        if let Some(source) = &volume.iscsi {
+            return Some(disk("iscsi", vec![&source.iqn], source.read_only));
+        }
+        let source = volume.rbd.as_ref()?;
+        let monitors = source.monitors.clone();
+        Some(Disk { monitors, ..disk("rbd", vec![&source.pool, &source.image], source.read_only) })
+    }
+}
+
 /// What is kept of a pod.
 #[derive(Debug)]
 pub struct PodFacts {
@@ -107,6 +166,8 @@ pub struct PodFacts {
     /// CPU and memory with upstream's defaults for what asks for nothing.
     pub non_zero: (i64, i64),
     pub ports: Vec<HostPort>,
+    pub claims: Box<[ClaimUse]>,
+    pub disks: Box<[Disk]>,
     /// Affinity to other pods, if it has any.
     pub terms: Option<Box<Terms>>,
     /// When the kubelet took it.
@@ -137,6 +198,8 @@ impl Projection for PodFacts {
             non_zero: (or(requests.cpu, DEFAULT_CPU), or(requests.memory, DEFAULT_MEMORY)),
             requests,
             ports: host_ports(pod),
+            claims: claims(pod),
+            disks: spec.volumes.iter().filter_map(Disk::of).collect(),
             terms: Terms::of(pod).map(Box::new),
             started: pod.status.start_time,
         }

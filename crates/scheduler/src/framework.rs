@@ -3,7 +3,10 @@
 
 use crate::cache::{Cache, NodeInfo};
 use crate::facts::{NodeFacts, PodFacts, PodInfo};
+use crate::queue::Waiter;
+use crate::storage::{Bindings, rows::ClassRow, rows::VolumeRow};
 use client::Cached;
+use rules::volumes::Claim;
 use std::collections::BTreeSet;
 
 pub const MAX_SCORE: i64 = 100;
@@ -51,7 +54,10 @@ pub struct Cycle<'a> {
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A node came (`old` is absent) or changed.
-    Node { old: Option<&'a NodeFacts>, new: &'a NodeFacts },
+    Node {
+        old: Option<&'a NodeFacts>,
+        new: &'a NodeFacts,
+    },
     /// A pod no longer holds its place on a node.
     PodGone(&'a PodFacts),
     /// A pod was placed on a node, or changed its labels there.
@@ -60,8 +66,30 @@ pub enum Event<'a> {
     PodShrank,
     /// A namespace came or changed its labels.
     Namespace,
-    /// A claim or a volume came or changed.
-    Volumes,
+    /// A claim came (`old` is absent) or changed.
+    Claim {
+        old: Option<&'a Claim>,
+        new: &'a Claim,
+    },
+    /// A volume came or changed.
+    Volume {
+        old: Option<&'a VolumeRow>,
+        new: &'a VolumeRow,
+    },
+    StorageClass {
+        old: Option<&'a ClassRow>,
+        new: &'a ClassRow,
+    },
+    /// A driver does not say any more what it has.
+    DriverSilent,
+    /// More can be had of a driver somewhere.
+    MoreCapacity,
+    /// A node can have more volumes of a driver, or says for the first time what it can have.
+    DriversOfNode {
+        new: bool,
+    },
+    /// A volume was detached.
+    Detached,
 }
 
 impl Event<'_> {
@@ -104,8 +132,13 @@ pub trait Plugin: Send + Sync {
         None
     }
 
+    /// What is to be done about the pod's volumes before it is bound to this node. Upstream: `Reserve`, for `PreBind`.
+    fn reserve(&self, _cycle: Cycle<'_>, _node: Candidate<'_>) -> Option<Bindings> {
+        None
+    }
+
     /// Whether an event may help a pod that this plugin refused.
-    fn helped_by(&self, _event: &Event<'_>) -> bool {
+    fn helped_by(&self, _event: &Event<'_>, _waiter: &Waiter) -> bool {
         false
     }
 }

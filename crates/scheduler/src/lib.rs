@@ -1,14 +1,15 @@
 //! The scheduler: a queue of pods, the nodes and what is on them, plugins that filter and score, and a binder.
 //!
 //! - [`facts`], [`terms`]: what is kept of pods and nodes; [`cache`]: nodes with what runs, or is about to run, on them;
-//!   [`surroundings`]: what else is read.
+//!   [`surroundings`]: what else is read, of claims and volumes in [`storage`].
 //! - [`queue`]: pods that wait, and what may help them.
 //! - [`framework`] and [`plugins`]: one file per plugin, one line in the list.
 //! - [`decide`]: pure: a pod and the cache in, a node or the reasons against all of them out; [`preempt`]: who would have
 //!   to go.
-//! - [`scheduler`]: the loop; `act`: the only writes.
+//! - [`scheduler`]: the loop; `act` and `bind_volumes`: the only writes.
 
 mod act;
+mod bind_volumes;
 pub mod cache;
 pub mod decide;
 pub mod facts;
@@ -17,6 +18,7 @@ pub mod plugins;
 pub mod preempt;
 pub mod queue;
 pub mod scheduler;
+pub mod storage;
 pub mod surroundings;
 pub mod terms;
 

@@ -2,9 +2,11 @@
 //! them; and of these, those for which it did, in the order of their back-off. Upstream: the active, unschedulable and
 //! back-off queues.
 
+use crate::facts::{ClaimUse, PodFacts};
 use crate::framework::Event;
 use crate::plugins::PluginSet;
-use client::ObjectKey;
+use client::{Cached, ObjectKey};
+use rules::volumes::Claim;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -28,9 +30,34 @@ pub enum Cause {
     Error,
 }
 
+/// A pod that is put back, with what of it says which events may help.
+#[derive(Debug)]
+pub struct Waiter {
+    pub key: ObjectKey,
+    pub priority: i32,
+    pub claims: Box<[ClaimUse]>,
+}
+
+impl Waiter {
+    pub fn of(pod: &Cached<PodFacts>) -> Self {
+        Waiter { key: pod.key().clone(), priority: pod.priority, claims: pod.claims.clone() }
+    }
+
+    /// Whether the claim is among those it uses.
+    pub fn uses(&self, claim: &Claim) -> bool {
+        *self.key.namespace == claim.namespace && self.claims.iter().any(|used| used.name == claim.name)
+    }
+
+    /// Whether it and another pod use a claim of one name, or a disk.
+    pub fn shares(&self, pod: &PodFacts) -> bool {
+        let shared = |used: &ClaimUse| pod.claims.iter().any(|other| other.name == used.name);
+        self.claims.iter().any(shared) || !pod.disks.is_empty()
+    }
+}
+
 #[derive(Debug)]
 struct Failed {
-    priority: i32,
+    waiter: Waiter,
     cause: Cause,
     until: Instant,
     since: Instant,
@@ -106,11 +133,12 @@ impl Queue {
     }
 
     /// Puts a pod that failed to sleep. With `held`, until [`Queue::unhold`] at least.
-    pub fn put_back(&mut self, key: ObjectKey, priority: i32, cause: Cause, held: bool, now: Instant) {
+    pub fn put_back(&mut self, waiter: Waiter, cause: Cause, held: bool, now: Instant) {
+        let key = waiter.key.clone();
         let attempts = self.attempts.get(&key).copied().unwrap_or(1);
         let backoff =
             INITIAL_BACKOFF.saturating_mul(1 << attempts.saturating_sub(1).min(10)).min(MAX_BACKOFF);
-        let failed = Failed { priority, cause, until: now + backoff, since: now, woken: false, held };
+        let failed = Failed { waiter, cause, until: now + backoff, since: now, woken: false, held };
         self.failed.insert(key.clone(), failed);
         if cause == Cause::Error {
             self.wake(&key);
@@ -137,7 +165,7 @@ impl Queue {
     /// Something happened that may let pods in.
     pub fn happened(&mut self, event: &Event<'_>) {
         let helped = self.failed.iter().filter(|(_, failed)| match failed.cause {
-            Cause::Refused(plugins) => !failed.woken && plugins.helped_by(event),
+            Cause::Refused(plugins) => !failed.woken && plugins.helped_by(event, &failed.waiter),
             Cause::Error => false,
         });
         let helped: Vec<ObjectKey> = helped.map(|(key, _)| key.clone()).collect();
@@ -152,7 +180,7 @@ impl Queue {
             .failed
             .iter()
             .filter(|(_, f)| !f.held && (f.woken && f.until <= now || f.since + STALE <= now))
-            .map(|(k, f)| (k.clone(), f.priority))
+            .map(|(k, f)| (k.clone(), f.waiter.priority))
             .collect();
         for (key, priority) in due {
             self.add(key, priority);
@@ -169,7 +197,6 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::PodFacts;
     use client::Projection as _;
 
     fn names(queue: &mut Queue) -> Vec<String> {
@@ -186,14 +213,15 @@ mod tests {
         assert_eq!(names(&mut queue), ["high", "old", "new"]);
 
         let now = Instant::now();
+        let waiter = |name: &str| Waiter { key: key(name), priority: 0, claims: Box::default() };
         let by = |name: &str| {
             let mut plugins = PluginSet::default();
             let at = crate::plugins::PLUGINS.iter().position(|p| p.name() == name);
             plugins.insert(at.unwrap_or_default());
             Cause::Refused(plugins)
         };
-        queue.put_back(key("old"), 0, by("NodeResourcesFit"), false, now);
-        queue.put_back(key("new"), 0, by("NodeAffinity"), false, now);
+        queue.put_back(waiter("old"), by("NodeResourcesFit"), false, now);
+        queue.put_back(waiter("new"), by("NodeAffinity"), false, now);
         queue.release(now + Duration::from_secs(100));
         assert_eq!(names(&mut queue), [""; 0], "nothing happened that could help");
         let gone = PodFacts::project(&api::core::v1::Pod::default());
@@ -203,12 +231,12 @@ mod tests {
         queue.release(now + STALE);
         assert_eq!(names(&mut queue), ["new"], "but nobody is forgotten");
 
-        queue.put_back(key("old"), 0, Cause::Error, false, now);
+        queue.put_back(waiter("old"), Cause::Error, false, now);
         assert_eq!(names(&mut queue), [""; 0], "an error waits for its back-off");
         queue.release(now + MAX_BACKOFF);
         assert_eq!(names(&mut queue), ["old"]);
 
-        queue.put_back(key("old"), 0, by("NodeResourcesFit"), true, now);
+        queue.put_back(waiter("old"), by("NodeResourcesFit"), true, now);
         queue.happened(&Event::PodGone(&gone));
         queue.add(key("old"), 0);
         queue.release(now + STALE);

@@ -1,16 +1,17 @@
 //! The loop: takes pods from the queue, decides, assumes. What follows from a decision runs beside it (`act`).
 
 use crate::cache::Cache;
-use crate::decide::decide;
+use crate::decide::{Placement, place};
 use crate::facts::{NodeFacts, PodFacts, PodInfo};
 use crate::framework::{Cycle, Event};
 use crate::preempt::Preemption;
-use crate::queue::{Cause, Queue};
+use crate::queue::{Cause, Queue, Waiter};
+use crate::storage::rows;
 use crate::surroundings;
 use client::{Cached, Change, Client, Informer, Informers, ObjectKey, Recorder};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -30,11 +31,15 @@ pub(crate) struct State {
 pub struct Scheduler {
     pub(crate) client: Client,
     pub(crate) recorder: Recorder,
-    pods: Informer<PodFacts>,
+    pub(crate) pods: Informer<PodFacts>,
     nodes: Informer<NodeFacts>,
+    pub(crate) volumes: Informer<rows::VolumeRow>,
+    pub(crate) claims: Informer<rows::ClaimRow>,
     pub(crate) state: Mutex<State>,
     pub(crate) wake: Notify,
-    binders: Arc<Semaphore>,
+    /// Claims, volumes, nodes or pods changed: whoever waits for volumes looks again.
+    pub(crate) changed: watch::Sender<()>,
+    pub(crate) binders: Arc<Semaphore>,
 }
 
 /// Schedules until `shutdown`.
@@ -44,9 +49,12 @@ pub async fn run(client: Client, shutdown: CancellationToken) {
         recorder: Recorder::new(client.clone(), DEFAULT_SCHEDULER, ""),
         pods: informers.get(),
         nodes: informers.get(),
+        volumes: informers.get(),
+        claims: informers.get(),
         client,
         state: Mutex::default(),
         wake: Notify::new(),
+        changed: watch::Sender::default(),
         binders: Arc::new(Semaphore::new(BINDERS)),
     });
     let working = async {
@@ -58,6 +66,8 @@ pub async fn run(client: Client, shutdown: CancellationToken) {
                 state.queue.happened(&event);
                 this.wake.notify_one();
             }
+            drop(state);
+            this.changed.send_replace(());
         })
         .await;
         scheduler.nodes.synced().await;
@@ -94,11 +104,15 @@ impl Scheduler {
             state.queue.happened(&Event::Node { old, new });
             drop(state);
             this.wake.notify_one();
+            this.changed.send_replace(());
         });
         let this = self.clone();
         self.pods.subscribe(move |change| {
             this.state.lock().take_in(change);
             this.wake.notify_one();
+            if matches!(change, Change::Deleted(_)) {
+                this.changed.send_replace(());
+            }
         });
     }
 
@@ -142,7 +156,12 @@ impl Scheduler {
         let this = self.clone();
         tokio::spawn(async move {
             match decision {
-                Ok(node) => this.bind(pod, &node).await,
+                Ok(Placement { node, bindings: None }) => this.bind(pod, &node).await,
+                Ok(Placement { node, bindings: Some(bindings) }) => {
+                    // Making a volume may take minutes, in which others are not to wait.
+                    drop(permit);
+                    return this.bind_with_volumes(pod, &node, bindings).await;
+                }
                 Err(failure) => this.fail(pod, failure).await,
             }
             drop(permit);
@@ -152,10 +171,15 @@ impl Scheduler {
 
 impl State {
     /// Decides, and remembers the decision before anybody else is told.
-    fn decide(&mut self, pod: &PodInfo, turn: usize) -> Result<Arc<str>, crate::decide::Failure> {
-        let decision = decide(Cycle { pod, cache: &self.cache }, turn);
+    fn decide(&mut self, pod: &PodInfo, turn: usize) -> Result<Placement, crate::decide::Failure> {
+        let decision = place(Cycle { pod, cache: &self.cache }, turn);
         match &decision {
-            Ok(node) => self.cache.assume(&pod.facts, node),
+            Ok(Placement { node, bindings }) => {
+                if let Some(bindings) = bindings {
+                    self.cache.surroundings.storage.assume(bindings, node);
+                }
+                self.cache.assume(&pod.facts, node);
+            }
             Err(failure) => {
                 let held = match &failure.preemption {
                     Preemption::Room { node, .. } => {
@@ -168,8 +192,8 @@ impl State {
                     }
                     Preemption::NotEligible(_) | Preemption::Nothing => false,
                 };
-                let (key, priority) = (pod.facts.key().clone(), pod.facts.priority);
-                self.queue.put_back(key, priority, Cause::Refused(failure.refused_by), held, Instant::now());
+                let cause = Cause::Refused(failure.refused_by);
+                self.queue.put_back(Waiter::of(&pod.facts), cause, held, Instant::now());
             }
         }
         decision

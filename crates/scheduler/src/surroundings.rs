@@ -1,12 +1,12 @@
-//! What a decision reads beside pods and nodes: labels of namespaces, what selects pods, and disruption budgets.
+//! What a decision reads beside pods and nodes: labels of namespaces, what selects pods, disruption budgets,
+//! and storage.
 //! Projections of informers, and the maps that keep them.
 
 use crate::facts::{Labels, PodInfo};
 use crate::framework::Event;
+use crate::storage::{Storage, rows};
 use api::apps::v1::{ReplicaSet, StatefulSet};
-use api::core::v1::{
-    Namespace, NodeSelector, PersistentVolume, PersistentVolumeClaim, ReplicationController, Service,
-};
+use api::core::v1::{Namespace, ReplicationController, Service};
 use api::policy::v1::PodDisruptionBudget;
 use apimachinery::labels::Selector;
 use client::{Cached, Change, Informers, ObjectKey, Projection};
@@ -23,21 +23,7 @@ pub struct Surroundings {
     services: HashMap<Arc<str>, BTreeMap<Arc<str>, Labels>>,
     owners: HashMap<Owner, Selector>,
     budgets: HashMap<ObjectKey, Budget>,
-    claims: HashMap<ObjectKey, Claim>,
-    /// Where the nodes are that reach a volume; anywhere without a selector.
-    volumes: HashMap<Arc<str>, Option<NodeSelector>>,
-}
-
-/// What is kept of a PersistentVolumeClaim.
-#[derive(Debug, Clone, Default)]
-pub struct Claim {
-    pub bound: bool,
-    pub lost: bool,
-    pub deleting: bool,
-    /// The volume it has.
-    pub volume: String,
-    /// Its name and owners, and nothing else.
-    pub owned: PersistentVolumeClaim,
+    pub storage: Storage,
 }
 
 /// What is kept of a PodDisruptionBudget.
@@ -65,25 +51,6 @@ impl Surroundings {
 
     pub fn set_budget(&mut self, key: ObjectKey, budget: Budget) {
         self.budgets.insert(key, budget);
-    }
-
-    /// A claim of a namespace.
-    pub fn claim(&self, namespace: &str, name: &str) -> Option<&Claim> {
-        self.claims.get(&ObjectKey::new(namespace, name))
-    }
-
-    pub fn set_claim(&mut self, claim: &PersistentVolumeClaim) {
-        let key = ObjectKey::new(&claim.metadata.namespace, &claim.metadata.name);
-        self.claims.insert(key, Claim::project(claim));
-    }
-
-    /// Where a volume is, if it is there.
-    pub fn volume(&self, name: &str) -> Option<&Option<NodeSelector>> {
-        self.volumes.get(name)
-    }
-
-    pub fn set_volume(&mut self, name: &str, affinity: Option<NodeSelector>) {
-        self.volumes.insert(name.into(), affinity);
     }
 
     /// Every budget of a namespace, with how many disruptions it allows.
@@ -116,12 +83,17 @@ impl Surroundings {
 const OWNERS: [&str; 3] = ["ReplicationController", "ReplicaSet", "StatefulSet"];
 
 /// Anything that selects pods, or is otherwise looked at by decisions: how a change is taken in.
-trait Neighbour: Projection {
+pub(crate) trait Neighbour: Projection {
     fn put(surroundings: &mut Surroundings, object: &Cached<Self>);
-    fn remove(surroundings: &mut Surroundings, key: &ObjectKey);
+    fn remove(surroundings: &mut Surroundings, object: &Cached<Self>);
 
     /// What its coming or changing may be to pods that were refused.
-    fn helps() -> Option<Event<'static>> {
+    fn helps<'a>(_old: Option<&'a Cached<Self>>, _new: &'a Cached<Self>) -> Option<Event<'a>> {
+        None
+    }
+
+    /// What its going may be to them.
+    fn gone() -> Option<Event<'static>> {
         None
     }
 }
@@ -129,18 +101,17 @@ trait Neighbour: Projection {
 /// Keeps the surroundings current. `changed` gives access to them, and is told what that may help pods with.
 pub(crate) async fn follow<F>(informers: &Informers, changed: F)
 where
-    F: Fn(&mut dyn FnMut(&mut Surroundings), Option<Event<'static>>) + Clone + Send + Sync + 'static,
+    F: Fn(&mut dyn FnMut(&mut Surroundings), Option<Event<'_>>) + Clone + Send + Sync + 'static,
 {
     async fn one<N: Neighbour, F>(informers: &Informers, changed: F)
     where
-        F: Fn(&mut dyn FnMut(&mut Surroundings), Option<Event<'static>>) + Send + Sync + 'static,
+        F: Fn(&mut dyn FnMut(&mut Surroundings), Option<Event<'_>>) + Send + Sync + 'static,
     {
         let informer = informers.get::<N>();
         informer.subscribe(move |change| match change {
-            Change::Deleted(object) => changed(&mut |s| N::remove(s, object.key()), None),
-            Change::Added(object) | Change::Updated { new: object, .. } => {
-                changed(&mut |s| N::put(s, object), N::helps());
-            }
+            Change::Deleted(object) => changed(&mut |s| N::remove(s, object), N::gone()),
+            Change::Added(object) => changed(&mut |s| N::put(s, object), N::helps(None, object)),
+            Change::Updated { old, new } => changed(&mut |s| N::put(s, new), N::helps(Some(old), new)),
         });
         informer.synced().await;
     }
@@ -150,8 +121,13 @@ where
     one::<OwnerSelector<ReplicaSet>, _>(informers, changed.clone()).await;
     one::<OwnerSelector<StatefulSet>, _>(informers, changed.clone()).await;
     one::<Budget, _>(informers, changed.clone()).await;
-    one::<Claim, _>(informers, changed.clone()).await;
-    one::<VolumePlace, _>(informers, changed).await;
+    one::<rows::VolumeRow, _>(informers, changed.clone()).await;
+    one::<rows::ClaimRow, _>(informers, changed.clone()).await;
+    one::<rows::ClassRow, _>(informers, changed.clone()).await;
+    one::<rows::DriverRow, _>(informers, changed.clone()).await;
+    one::<rows::CapacityRow, _>(informers, changed.clone()).await;
+    one::<rows::NodeRow, _>(informers, changed.clone()).await;
+    one::<rows::AttachmentRow, _>(informers, changed).await;
 }
 
 struct NamespaceLabels(Labels);
@@ -169,11 +145,11 @@ impl Neighbour for NamespaceLabels {
         surroundings.set_namespace(object.name(), object.projection.0.clone());
     }
 
-    fn remove(surroundings: &mut Surroundings, key: &ObjectKey) {
-        surroundings.namespaces.remove(&*key.name);
+    fn remove(surroundings: &mut Surroundings, object: &Cached<Self>) {
+        surroundings.namespaces.remove(object.name());
     }
 
-    fn helps() -> Option<Event<'static>> {
+    fn helps<'a>(_: Option<&'a Cached<Self>>, _: &'a Cached<Self>) -> Option<Event<'a>> {
         Some(Event::Namespace)
     }
 }
@@ -193,11 +169,11 @@ impl Neighbour for ServiceSelector {
         surroundings.set_service(object.namespace(), object.name(), object.projection.0.clone());
     }
 
-    fn remove(surroundings: &mut Surroundings, key: &ObjectKey) {
-        if let Some(services) = surroundings.services.get_mut(&*key.namespace) {
-            services.remove(&*key.name);
+    fn remove(surroundings: &mut Surroundings, object: &Cached<Self>) {
+        if let Some(services) = surroundings.services.get_mut(object.namespace()) {
+            services.remove(object.name());
             if services.is_empty() {
-                surroundings.services.remove(&*key.namespace);
+                surroundings.services.remove(object.namespace());
             }
         }
     }
@@ -245,8 +221,8 @@ impl<K: OwnerKind + 'static> Neighbour for OwnerSelector<K> {
         surroundings.owners.insert((K::NAME, object.key().clone()), object.projection.0.clone());
     }
 
-    fn remove(surroundings: &mut Surroundings, key: &ObjectKey) {
-        surroundings.owners.remove(&(K::NAME, key.clone()));
+    fn remove(surroundings: &mut Surroundings, object: &Cached<Self>) {
+        surroundings.owners.remove(&(K::NAME, object.key().clone()));
     }
 }
 
@@ -268,65 +244,7 @@ impl Neighbour for Budget {
         surroundings.set_budget(object.key().clone(), object.projection.clone());
     }
 
-    fn remove(surroundings: &mut Surroundings, key: &ObjectKey) {
-        surroundings.budgets.remove(key);
-    }
-}
-
-impl Projection for Claim {
-    type Kind = PersistentVolumeClaim;
-
-    fn project(claim: &PersistentVolumeClaim) -> Self {
-        let (from, phase) = (&claim.metadata, claim.status.phase.as_str());
-        let mut owned = PersistentVolumeClaim::default();
-        owned.metadata.name = from.name.clone();
-        owned.metadata.namespace = from.namespace.clone();
-        owned.metadata.owner_references = from.owner_references.clone();
-        let bound_fully = from.annotations.contains_key("pv.kubernetes.io/bind-completed");
-        Claim {
-            bound: !claim.spec.volume_name.is_empty() && (phase == "Bound" || bound_fully),
-            lost: phase == "Lost",
-            deleting: from.deletion_timestamp.is_some(),
-            volume: claim.spec.volume_name.clone(),
-            owned,
-        }
-    }
-}
-
-impl Neighbour for Claim {
-    fn put(surroundings: &mut Surroundings, object: &Cached<Self>) {
-        surroundings.claims.insert(object.key().clone(), object.projection.clone());
-    }
-
-    fn remove(surroundings: &mut Surroundings, key: &ObjectKey) {
-        surroundings.claims.remove(key);
-    }
-
-    fn helps() -> Option<Event<'static>> {
-        Some(Event::Volumes)
-    }
-}
-
-struct VolumePlace(Option<NodeSelector>);
-
-impl Projection for VolumePlace {
-    type Kind = PersistentVolume;
-
-    fn project(volume: &PersistentVolume) -> Self {
-        VolumePlace(volume.spec.node_affinity.as_ref().and_then(|affinity| affinity.required.clone()))
-    }
-}
-
-impl Neighbour for VolumePlace {
-    fn put(surroundings: &mut Surroundings, object: &Cached<Self>) {
-        surroundings.set_volume(object.name(), object.projection.0.clone());
-    }
-
-    fn remove(surroundings: &mut Surroundings, key: &ObjectKey) {
-        surroundings.volumes.remove(&*key.name);
-    }
-
-    fn helps() -> Option<Event<'static>> {
-        Some(Event::Volumes)
+    fn remove(surroundings: &mut Surroundings, object: &Cached<Self>) {
+        surroundings.budgets.remove(object.key());
     }
 }

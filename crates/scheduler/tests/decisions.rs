@@ -1,78 +1,14 @@
 //! Decisions over small clusters: which node, or why none.
 #![allow(clippy::unwrap_used)]
 
-use api::core::v1::{Node, Pod};
+mod small_clusters;
+
 use apimachinery::labels::Selector;
-use client::source::Raw;
-use client::{Cached, ObjectKey, Projection};
-use expect_test::{Expect, expect};
-use scheduler::cache::Cache;
-use scheduler::decide::decide;
-use scheduler::facts::{NodeFacts, PodFacts, PodInfo};
-use scheduler::framework::Cycle;
-use scheduler::preempt::Preemption;
+use client::ObjectKey;
+use expect_test::expect;
 use scheduler::surroundings::Budget;
 use serde_json::{Value, json};
-use std::sync::Arc;
-
-/// A pod: its spec, and beside it `labels`, `ns`, `started`.
-fn pod(name: &str, mut spec: Value) -> PodInfo {
-    let spec = spec.as_object_mut().unwrap();
-    let labels = spec.remove("labels").unwrap_or_default();
-    let namespace = spec.remove("ns").map_or("ns".into(), |ns| ns.as_str().unwrap().to_owned());
-    let status = json!({"startTime": spec.remove("started")});
-    let metadata = json!({"name": name, "namespace": namespace, "uid": name, "labels": labels});
-    let pod: Pod =
-        serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap();
-    let key = ObjectKey::new(&namespace, name);
-    let raw = Raw { key, revision: 1, bytes: serde_json::to_vec(&pod).unwrap().into() };
-    let facts = Arc::new(Cached { raw, uid: name.into(), projection: PodFacts::project(&pod) });
-    PodInfo { pod, facts }
-}
-
-fn cluster(nodes: &[Value], running: &[(&str, Value)]) -> Cache {
-    let mut cache = Cache::default();
-    for node in nodes {
-        let mut node = node.clone();
-        if node["status"]["allocatable"].is_null() {
-            node["status"]["allocatable"] = json!({"cpu": "4", "memory": "8Gi", "pods": "110"});
-        }
-        let node: Node = serde_json::from_value(node).unwrap();
-        cache.set_node(&node.metadata.name, &NodeFacts::project(&node));
-    }
-    for (i, (node, spec)) in running.iter().enumerate() {
-        cache.assume(&pod(&format!("running-{i}"), spec.clone()).facts, node);
-    }
-    cache
-}
-
-/// Where the pod goes; or why nowhere, and who would have to go.
-fn outcome(cache: &Cache, pod: &PodInfo) -> String {
-    match decide(Cycle { pod, cache }, 0) {
-        Ok(node) => node.to_string(),
-        Err(failure) => match failure.preemption {
-            Preemption::Room { node, victims } => {
-                let victims: Vec<&str> = victims.iter().map(|v| v.name()).collect();
-                format!("{node} without {}", victims.join(", "))
-            }
-            _ => failure.error.to_string(),
-        },
-    }
-}
-
-fn check(nodes: &[Value], running: &[(&str, Value)], spec: Value, expected: Expect) {
-    expected.assert_eq(&outcome(&cluster(nodes, running), &pod("new", spec)));
-}
-
-/// A spec with more fields.
-fn with(mut spec: Value, more: Value) -> Value {
-    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    spec
-}
-
-fn asks(cpu: &str) -> Value {
-    json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]})
-}
+use small_clusters::{HOST, ZONE, asks, check, cluster, outcome, pod, with, zones};
 
 #[test]
 fn where_a_pod_goes() {
@@ -133,15 +69,6 @@ fn where_a_pod_goes() {
     );
 }
 
-/// Two zones of two hosts each.
-fn zones() -> Vec<Value> {
-    let node = |name: &str, zone: &str| {
-        let labels = json!({"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": zone});
-        json!({"metadata": {"name": name, "labels": labels}})
-    };
-    vec![node("a1", "a"), node("a2", "a"), node("b1", "b"), node("b2", "b")]
-}
-
 fn labelled(app: &str) -> Value {
     with(asks("100m"), json!({"labels": {"app": app}}))
 }
@@ -149,9 +76,6 @@ fn labelled(app: &str) -> Value {
 fn term(app: &str, key: &str) -> Value {
     json!({"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": key})
 }
-
-const ZONE: &str = "topology.kubernetes.io/zone";
-const HOST: &str = "kubernetes.io/hostname";
 
 #[test]
 fn near_and_away_from_other_pods() {
@@ -326,72 +250,4 @@ fn who_must_make_room() {
     expect!["0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."]
         .assert_eq(&outcome(&cache, &pod("second", of(1, "2"))));
     expect!["a1"].assert_eq(&outcome(&cache, &first));
-}
-
-#[test]
-fn where_claims_are() {
-    let claim = |name: &str, phase: &str, volume: &str, owner: &str| {
-        let owners =
-            json!([{"apiVersion": "v1", "kind": "Pod", "name": owner, "uid": owner, "controller": true}]);
-        let owners = if owner.is_empty() { json!([]) } else { owners };
-        serde_json::from_value(json!({
-            "metadata": {"name": name, "namespace": "ns", "ownerReferences": owners},
-            "spec": {"volumeName": volume}, "status": {"phase": phase}}))
-        .unwrap()
-    };
-    let ephemeral = with(
-        asks("1"),
-        json!({"volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}]}),
-    );
-    let claimed =
-        with(asks("1"), json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]}));
-    let mut cache = cluster(&zones(), &[]);
-    let refused = |cache: &Cache, spec: &Value, expected: Expect| {
-        let full = outcome(cache, &pod("new", spec.clone()));
-        let rest = ". no new claims to deallocate, preemption: 0/4 nodes are available: 4 Preemption is not helpful for scheduling.";
-        expected.assert_eq(full.strip_suffix(rest).unwrap_or(&full));
-    };
-    refused(
-        &cache,
-        &ephemeral,
-        expect![[
-            r#"0/4 nodes are available: waiting for ephemeral volume controller to create the persistentvolumeclaim "new-v""#
-        ]],
-    );
-    refused(
-        &cache,
-        &claimed,
-        expect![[r#"0/4 nodes are available: persistentvolumeclaim "data" not found"#]],
-    );
-    cache.surroundings.set_claim(&claim("new-v", "Bound", "pv", "other"));
-    refused(
-        &cache,
-        &ephemeral,
-        expect!["0/4 nodes are available: PVC ns/new-v was not created for pod ns/new (pod is not owner)"],
-    );
-    cache.surroundings.set_claim(&claim("new-v", "Pending", "", "new"));
-    refused(
-        &cache,
-        &ephemeral,
-        expect!["0/4 nodes are available: pod has unbound immediate PersistentVolumeClaims"],
-    );
-    cache.surroundings.set_claim(&claim("new-v", "Bound", "pv", "new"));
-    refused(
-        &cache,
-        &ephemeral,
-        expect![
-            "0/4 nodes are available: 4 node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"
-        ],
-    );
-    let here = json!({"nodeSelectorTerms": [{"matchExpressions": [{"key": HOST, "operator": "In", "values": ["b2"]}]}]});
-    cache.surroundings.set_volume("pv", serde_json::from_value(here).unwrap());
-    refused(&cache, &ephemeral, expect!["b2"]);
-    cache.surroundings.set_claim(&claim("data", "Lost", "gone", ""));
-    refused(
-        &cache,
-        &claimed,
-        expect![[
-            r#"0/4 nodes are available: persistentvolumeclaim "data" bound to non-existent persistentvolume "gone""#
-        ]],
-    );
 }

@@ -4,6 +4,7 @@ use crate::facts::PodInfo;
 use crate::framework::{
     Candidate, Cycle, Event, Filter, MAX_SCORE, Plugin, Refusal, Scale, Score, ranking, stateless,
 };
+use crate::queue::Waiter;
 
 pub(super) struct Fit;
 
@@ -50,7 +51,7 @@ impl Plugin for Fit {
         ranking(least_allocated, Scale::Raw)
     }
 
-    fn helped_by(&self, event: &Event<'_>) -> bool {
+    fn helped_by(&self, event: &Event<'_>, _: &Waiter) -> bool {
         matches!(event, Event::PodGone(_) | Event::PodShrank) || event.node_changed(|node| &node.allocatable)
     }
 }

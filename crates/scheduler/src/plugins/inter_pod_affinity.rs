@@ -3,6 +3,7 @@
 use super::topology::Counts;
 use crate::facts::{Labels, PodFacts};
 use crate::framework::{Candidate, Cycle, Event, Filter, MAX_SCORE, Plugin, Refusal, Score};
+use crate::queue::Waiter;
 use crate::terms::{Term, Terms};
 use client::Cached;
 
@@ -55,7 +56,7 @@ impl Plugin for InterPodAffinity {
         if likes.0.is_empty() { None } else { Some(Box::new(likes)) }
     }
 
-    fn helped_by(&self, event: &Event<'_>) -> bool {
+    fn helped_by(&self, event: &Event<'_>, _: &Waiter) -> bool {
         matches!(event, Event::PodGone(_) | Event::PodPlaced(_) | Event::Namespace)
             || event.node_changed(|node| &node.labels)
     }

@@ -8,12 +8,16 @@ mod node_affinity;
 mod node_name;
 mod node_ports;
 mod node_unschedulable;
+mod node_volume_limits;
 mod pod_topology_spread;
 mod taint_toleration;
 mod topology;
 mod volume_binding;
+mod volume_restrictions;
+mod volume_zone;
 
 use crate::framework::{Event, Plugin};
+use crate::queue::Waiter;
 
 /// Asked in this order; the first refusal of a node counts.
 pub const PLUGINS: &[&dyn Plugin] = &[
@@ -23,7 +27,10 @@ pub const PLUGINS: &[&dyn Plugin] = &[
     &node_affinity::NodeAffinity,
     &node_ports::NodePorts,
     &fit::Fit,
+    &volume_restrictions::VolumeRestrictions,
+    &node_volume_limits::NodeVolumeLimits,
     &volume_binding::VolumeBinding,
+    &volume_zone::VolumeZone,
     &pod_topology_spread::PodTopologySpread,
     &inter_pod_affinity::InterPodAffinity,
     &balanced_allocation::BalancedAllocation,
@@ -40,8 +47,8 @@ impl PluginSet {
     }
 
     /// Whether an event may help a pod that these plugins refused. One that none refused is helped by anything.
-    pub fn helped_by(self, event: &Event<'_>) -> bool {
-        self.0 == 0
-            || PLUGINS.iter().enumerate().any(|(i, plugin)| self.0 & (1 << i) != 0 && plugin.helped_by(event))
+    pub fn helped_by(self, event: &Event<'_>, waiter: &Waiter) -> bool {
+        let refused = PLUGINS.iter().enumerate().filter(|(i, _)| self.0 & (1 << i) != 0);
+        self.0 == 0 || refused.into_iter().any(|(_, plugin)| plugin.helped_by(event, waiter))
     }
 }

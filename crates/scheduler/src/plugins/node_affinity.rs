@@ -2,6 +2,7 @@
 
 use crate::facts::PodInfo;
 use crate::framework::{Candidate, Cycle, Event, Filter, Plugin, Refusal, Scale, Score, ranking, stateless};
+use crate::queue::Waiter;
 use rules::node_affinity::{preferred_score, required_node_affinity};
 use std::collections::BTreeSet;
 
@@ -55,7 +56,7 @@ impl Plugin for NodeAffinity {
         ranking(preference, Scale::Up)
     }
 
-    fn helped_by(&self, event: &Event<'_>) -> bool {
+    fn helped_by(&self, event: &Event<'_>, _: &Waiter) -> bool {
         event.node_changed(|node| &node.labels)
     }
 }

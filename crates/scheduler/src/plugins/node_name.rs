@@ -1,6 +1,7 @@
 //! A pod that names its node goes there or nowhere.
 
 use crate::framework::{Cycle, Event, Filter, Plugin, Refusal, stateless};
+use crate::queue::Waiter;
 
 pub(super) struct NodeName;
 
@@ -22,7 +23,7 @@ impl Plugin for NodeName {
         })
     }
 
-    fn helped_by(&self, event: &Event<'_>) -> bool {
+    fn helped_by(&self, event: &Event<'_>, _: &Waiter) -> bool {
         matches!(event, Event::Node { old: None, .. })
     }
 }

@@ -1,6 +1,7 @@
 //! Two pods cannot have the same host port on one node.
 
 use crate::framework::{Cycle, Event, Filter, Plugin, Refusal, stateless};
+use crate::queue::Waiter;
 
 pub(super) struct NodePorts;
 
@@ -23,7 +24,7 @@ impl Plugin for NodePorts {
         })
     }
 
-    fn helped_by(&self, event: &Event<'_>) -> bool {
+    fn helped_by(&self, event: &Event<'_>, _: &Waiter) -> bool {
         match event {
             Event::PodGone(pod) => !pod.ports.is_empty(),
             Event::Node { old, .. } => old.is_none(),

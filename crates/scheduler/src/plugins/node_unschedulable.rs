@@ -1,6 +1,7 @@
 //! Cordoned nodes take only pods that tolerate it.
 
 use crate::framework::{Cycle, Event, Filter, Plugin, Refusal, stateless};
+use crate::queue::Waiter;
 use api::core::v1::Taint;
 
 pub(super) struct NodeUnschedulable;
@@ -27,7 +28,7 @@ impl Plugin for NodeUnschedulable {
         })
     }
 
-    fn helped_by(&self, event: &Event<'_>) -> bool {
+    fn helped_by(&self, event: &Event<'_>, _: &Waiter) -> bool {
         event.node_changed(|node| &node.unschedulable)
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::facts::{Labels, PodFacts, PodInfo};
 use crate::framework::{Candidate, Cycle, Event, Filter, MAX_SCORE, Plugin, Refusal, Score};
+use crate::queue::Waiter;
 use api::core::v1::TopologySpreadConstraint;
 use apimachinery::labels::Selector;
 use client::Cached;
@@ -76,7 +77,7 @@ impl Plugin for PodTopologySpread {
         Some(Box::new(Crowding { cycle, own, constraints, domains, weights }))
     }
 
-    fn helped_by(&self, event: &Event<'_>) -> bool {
+    fn helped_by(&self, event: &Event<'_>, _: &Waiter) -> bool {
         matches!(event, Event::PodGone(_) | Event::PodPlaced(_))
             || event.node_changed(|node| &node.labels)
             || event.node_changed(|node| &node.taints)

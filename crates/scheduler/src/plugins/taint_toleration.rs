@@ -1,6 +1,7 @@
 //! Taints keep pods away that do not tolerate them; `PreferNoSchedule` ones lower the score.
 
 use crate::framework::{Candidate, Cycle, Event, Filter, Plugin, Refusal, Scale, Score, ranking, stateless};
+use crate::queue::Waiter;
 use rules::taints::{NO_EXECUTE, NO_SCHEDULE, PREFER_NO_SCHEDULE, any_tolerates, first_untolerated};
 
 pub(super) struct TaintToleration;
@@ -38,7 +39,7 @@ impl Plugin for TaintToleration {
         ranking(intolerable, Scale::Down)
     }
 
-    fn helped_by(&self, event: &Event<'_>) -> bool {
+    fn helped_by(&self, event: &Event<'_>, _: &Waiter) -> bool {
         event.node_changed(|node| &node.taints)
     }
 }

@@ -1,28 +1,37 @@
-//! The claims of a pod: they must be there and bound, and where their volumes are is where the pod can go.
+//! The claims of a pod: they must be there, and bound or to be bound where the pod goes. Volumes that are bound say which
+//! nodes reach them; for the others a volume is chosen, or made, for the node.
 
 use crate::facts::PodInfo;
-use crate::framework::{Cycle, Event, Filter, Plugin, Refusal, stateless};
-use crate::surroundings::{Claim, Surroundings};
-use rules::ephemeral_volume::{claim_name, is_for_pod};
+use crate::framework::{Candidate, Cycle, Event, Filter, Plugin, Refusal, stateless};
+use crate::queue::Waiter;
+use crate::storage::{Bindings, Storage, rows::ClassRow};
+use api::core::v1::TopologySelectorTerm;
+use client::ObjectKey;
+use rules::ephemeral_volume::belongs;
+use rules::volumes::{Claim, NO_PROVISIONER, Volume, best_on};
+use std::sync::Arc;
+
+const NOT_FOUND: &str = "node(s) didn't find available persistent volumes to bind";
+const ELSEWHERE: &str = "node(s) didn't match PersistentVolume's node affinity";
+const NO_SPACE: &str = "node(s) did not have enough free storage";
+const NO_VOLUME: &str = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
 
 pub(super) struct VolumeBinding;
 
-/// The claims that a pod names, and whether they are of ephemeral volumes.
-fn named(pod: &PodInfo) -> impl Iterator<Item = (String, bool)> + '_ {
-    pod.pod.spec.volumes.iter().filter_map(|volume| match &volume.persistent_volume_claim {
-        Some(source) => Some((source.claim_name.clone(), false)),
-        None => volume.ephemeral.as_ref().map(|_| (claim_name(&pod.pod, &volume.name), true)),
-    })
+/// The claims that a pod names.
+fn keys(pod: &PodInfo) -> impl Iterator<Item = (ObjectKey, bool)> + '_ {
+    pod.facts.claims.iter().map(|used| (ObjectKey::new(pod.namespace(), &used.name), used.ephemeral))
 }
 
 /// The claim, if it can be used. Upstream: `podHasPVCs`.
 fn usable<'a>(
-    around: &'a Surroundings,
+    storage: &'a Storage,
     pod: &PodInfo,
-    name: &str,
+    key: &ObjectKey,
     ephemeral: bool,
 ) -> Result<&'a Claim, String> {
-    let Some(claim) = around.claim(pod.namespace(), name) else {
+    let name = &key.name;
+    let Some(claim) = storage.claim(key) else {
         return Err(match ephemeral {
             true => {
                 format!(
@@ -32,7 +41,7 @@ fn usable<'a>(
             false => format!("persistentvolumeclaim {name:?} not found"),
         });
     };
-    if claim.lost {
+    if claim.phase == "Lost" {
         let volume = &claim.volume;
         return Err(format!(
             "persistentvolumeclaim {name:?} bound to non-existent persistentvolume {volume:?}"
@@ -42,9 +51,132 @@ fn usable<'a>(
         return Err(format!("persistentvolumeclaim {name:?} is being deleted"));
     }
     if ephemeral {
-        is_for_pod(&pod.pod, &claim.owned)?;
+        belongs(&pod.pod, claim)?;
     }
     Ok(claim)
+}
+
+/// Whether the claim's volume is chosen with the node. One that names its volume is the binder's affair.
+fn is_delayed(storage: &Storage, claim: &Claim) -> bool {
+    claim.volume.is_empty() && storage.class(claim.class()).is_some_and(|class| class.delayed)
+}
+
+/// What a pod's claims ask of a node.
+#[derive(Clone)]
+struct Wanted<'a> {
+    storage: &'a Storage,
+    /// The volumes of claims that are bound, as far as they are there.
+    bound: Vec<Option<&'a Volume>>,
+    /// Claims whose volumes are to be made for a certain node.
+    selected: Vec<(ObjectKey, &'a Claim, &'a str)>,
+    /// Claims that may have any volume, the smallest first, with the volumes that are to be had.
+    open: Vec<(ObjectKey, &'a Claim, Arc<[&'a Volume]>)>,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(cycle: Cycle<'a>) -> Option<Self> {
+        if cycle.pod.facts.claims.is_empty() {
+            return None;
+        }
+        let storage = &cycle.cache.surroundings.storage;
+        let mut wanted = Wanted { storage, bound: Vec::new(), selected: Vec::new(), open: Vec::new() };
+        for (key, _) in keys(cycle.pod) {
+            let Some(claim) = storage.claim(&key) else { continue };
+            if claim.is_bound() {
+                wanted.bound.push(storage.volume(&claim.volume).map(|volume| &volume.facts));
+            } else if let Some(node) = storage.selected_node(&key, claim) {
+                wanted.selected.push((key, claim, node));
+            } else {
+                wanted.open.push((key, claim, storage.volumes_for(claim).collect()));
+            }
+        }
+        wanted.open.sort_by(|(_, a, _), (_, b, _)| a.request.cmp(&b.request));
+        Some(wanted)
+    }
+
+    /// What would have to be done on a node, or why the pod cannot go there. Upstream: `FindPodVolumes`.
+    fn on(&self, node: Candidate<'_>) -> Result<Bindings, Vec<&'static str>> {
+        let labels = &node.facts.labels;
+        let mut reasons = Vec::new();
+        let reached = |volume: &Option<&Volume>| volume.is_some_and(|volume| volume.reachable_from(labels));
+        if let Some(bad) = self.bound.iter().find(|volume| !reached(volume)) {
+            reasons.push(if bad.is_some() { ELSEWHERE } else { NO_VOLUME });
+        }
+        if self.selected.iter().any(|(.., selected)| **selected != *node.info.name) {
+            reasons.push(NOT_FOUND);
+            return Err(sorted(reasons));
+        }
+        let mut bindings = Bindings::default();
+        let mut taken: Vec<&str> = Vec::new();
+        let mut to_make: Vec<(&ObjectKey, &Claim)> =
+            self.selected.iter().map(|(key, claim, _)| (key, *claim)).collect();
+        for (key, claim, volumes) in &self.open {
+            let among = volumes.iter().copied();
+            match best_on(claim, among, labels, |volume| taken.contains(&volume.name.as_str())) {
+                Some(volume) => {
+                    taken.push(&volume.name);
+                    bindings.volumes.push((volume.name.as_str().into(), key.clone()));
+                }
+                None => to_make.push((key, claim)),
+            }
+        }
+        for (key, claim) in to_make {
+            match self.can_be_made(claim, node) {
+                Ok(()) => bindings.provisions.push(key.clone()),
+                Err(reason) => {
+                    reasons.push(reason);
+                    break;
+                }
+            }
+        }
+        if reasons.is_empty() { Ok(bindings) } else { Err(sorted(reasons)) }
+    }
+
+    /// Whether a volume can be made for a claim on a node. Upstream: `checkVolumeProvisions`.
+    fn can_be_made(&self, claim: &Claim, node: Candidate<'_>) -> Result<(), &'static str> {
+        let Some(class) = self.storage.class(claim.class()) else { return Err(NOT_FOUND) };
+        if class.provisioner.is_empty() || class.provisioner == NO_PROVISIONER {
+            return Err(NOT_FOUND);
+        }
+        if !allowed(&class.topologies, node) {
+            return Err(NOT_FOUND);
+        }
+        if self.has_space(claim, class, node) { Ok(()) } else { Err(NO_SPACE) }
+    }
+
+    /// Upstream: `hasEnoughCapacity`. Drivers that do not say what they have are believed to have enough.
+    fn has_space(&self, claim: &Claim, class: &ClassRow, node: Candidate<'_>) -> bool {
+        if !self.storage.driver(&class.provisioner).is_some_and(|driver| driver.tells_capacity) {
+            return true;
+        }
+        let size = claim.request.value();
+        self.storage.capacities().any(|capacity| {
+            capacity.class == claim.class()
+                && capacity.limit.is_some_and(|limit| limit >= size)
+                && capacity.nodes.as_ref().is_some_and(|nodes| nodes.matches(&node.facts.labels))
+        })
+    }
+}
+
+/// In upstream's order.
+fn sorted(mut reasons: Vec<&'static str>) -> Vec<&'static str> {
+    const ORDER: [&str; 4] = [ELSEWHERE, NOT_FOUND, NO_SPACE, NO_VOLUME];
+    reasons.sort_by_key(|reason| ORDER.iter().position(|known| known == reason));
+    reasons.dedup();
+    reasons
+}
+
+/// Whether a class lets volumes be made on a node: any term, of which all must hold.
+fn allowed(terms: &[TopologySelectorTerm], node: Candidate<'_>) -> bool {
+    terms.is_empty()
+        || terms.iter().any(|term| {
+            let expressions = &term.match_label_expressions;
+            !expressions.is_empty()
+                && expressions.iter().all(|e| {
+                    let value = node.label(&e.key);
+                    value.is_some_and(|value| e.values.iter().any(|v| v == value))
+                })
+        })
 }
 
 impl Plugin for VolumeBinding {
@@ -53,11 +185,11 @@ impl Plugin for VolumeBinding {
     }
 
     fn refuse(&self, cycle: Cycle<'_>) -> Option<String> {
-        let around = &cycle.cache.surroundings;
+        let storage = &cycle.cache.surroundings.storage;
         let mut unbound = false;
-        for (name, ephemeral) in named(cycle.pod) {
-            match usable(around, cycle.pod, &name, ephemeral) {
-                Ok(claim) => unbound |= !claim.bound,
+        for (key, ephemeral) in keys(cycle.pod) {
+            match usable(storage, cycle.pod, &key, ephemeral) {
+                Ok(claim) => unbound |= !claim.is_bound() && !is_delayed(storage, claim),
                 Err(why) => return Some(why),
             }
         }
@@ -65,32 +197,26 @@ impl Plugin for VolumeBinding {
     }
 
     fn filter<'a>(&self, cycle: Cycle<'a>) -> Option<Box<dyn Filter<'a> + 'a>> {
-        let around = &cycle.cache.surroundings;
-        let claims = named(cycle.pod).filter_map(|(name, _)| around.claim(cycle.pod.namespace(), &name));
-        let volumes: Vec<_> = claims.map(|claim| around.volume(&claim.volume)).collect();
-        if volumes.is_empty() {
-            return None;
-        }
-        stateless(move |node| {
-            for volume in &volumes {
-                let Some(affinity) = volume else {
-                    let why = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
-                    return Err(Refusal::unresolvable(why));
-                };
-                let matches = |wanted| {
-                    rules::node_affinity::matches_selector(wanted, &node.info.name, &node.facts.labels)
-                };
-                if !affinity.as_ref().is_none_or(matches) {
-                    return Err(Refusal::unresolvable(
-                        "node(s) didn't match PersistentVolume's node affinity",
-                    ));
-                }
+        let wanted = Arc::new(Wanted::new(cycle)?);
+        stateless(move |node| match wanted.on(node) {
+            Ok(_) => Ok(()),
+            Err(reasons) => {
+                Err(Refusal { reasons: reasons.into_iter().map(Into::into).collect(), unresolvable: true })
             }
-            Ok(())
         })
     }
 
-    fn helped_by(&self, event: &Event<'_>) -> bool {
-        matches!(event, Event::Volumes) || event.node_changed(|node| &node.labels)
+    fn reserve(&self, cycle: Cycle<'_>, node: Candidate<'_>) -> Option<Bindings> {
+        Wanted::new(cycle)?.on(node).ok().filter(|bindings| !bindings.is_empty())
+    }
+
+    fn helped_by(&self, event: &Event<'_>, waiter: &Waiter) -> bool {
+        match event {
+            Event::Claim { new, .. } => waiter.uses(new),
+            Event::Volume { .. } | Event::DriverSilent | Event::MoreCapacity => true,
+            Event::DriversOfNode { new } => *new,
+            Event::StorageClass { old, new } => old.is_none_or(|old| old.topologies != new.topologies),
+            _ => event.node_changed(|node| &node.labels),
+        }
     }
 }

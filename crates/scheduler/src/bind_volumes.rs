@@ -1,0 +1,190 @@
+//! What is done about a pod's volumes before it is bound: volumes are given to its claims, or asked for, and the binder
+//! brings the rest about, which is waited for. Upstream: `PreBind` of `VolumeBinding`.
+
+use crate::act::Again;
+use crate::facts::PodInfo;
+use crate::scheduler::{Scheduler, State};
+use crate::storage::Bindings;
+use api::core::v1::PersistentVolume;
+use api::core::v1::PersistentVolumeClaim;
+use client::recorder::{EventType, reference};
+use client::{Error, ObjectKey};
+use rules::volumes::{BOUND_BY_CONTROLLER, Claim, SELECTED_NODE, Volume};
+use serde_json::json;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// How long the binder, and who makes volumes, may take.
+const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Why a pod's volumes could not be bound.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Api(#[from] Error),
+    #[error("binding volumes: {0}")]
+    Waiting(String),
+}
+
+/// The revisions at which volumes and claims were written.
+#[derive(Debug, Default)]
+struct Written {
+    volumes: HashMap<Arc<str>, u64>,
+    claims: HashMap<ObjectKey, u64>,
+}
+
+impl Scheduler {
+    /// Sees to a pod's volumes, then binds it.
+    pub(crate) async fn bind_with_volumes(&self, pod: PodInfo, node: &str, bindings: Bindings) {
+        // Whoever looks at the pod while its volumes are made sees where it is to go. What fails here, fails below.
+        let meta = &pod.pod.metadata;
+        let nomination = json!({"nominatedNodeName": node});
+        if let Err(error) = self.patch_status(&meta.namespace, &meta.name, &meta.uid, nomination).await {
+            tracing::debug!(pod = %pod.facts.key(), %error, "could not say where a pod is to go");
+        }
+        match self.bind_volumes(&pod, node, &bindings).await {
+            Ok(()) => {
+                if let Ok(permit) = self.binders.clone().acquire_owned().await {
+                    self.bind(pod, node).await;
+                    drop(permit);
+                }
+            }
+            Err(failure) => {
+                self.state.lock().cache.surroundings.storage.forget(&bindings);
+                let gone = self.pods.get(pod.facts.key()).is_none_or(|now| now.uid != pod.facts.uid);
+                self.give_up(&pod, if gone { Again::Never } else { Again::Later });
+                if !gone {
+                    let message = format!("running PreBind plugin \"VolumeBinding\": {failure}");
+                    let about = reference(&pod.pod);
+                    self.recorder.event(&about, EventType::Warning, "FailedScheduling", message.clone());
+                    self.tell(&pod.pod, "SchedulerError", &message, Some("")).await;
+                }
+            }
+        }
+    }
+
+    async fn bind_volumes(&self, pod: &PodInfo, node: &str, bindings: &Bindings) -> Result<(), Failure> {
+        let deadline = Instant::now() + TIMEOUT;
+        let written = self.write_bindings(node, bindings).await?;
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.mark_unchanged();
+            let here = self.pods.get(pod.facts.key()).is_some_and(|now| now.uid == pod.facts.uid);
+            if !here {
+                let name = &pod.facts.key().name;
+                let why = format!("pod does not exist any more: pod {name:?} not found");
+                return Err(Failure::Waiting(why));
+            }
+            if self.state.lock().are_bound(node, bindings, &written).map_err(Failure::Waiting)? {
+                return Ok(());
+            }
+            match timeout_at(deadline, changed.changed()).await {
+                // The sender lives as long as `self`.
+                Ok(_) => {}
+                Err(_) => return Err(Failure::Waiting("context deadline exceeded".into())),
+            }
+        }
+    }
+
+    /// Gives volumes to claims, and claims to the node.
+    async fn write_bindings(&self, node: &str, bindings: &Bindings) -> Result<Written, Failure> {
+        let mut written = Written::default();
+        for (name, key) in &bindings.volumes {
+            let (Some(volume), Some(claim)) = (self.volumes.named("", name), self.claims.get(key)) else {
+                let why = format!("failed to check binding: persistentvolume {name:?} not found");
+                return Err(Failure::Waiting(why));
+            };
+            let (mut volume, claim) = (volume.decode()?, claim.decode()?);
+            let kept = Volume::of(&volume).is_for(&Claim::of(&claim));
+            volume.spec.claim_ref = Some(reference(&claim));
+            if !kept {
+                let annotations = &mut volume.metadata.annotations;
+                annotations.entry(BOUND_BY_CONTROLLER.into()).or_insert_with(|| "yes".into());
+            }
+            let volume = self.client.all::<PersistentVolume>().update(&volume).await?;
+            written.volumes.insert(name.clone(), revision(&volume.metadata.resource_version));
+        }
+        for key in &bindings.provisions {
+            let Some(claim) = self.claims.get(key) else {
+                let why = format!(
+                    "failed to check provisioning pvc: persistentvolumeclaim {:?} not found",
+                    key.name
+                );
+                return Err(Failure::Waiting(why));
+            };
+            let mut claim = claim.decode()?;
+            claim.metadata.annotations.insert(SELECTED_NODE.into(), node.into());
+            let claim =
+                self.client.namespaced::<PersistentVolumeClaim>(&key.namespace).update(&claim).await?;
+            written.claims.insert(key.clone(), revision(&claim.metadata.resource_version));
+        }
+        Ok(written)
+    }
+}
+
+fn revision(text: &str) -> u64 {
+    text.parse().unwrap_or(0)
+}
+
+impl State {
+    /// Whether all that was asked for has come about; or why it will not. Upstream: `checkBindings`.
+    fn are_bound(&self, node: &str, bindings: &Bindings, written: &Written) -> Result<bool, String> {
+        let storage = &self.cache.surroundings.storage;
+        let Some(at) = self.cache.node(node) else {
+            return Err(format!("failed to get node {node:?}: node {node:?} not found"));
+        };
+        let reached = |volume: &Volume| {
+            if volume.reachable_from(&at.facts.labels) {
+                return Ok(());
+            }
+            let name = &volume.name;
+            Err(format!(
+                "pv {name:?} node affinity doesn't match node {node:?}: no matching NodeSelectorTerms"
+            ))
+        };
+        for (name, key) in &bindings.volumes {
+            let Some(volume) = storage.volume(name) else {
+                return Err(format!("failed to check binding: persistentvolume {name:?} not found"));
+            };
+            let Some(claim) = storage.claim(key) else {
+                let claim = &key.name;
+                return Err(format!("failed to check binding: persistentvolumeclaim {claim:?} not found"));
+            };
+            if storage.volume_revision(name) < written.volumes.get(name).copied() {
+                return Ok(false);
+            }
+            reached(&volume.facts)?;
+            if volume.facts.claim.as_ref().is_none_or(|claim| claim.uid.is_empty()) {
+                return Err(format!("ClaimRef got reset for pv {name:?}"));
+            }
+            if !claim.is_bound() {
+                return Ok(false);
+            }
+        }
+        for key in &bindings.provisions {
+            let name = &key.name;
+            let Some(claim) = storage.claim(key) else {
+                return Err(format!(
+                    "failed to check provisioning pvc: persistentvolumeclaim {name:?} not found"
+                ));
+            };
+            if storage.claim_revision(key) < written.claims.get(key).copied() {
+                return Ok(false);
+            }
+            // Who cannot make a volume there takes the node away, for another to be chosen.
+            if claim.selected_node.as_deref() != Some(node) {
+                return Err(format!("provisioning failed for PVC {name:?}"));
+            }
+            if !claim.volume.is_empty() {
+                let Some(volume) = storage.volume(&claim.volume) else { return Ok(false) };
+                reached(&volume.facts)?;
+            }
+            if !claim.is_bound() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
