@@ -14,8 +14,6 @@ use std::time::{Duration, Instant};
 
 /// The version of kubectl that most tests use.
 pub const KUBECTL: &str = "1.36.4";
-/// The oldest that serves: what it needs of the API has not changed since.
-pub const OLD_KUBECTL: &str = "1.27.1";
 /// The node's name.
 pub const NODE: &str = "helm";
 
@@ -180,6 +178,9 @@ impl Cluster {
         // Whatever the machine is short of.
         let mut server =
             self.tiphys(&["server", "--node-name", NODE, "--node-ip", NODE_IP, "--eviction-hard", ""]);
+        if self.settings.disk_mib == 0 {
+            server.args(["--image-gc-high-threshold", "100"]);
+        }
         if let Some(containerd) = &self.containerd {
             server.args(["--container-runtime-endpoint", &containerd.endpoint()]);
         }

@@ -1,7 +1,7 @@
 //! Scenarios by name, a few at a time, on one cluster. Each has its own Kubernetes namespace; a failure is told with the
 //! namespace's events and pods and the server's last words. The cluster's end is a test of its own, and the last.
 
-use crate::cluster::{KUBECTL, OLD_KUBECTL, Settings};
+use crate::cluster::{KUBECTL, Settings};
 use crate::{Cluster, Engine, Kubectl};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,8 +32,9 @@ pub struct Suite {
     /// Every scenario is run with each of them.
     pub kubectls: &'static [&'static str],
     pub together: &'static [Scenario],
-    /// Those that the oldest of kubectls plays, too.
+    /// Those that older kubectls play, too.
     pub old: &'static [Scenario],
+    pub old_kubectls: &'static [&'static str],
     /// Those that nobody else could bear.
     pub alone: &'static [Scenario],
     /// Those of both that are played again on a cluster whose node runs its containers with containerd.
@@ -44,7 +45,16 @@ pub struct Suite {
 impl Suite {
     pub const fn new(name: &'static str, together: &'static [Scenario]) -> Suite {
         let settings = Settings { configuration: "", disk_mib: 0 };
-        Suite { name, kubectls: &[KUBECTL], together, old: &[], alone: &[], on_containerd: &[], settings }
+        Suite {
+            name,
+            kubectls: &[KUBECTL],
+            together,
+            old: &[],
+            old_kubectls: &[],
+            alone: &[],
+            on_containerd: &[],
+            settings,
+        }
     }
 
     /// Runs what the command line asks for.
@@ -104,7 +114,8 @@ impl Suite {
                     let versions = self.kubectls.iter();
                     versions.flat_map(|v| scenarios.iter().map(|s| trial(*s, v, several))).collect::<Vec<_>>()
                 });
-                together.extend(self.old.iter().map(|s| trial(*s, OLD_KUBECTL, true)));
+                let olds = self.old_kubectls.iter();
+                together.extend(olds.flat_map(|v| self.old.iter().map(|s| trial(*s, v, true))));
                 [together, alone]
             }
             Engine::Containerd => {

@@ -13,13 +13,14 @@ pub(crate) fn delete(room: &Room) {
         .replace("terminationGracePeriodSeconds: 0", "terminationGracePeriodSeconds: 30")
         .replace(
             "[sleep, infinity]",
-            "[sh, -c, 'trap \"echo farewell; exit 0\" TERM; while :; do sleep 1 & wait; done']",
+            "[sh, -c, 'trap \"echo farewell; exit 0\" TERM; echo here; while :; do sleep 1 & wait; done']",
         );
     let stubborn = shell("stubborn", "")
         .replace("terminationGracePeriodSeconds: 0", "terminationGracePeriodSeconds: 30");
     k.apply(&(polite + &stubborn + &shell("a", "") + &shell("b", "") + &shell("c", "")));
     k.run("wait --for=condition=Ready pods --all --timeout=60s");
     let mut log = k.start("logs -f polite");
+    log.line("here");
     let began = Instant::now();
     has(&k.run("delete pod polite"), &["pod \"polite\" deleted"]);
     assert!(began.elapsed() < Duration::from_secs(10), "a container that ends when asked was waited for");

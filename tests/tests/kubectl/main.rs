@@ -69,9 +69,12 @@ fn main() -> ExitCode {
         debug,
         delete,
     ];
+    // The oldest that serves. Those between are played by hand: KUBECTLS="1.28.3 1.29.4".
+    let others = std::env::var("KUBECTLS").unwrap_or_else(|_| "1.27.1".into());
+    let others: Vec<&str> = others.leak().split_whitespace().collect();
     let suite =
         Suite { old: OLD, alone: ALONE, on_containerd: ON_CONTAINERD, ..Suite::new("kubectl", TOGETHER) };
-    Suite { kubectls: &["1.35.2", "1.36.4", "1.37.1"], ..suite }.run()
+    Suite { kubectls: &["1.35.2", "1.36.4", "1.37.1"], old_kubectls: others.leak(), ..suite }.run()
 }
 
 /// Every one of the words must be in the text.
@@ -90,7 +93,10 @@ fn head(table: &str) -> Vec<&str> {
 /// A Deployment of one replica that does nothing, ready at once.
 fn idle(room: &Room, name: &str) {
     let k = &room.kubectl;
-    k.run(&format!("create deployment {name} --image=localhost/busybox:debian12 -- sleep infinity"));
-    k.run(&format!("patch deployment {name} -p '{{\"spec\":{{\"template\":{{\"spec\":{{\"terminationGracePeriodSeconds\":0}}}}}}}}'"));
+    k.sh(&format!(
+        "kubectl create deployment {name} --image=localhost/busybox:debian12 --dry-run=client -o yaml -- sleep infinity |
+        kubectl patch --local -f - -o yaml -p '{{\"spec\":{{\"template\":{{\"spec\":{{\"terminationGracePeriodSeconds\":0}}}}}}}}' |
+        kubectl -n $NS create -f -"
+    ));
     k.run(&format!("rollout status deployment/{name} --timeout=60s"));
 }
