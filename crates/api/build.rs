@@ -173,10 +173,22 @@ fn rows(facts: &Value) -> String {
                 .collect::<Vec<_>>()
                 .join(",")
         };
+        let within: Vec<String> = list(t, "publishedIn")
+            .iter()
+            .map(|p| {
+                format!("({:?}, {:?})", p[0].as_str().unwrap_or_default(), p[1].as_str().unwrap_or_default())
+            })
+            .collect();
+        let unions = t.get("unions").map(Value::to_string).unwrap_or_default();
+        let published = match within.is_empty() && unions.is_empty() {
+            true => "None".into(),
+            false => format!("Some(&Published {{ unions: {unions:?}, within: &[{}] }})", within.join(",")),
+        };
         let _ = writeln!(
             out,
             "TypeRow {{ name: {}, proto: {}, shape: Shape::{shape}, scalar: {}, fields: Q(&[{body}]), by_name: Q(&{sorted:?}), map_type: MapType::{}, \
-             inlined: Q(&[{}]), proto_fields: Q(&[{}]), gvk: Q(&[{}]) }},",
+             inlined: Q(&[{}]), proto_fields: Q(&[{}]), gvk: Q(&[{}]), \
+             published: {published} }},",
             cow(name),
             cow(s(t, "proto")),
             match (t.get("fields"), scalar(name)) {
@@ -245,10 +257,22 @@ fn rows(facts: &Value) -> String {
             Some(v) => format!("Some(({}, {}))", cow(s(r, "kindGroup")), cow(v)),
             None => "None".into(),
         };
+        let parameters: Vec<String> = list(r, "parameters")
+            .iter()
+            .map(|p| {
+                format!(
+                    "({}, {})",
+                    cow(p[0].as_str().unwrap_or_default()),
+                    cow(p[1].as_str().unwrap_or_default())
+                )
+            })
+            .collect();
+        let parameters = format!("Cow::Borrowed(&[{}])", parameters.join(","));
         let _ = writeln!(
             out,
             "ResourceRow {{ group: {}, version: {}, resource: {}, kind: {}, kind_group_version: {kind_gv}, singular: {}, namespaced: {}, \
-             short_names: {}, categories: {}, verbs: {}, key_prefix: {}, storage_version: {} }},",
+             short_names: {}, categories: {}, verbs: {}, key_prefix: {}, storage_version: {}, parameters: {parameters}, \
+             returns_deleted: {} }},",
             cow(s(r, "group")),
             cow(s(r, "version")),
             cow(s(r, "resource")),
@@ -260,6 +284,7 @@ fn rows(facts: &Value) -> String {
             cows(list(r, "verbs").iter().filter_map(Value::as_str)),
             option(&r["etcdPath"]),
             pair(&r["storageVersion"]),
+            r["returnsDeleted"] == true,
         );
     }
     out.push_str("];\n");

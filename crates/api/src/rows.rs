@@ -9,8 +9,8 @@ use std::sync::LazyLock;
 #[allow(unused_imports)]
 mod generated {
     use schema::row::{
-        Field, Go, Inlined, ListType, MapType, PatchStrategy, Presence, ProtoField, Ptr, ResourceRow, Shape,
-        Type, TypeId, TypeRow,
+        Field, Go, Inlined, ListType, MapType, PatchStrategy, Presence, ProtoField, Ptr, Published,
+        ResourceRow, Shape, Type, TypeId, TypeRow,
     };
     use std::borrow::Cow;
     include!(concat!(env!("OUT_DIR"), "/rows.rs"));

@@ -3,7 +3,7 @@
 use crate::aggregation::{GroupVersion, Remote};
 use crate::body::{self, Answer};
 use crate::gate::Limit;
-use crate::handlers;
+use crate::handlers::{self, Encodings};
 use crate::resources::Served;
 use crate::server::{Call, Server};
 use apimachinery::status::Status;
@@ -16,6 +16,7 @@ use schema::ResourceRow;
 use schema::discovery::{self, AggregatedVersion, Group};
 use schema::openapi;
 use serde_json::Value;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, OnceLock};
 use tokio::sync::watch;
@@ -42,6 +43,41 @@ struct Current {
     foreign: Vec<(GroupVersion, Remote)>,
     discovery: OnceLock<Discovery>,
     openapi: OnceLock<openapi::Documents>,
+    /// The v2 document with what other servers say of theirs, and that as protobuf.
+    merged: OnceLock<(Bytes, String)>,
+    merged_protobuf: OnceLock<(Bytes, String)>,
+}
+
+impl Current {
+    /// Documents of v3 that were made for others, by what they are about.
+    fn converted(&self) -> impl Iterator<Item = (String, &(Bytes, String))> {
+        self.foreign.iter().filter_map(|((group, version), remote)| {
+            let converted = remote.published.v2.as_ref()?.converted.as_ref()?;
+            Some((format!("apis/{group}/{version}"), converted))
+        })
+    }
+
+    /// Whether others have something to say in the v2 document.
+    fn merges(&self) -> bool {
+        self.foreign.iter().any(|(_, remote)| remote.published.v2.is_some())
+    }
+
+    /// The v2 document with those of others.
+    fn merge(&self, own: &openapi::Documents) -> Value {
+        let mut merged = own.write_v2();
+        let published = |(gv, remote): &'_ (GroupVersion, Remote)| (Reverse(remote.priority), gv.clone());
+        let mut others: Vec<&(GroupVersion, Remote)> = self.foreign.iter().collect();
+        others.sort_by_key(|other| published(other));
+        for spec in others.into_iter().filter_map(|(_, remote)| remote.published.v2.as_ref()) {
+            openapi::merge(&mut merged, spec.document.as_ref().clone());
+        }
+        merged
+    }
+}
+
+/// A document and its hash.
+fn of((bytes, hash): &(Bytes, String)) -> (Bytes, &str) {
+    (bytes.clone(), hash)
 }
 
 /// Classic documents by path, and the aggregated ones by path and version with their ETags.
@@ -145,14 +181,15 @@ impl Documents {
     pub fn new(
         table: &'static schema::Table,
         served: &dyn Fn(&ResourceRow) -> bool,
+        encodings: Encodings,
         server_address: &str,
         version: VersionInfo,
         jwks: Bytes,
         openid: Bytes,
     ) -> Self {
         let rows: Vec<&'static ResourceRow> = table.resources().iter().filter(|r| served(r)).collect();
-        let builtin =
-            openapi::Documents::new(table, &discovery::groups_of(rows.iter().copied()), api::descriptions);
+        let groups = discovery::groups_of(rows.iter().copied());
+        let builtin = openapi::Documents::new(table, &groups, encodings.into(), api::descriptions);
         let address = server_address.to_owned();
         let (current, changes) = (RwLock::default(), watch::Sender::default());
         Documents { rows, address, builtin, current, changes, version, jwks, openid }
@@ -278,27 +315,39 @@ impl Documents {
         let documents = current.openapi.get_or_init(|| self.build_openapi(&current));
         let quoted = |hash: &str| format!("\"{hash}\"");
         if path == "/openapi/v3" {
-            let publishes = current.foreign.iter().filter(|(_, remote)| remote.openapi);
-            let foreign: Vec<(String, String)> = publishes
-                .map(|((group, version), _)| format!("apis/{group}/{version}"))
-                .map(|key| (key.clone(), format!("/openapi/v3/{key}")))
-                .collect();
-            return Some(body::json(StatusCode::OK, documents.index(&foreign)));
+            let handed_on = current.foreign.iter().flat_map(|(_, remote)| &remote.published.v3);
+            let made = current.converted().map(|(key, (_, hash))| {
+                let url = format!("/openapi/v3/{key}?hash={hash}");
+                (key, url)
+            });
+            let foreign = handed_on.map(|(key, url)| (key.clone(), url.clone())).chain(made).collect();
+            return Some(body::json(StatusCode::OK, documents.index(foreign)));
         }
         if let Some(key) = path.strip_prefix("/openapi/v3/") {
-            let (bytes, hash) = documents.v3(key)?;
-            return Some(cached(bytes, body::JSON, &quoted(hash), headers));
+            if let Some((bytes, hash)) = documents.v3(key) {
+                return Some(cached(bytes, body::JSON, &quoted(hash), headers));
+            }
+            let (_, (bytes, hash)) = current.converted().find(|(made, _)| made == key)?;
+            return Some(cached(bytes.clone(), body::JSON, &quoted(hash), headers));
         }
         if path != "/openapi/v2" {
             return None;
         }
         match handlers::preferred(headers, &[body::JSON, V2_PROTOBUF_OF_OLD, openapi::V2_PROTOBUF]) {
             Some(0) => {
-                let (bytes, hash) = documents.v2();
+                let merged = || openapi::finish(&current.merge(documents));
+                let (bytes, hash) = match current.merges() {
+                    true => of(current.merged.get_or_init(merged)),
+                    false => documents.v2(),
+                };
                 Some(cached(bytes, body::JSON, &quoted(hash), headers))
             }
             Some(_) => {
-                let (bytes, hash) = documents.v2_protobuf();
+                let merged = || openapi::protobuf(&current.merge(documents));
+                let (bytes, hash) = match current.merges() {
+                    true => of(current.merged_protobuf.get_or_init(merged)),
+                    false => documents.v2_protobuf(),
+                };
                 Some(cached(bytes, openapi::V2_PROTOBUF, &quoted(hash), headers))
             }
             None => Some(empty(StatusCode::NOT_ACCEPTABLE)),

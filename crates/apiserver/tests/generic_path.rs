@@ -57,6 +57,7 @@ fn house() -> House {
     let documents = Documents::new(
         api::table(),
         &move |row| served.get(&row.group, &row.version, row.split().0).is_some(),
+        Default::default(),
         "127.0.0.1:6443",
         version,
         Bytes::new(),

@@ -9,17 +9,22 @@ use apiserver::observed::Observed;
 use apiserver::resources::Resources;
 use component::metrics::Registry;
 use expect_test::expect;
-use house::{house, house_behind};
+use house::{house, house_behind, house_with_everything};
 use http::Method;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// A document of the reference data beside the project; none, with the reason printed, where it is absent.
-fn reference(path: &str) -> Option<Value> {
+fn reference_path(path: &str) -> PathBuf {
     const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data");
     let root = std::env::var_os("TIPHYS_REFERENCE_DATA").map_or_else(|| PathBuf::from(DATA), PathBuf::from);
-    let path = root.join(path);
+    root.join(path)
+}
+
+/// A document of the reference data beside the project; none, with the reason printed, where it is absent.
+fn reference(path: &str) -> Option<Value> {
+    let path = reference_path(path);
     if path.exists() {
         return Some(serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap());
     }
@@ -53,6 +58,49 @@ async fn default_flags_serve_what_upstream_serves() {
         }
         assert_eq!(served.len(), wanted.len());
     }
+}
+
+/// Each recorded document of discovery, and which documents of OpenAPI there are: what these say is compared where they are
+/// made. With every feature and every API there is one whole path from flags to documents.
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_serves_what_upstream_serves() {
+    let Some(_) = reference("discovery/apis.json") else { return };
+    let house = house_with_everything().await;
+    let directory = reference_path("discovery");
+    for entry in std::fs::read_dir(&directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let mut wanted: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        if name == "aggregated_v2" {
+            let accept = [("accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")];
+            let answer = house.send(Method::GET, "/apis", &accept, Value::Null).await;
+            let served: Value = serde_json::from_slice(answer.body()).unwrap();
+            assert_eq!(groups(&served), groups(&wanted));
+            continue;
+        }
+        let mut served = house.get(&format!("/{}", name.replace("__", "/"))).await;
+        for document in [&mut served, &mut wanted] {
+            // The address is the server's.
+            document.as_object_mut().unwrap().remove("serverAddressByClientCIDRs");
+        }
+        assert_eq!(served, wanted, "{name}");
+    }
+    let index = house.get("/openapi/v3").await;
+    let served: BTreeSet<String> = index["paths"].as_object().unwrap().keys().cloned().collect();
+    let recorded = std::fs::read_dir(reference_path("openapi/v3")).unwrap().map(|entry| {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        name.trim_end_matches(".json").trim_end_matches("_openapi").replace("__", "/")
+    });
+    // The recorder left out what begins with a dot, and had what shows files of the machine.
+    let mut recorded: BTreeSet<String> = recorded.filter(|name| name != "logs").collect();
+    recorded.insert(".well-known/openid-configuration".into());
+    assert_eq!(served, recorded);
+    let paths = |document: &Value| -> BTreeSet<String> {
+        document["paths"].as_object().unwrap().keys().cloned().collect()
+    };
+    let mut recorded = paths(&reference("openapi/swagger.json").unwrap());
+    recorded.retain(|path| !path.starts_with("/logs/"));
+    assert_eq!(paths(&house.get("/openapi/v2").await), recorded);
 }
 
 /// Every resource of the table can be served: its objects can be brought to the version that hooks run on, and back.

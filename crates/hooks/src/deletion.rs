@@ -2,29 +2,6 @@
 
 use serde_json::Value;
 
-/// Kinds whose deletion is answered with the object rather than a `Status` (upstream's ReturnDeletedObject); of whole
-/// groups where the kind is empty.
-const RETURNED: &[(&str, &str)] = &[
-    ("", "PersistentVolume"),
-    ("", "PersistentVolumeClaim"),
-    ("", "Pod"),
-    ("", "PodTemplate"),
-    ("", "ResourceQuota"),
-    ("", "Service"),
-    ("", "ServiceAccount"),
-    ("resource.k8s.io", ""),
-    ("storage.k8s.io", "CSIDriver"),
-    ("storage.k8s.io", "CSINode"),
-    ("storage.k8s.io", "StorageClass"),
-    ("storage.k8s.io", "VolumeAttachment"),
-    ("storage.k8s.io", "VolumeAttributesClass"),
-];
-
-/// Whether a completed deletion is answered with the object.
-pub fn returns_deleted(group: &str, kind: &str) -> bool {
-    RETURNED.iter().any(|(g, k)| *g == group && (k.is_empty() || *k == kind))
-}
-
 /// Whether what belongs to an object is orphaned when its deletion says nothing of that.
 pub fn orphans_by_default(group: &str, kind: &str) -> bool {
     matches!((group, kind), ("", "ReplicationController") | ("batch", "Job"))

@@ -49,8 +49,7 @@ mod webhook_client;
 
 pub use apps::hidden_annotation;
 pub use deletion::{
-    deletion_warning, holds_itself, mark_deleted, orphans_by_default, precondition_resource, returns_deleted,
-    shows_end,
+    deletion_warning, holds_itself, mark_deleted, orphans_by_default, precondition_resource, shows_end,
 };
 pub use deprecations::{deprecation, removed_release};
 pub use metadata::{Finalizers, Judgement, finalizers, metadata_judgements};

@@ -9,22 +9,44 @@ use crate::row::ResourceRow;
 use crate::table::Table;
 use bytes::Bytes;
 use descriptions::Words;
+use plain::Plain;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha512};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
+mod convert;
 mod custom;
 mod descriptions;
 mod gnostic;
+mod merge;
+mod parameters;
 mod paths;
+mod plain;
 mod schemas;
 
+pub use convert::to_v3;
 pub use custom::CustomKind;
 pub use descriptions::Descriptions;
 pub use gnostic::CONTENT_TYPE as V2_PROTOBUF;
+pub use merge::{merge, within};
+pub use paths::Encodings;
 pub use schemas::Dialect;
 pub(crate) use schemas::{published_default, scalar_name};
+
+/// What one document of v3 is about.
+#[derive(Debug)]
+enum About {
+    Resources(Part),
+    Plain(Plain),
+}
+
+/// One document of v3, once it is asked for.
+#[derive(Debug)]
+struct Piece {
+    about: About,
+    document: OnceLock<(Bytes, String)>,
+}
 
 /// A version of a group, owned, with what its documents are made of.
 #[derive(Debug)]
@@ -34,7 +56,6 @@ struct Part {
     rows: Vec<ResourceRow>,
     /// Tells the documents of custom kinds apart without building them; none for built-in ones.
     stamp: Option<String>,
-    document: OnceLock<(Bytes, String)>,
 }
 
 /// The documents of one set of groups.
@@ -42,10 +63,11 @@ struct Part {
 pub struct Documents {
     table: &'static Table,
     words: Arc<Words>,
+    encodings: Encodings,
     /// Custom kinds by definition name, and the definition name of each kind and list kind.
     custom: BTreeMap<String, CustomKind>,
     custom_kinds: BTreeMap<(String, String, String), String>,
-    parts: BTreeMap<String, Arc<Part>>,
+    parts: BTreeMap<String, Arc<Piece>>,
     v2: OnceLock<(Bytes, String)>,
     v2_protobuf: OnceLock<(Bytes, String)>,
     index: OnceLock<Bytes>,
@@ -53,13 +75,21 @@ pub struct Documents {
 
 impl Documents {
     /// Over built-in groups; foreign ones have documents of their own. `descriptions` reads what the types are for.
-    pub fn new(table: &'static Table, groups: &[Group<'_>], descriptions: fn() -> Descriptions) -> Self {
+    pub fn new(
+        table: &'static Table,
+        groups: &[Group<'_>],
+        encodings: Encodings,
+        descriptions: fn() -> Descriptions,
+    ) -> Self {
+        let plain = plain::of_groups(groups.iter().map(|group| group.name));
+        let plain = plain.into_iter().map(|plain| (plain.key.clone(), piece(About::Plain(plain))));
         Documents {
             table,
             words: Arc::new(Words::new(descriptions)),
+            encodings,
             custom: BTreeMap::new(),
             custom_kinds: BTreeMap::new(),
-            parts: parts(groups, None),
+            parts: parts(groups, None).into_iter().chain(plain).collect(),
             v2: OnceLock::new(),
             v2_protobuf: OnceLock::new(),
             index: OnceLock::new(),
@@ -71,6 +101,7 @@ impl Documents {
         let mut out = Documents {
             table: self.table,
             words: self.words.clone(),
+            encodings: self.encodings,
             custom: BTreeMap::new(),
             custom_kinds: BTreeMap::new(),
             parts: self.parts.clone(),
@@ -107,23 +138,23 @@ impl Documents {
     }
 
     /// `/openapi/v3`: the documents there are and their hashes. `foreign` names those of other servers (`apis/g/v` and
-    /// its relative URL).
-    pub fn index(&self, foreign: &[(String, String)]) -> Bytes {
-        let own = self.index.get_or_init(|| self.write_index(&[]));
-        if foreign.is_empty() { own.clone() } else { self.write_index(foreign) }
+    /// its relative URL); of what there is a document here theirs are not told of.
+    pub fn index(&self, foreign: BTreeMap<String, String>) -> Bytes {
+        if foreign.is_empty() {
+            return self.index.get_or_init(|| self.write_index(foreign)).clone();
+        }
+        self.write_index(foreign)
     }
 
-    fn write_index(&self, foreign: &[(String, String)]) -> Bytes {
+    fn write_index(&self, mut paths: BTreeMap<String, String>) -> Bytes {
         // Once for all documents that are written here for the first time.
         let _words = self.words.get();
-        let own = self.parts.keys().filter_map(|key| {
+        paths.extend(self.parts.keys().filter_map(|key| {
             let hash = self.hash(key)?;
             Some((key.clone(), format!("/openapi/v3/{key}?hash={hash}")))
-        });
-        let paths: BTreeMap<String, Value> = own
-            .chain(foreign.iter().cloned())
-            .map(|(key, url)| (key, json!({ "serverRelativeURL": url })))
-            .collect();
+        }));
+        let paths: BTreeMap<String, Value> =
+            paths.into_iter().map(|(key, url)| (key, json!({ "serverRelativeURL": url }))).collect();
         Bytes::from(json!({ "paths": paths }).to_string())
     }
 
@@ -135,71 +166,81 @@ impl Documents {
 
     /// The hash of a document; that of custom kinds is known before the document is built.
     pub fn hash(&self, key: &str) -> Option<&str> {
-        match &self.parts.get(key)?.stamp {
-            Some(stamp) => Some(stamp),
-            None => self.document(key).map(|(_, hash)| hash.as_str()),
+        match &self.parts.get(key)?.about {
+            About::Resources(Part { stamp: Some(stamp), .. }) => Some(stamp),
+            _ => self.document(key).map(|(_, hash)| hash.as_str()),
         }
     }
 
     fn document(&self, key: &str) -> Option<&(Bytes, String)> {
-        let part = self.parts.get(key)?;
-        Some(part.document.get_or_init(|| {
+        let piece = self.parts.get(key)?;
+        Some(piece.document.get_or_init(|| {
             let mut names = BTreeSet::new();
-            let mut used = |name: &str| {
-                names.insert(name.to_owned());
+            let paths = self.paths(&piece.about, Dialect::V3, &mut names);
+            let within = match &piece.about {
+                About::Resources(part) => (part.group.as_str(), part.version.as_str()),
+                About::Plain(_) => ("", ""),
             };
-            let paths = paths::of_part(self, part, Dialect::V3, &mut used);
-            let schemas = self.schemas(names, Dialect::V3);
-            finish(json!({
-                "openapi": "3.0.0",
-                "info": info(),
-                "paths": paths,
-                "components": {
-                    "schemas": schemas,
-                    "securitySchemes": {"BearerToken": bearer()},
-                },
-            }))
+            let schemas = self.schemas(names, Dialect::V3, Some(within));
+            let mut components = json!({"securitySchemes": {"BearerToken": bearer()}});
+            if !schemas.is_empty() {
+                components["schemas"] = schemas.into();
+            }
+            finish(&json!({"openapi": "3.0.0", "info": info(), "paths": paths, "components": components}))
         }))
+    }
+
+    fn paths(&self, about: &About, dialect: Dialect, names: &mut BTreeSet<String>) -> Map<String, Value> {
+        let mut used = |name: &str| {
+            names.insert(name.to_owned());
+        };
+        match about {
+            About::Resources(part) => paths::of_part(self, part, dialect, &self.words.get(), &mut used),
+            About::Plain(plain) => std::iter::once(plain.written(dialect, &mut used)).collect(),
+        }
     }
 
     /// `/openapi/v2` as JSON, and its hash.
     pub fn v2(&self) -> (Bytes, &str) {
-        let (bytes, hash) = self.v2.get_or_init(|| finish(self.write_v2()));
+        let (bytes, hash) = self.v2.get_or_init(|| finish(&self.write_v2()));
         (bytes.clone(), hash)
     }
 
     /// `/openapi/v2` as protobuf ([`V2_PROTOBUF`]), and its hash.
     pub fn v2_protobuf(&self) -> (Bytes, &str) {
-        let (bytes, hash) = self.v2_protobuf.get_or_init(|| {
-            let bytes = gnostic::document(&self.write_v2());
-            let hash = sha512_hex(&bytes);
-            (bytes.into(), hash)
-        });
+        let (bytes, hash) = self.v2_protobuf.get_or_init(|| protobuf(&self.write_v2()));
         (bytes.clone(), hash)
     }
 
-    fn write_v2(&self) -> Value {
+    /// `/openapi/v2` as a tree.
+    pub fn write_v2(&self) -> Value {
+        // Once for all parts.
+        let _words = self.words.get();
         let mut names = BTreeSet::new();
-        let mut used = |name: &str| {
-            names.insert(name.to_owned());
-        };
         let mut all = Map::new();
-        for part in self.parts.values() {
-            all.extend(paths::of_part(self, part, Dialect::V2, &mut used));
+        for piece in self.parts.values() {
+            all.extend(self.paths(&piece.about, Dialect::V2, &mut names));
         }
-        let schemas = self.schemas(names, Dialect::V2);
+        let schemas = self.schemas(names, Dialect::V2, None);
+        let shared = parameters::share(&mut all);
         json!({
             "swagger": "2.0",
             "info": info(),
             "paths": all,
             "definitions": schemas,
+            "parameters": shared,
             "securityDefinitions": {"BearerToken": bearer()},
             "security": [{"BearerToken": []}],
         })
     }
 
     /// The named schemas and all they refer to.
-    fn schemas(&self, names: BTreeSet<String>, dialect: Dialect) -> Map<String, Value> {
+    fn schemas(
+        &self,
+        names: BTreeSet<String>,
+        dialect: Dialect,
+        within: Option<(&str, &str)>,
+    ) -> Map<String, Value> {
         let words = self.words.get();
         let mut out = Map::new();
         let mut queue: Vec<String> = names.into_iter().collect();
@@ -208,7 +249,7 @@ impl Documents {
                 continue;
             }
             let schema = match self.table.type_named(&name) {
-                Some(id) => schemas::of_type(self.table, id, dialect, &words, &mut queue),
+                Some(id) => schemas::of_type(self.table, id, (dialect, within), &words, &mut queue),
                 None => match self.custom_schema(&name, dialect) {
                     Some(schema) => schemas::adapt(&schema, dialect, &mut queue),
                     None => continue,
@@ -221,7 +262,7 @@ impl Documents {
 }
 
 /// The parts of some groups; `stamps` by key for custom ones.
-fn parts(groups: &[Group<'_>], stamps: Option<&BTreeMap<String, String>>) -> BTreeMap<String, Arc<Part>> {
+fn parts(groups: &[Group<'_>], stamps: Option<&BTreeMap<String, String>>) -> BTreeMap<String, Arc<Piece>> {
     let mut parts = BTreeMap::new();
     for group in groups {
         for version in &group.versions {
@@ -236,17 +277,28 @@ fn parts(groups: &[Group<'_>], stamps: Option<&BTreeMap<String, String>>) -> BTr
                 version: version.version.to_owned(),
                 rows: rows.iter().map(|r| (*r).clone()).collect(),
                 stamp: stamps.and_then(|s| s.get(&key).cloned()),
-                document: OnceLock::new(),
             };
-            parts.insert(key, Arc::new(part));
+            parts.insert(key, piece(About::Resources(part)));
         }
     }
     parts
 }
 
-fn finish(document: Value) -> (Bytes, String) {
+fn piece(about: About) -> Arc<Piece> {
+    Arc::new(Piece { about, document: OnceLock::new() })
+}
+
+/// A v2 document as protobuf, and its hash.
+pub fn protobuf(document: &Value) -> (Bytes, String) {
+    let bytes = gnostic::document(document);
+    let hash = sha512_hex(&bytes);
+    (bytes.into(), hash)
+}
+
+/// A document as JSON, and its hash.
+pub fn finish(document: &Value) -> (Bytes, String) {
     let mut bytes = Vec::new();
-    crate::encode::write_value(&mut bytes, &document);
+    crate::encode::write_value(&mut bytes, document);
     let hash = sha512_hex(&bytes);
     (bytes.into(), hash)
 }

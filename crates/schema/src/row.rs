@@ -200,6 +200,17 @@ pub struct TypeRow {
     pub proto_fields: Seq<ProtoField>,
     /// The group, version and kind it is the root of, if any (`("", "v1", "Pod")`).
     pub gvk: Seq<(Str, Str, Str)>,
+    /// What is published of it beyond that, of a few.
+    pub published: Option<&'static Published>,
+}
+
+/// What OpenAPI says of a type and nothing here depends on.
+#[derive(Debug)]
+pub struct Published {
+    /// `x-kubernetes-unions`, as JSON; may be empty.
+    pub unions: &'static str,
+    /// The groups and versions, beside those of `gvk`, in which it is a kind too.
+    pub within: &'static [(&'static str, &'static str)],
 }
 
 impl TypeRow {
@@ -236,6 +247,10 @@ pub struct ResourceRow {
     pub key_prefix: Option<Str>,
     /// Group and version in which upstream stores it.
     pub storage_version: Option<(Str, Str)>,
+    /// Options of its own in the query, those of a connection or a log: name and OpenAPI type.
+    pub parameters: Seq<(Str, Str)>,
+    /// A completed deletion is answered with the object rather than a `Status` (upstream's ReturnDeletedObject).
+    pub returns_deleted: bool,
 }
 
 impl ResourceRow {

@@ -93,6 +93,7 @@ fn documents(resources: &Arc<Resources>, settings: &Settings, address: &str) -> 
     Ok(Documents::new(
         api::table(),
         &move |row| served.get(&row.group, &row.version, row.split().0).is_some(),
+        settings.features.encodings(),
         address,
         version_info(),
         serde_json::to_vec(&keys)?.into(),

@@ -3,13 +3,15 @@
 use super::measures::Measures;
 use super::{Aggregation, Remote, local};
 use crate::metrics_api;
+use crate::outbound::Target;
 use crate::registry::{DeleteOutcome, WriteContext};
 use crate::resources::Served;
 use crate::server::Server;
 use crate::user::{MASTERS, User};
 use apimachinery::meta::options::DeleteOptions;
 use apimachinery::status::Status;
-use http::{Request, header};
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -29,6 +31,13 @@ pub struct Controller {
     resource: Arc<Served>,
     user: User,
     measures: Measures,
+}
+
+/// What was read of another server.
+pub(super) struct Fetched {
+    pub status: StatusCode,
+    pub etag: Option<String>,
+    pub bytes: Bytes,
 }
 
 /// Whether a server is available: status, reason and message.
@@ -138,7 +147,7 @@ impl Controller {
     async fn sync(&self) -> Result<(), Status> {
         let objects = self.all()?;
         let mut remotes = std::collections::BTreeMap::new();
-        let mut local_metrics = None;
+        let (mut local_metrics, mut found) = (None, Vec::new());
         self.measures.forget(&objects);
         for object in &objects {
             let name = crate::object::name(object);
@@ -157,21 +166,28 @@ impl Controller {
             if let Some(known) = self.aggregation.remote(&gv.0, &gv.1).filter(|k| k.is_same(&remote)) {
                 remote = known;
             }
+            let number = |key: &str| spec[key].as_i64().unwrap_or_default();
+            remote.priority = (number("groupPriorityMinimum"), number("versionPriority"));
             let availability = self.ask(&gv.0, &gv.1, &mut remote).await;
             remote.available = availability.0 == "True";
             self.measures.is_available(name, remote.available);
             remotes.insert(gv, remote);
-            match self.note_change(object, &availability).await {
-                Err(status) if !status.is_not_found() => {
-                    tracing::warn!(apiservice = name, %status, "writing an APIService's status");
-                }
-                _ => {}
-            }
+            found.push((object, availability));
         }
         *self.aggregation.remotes.write() = remotes;
         let mut foreign = self.aggregation.remotes();
         foreign.extend(local_metrics);
         self.server.documents.publish_foreign(foreign);
+        // Whoever sees a server available finds it told of.
+        for (object, availability) in found {
+            match self.note_change(object, &availability).await {
+                Err(status) if !status.is_not_found() => {
+                    let name = crate::object::name(object);
+                    tracing::warn!(apiservice = name, %status, "writing an APIService's status");
+                }
+                _ => {}
+            }
+        }
         Ok(())
     }
 
@@ -184,8 +200,12 @@ impl Controller {
             let why = format!("service/{name} in {namespace:?} is not present");
             return ("False", "ServiceNotFound", why);
         };
-        let ports = service.value["spec"]["ports"].as_array().cloned().unwrap_or_default();
-        if !ports.iter().any(|p| p["port"].as_u64() == Some(u64::from(remote.port))) {
+        let spec = &service.value["spec"];
+        let ports = spec["ports"].as_array().cloned().unwrap_or_default();
+        // Of others nobody here knows where they listen.
+        if spec["type"] == "ClusterIP"
+            && !ports.iter().any(|p| p["port"].as_u64() == Some(u64::from(remote.port)))
+        {
             let why = format!("service/{name} in {namespace:?} is not listening on port {}", remote.port);
             return ("False", "ServicePortError", why);
         }
@@ -207,31 +227,40 @@ impl Controller {
         };
         let aggregated = self.get(&target, "/apis", AGGREGATED).await.unwrap_or_default();
         remote.resources = resources_of(&aggregated, group, version).unwrap_or_else(|| converted(&list));
-        let index = self.get(&target, "/openapi/v3", "application/json").await.unwrap_or_default();
-        remote.openapi = index["paths"].get(format!("apis/{group}/{version}")).is_some();
+        self.publishes(&target, group, version, remote).await;
         ("True", "Passed", "all checks passed".into())
     }
 
-    async fn get(&self, target: &crate::outbound::Target, path: &str, accept: &str) -> Result<Value, String> {
+    async fn get(&self, target: &Target, path: &str, accept: &str) -> Result<Value, String> {
+        let fetched = self.fetch(target, path, accept, None).await?;
+        if !fetched.status.is_success() {
+            let url = target.url.trim_end_matches('/');
+            return Err(format!("bad status from {url}{path}: {}", fetched.status.as_u16()));
+        }
+        serde_json::from_slice(&fetched.bytes).map_err(|e| e.to_string())
+    }
+
+    /// Reads a document of another server, unless it is the one with this ETag.
+    pub(super) async fn fetch(
+        &self,
+        target: &Target,
+        path: &str,
+        accept: &str,
+        etag: Option<&str>,
+    ) -> Result<Fetched, String> {
         let call = async {
-            let request = Request::get(path)
+            let mut request = Request::get(path)
                 .header(header::ACCEPT, accept)
                 .header("x-remote-user", "system:kube-aggregator")
-                .header("x-remote-group", MASTERS)
-                .body(Default::default())
-                .map_err(|e| e.to_string())?;
-            let response = self.aggregation.outbound.send(target, request).await?;
-            let status = response.status();
-            let bytes = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-            let bytes = bytes.map_err(|e| e.to_string())?.to_bytes();
-            if !status.is_success() {
-                return Err(format!(
-                    "bad status from {}{path}: {}",
-                    target.url.trim_end_matches('/'),
-                    status.as_u16()
-                ));
+                .header("x-remote-group", MASTERS);
+            if let Some(etag) = etag {
+                request = request.header(header::IF_NONE_MATCH, etag);
             }
-            serde_json::from_slice(&bytes).map_err(|e| e.to_string())
+            let request = request.body(Default::default()).map_err(|e| e.to_string())?;
+            let (parts, body) = self.aggregation.outbound.send(target, request).await?.into_parts();
+            let bytes = Limited::new(body, MAX_ANSWER).collect().await.map_err(|e| e.to_string())?.to_bytes();
+            let etag = parts.headers.get(header::ETAG).and_then(|etag| etag.to_str().ok());
+            Ok(Fetched { status: parts.status, etag: etag.map(str::to_owned), bytes })
         };
         match tokio::time::timeout(PATIENCE, call).await {
             Ok(answer) => answer,

@@ -1,12 +1,13 @@
 //! The aggregation layer: every group version has an APIService; those that name a Service are other servers', which are
 //! looked after here and to which their requests are handed on.
 //!
-//! [`controller`] keeps the objects and their conditions, [`local`] says what the server's own are, [`proxy`] hands
-//! requests on.
+//! [`controller`] keeps the objects and their conditions, [`local`] says what the server's own are, [`openapi`] what others
+//! publish, [`proxy`] hands requests on.
 
 pub mod controller;
 mod local;
 mod measures;
+mod openapi;
 mod proxy;
 
 use crate::outbound::{Outbound, Roots, Target};
@@ -27,8 +28,10 @@ pub(crate) struct Remote {
     pub available: bool,
     /// The resources it told of, as aggregated discovery has them; kept while it cannot be asked.
     pub resources: Value,
-    /// Whether it publishes OpenAPI v3.
-    pub openapi: bool,
+    /// Its OpenAPI.
+    pub published: openapi::Published,
+    /// Of its group, and in it of its version: whose definitions keep their names.
+    pub priority: (i64, i64),
 }
 
 impl Remote {
@@ -43,7 +46,8 @@ impl Remote {
             insecure: spec["insecureSkipTLSVerify"] == true,
             available: false,
             resources: Value::Null,
-            openapi: false,
+            published: Default::default(),
+            priority: (0, 0),
         })
     }
 
@@ -57,7 +61,8 @@ impl Remote {
             insecure: false,
             available: true,
             resources,
-            openapi: false,
+            published: Default::default(),
+            priority: (0, 0),
         }
     }
 
@@ -91,6 +96,15 @@ impl Aggregation {
 
     fn remote(&self, group: &str, version: &str) -> Option<Remote> {
         self.remotes.read().get(&(group.to_owned(), version.to_owned())).cloned()
+    }
+
+    /// The other server whose document of OpenAPI v3 this is: of its own group version, or whoever has it.
+    fn publisher(&self, key: &str) -> Option<Remote> {
+        let remotes = self.remotes.read();
+        let publishes = |remote: &&Remote| remote.published.v3.contains_key(key);
+        let (group, version) = key.strip_prefix("apis/")?.split_once('/').unwrap_or_default();
+        let own = remotes.get(&(group.to_owned(), version.to_owned())).filter(publishes);
+        own.or_else(|| remotes.values().find(publishes)).cloned()
     }
 
     pub(crate) fn remotes(&self) -> Vec<(GroupVersion, Remote)> {

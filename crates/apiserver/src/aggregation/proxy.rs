@@ -57,11 +57,7 @@ impl Aggregation {
         let mut parts = call.info.path.trim_matches('/').split('/');
         match (parts.next(), parts.next(), parts.next()) {
             (Some("apis"), Some(group), Some(version)) => self.remote(group, version),
-            _ => {
-                let key = call.info.path.strip_prefix("/openapi/v3/apis/")?;
-                let (group, version) = key.split_once('/')?;
-                self.remote(group, version)
-            }
+            _ => self.publisher(call.info.path.strip_prefix("/openapi/v3/")?),
         }
     }
 

@@ -105,6 +105,8 @@ fn one(definition: &Value, version: &Value, conversion: &Arc<Conversion>) -> Opt
         verbs: Cow::Borrowed(VERBS),
         key_prefix: Some(Cow::Owned(format!("/registry/{group}/{plural}"))),
         storage_version: Some((owned(group), owned(conversion.storage_version()))),
+        parameters: Cow::Borrowed(&[]),
+        returns_deleted: false,
     };
     let mut subresources = HashMap::new();
     for (subresource, of) in [("status", None), ("scale", Some(("autoscaling", "v1", "Scale")))] {

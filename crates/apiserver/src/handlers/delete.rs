@@ -80,9 +80,7 @@ impl Server {
         let context = delete_context(&call, resource, &options);
         match self.registry.delete(&context, &call.info.name, &options).await? {
             DeleteOutcome::Pending(stored) => Ok(self.object(resource, &stored, StatusCode::OK, form)),
-            DeleteOutcome::Gone(stored)
-                if hooks::returns_deleted(&resource.row.group, &resource.row.kind) =>
-            {
+            DeleteOutcome::Gone(stored) if resource.row.returns_deleted => {
                 Ok(self.object(resource, &stored, StatusCode::OK, form))
             }
             DeleteOutcome::Gone(stored) => {

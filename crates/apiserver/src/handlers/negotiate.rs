@@ -36,6 +36,15 @@ pub enum Encodings {
     WithCbor,
 }
 
+impl From<Encodings> for schema::openapi::Encodings {
+    fn from(encodings: Encodings) -> Self {
+        match encodings {
+            Encodings::Standard => Self::Standard,
+            Encodings::WithCbor => Self::WithCbor,
+        }
+    }
+}
+
 impl Encodings {
     fn accepted(self) -> &'static [(&'static str, Media)] {
         match self {

@@ -22,16 +22,20 @@ pub struct Hook {
     pub asked: Arc<Mutex<Vec<Value>>>,
 }
 
-/// Serves a webhook that answers reviews by `answer`; none leaves the caller waiting.
-pub async fn serve(answer: impl Fn(&Value) -> Option<Value> + Send + Sync + 'static) -> Hook {
+/// How a server shows itself, and who vouches for it.
+pub fn identity(sans: Vec<San>) -> (Arc<rustls::ServerConfig>, Authority) {
     pki::tls::install_provider();
     let now = jiff::Timestamp::now();
     let day = Duration::from_secs(86_400);
     let authority = Authority::create("hooks", day, now).unwrap();
-    let sans = vec![San::Ip([127, 0, 0, 1].into())];
     let identity = authority.issue(&Profile::server(Subject::new("hook", &[]), sans, day), now).unwrap();
     let slot = pki::tls::Slot::of(&identity).unwrap();
-    let tls = Arc::new(pki::tls::server_config(slot, &[], pki::tls::ALPN_HTTP1).unwrap());
+    (Arc::new(pki::tls::server_config(slot, &[], pki::tls::ALPN_HTTP1).unwrap()), authority)
+}
+
+/// Serves a webhook that answers reviews by `answer`; none leaves the caller waiting.
+pub async fn serve(answer: impl Fn(&Value) -> Option<Value> + Send + Sync + 'static) -> Hook {
+    let (tls, authority) = identity(vec![San::Ip([127, 0, 0, 1].into())]);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}/review", listener.local_addr().unwrap());
     let asked: Arc<Mutex<Vec<Value>>> = Arc::default();

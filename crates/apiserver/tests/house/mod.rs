@@ -6,6 +6,7 @@ pub mod hook;
 use apimachinery::clock::SystemClock;
 use apimachinery::status::Status;
 use apiserver::admission::{self, Chain, Plugin};
+use apiserver::aggregation::{Aggregation, controller::Controller};
 use apiserver::authn::tokens::Tokens;
 use apiserver::authn::{Authenticator, Connection};
 use apiserver::authz::{Attributes, Authorizer, Decision, rbac::Rbac};
@@ -105,6 +106,37 @@ pub async fn house_with_default_features() -> House {
     house.begin().await
 }
 
+/// A server in front of others.
+pub async fn house_with_neighbours() -> House {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store::embedded::Embedded::open(directory.path().join("store"), Default::default()).unwrap();
+    let extras = Extras {
+        gate: Gate::default(),
+        features: None,
+        serves: Serves::Default,
+        neighbours: Neighbours::Aggregated,
+        plugins: Vec::new(),
+        event_ttl: Duration::from_secs(3600),
+    };
+    built(store, "10.96.0.0/16", Some(directory), Arc::new(AllowAll), extras).await.begin().await
+}
+
+/// A server with every feature and every API.
+pub async fn house_with_everything() -> House {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store::embedded::Embedded::open(directory.path().join("store"), Default::default()).unwrap();
+    let (features, _) = Features::parse("AllAlpha=true,AllBeta=true", "api/all=true").unwrap();
+    let extras = Extras {
+        gate: Gate { encodings: features.encodings(), ..Gate::default() },
+        features: Some(features),
+        serves: Serves::Configured,
+        neighbours: Neighbours::None,
+        plugins: Vec::new(),
+        event_ttl: Duration::from_secs(3600),
+    };
+    built(store, "10.96.0.0/16", Some(directory), Arc::new(AllowAll), extras).await
+}
+
 impl House {
     /// Makes the namespaces that tests use.
     async fn begin(self) -> Self {
@@ -123,14 +155,37 @@ pub async fn over(store: Arc<dyn Store>, range: &str, directory: Option<tempfile
 
 /// A server with more admission plugins, whose events live for a while.
 pub async fn extended(store: Arc<dyn Store>, plugins: Vec<Arc<dyn Plugin>>, event_ttl: Duration) -> House {
-    let extras = Extras { gate: Gate::default(), features: None, plugins, event_ttl };
+    let extras = Extras {
+        gate: Gate::default(),
+        features: None,
+        serves: Serves::Default,
+        neighbours: Neighbours::None,
+        plugins,
+        event_ttl,
+    };
     built(store, "10.96.0.0/16", None, Arc::new(AllowAll), extras).await
+}
+
+/// Whether a house serves what its features say, or what is served by default.
+#[derive(Clone, Copy)]
+enum Serves {
+    Default,
+    Configured,
+}
+
+/// Whether other servers stand behind a house.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Neighbours {
+    None,
+    Aggregated,
 }
 
 /// What not every house has.
 struct Extras {
     gate: Gate,
     features: Option<Features>,
+    serves: Serves,
+    neighbours: Neighbours,
     plugins: Vec<Arc<dyn Plugin>>,
     event_ttl: Duration,
 }
@@ -143,7 +198,9 @@ async fn authorized(
     gate: Gate,
     features: Option<Features>,
 ) -> House {
-    let extras = Extras { gate, features, plugins: Vec::new(), event_ttl: Duration::from_secs(3600) };
+    let (serves, event_ttl) = (Serves::Default, Duration::from_secs(3600));
+    let extras =
+        Extras { gate, features, serves, neighbours: Neighbours::None, plugins: Vec::new(), event_ttl };
     built(store, range, directory, authorizer, extras).await
 }
 
@@ -152,12 +209,16 @@ async fn built(
     range: &str,
     directory: Option<tempfile::TempDir>,
     authorizer: Arc<dyn Authorizer>,
-    Extras { gate, features, plugins: more, event_ttl }: Extras,
+    Extras { gate, features, serves, neighbours, plugins: more, event_ttl }: Extras,
 ) -> House {
     let authorizers = vec![authorizer];
     let tokens = Tokens { authenticators: Vec::new(), audiences: Arc::from([]) };
     let tokens = features.is_some().then(|| Arc::new(tokens));
-    let resources = Arc::new(Resources::new(api::table(), &[]));
+    let resources = match (&features, serves) {
+        (Some(features), Serves::Configured) => Resources::serving(api::table(), &|row| features.serves(row)),
+        _ => Resources::new(api::table(), &[]),
+    };
+    let resources = Arc::new(resources);
     let source = StoreSource { store: store.clone(), resources: resources.clone() };
     let informers = client::Informers::from_source(Arc::new(source), Default::default());
     let outbound = Arc::new(Outbound::new(store.clone(), &resources, None));
@@ -171,6 +232,8 @@ async fn built(
         metrics: metrics.clone(),
     });
     plugins.extend(more);
+    let aggregation =
+        (neighbours == Neighbours::Aggregated).then(|| Arc::new(Aggregation::new(outbound.clone())));
     let stock = Arc::new(ServiceStock::new(store.clone(), &resources, range).unwrap());
     let served = resources.clone();
     let checks = || Checks::new("readyz", None);
@@ -188,6 +251,7 @@ async fn built(
     let documents = Documents::new(
         api::table(),
         &move |row| served.get(&row.group, &row.version, row.split().0).is_some(),
+        gate.encodings,
         "10.99.0.1:6543",
         version,
         Bytes::new(),
@@ -206,7 +270,7 @@ async fn built(
         }),
         authenticators: vec![Arc::new(Named)],
         authorizers,
-        rooms: Rooms { tokens, ..Rooms::default() },
+        rooms: Rooms { tokens, aggregation: aggregation.clone(), ..Rooms::default() },
         gate,
         events: Default::default(),
         documents,
@@ -215,6 +279,9 @@ async fn built(
         shutdown: Default::default(),
     });
     Definitions::start(server.clone(), outbound).await.unwrap();
+    if let Some(aggregation) = aggregation {
+        Controller::start(server.clone(), aggregation).await.unwrap();
+    }
     let client = InProcess::new(server.clone(), User::new("tester", &[]));
     House { client, server, stock, _directory: directory }
 }

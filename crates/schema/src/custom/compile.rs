@@ -41,6 +41,7 @@ fn placeholder() -> TypeRow {
         inlined: Cow::Borrowed(&[]),
         proto_fields: Cow::Borrowed(&[]),
         gvk: Cow::Borrowed(&[]),
+        published: None,
     }
 }
 

@@ -33,6 +33,7 @@ const DOCUMENT: &[Member] = &[
     ("info", 2, Message(info)),
     ("paths", 8, Named(2, path_item)),
     ("definitions", 9, Named(1, schema)),
+    ("parameters", 10, Named(1, parameter)),
     ("security", 12, Messages(security_requirement)),
     ("securityDefinitions", 13, Named(1, security_definition)),
 ];
@@ -45,7 +46,7 @@ const PATH_ITEM: &[Member] = &[
     ("options", 6, Message(operation)),
     ("head", 7, Message(operation)),
     ("patch", 8, Message(operation)),
-    ("parameters", 9, Messages(parameter)),
+    ("parameters", 9, Messages(parameters_item)),
 ];
 const OPERATION: &[Member] = &[
     ("tags", 1, Texts),
@@ -54,7 +55,7 @@ const OPERATION: &[Member] = &[
     ("operationId", 5, Text),
     ("produces", 6, Texts),
     ("consumes", 7, Texts),
-    ("parameters", 8, Messages(parameter)),
+    ("parameters", 8, Messages(parameters_item)),
     ("responses", 9, Named(1, response)),
     ("schemes", 10, Texts),
     ("deprecated", 11, Flag),
@@ -194,13 +195,21 @@ fn operation(out: &mut Back, value: &Value) {
     members(out, value, OPERATION, 13);
 }
 
+/// A reference, or a parameter.
+fn parameters_item(out: &mut Back, value: &Value) {
+    match value.get("$ref") {
+        Some(reference) => out.nested(2, |out| text(out, 1, reference)),
+        None => out.nested(1, |out| parameter(out, value)),
+    }
+}
+
+/// The kind of parameter, and for all but bodies its place.
 fn parameter(out: &mut Back, value: &Value) {
-    // A parameter here is never a reference; the item, the kind of parameter, and for all but bodies its place.
-    out.nested(1, |out| match value["in"].as_str() {
+    match value["in"].as_str() {
         Some("body") => out.nested(1, |out| members(out, value, BODY_PARAMETER, 6)),
         Some("path") => out.nested(2, |out| out.nested(4, |out| members(out, value, PATH_PARAMETER, 22))),
         _ => out.nested(2, |out| out.nested(3, |out| members(out, value, QUERY_PARAMETER, 23))),
-    });
+    }
 }
 
 fn response(out: &mut Back, value: &Value) {

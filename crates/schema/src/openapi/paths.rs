@@ -1,53 +1,12 @@
 //! Paths and operations from resource rows.
 
+use super::descriptions::Descriptions;
+use super::parameters::{self, DELETE, DELETE_COLLECTION, LIST, PATCH, Parameter, WRITE};
 use super::schemas::{Dialect, META};
 use super::{Documents, Part};
 use crate::row::ResourceRow;
 use serde_json::{Map, Value, json};
 
-/// Query parameters: name and type.
-type Parameter = (&'static str, &'static str);
-
-const LIST: [Parameter; 11] = [
-    ("allowWatchBookmarks", "boolean"),
-    ("continue", "string"),
-    ("fieldSelector", "string"),
-    ("labelSelector", "string"),
-    ("limit", "integer"),
-    ("resourceVersion", "string"),
-    ("resourceVersionMatch", "string"),
-    ("sendInitialEvents", "boolean"),
-    ("shardSelector", "string"),
-    ("timeoutSeconds", "integer"),
-    ("watch", "boolean"),
-];
-const DELETE_COLLECTION: [Parameter; 14] = [
-    ("continue", "string"),
-    ("dryRun", "string"),
-    ("fieldSelector", "string"),
-    ("gracePeriodSeconds", "integer"),
-    ("ignoreStoreReadErrorWithClusterBreakingPotential", "boolean"),
-    ("labelSelector", "string"),
-    ("limit", "integer"),
-    ("orphanDependents", "boolean"),
-    ("propagationPolicy", "string"),
-    ("resourceVersion", "string"),
-    ("resourceVersionMatch", "string"),
-    ("sendInitialEvents", "boolean"),
-    ("shardSelector", "string"),
-    ("timeoutSeconds", "integer"),
-];
-const WRITE: [Parameter; 3] =
-    [("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")];
-const PATCH: [Parameter; 4] =
-    [("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string"), ("force", "boolean")];
-const DELETE: [Parameter; 5] = [
-    ("dryRun", "string"),
-    ("gracePeriodSeconds", "integer"),
-    ("ignoreStoreReadErrorWithClusterBreakingPotential", "boolean"),
-    ("orphanDependents", "boolean"),
-    ("propagationPolicy", "string"),
-];
 const PATCH_TYPES: [&str; 4] = [
     "application/json-patch+json",
     "application/merge-patch+json",
@@ -58,12 +17,34 @@ const PRODUCED: [&str; 3] = ["application/json", "application/yaml", "applicatio
 const STREAMED: [&str; 2] =
     ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
 
+/// The encodings that documents speak of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Encodings {
+    /// JSON, YAML and protobuf.
+    #[default]
+    Standard,
+    /// CBOR too.
+    WithCbor,
+}
+
+impl Encodings {
+    fn and(self, cbor: &'static str) -> impl Iterator<Item = &'static str> {
+        (self == Encodings::WithCbor).then_some(cbor).into_iter()
+    }
+
+    fn produced(self) -> impl Iterator<Item = &'static str> {
+        PRODUCED.into_iter().chain(self.and("application/cbor"))
+    }
+}
+
 struct Operation<'a> {
     method: &'static str,
     action: &'static str,
     id: String,
     description: String,
-    parameters: &'a [Parameter],
+    parameters: &'a [Parameter<'a>],
+    /// Whose parameters these are, where they are not everybody's.
+    place: &'a str,
     body: Option<(String, bool)>,
     /// Codes and the type of the answer; none is text.
     answers: &'a [(&'static str, &'static str)],
@@ -76,10 +57,12 @@ pub(super) fn of_part(
     documents: &Documents,
     part: &Part,
     dialect: Dialect,
+    words: &Descriptions,
     used: &mut dyn FnMut(&str),
 ) -> Map<String, Value> {
     let mut writer = Writer {
         documents,
+        words,
         part,
         dialect,
         used,
@@ -96,44 +79,26 @@ pub(super) fn of_part(
         writer.resource(row);
     }
     let mut paths = writer.paths;
-    paths.values_mut().for_each(hoist);
+    paths.values_mut().for_each(parameters::hoist);
     paths
-}
-
-/// Moves the parameters that all operations of a path share to the path, as upstream does.
-fn hoist(path: &mut Value) {
-    let Value::Object(path) = path else { return };
-    let operations: Vec<&Value> = path.iter().filter(|(k, _)| *k != "parameters").map(|(_, v)| v).collect();
-    let parameters = |o: &Value| o["parameters"].as_array().cloned().unwrap_or_default();
-    let Some((first, rest)) = operations.split_first() else { return };
-    let shared: Vec<Value> = parameters(first)
-        .into_iter()
-        .filter(|p| p["in"] != "body" && rest.iter().all(|o| parameters(o).contains(p)))
-        .collect();
-    if shared.is_empty() {
-        return;
-    }
-    for (key, operation) in path.iter_mut() {
-        let Value::Object(operation) = operation else { continue };
-        if key != "parameters"
-            && let Some(Value::Array(parameters)) = operation.get_mut("parameters")
-        {
-            parameters.retain(|p| !shared.contains(p));
-            if parameters.is_empty() {
-                operation.remove("parameters");
-            }
-        }
-    }
-    if let Value::Array(parameters) = path.entry("parameters").or_insert_with(|| json!([])) {
-        parameters.extend(shared);
-        parameters.sort_by_key(|p| p["name"].as_str().unwrap_or_default().to_owned());
-    }
 }
 
 /// `CoreV1`, `RbacAuthorizationV1`: the group without its domain, capitalised, and the version.
 fn stem(group: &str, version: &str) -> String {
     let group = if group.is_empty() { "core" } else { group.strip_suffix(".k8s.io").unwrap_or(group) };
     group.split(['.', '-']).chain([version]).map(capitalise).collect()
+}
+
+/// `RbacAuthorization`: the group without its domain, capitalised.
+pub(super) fn capitalised_group(group: &str) -> String {
+    stem(group, "")
+}
+
+/// `rbacAuthorization`: how operations of a group are told apart.
+pub(super) fn tag_of(group: &str) -> String {
+    let name = capitalised_group(group);
+    let mut chars = name.chars();
+    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
 }
 
 fn capitalise(word: &str) -> String {
@@ -143,6 +108,7 @@ fn capitalise(word: &str) -> String {
 
 struct Writer<'a> {
     documents: &'a Documents,
+    words: &'a Descriptions,
     part: &'a Part,
     dialect: Dialect,
     used: &'a mut dyn FnMut(&str),
@@ -153,12 +119,7 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn tag(&self) -> String {
-        let group = if self.part.group.is_empty() {
-            "core"
-        } else {
-            self.part.group.strip_suffix(".k8s.io").unwrap_or(&self.part.group)
-        };
-        format!("{}_{}", group.replace(['.', '-'], "").clone(), self.part.version)
+        format!("{}_{}", tag_of(&self.part.group), self.part.version)
     }
 
     fn reference(&mut self, name: &str) -> Value {
@@ -173,12 +134,16 @@ impl Writer<'_> {
             id: format!("get{}APIResources", self.stem),
             description: "get available resources".into(),
             parameters: &[],
+            place: "",
             body: None,
             answers: &[("200", "OK")],
             answer: Some(format!("{META}APIResourceList")),
             streams: false,
         };
-        let written = self.operation(operation, None);
+        let mut written = self.operation(operation, None);
+        if self.dialect == Dialect::V2 {
+            written["consumes"] = written["produces"].clone();
+        }
         self.paths.insert(format!("{}/", self.root), json!({ "get": written }));
     }
 
@@ -190,12 +155,14 @@ impl Writer<'_> {
         };
         let gvk = json!({"group": group, "version": version, "kind": row.kind});
         let written = self.operation(operation, Some(gvk));
-        let dialect = self.dialect;
+        let (words, dialect) = (self.words, self.dialect);
+        let connects = written["x-kubernetes-action"] == "connect";
         let entry = self.paths.entry(format!("{}{path}", self.root)).or_insert_with(|| {
-            let path_parameters = scope.iter().map(|name| path_parameter(dialect, name));
-            let parameters: Vec<Value> =
-                path_parameters.chain([query_parameter(dialect, ("pretty", "string"))]).collect();
-            json!({ "parameters": parameters })
+            let path_parameters =
+                scope.iter().map(|name| parameters::in_path(words, dialect, name, &row.kind));
+            let pretty = (!connects).then(|| parameters::in_query(words, dialect, "", ("pretty", "string")));
+            let parameters: Vec<Value> = path_parameters.chain(pretty).collect();
+            if parameters.is_empty() { json!({}) } else { json!({ "parameters": parameters }) }
         });
         entry[method] = written;
     }
@@ -205,16 +172,25 @@ impl Writer<'_> {
         out.insert("tags".into(), json!([self.tag()]));
         out.insert("description".into(), o.description.into());
         out.insert("operationId".into(), o.id.into());
-        let mut parameters: Vec<Value> =
-            o.parameters.iter().map(|p| query_parameter(self.dialect, *p)).collect();
+        let query = |p: &Parameter<'_>| parameters::in_query(self.words, self.dialect, o.place, *p);
+        let mut parameters: Vec<Value> = o.parameters.iter().map(query).collect();
         let answer =
             o.answer.as_deref().map_or_else(|| json!({"type": "string"}), |name| self.reference(name));
-        let consumed: &[&str] =
-            if o.method == "patch" && o.action == "patch" { &PATCH_TYPES } else { &["*/*"] };
-        let produced: Vec<&str> = match (&o.answer, o.streams) {
-            (None, _) => vec!["*/*"],
-            (_, true) => PRODUCED.into_iter().chain(STREAMED).collect(),
-            (_, false) => PRODUCED.to_vec(),
+        let encodings = self.documents.encodings;
+        let patches = o.method == "patch" && o.action == "patch";
+        let consumed: Vec<&str> = match patches {
+            true => PATCH_TYPES.into_iter().chain(encodings.and("application/apply-patch+cbor")).collect(),
+            false => vec!["*/*"],
+        };
+        let produced: Vec<&str> = match (&o.answer, o.action) {
+            (None, "connect") => vec!["*/*"],
+            // A log.
+            (None, _) => std::iter::once("text/plain").chain(encodings.produced()).collect(),
+            _ if o.streams => {
+                let streams = STREAMED.into_iter().chain(encodings.and("application/cbor-seq"));
+                encodings.produced().chain(streams).collect()
+            }
+            _ => encodings.produced().collect(),
         };
         let mut responses = Map::new();
         match self.dialect {
@@ -302,16 +278,19 @@ impl Writer<'_> {
         const CREATED: &[(&str, &str)] = &[("200", "OK"), ("201", "Created")];
         const ACCEPTED: &[(&str, &str)] = &[("200", "OK"), ("201", "Created"), ("202", "Accepted")];
         const DELETED: &[(&str, &str)] = &[("200", "OK"), ("202", "Accepted")];
+        let own: Vec<Parameter<'_>> = row.parameters.iter().map(|(name, ty)| (&**name, &**ty)).collect();
         for verb in row.verbs.iter() {
             let mut o = Operation {
                 method: "get",
                 action: "get",
                 id: format!("read{stem}{what}"),
                 description: format!("read {of}the specified {owner}"),
-                parameters: &[],
+                parameters: &own,
+                place: if own.is_empty() { "" } else { &row.resource },
                 body: None,
+                // What has options of its own and is no connection is text.
+                answer: own.is_empty().then(|| name.clone()),
                 answers: OK,
-                answer: Some(name.clone()),
                 streams: false,
             };
             match (verb.as_ref(), subresource) {
@@ -332,6 +311,7 @@ impl Writer<'_> {
                     o.id = format!("patch{stem}{what}");
                     o.description = format!("partially update {of}the specified {owner}");
                     o.parameters = &PATCH;
+                    o.place = "patch";
                     o.body = Some((format!("{META}Patch"), true));
                     o.answers = CREATED;
                     self.add(&item, in_item, row, o);
@@ -340,11 +320,13 @@ impl Writer<'_> {
                     o.method = "delete";
                     o.action = "delete";
                     o.id = format!("delete{stem}{what}");
-                    o.description = format!("delete {} {owner}", article(&owner));
+                    o.description = format!("delete {}{owner}", article(&owner));
                     o.parameters = &DELETE;
                     o.body = Some((format!("{META}DeleteOptions"), false));
                     o.answers = DELETED;
-                    o.answer = Some(format!("{META}Status"));
+                    if !row.returns_deleted {
+                        o.answer = Some(format!("{META}Status"));
+                    }
                     self.add(&item, in_item, row, o);
                 }
                 ("create", _) => {
@@ -352,8 +334,8 @@ impl Writer<'_> {
                     o.action = "post";
                     o.id = format!("create{stem}{what}");
                     o.description = match subresource {
-                        Some(s) => format!("create {s} of {} {owner}", article(&owner)),
-                        None => format!("create {} {owner}", article(&owner)),
+                        Some(s) => format!("create {s} of {}{owner}", article(&owner)),
+                        None => format!("create {}{owner}", article(&owner)),
                     };
                     o.parameters = &WRITE;
                     o.body = Some((name.clone(), true));
@@ -375,13 +357,15 @@ impl Writer<'_> {
                 }
                 ("list", None) => {
                     let Some(list) = &list else { continue };
+                    let or_watch = if row.allows("watch") { "or watch " } else { "" };
                     let mut list_in = |path: &str, scope: &[&str], id: String| {
                         let o = Operation {
                             method: "get",
                             action: "list",
                             id,
-                            description: format!("list or watch objects of kind {owner}"),
+                            description: format!("list {or_watch}objects of kind {owner}"),
                             parameters: &LIST,
+                            place: "",
                             body: None,
                             answers: OK,
                             answer: Some(list.clone()),
@@ -394,60 +378,99 @@ impl Writer<'_> {
                         list_in(&format!("/{resource}"), &[], format!("list{stem}{owner}ForAllNamespaces"));
                     }
                 }
+                ("watch", None) => {
+                    const EACH: &str = "watch individual changes to a list of";
+                    const INSTEAD: &str =
+                        "deprecated: use the 'watch' parameter with a list operation instead";
+                    let mut watch_in =
+                        |path: &str, scope: &[&str], action: &'static str, id: String, description| {
+                            let o = Operation {
+                                method: "get",
+                                action,
+                                id,
+                                description,
+                                parameters: &LIST,
+                                place: "",
+                                body: None,
+                                answers: OK,
+                                answer: Some(format!("{META}WatchEvent")),
+                                streams: true,
+                            };
+                            self.add(&format!("/watch{path}"), scope, row, o);
+                        };
+                    let all = || format!("{EACH} {owner}. {INSTEAD}.");
+                    watch_in(
+                        &collection,
+                        in_collection,
+                        "watchlist",
+                        format!("watch{stem}{what}List"),
+                        all(),
+                    );
+                    let one = format!(
+                        "watch changes to an object of kind {owner}. {INSTEAD}, filtered to a single item with the 'fieldSelector' parameter."
+                    );
+                    watch_in(&item, in_item, "watch", format!("watch{stem}{what}"), one);
+                    if row.namespaced {
+                        let id = format!("watch{stem}{owner}ListForAllNamespaces");
+                        watch_in(&format!("/{resource}"), &[], "watchlist", id, all());
+                    }
+                }
                 _ => {}
             }
         }
     }
 
-    /// Subresources that take over the connection, and those whose options have no schema.
+    /// Subresources that take over the connection.
     fn connect(&mut self, row: &ResourceRow, item: &str, scope: &[&str], what: &str) {
+        let own: Vec<Parameter<'_>> = row.parameters.iter().map(|(name, ty)| (&**name, &**ty)).collect();
+        let mut titles: Vec<(&str, &str)> = Vec::new();
         for verb in row.verbs.iter() {
-            let (method, title) = match verb.as_ref() {
-                "get" => ("get", "Get"),
-                "create" => ("post", "Post"),
-                "update" => ("put", "Put"),
-                "delete" => ("delete", "Delete"),
-                "patch" => ("patch", "Patch"),
+            titles.extend_from_slice(match verb.as_ref() {
+                "get" => &[("get", "Get")],
+                "create" => &[("post", "Post")],
+                "update" => &[("put", "Put")],
+                "delete" => &[("delete", "Delete")],
+                // What takes every method takes these too, for which there is no verb.
+                "patch" => &[("patch", "Patch"), ("head", "Head"), ("options", "Options")],
                 _ => continue,
-            };
-            let o = Operation {
+            });
+        }
+        // What takes every method hands on whatever path there is.
+        let further = titles.iter().any(|(method, _)| *method == "options");
+        let (owner, subresource) = row.split();
+        let owner = self.part.rows.iter().find(|r| r.resource == owner).map_or("", |r| &r.kind).to_owned();
+        let with_path: Vec<&str> = scope.iter().copied().chain(["path"]).collect();
+        for (method, title) in titles {
+            let operation = |suffix: &str| Operation {
                 method,
                 action: "connect",
-                id: format!("connect{}{title}{what}", self.stem),
+                id: format!("connect{}{title}{what}{suffix}", self.stem),
                 description: format!(
-                    "connect {} requests to {}",
+                    "connect {} requests to {} of {owner}",
                     title.to_uppercase(),
-                    what.strip_prefix("Namespaced").unwrap_or(what)
+                    subresource.unwrap_or_default()
                 ),
-                parameters: &[],
+                parameters: &own,
+                place: &row.resource,
                 body: None,
                 answers: &[("200", "OK")],
                 answer: None,
                 streams: false,
             };
-            self.add(item, scope, row, o);
+            let (plain, deeper) = (operation(""), operation("WithPath"));
+            self.add(item, scope, row, plain);
+            if further {
+                self.add(&format!("{item}/{{path}}"), &with_path, row, deeper);
+            }
         }
     }
 }
 
-fn article(word: &str) -> &'static str {
-    if word.starts_with(['A', 'E', 'I', 'O', 'U']) { "an" } else { "a" }
-}
-
-fn query_parameter(dialect: Dialect, (name, ty): Parameter) -> Value {
-    match dialect {
-        Dialect::V2 => json!({"name": name, "in": "query", "type": ty, "uniqueItems": true}),
-        Dialect::V3 => json!({"name": name, "in": "query", "schema": {"type": ty, "uniqueItems": true}}),
-    }
-}
-
-fn path_parameter(dialect: Dialect, name: &str) -> Value {
-    match dialect {
-        Dialect::V2 => {
-            json!({"name": name, "in": "path", "required": true, "type": "string", "uniqueItems": true})
-        }
-        Dialect::V3 => {
-            json!({"name": name, "in": "path", "required": true, "schema": {"type": "string", "uniqueItems": true}})
-        }
+/// The word before a noun, with a space; a plural has none.
+fn article(noun: &str) -> &'static str {
+    match noun {
+        _ if noun.ends_with('s') && !noun.ends_with("ss") => "",
+        _ if noun.starts_with(['A', 'E', 'I', 'O', 'U']) => "an ",
+        _ => "a ",
     }
 }

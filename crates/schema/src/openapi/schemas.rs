@@ -28,11 +28,12 @@ impl Dialect {
     }
 }
 
-/// The schema of a type; the names it refers to are pushed on `queue`.
+/// The schema of a type; the names it refers to are pushed on `queue`. `within` is the group and version whose document it
+/// stands in, if it is not that of all.
 pub(super) fn of_type(
     table: &Table,
     id: TypeId,
-    dialect: Dialect,
+    (dialect, within): (Dialect, Option<(&str, &str)>),
     words: &Descriptions,
     queue: &mut Vec<String>,
 ) -> Value {
@@ -59,7 +60,7 @@ pub(super) fn of_type(
                     schema["enum"] = values.into();
                 }
             }
-            (field.name.to_string(), schema)
+            (field.name.to_string(), wrapped(schema, dialect))
         };
         let properties: Map<String, Value> = row.fields.iter().map(&mut one).collect();
         out.insert("properties".into(), properties.into());
@@ -72,9 +73,18 @@ pub(super) fn of_type(
         out.insert("x-kubernetes-map-type".into(), "atomic".into());
     }
     if !row.gvk.is_empty() {
-        let kinds: Vec<Value> =
-            row.gvk.iter().map(|(g, v, k)| json!({"group": g, "kind": k, "version": v})).collect();
+        let own = row.gvk.iter().map(|(g, v, k)| (&**g, &**v, &**k));
+        let kind = row.gvk.first().map_or("", |(_, _, kind)| kind);
+        let further = row.published.map_or(&[][..], |published| published.within).iter();
+        let further = further.filter(|there| within.is_none_or(|within| **there == within));
+        let kinds: Vec<Value> = own
+            .chain(further.map(|(group, version)| (*group, *version, kind)))
+            .map(|(group, version, kind)| json!({"group": group, "kind": kind, "version": version}))
+            .collect();
         out.insert("x-kubernetes-group-version-kind".into(), kinds.into());
+    }
+    if let Some(unions) = row.published.and_then(|published| serde_json::from_str(published.unions).ok()) {
+        out.insert("x-kubernetes-unions".into(), unions);
     }
     Value::Object(out)
 }
@@ -162,17 +172,24 @@ pub(crate) fn published_default(field: &Field) -> Option<Value> {
     }
 }
 
+/// In v3 nothing may stand beside a reference.
+fn wrapped(mut schema: Value, dialect: Dialect) -> Value {
+    if let (Dialect::V3, Value::Object(out)) = (dialect, &mut schema)
+        && out.len() > 1
+        && let Some(reference) = out.remove("$ref")
+    {
+        out.insert("allOf".into(), json!([{ "$ref": reference }]));
+    }
+    schema
+}
+
 fn property(table: &Table, field: &Field, dialect: Dialect, queue: &mut Vec<String>) -> Value {
     let mut schema = of(table, &field.name, &field.ty, dialect, queue);
     let Value::Object(out) = &mut schema else { return schema };
-    if dialect == Dialect::V3 {
-        // In v3 nothing may stand beside a reference.
-        if let Some(reference) = out.remove("$ref") {
-            out.insert("allOf".into(), json!([{ "$ref": reference }]));
-        }
-        if let Some(default) = published_default(field) {
-            out.insert("default".into(), default);
-        }
+    if dialect == Dialect::V3
+        && let Some(default) = published_default(field)
+    {
+        out.insert("default".into(), default);
     }
     if !field.enum_values.is_empty() {
         // The enumeration is that of the innermost text.
