@@ -1,6 +1,7 @@
 //! The kubelet's cgroups: `kubepods`, its quality-of-service tiers, and one per pod; on v1, v2 and hybrid layouts.
 //! Containers' own cgroups beneath are the runtime's. Upstream: `cm/pod_container_manager_linux.go`, `qos_container_manager`.
 
+use crate::config::Config;
 use crate::container_config::resources::{QUOTA_PERIOD, quota, shares};
 use crate::container_config::swap::Accounting;
 use api::core::v1::Pod;
@@ -15,6 +16,7 @@ pub(crate) struct PodLimits {
     pub cpu_shares: Option<i64>,
     pub cpu_quota: Option<i64>,
     pub memory: Option<i64>,
+    pub pids: Option<i64>,
 }
 
 /// Where the controllers that matter here are mounted.
@@ -22,6 +24,7 @@ pub(crate) struct PodLimits {
 struct Layout {
     cpu: Option<PathBuf>,
     memory: Option<PathBuf>,
+    pids: Option<PathBuf>,
     /// Every v1 hierarchy, for removal.
     all: Vec<PathBuf>,
     /// The v2 tree, when it has the controllers.
@@ -34,6 +37,10 @@ pub(crate) struct Cgroups {
     /// `/kubepods`, or `/<root>/kubepods`.
     kubepods: String,
     layout: Layout,
+    /// Of each pod.
+    pids_limit: Option<i64>,
+    /// Whether limits of processors are enforced.
+    quota: bool,
 }
 
 fn detect(mountinfo: &str, unified_controllers: impl Fn(&Path) -> String) -> Layout {
@@ -50,6 +57,9 @@ fn detect(mountinfo: &str, unified_controllers: impl Fn(&Path) -> String) -> Lay
                 }
                 if options.contains(&"memory") {
                     out.memory = Some(point.clone());
+                }
+                if options.contains(&"pids") {
+                    out.pids = Some(point.clone());
                 }
                 out.all.push(point);
             }
@@ -68,12 +78,18 @@ fn detect(mountinfo: &str, unified_controllers: impl Fn(&Path) -> String) -> Lay
 
 impl Cgroups {
     /// Looks where the controllers are.
-    pub(crate) fn new(root: &str) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
+        let root = &config.cgroup_root;
         let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let layout = detect(&mountinfo, |point| {
             std::fs::read_to_string(point.join("cgroup.controllers")).unwrap_or_default()
         });
-        Cgroups { kubepods: format!("{}/kubepods", root.trim_end_matches('/')), layout }
+        Cgroups {
+            kubepods: format!("{}/kubepods", root.trim_end_matches('/')),
+            layout,
+            pids_limit: config.pod_pids_limit,
+            quota: config.cpu_cfs_quota,
+        }
     }
 
     fn tier(&self, class: QosClass) -> String {
@@ -109,10 +125,9 @@ impl Cgroups {
         self.layout.unified.is_some() && self.layout.memory.is_none()
     }
 
-    /// Makes `kubepods` and its tiers.
-    pub(crate) fn set_up(&self, cpu_milli: i64, memory: i64) -> io::Result<()> {
-        let root =
-            PodLimits { cpu_shares: Some(shares(cpu_milli)), memory: Some(memory), ..Default::default() };
+    /// Makes `kubepods` and its tiers; all pods together may have so much memory.
+    pub(crate) fn set_up(&self, cpu_milli: i64, memory: Option<i64>) -> io::Result<()> {
+        let root = PodLimits { cpu_shares: Some(shares(cpu_milli)), memory, ..Default::default() };
         self.make(&self.kubepods, root)?;
         let least = PodLimits { cpu_shares: Some(shares(0)), ..Default::default() };
         self.make(&self.tier(QosClass::Burstable), least)?;
@@ -121,7 +136,8 @@ impl Cgroups {
 
     /// Makes the pod's cgroup with its limits.
     pub(crate) fn set_up_pod(&self, pod: &Pod) -> io::Result<()> {
-        self.make(&self.pod_parent(pod), pod_resources(pod))
+        let limits = PodLimits { pids: self.pids_limit, ..pod_resources(pod) };
+        self.make(&self.pod_parent(pod), limits)
     }
 
     /// Changes limits of a pod that runs; those that are `None` stay.
@@ -158,7 +174,10 @@ impl Cgroups {
             .try_for_each(|hierarchy| remove(&hierarchy.join(parent.trim_start_matches('/'))))
     }
 
-    fn make(&self, name: &str, resources: PodLimits) -> io::Result<()> {
+    fn make(&self, name: &str, mut resources: PodLimits) -> io::Result<()> {
+        if !self.quota {
+            resources.cpu_quota = None;
+        }
         let relative = name.trim_start_matches('/');
         if let Some(unified) = &self.layout.unified {
             return make_v2(unified, relative, resources);
@@ -180,6 +199,11 @@ impl Cgroups {
             if let Some(limit) = resources.memory {
                 write(&dir, "memory.limit_in_bytes", limit)?;
             }
+        }
+        if let (Some(pids), Some(limit)) = (&self.layout.pids, resources.pids) {
+            let dir = pids.join(relative);
+            std::fs::create_dir_all(&dir)?;
+            write(&dir, "pids.max", limit)?;
         }
         Ok(())
     }
@@ -208,6 +232,9 @@ fn make_v2(root: &Path, relative: &str, resources: PodLimits) -> io::Result<()> 
     }
     if let Some(limit) = resources.memory {
         write(&dir, "memory.max", limit)?;
+    }
+    if let Some(limit) = resources.pids {
+        write(&dir, "pids.max", limit)?;
     }
     Ok(())
 }
@@ -266,5 +293,6 @@ pub(crate) fn pod_resources(pod: &Pod) -> PodLimits {
         }),
         cpu_quota: all_limited("cpu").then(|| quota(get(&limits, "cpu"))),
         memory: all_limited("memory").then(|| get(&limits, "memory")),
+        pids: None,
     }
 }

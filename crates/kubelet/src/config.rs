@@ -1,6 +1,7 @@
 //! What a kubelet must be told: names, directories, limits. Defaults are upstream's.
 
 pub use crate::container_config::swap::Behavior as SwapBehavior;
+pub(crate) use crate::eviction::thresholds::default_hard as default_eviction;
 pub(crate) use crate::eviction::thresholds::parse as thresholds;
 pub use crate::eviction::thresholds::{Amount, Signal, Threshold, parse_hard};
 use crate::eviction::thresholds::{default_hard, parse};
@@ -14,9 +15,25 @@ use std::time::Duration;
 /// Upstream's version that this kubelet behaves as.
 pub const VERSION: &str = "v1.36.2";
 
+/// The gates that this kubelet asks about, with v1.36's defaults.
+const GATES: [(&str, bool); 5] = [
+    ("CPUManagerPolicyAlphaOptions", false),
+    ("CPUManagerPolicyBetaOptions", true),
+    ("ContainerCheckpoint", true),
+    ("KubeletCrashLoopBackOffMax", true),
+    ("ReduceDefaultCrashLoopBackOffDecay", false),
+];
+
 fn default_thresholds() -> Vec<Threshold> {
     // A test parses them.
     parse(&default_hard(), &[], &[], &[]).unwrap_or_default()
+}
+
+/// How long pods of a priority and above get to end when the machine shuts down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShutdownPeriod {
+    pub priority: i32,
+    pub seconds: i64,
 }
 
 /// The programs that know credentials for images.
@@ -59,6 +76,32 @@ pub struct Config {
     pub register_schedulable: bool,
     pub provider_id: String,
     pub max_pods: i64,
+    /// Pods for each processor at most; zero for any number.
+    pub pods_per_core: i64,
+    /// `--pod-max-pids`: processes of each pod at most.
+    pub pod_pids_limit: Option<i64>,
+    /// Whether limits of processors are enforced.
+    pub cpu_cfs_quota: bool,
+    /// Whether the kernel, with cgroup v2, kills one process where a container runs out of memory, and not all of it.
+    pub single_process_oom_kill: bool,
+    /// Whether all pods together are held to what is allocatable.
+    pub enforce_pods: bool,
+    /// How long a container that fails waits before it starts again, at first and at most.
+    pub restart_initial: Duration,
+    pub restart_most: Duration,
+    /// Gates that were set; see [`Config::feature`].
+    pub features: BTreeMap<String, bool>,
+    /// The runtime's socket, and that of the images' where it is another.
+    pub container_runtime_endpoint: Option<String>,
+    pub image_service_endpoint: Option<String>,
+    /// Whether logs, exec, attach and port-forward are served.
+    pub debugging_handlers: bool,
+    /// Whether the node's own logs are served, and whether they may be searched.
+    pub system_log_handler: bool,
+    pub system_log_query: bool,
+    /// Whether not to run with cgroup v1, or with swap.
+    pub fail_cgroup_v1: bool,
+    pub fail_swap_on: bool,
     /// `--pod-manifest-path`; none without static pods.
     pub static_pod_path: Option<PathBuf>,
     /// Where the HTTPS server listens; port 10250.
@@ -69,8 +112,14 @@ pub struct Config {
     /// Which images that are there must be shown credentials for.
     pub image_verification: ImageVerification,
     pub credential_providers: CredentialProviders,
+    /// For whom the machine's shutdown waits; for nobody when empty.
+    pub shutdown_periods: Vec<ShutdownPeriod>,
+    /// Where logind is told to wait for longer.
+    pub logind_config_dir: PathBuf,
     pub container_log_max_size: u64,
     pub container_log_max_files: usize,
+    /// How often logs are looked at.
+    pub container_log_interval: Duration,
     /// What the system and Kubernetes keep for themselves, by resource, as quantities.
     pub reserved: rules::pod_requests::ResourceList,
     /// `--allowed-unsafe-sysctls`.
@@ -79,6 +128,8 @@ pub struct Config {
     pub swap: SwapBehavior,
     /// `--cpu-manager-policy`.
     pub cpu_manager_policy: crate::cpus::Policy,
+    /// `--cpu-manager-policy-options`.
+    pub cpu_manager_options: crate::cpus::options::Options,
     /// Processors that no container gets for itself.
     pub reserved_cpus: crate::cpus::set::CpuSet,
     /// What the memory manager's policy `Static` keeps of each NUMA node; nothing with the policy `None`.
@@ -97,6 +148,10 @@ pub struct Config {
     pub image_gc_low: u64,
     /// Younger images stay.
     pub image_gc_min_age: Duration,
+    /// Images that were not used for longer go, whether there is room or not.
+    pub image_gc_max_age: Option<Duration>,
+    /// Images that the node's status shows at most; all with -1.
+    pub node_status_max_images: i64,
     pub node_status_update_frequency: Duration,
     pub node_status_report_frequency: Duration,
     pub node_lease_duration: Duration,
@@ -121,18 +176,37 @@ impl Config {
             register_schedulable: true,
             provider_id: String::new(),
             max_pods: 110,
+            pods_per_core: 0,
+            pod_pids_limit: None,
+            cpu_cfs_quota: true,
+            single_process_oom_kill: false,
+            enforce_pods: true,
+            restart_initial: Duration::from_secs(10),
+            restart_most: Duration::from_secs(300),
+            features: BTreeMap::new(),
+            container_runtime_endpoint: None,
+            image_service_endpoint: None,
+            debugging_handlers: true,
+            system_log_handler: true,
+            system_log_query: false,
+            fail_cgroup_v1: false,
+            fail_swap_on: false,
             static_pod_path: None,
             address: SocketAddr::from(([0, 0, 0, 0], 10250)),
             seccomp_default: false,
             parallel_image_pulls: 1,
             image_verification: Default::default(),
             credential_providers: Default::default(),
+            shutdown_periods: Vec::new(),
+            logind_config_dir: "/etc/systemd/logind.conf.d".into(),
             container_log_max_size: 10 << 20,
             container_log_max_files: 5,
+            container_log_interval: Duration::from_secs(10),
             reserved: BTreeMap::new(),
             allowed_unsafe_sysctls: Vec::new(),
             swap: Default::default(),
             cpu_manager_policy: Default::default(),
+            cpu_manager_options: Default::default(),
             reserved_cpus: Default::default(),
             memory_manager: None,
             topology: Default::default(),
@@ -143,10 +217,18 @@ impl Config {
             image_gc_high: 85,
             image_gc_low: 80,
             image_gc_min_age: Duration::from_secs(120),
+            image_gc_max_age: None,
+            node_status_max_images: 50,
             node_status_update_frequency: Duration::from_secs(10),
             node_status_report_frequency: Duration::from_secs(300),
             node_lease_duration: Duration::from_secs(40),
         }
+    }
+
+    /// Whether a gate is on.
+    pub(crate) fn feature(&self, name: &str) -> bool {
+        let default = || GATES.iter().any(|(known, on)| *known == name && *on);
+        self.features.get(name).copied().unwrap_or_else(default)
     }
 
     /// What the hard threshold of a signal keeps free.

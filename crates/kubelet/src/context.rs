@@ -56,6 +56,8 @@ pub(crate) struct Context {
     pub user_namespaces: UserNamespaces,
     /// What the node is short of.
     pub pressures: watch::Sender<Vec<Pressure>>,
+    /// Whether the machine is shutting down.
+    pub shutting_down: watch::Sender<bool>,
     /// The node object as the API has it.
     pub node: watch::Sender<Arc<Node>>,
     /// Nanoseconds since the epoch when this kubelet started.
@@ -63,6 +65,16 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// Leaves away what is not enforced, and says how the kernel kills.
+    pub(crate) fn enforce(&self, resources: &mut cri::v1::LinuxContainerResources) {
+        if !self.config.cpu_cfs_quota {
+            (resources.cpu_quota, resources.cpu_period) = (0, 0);
+        }
+        if self.cgroups.is_v2() && !self.config.single_process_oom_kill {
+            resources.unified.insert("memory.oom.group".into(), "1".into());
+        }
+    }
+
     /// What containers may have swapped out.
     pub(crate) fn swap(&self) -> Swap {
         Swap {

@@ -23,7 +23,10 @@ use crate::topology::Topology;
 use crate::topology::numa::Numa;
 use crate::user_namespaces::UserNamespaces;
 use crate::volumes::Volumes;
-use crate::{claims, devices, eviction, logs, orphans, plugins, pod_resources, pod_source, runtime_events};
+use crate::{
+    claims, devices, eviction, logs, node_shutdown, orphans, plugins, pod_resources, pod_source,
+    runtime_events,
+};
 use api::core::v1::Node;
 use client::{Client, Informers, Recorder};
 use cri::observed::Observed;
@@ -72,9 +75,13 @@ impl Kubelet {
             user_namespaces: features.is_some_and(|f| f.user_namespaces),
         };
         let machine = prepare(&config)?;
-        let cgroups = Cgroups::new(&config.cgroup_root);
+        let cgroups = Cgroups::new(&config);
+        refuse_ground(&config, cgroups.is_v2())?;
+        let reserved = |name: &str| config.reserved.get(name);
+        let cpu = machine.cpus * 1000 - reserved("cpu").map_or(0, |cpu| cpu.milli_value());
+        let memory = machine.memory - reserved("memory").map_or(0, |memory| memory.value());
         cgroups
-            .set_up(machine.cpus * 1000, machine.memory)
+            .set_up(cpu.max(0), config.enforce_pods.then_some(memory.max(0)))
             .map_err(|source| Error::Prepare { what: "the cgroup kubepods".into(), source })?;
         let events = Events(Recorder::new(parts.client.clone(), "kubelet", &config.node_name));
         let objects = Arc::new(Objects::new(parts.client.clone(), shutdown.clone()));
@@ -85,7 +92,14 @@ impl Kubelet {
         let memory = u64::try_from(machine.memory).unwrap_or(0);
         let numa = Numa::read(&config.system_devices, memory);
         let (system, root) = (&config.system_devices, &config.root_dir);
-        let cpus = Cpus::load(config.cpu_manager_policy, system, root, &config.reserved_cpus);
+        let reserved_cpus = config.reserved.get("cpu").map_or(0, |cpu| (cpu.milli_value() + 999) / 1000);
+        let reserved_cpus = (&config.reserved_cpus, usize::try_from(reserved_cpus).unwrap_or(0));
+        let policy = (config.cpu_manager_policy, config.cpu_manager_options);
+        if policy.1.by_socket && config.topology.policy == crate::topology::Policy::SingleNumaNode {
+            let error = "Topolgy manager single-numa-node policy is incompatible with CPUManager align-by-socket policy option";
+            return Err(unprepared("the CPU manager", error.into()));
+        }
+        let cpus = Cpus::load(policy, system, root, reserved_cpus);
         let cpus = cpus.map_err(|error| unprepared("the CPU manager", error))?;
         let kept = u64::try_from(node::status::kept_memory(&config, &machine)).unwrap_or(0);
         let memory = config.memory_manager.as_ref().map(|reserved| Memory::load(root, &numa, reserved, kept));
@@ -125,6 +139,7 @@ impl Kubelet {
             machine,
             cgroups,
             pressures: watch::Sender::new(Vec::new()),
+            shutting_down: watch::Sender::new(false),
         });
         context.images.adopt_pulls().await;
         let pods = Pods::new(context.clone(), shutdown.clone());
@@ -149,6 +164,7 @@ impl Kubelet {
         tasks.spawn(plugins::watcher::run(registry, handlers, shutdown.clone()));
         tasks.spawn(follow_cpus(context.clone(), shutdown.clone()));
         tasks.spawn(eviction::run(context.clone(), pods.clone(), shutdown.clone()));
+        tasks.spawn(node_shutdown::run(context.clone(), pods.clone(), shutdown.clone()));
         tasks.spawn(gc::run(context.clone(), shutdown.clone()));
         tasks.spawn(logs::rotate::run(context.clone(), shutdown.clone()));
         tasks.spawn(start_pods(context.clone(), parts.informers, pods.clone(), shutdown.clone()));
@@ -214,6 +230,23 @@ async fn handler_features(runtime: &dyn RuntimeService) -> Option<cri::v1::Runti
     let answer = runtime.status(cri::v1::StatusRequest { verbose: false }).await.ok()?;
     let default = answer.runtime_handlers.iter().find(|h| h.name.is_empty());
     default.and_then(|h| h.features)
+}
+
+/// What the kubelet was told not to run on.
+fn refuse_ground(config: &Config, v2: bool) -> Result<(), Error> {
+    let refused = |why: &str| Error::Prepare { what: "the node".into(), source: std::io::Error::other(why) };
+    if config.fail_cgroup_v1 && !v2 {
+        return Err(refused(
+            "kubelet is configured to not run on a host using cgroup v1. cgroup v1 support is unsupported and will be removed in a future release",
+        ));
+    }
+    let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+    if config.fail_swap_on && swaps.lines().count() > 1 {
+        return Err(refused(
+            "running with swap on is not supported, please disable swap or set --fail-swap-on flag to false",
+        ));
+    }
+    Ok(())
 }
 
 fn prepare(config: &Config) -> Result<Machine, Error> {

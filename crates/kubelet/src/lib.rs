@@ -37,6 +37,8 @@ pub mod memory;
 mod metrics;
 /// Registering and reporting the node.
 mod node;
+/// Ending pods in good order when the machine shuts down.
+mod node_shutdown;
 mod objects;
 mod orphans;
 /// Plugins of the node, and what they and the kubelet say to each other.

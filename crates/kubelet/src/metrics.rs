@@ -1,7 +1,8 @@
 //! What a kubelet counts, under upstream's names. Upstream: `pkg/kubelet/metrics`.
 
 use component::metrics::{
-    Counter, CounterVec, GaugeVec, Histogram, HistogramVec, Opts, Registry, Stability, exponential_buckets,
+    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramVec, Opts, Registry, Stability,
+    exponential_buckets,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +54,8 @@ pub(crate) struct Metrics {
     pub preemptions: CounterVec,
     image_pulls: HistogramVec,
     pub images_collected: CounterVec,
+    pub graceful_shutdown_start: Gauge,
+    pub graceful_shutdown_end: Gauge,
     pub must_pull_checks: CounterVec,
     pub credential_provider_errors: CounterVec,
     pub credential_provider_duration: HistogramVec,
@@ -151,6 +154,14 @@ impl Metrics {
                 "Total number of images garbage collected by the kubelet, whether through disk usage or image age.",
                 &["reason"],
             ),
+            graceful_shutdown_start: registry.gauge(opts(
+                "kubelet_graceful_shutdown_start_time_seconds",
+                "Last graceful shutdown start time since unix epoch in seconds",
+            )),
+            graceful_shutdown_end: registry.gauge(opts(
+                "kubelet_graceful_shutdown_end_time_seconds",
+                "Last graceful shutdown end time since unix epoch in seconds",
+            )),
             must_pull_checks: count(
                 "kubelet_imagemanager_image_mustpull_checks_total",
                 "Counter for how many times kubelet checked whether credentials need to be re-verified to access an image",

@@ -286,6 +286,9 @@ pub(crate) struct Server {
     /// A KubeletConfiguration (kubelet.config.k8s.io/v1beta1) for this node; what it says counts before flags.
     #[arg(long, value_name = "FILE")]
     pub kubelet_config: Option<PathBuf>,
+    /// Set the maximum number of processes per pod. If -1, the node's own limit holds.
+    #[arg(long, allow_negative_numbers = true)]
+    pub pod_max_pids: Option<i64>,
     /// Path to a credential provider plugin config file (JSON/YAML/YML) or a directory of such files (merged in
     /// lexicographical order; non-recursive search).
     #[arg(long, value_name = "PATH")]

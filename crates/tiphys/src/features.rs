@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use apiserver::features::Features;
+use std::collections::BTreeMap;
 
 /// Upstream's flags of both API server commands.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -16,6 +17,20 @@ pub(crate) struct FeatureFlags {
 }
 
 impl FeatureFlags {
+    /// The gates that were set by name.
+    pub(crate) fn gates(&self) -> BTreeMap<String, bool> {
+        let pairs = self.feature_gates.iter().filter_map(|pair| pair.split_once('='));
+        pairs.filter_map(|(name, value)| Some((name.trim().to_owned(), value.trim().parse().ok()?))).collect()
+    }
+
+    /// Refuses gates of a configuration that nobody knows or that cannot be moved.
+    pub(crate) fn check(&self, gates: &BTreeMap<String, bool>) -> Result<()> {
+        let text: Vec<String> = gates.iter().map(|(name, on)| format!("{name}={on}")).collect();
+        let (_, warnings) = Features::parse(&text.join(","), "").context("featureGates")?;
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        Ok(())
+    }
+
     /// What they come to.
     pub(crate) fn features(&self) -> Result<Features> {
         let parsed = Features::parse(&self.feature_gates.join(","), &self.runtime_config.join(","));

@@ -60,13 +60,24 @@ pub(crate) async fn open_embedded(
     Ok((runtime, network))
 }
 
-async fn engine(flags: &Flags, places: &Places, node_ip: IpAddr) -> Result<Engine> {
-    if let Some(endpoint) = &flags.container_runtime_endpoint {
-        let client = cri::GrpcClient::new(endpoint)
-            .with_context(|| format!("--container-runtime-endpoint {endpoint:?}"))?;
-        let client = Arc::new(client);
-        return Ok(Engine { runtime: client.clone(), images: client, embedded: None });
+/// The runtime at an endpoint, with the images at another where there is one; else the embedded one.
+async fn engine(
+    flags: &Flags,
+    places: &Places,
+    node_ip: IpAddr,
+    endpoint: Option<&String>,
+    images: Option<&String>,
+) -> Result<Engine> {
+    let connect = |flag: &str, endpoint: &String| {
+        let client = cri::GrpcClient::new(endpoint).with_context(|| format!("{flag} {endpoint:?}"));
+        client.map(Arc::new)
+    };
+    if let Some(endpoint) = endpoint {
+        let client = connect("--container-runtime-endpoint", endpoint)?;
+        let images = images.map(|images| connect("imageServiceEndpoint", images)).transpose()?;
+        return Ok(Engine { runtime: client.clone(), images: images.unwrap_or(client), embedded: None });
     }
+    anyhow::ensure!(images.is_none(), "imageServiceEndpoint needs containerRuntimeEndpoint beside it");
     let (runtime, _) = open_embedded(places, Some(&flags.cluster_cidr), Some(node_ip)).await?;
     let shared = Arc::new(runtime.clone());
     Ok(Engine { runtime: shared.clone(), images: shared, embedded: Some(runtime) })
@@ -83,7 +94,6 @@ pub(crate) async fn start(
     shutdown: &CancellationToken,
 ) -> Result<()> {
     kernel_settings::remember(places)?;
-    let engine = engine(flags, places, identity.ip).await?;
     let mut config = kubelet::Config::new(&identity.name, &identity.ip.to_string());
     config.root_dir = places.root_dir.clone();
     config.pod_logs_dir = places.pod_logs.clone();
@@ -94,6 +104,7 @@ pub(crate) async fn start(
     config.address.set_ip(flags.bind_address);
     config.eviction_thresholds = kubelet::config::parse_hard(&flags.eviction_hard)
         .map_err(|error| anyhow::anyhow!("--eviction-hard: {error}"))?;
+    config.features = flags.features.gates();
     config.cpu_manager_policy = match flags.cpu_manager_policy {
         CpuManagerPolicy::None => kubelet::cpus::Policy::None,
         CpuManagerPolicy::Static => kubelet::cpus::Policy::Static,
@@ -108,8 +119,17 @@ pub(crate) async fn start(
     if let Some(path) = &flags.kubelet_config {
         let named = || format!("--kubelet-config {}", path.display());
         let text = std::fs::read_to_string(path).with_context(named)?;
-        kubelet::configuration::apply(&text, &mut config).map_err(anyhow::Error::msg).with_context(named)?;
+        let told = kubelet::configuration::apply(&text, &mut config);
+        for warning in told.map_err(anyhow::Error::msg).with_context(named)? {
+            tracing::warn!("--kubelet-config: {warning}");
+        }
+        flags.features.check(&config.features).with_context(named)?;
     }
+    if let Some(limit) = flags.pod_max_pids {
+        config.pod_pids_limit = Some(limit).filter(|limit| *limit > 0);
+    }
+    let runtime = flags.container_runtime_endpoint.as_ref().or(config.container_runtime_endpoint.as_ref());
+    let engine = engine(flags, places, identity.ip, runtime, config.image_service_endpoint.as_ref()).await?;
     let serving = Serving {
         identity: pki::tls::Slot::of(&bundle.kubelet_server)?,
         client_authorities: vec![bundle.cluster_ca.certificate.clone()],

@@ -117,6 +117,7 @@ pub(crate) async fn container_config(
         options.target_id = target.clone();
     }
     let mut resources = resources::container_resources(pod, container, context.swap());
+    context.enforce(&mut resources);
     if let Some(cpus) = &context.cpus {
         resources.cpuset_cpus = cpus.of(&pod.metadata.uid, &container.name).to_string();
         // Who is alone on a processor need not be slowed down.

@@ -1,10 +1,10 @@
 //! Where processors are to be had. Upstream: `GetTopologyHints` of the static policy.
 
 use super::set::CpuSet;
-use super::{Cpus, State, whole};
+use super::{Cpus, State, assign, whole};
 use crate::topology::hint::{self, Hint, Hints};
 use crate::topology::mask::{Mask, subsets};
-use crate::topology::{Provider, most_at_once};
+use crate::topology::{Provider, Refusal, most_at_once};
 use api::core::v1::{Container, Pod};
 use futures::future::BoxFuture;
 use std::collections::BTreeSet;
@@ -16,13 +16,34 @@ impl Cpus {
         set.0.iter().copied().filter(here).collect()
     }
 
+    /// Those of a set that count as near these nodes.
+    pub(super) fn near(&self, mask: Mask, set: &CpuSet) -> CpuSet {
+        if !self.options.by_socket {
+            return self.on(mask, set);
+        }
+        let sockets = self.sockets(mask);
+        let here = |cpu: &u32| self.topology.get(cpu).is_some_and(|place| sockets.contains(&place.socket));
+        set.0.iter().copied().filter(here).collect()
+    }
+
+    fn sockets(&self, mask: Mask) -> BTreeSet<u32> {
+        self.topology.values().filter(|place| mask.has(place.node)).map(|place| place.socket).collect()
+    }
+
+    /// Whether nodes are on as few sockets as so many nodes can be. Upstream: `isHintSocketAligned`.
+    fn is_on_few_sockets(&self, mask: Mask, least_nodes: usize) -> bool {
+        let per_socket = assign::nodes(&self.topology) / assign::sockets(&self.topology);
+        per_socket > 0 && self.sockets(mask).len() == least_nodes.div_ceil(per_socket)
+    }
+
     /// The ways to have so many.
     fn ways(&self, available: &CpuSet, reusable: &CpuSet, request: usize) -> Vec<Hint> {
         let numbers: BTreeSet<u32> = self.topology.values().map(|place| place.node).collect();
         let numbers: Vec<u32> = numbers.into_iter().collect();
         let all: CpuSet = self.topology.keys().copied().collect();
-        hint::ways(
-            &subsets(&numbers),
+        let masks = subsets(&numbers);
+        let mut ways = hint::ways(
+            &masks,
             numbers.len(),
             request,
             |mask| self.on(mask, &all).len(),
@@ -31,7 +52,15 @@ impl Cpus {
                 let reused = self.on(mask, reusable).len();
                 (reused == reusable.len()).then(|| reused + self.on(mask, available).len())
             },
-        )
+        );
+        if self.options.by_socket {
+            let enough = masks.iter().filter(|mask| self.on(**mask, &all).len() >= request);
+            let least = enough.map(|mask| mask.count()).min().unwrap_or(numbers.len());
+            for way in &mut ways {
+                way.preferred |= way.affinity.is_some_and(|mask| self.is_on_few_sockets(mask, least));
+            }
+        }
+        ways
     }
 
     /// Says where so many are to be had; `had` is what was given before.
@@ -77,7 +106,7 @@ impl Provider for Cpus {
         pod: &'a Pod,
         container: &'a Container,
         place: Hint,
-    ) -> BoxFuture<'a, Result<(), String>> {
+    ) -> BoxFuture<'a, Result<(), Refusal>> {
         Box::pin(async move { self.give(pod, container, place) })
     }
 }

@@ -2,20 +2,24 @@
 //! processors gets them, and everybody else shares the rest. What was given is kept in `cpu_manager_state`.
 //! Upstream: `cm/cpumanager`.
 
+mod accumulator;
 mod assign;
+mod distribute;
 mod hints;
+pub mod options;
 pub mod set;
 #[cfg(test)]
 mod tests;
 
 use crate::labels::{CONTAINER_NAME, POD_UID};
 use crate::saved;
-use crate::topology::done_and_lasting;
 use crate::topology::hint::Hint;
+use crate::topology::{Refusal, done_and_lasting};
 use api::core::v1::{Container, Pod};
 use assign::Topology;
 use cri::RuntimeService;
 use cri::v1;
+use options::Options;
 use parking_lot::Mutex;
 use rules::qos::{QosClass, pod_qos};
 use serde::{Deserialize, Serialize};
@@ -74,6 +78,7 @@ impl State {
 #[derive(Debug)]
 pub(crate) struct Cpus {
     topology: Topology,
+    options: Options,
     reserved: CpuSet,
     path: PathBuf,
     state: Mutex<State>,
@@ -82,19 +87,19 @@ pub(crate) struct Cpus {
 }
 
 impl Cpus {
-    /// `None` with the policy `none`. `reserved` is never given to anybody alone.
+    /// `None` with the policy `none`. `reserved` is never given to anybody alone; where none are named, so many are chosen.
     pub(crate) fn load(
-        policy: Policy,
+        (policy, options): (Policy, Options),
         system: &Path,
         root_dir: &Path,
-        reserved: &CpuSet,
+        (reserved, number): (&CpuSet, usize),
     ) -> Result<Option<Self>, String> {
         if policy == Policy::None {
             return Ok(None);
         }
         let topology = assign::read(system);
         let all: CpuSet = topology.keys().copied().collect();
-        if reserved.is_empty() {
+        if reserved.is_empty() && number == 0 {
             return Err(
                 "the static policy requires systemreserved.cpu + kubereserved.cpu to be greater than zero"
                     .into(),
@@ -103,10 +108,17 @@ impl Cpus {
         if !reserved.is_subset(&all) {
             return Err(format!("--reserved-cpus {reserved} are not among the machine's {all}"));
         }
+        if options.by_socket && assign::sockets(&topology) > assign::nodes(&topology) {
+            return Err("Align by socket is not compatible with hardware where number of sockets are more than number of NUMA".into());
+        }
+        let reserved = match reserved.is_empty() {
+            true => assign::take(&topology, &all, number, options)?,
+            false => reserved.clone(),
+        };
         let path = root_dir.join(FILE);
-        let state = read(&path, &all)?;
+        let state = read(&path, &all, &reserved, options)?;
         let shared = watch::Sender::new(state.shared.clone());
-        let cpus = Cpus { topology, reserved: reserved.clone(), path, state: Mutex::new(state), shared };
+        let cpus = Cpus { topology, options, reserved, path, state: Mutex::new(state), shared };
         cpus.write()?;
         Ok(Some(cpus))
     }
@@ -130,28 +142,51 @@ impl Cpus {
     }
 
     /// Gives a container what it asks for, near `place` as far as that goes, before its pod is admitted.
-    fn give(&self, pod: &Pod, container: &Container, place: Hint) -> Result<(), String> {
+    fn give(&self, pod: &Pod, container: &Container, place: Hint) -> Result<(), Refusal> {
         let count = whole(pod, container);
         let uid = &pod.metadata.uid;
         let mut next = self.state.lock().clone();
-        if count == 0 || next.own.get(uid).is_some_and(|own| own.contains_key(&container.name)) {
+        if count == 0 {
+            return Ok(());
+        }
+        self.align(count, &next)?;
+        if next.own.get(uid).is_some_and(|own| own.contains_key(&container.name)) {
             return Ok(());
         }
         let reuse = next.reusable(pod);
         let free = next.shared.difference(&self.reserved).union(&reuse);
-        let short = |_| {
-            let available = free.len();
-            format!("not enough cpus available to satisfy request: requested={count}, available={available}")
-        };
+        let short = |_| assign::short(count, free.len());
         let from = if count <= reuse.len() { &reuse } else { &free };
-        let near = place.affinity.map_or_else(CpuSet::default, |mask| self.on(mask, from));
+        let near = place.affinity.map_or_else(CpuSet::default, |mask| self.near(mask, from));
         let first = count.min(near.len());
-        let taken = assign::take(&self.topology, &near, first).map_err(short)?;
-        let rest = assign::take(&self.topology, &from.difference(&taken), count - first).map_err(short)?;
+        let taken = assign::take(&self.topology, &near, first, self.options).map_err(short)?;
+        let rest = from.difference(&taken);
+        let rest = assign::take(&self.topology, &rest, count - first, self.options).map_err(short)?;
         let taken = taken.union(&rest);
         next.shared = next.shared.difference(&taken);
         next.own.entry(uid.clone()).or_default().insert(container.name.clone(), taken);
-        self.put(next)
+        Ok(self.put(next)?)
+    }
+
+    /// Whether whole cores come to that, where nothing else will do. Upstream: `enforceSMTAlignment`.
+    fn align(&self, count: usize, state: &State) -> Result<(), Refusal> {
+        if !self.options.full_cores {
+            return Ok(());
+        }
+        let per_core = assign::per_core(&self.topology);
+        // Who has a sibling of a reserved processor has no core for itself.
+        let reserved = assign::with_siblings(&self.topology, &self.reserved);
+        let available = state.shared.difference(&reserved).len();
+        let message = if !count.is_multiple_of(per_core) {
+            format!("SMT Alignment Error: requested {count} cpus not multiple cpus per core = {per_core}")
+        } else if count > available {
+            format!(
+                "SMT Alignment Error: not enough free physical CPUs: available physical CPUs = {available}, requested CPUs = {count}, CPUs per core = {per_core}"
+            )
+        } else {
+            return Ok(());
+        };
+        Err(Refusal { reason: "SMTAlignmentError", message })
     }
 
     /// Takes back what ordinary init containers had that ran before this one.
@@ -262,7 +297,9 @@ fn whole(pod: &Pod, container: &Container) -> usize {
     if milli % 1000 == 0 { usize::try_from(milli / 1000).unwrap_or(0) } else { 0 }
 }
 
-fn read(path: &Path, all: &CpuSet) -> Result<State, String> {
+fn read(path: &Path, all: &CpuSet, reserved: &CpuSet, options: Options) -> Result<State, String> {
+    let kept = if options.strict_reservation { reserved.clone() } else { CpuSet::default() };
+    let all = &all.difference(&kept);
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -277,6 +314,18 @@ fn read(path: &Path, all: &CpuSet) -> Result<State, String> {
         return Err(format!(
             "configured policy \"static\" differs from state checkpoint policy {:?}",
             file.policy_name
+        ));
+    }
+    let shared: CpuSet = file.default_cpu_set.parse()?;
+    let shown = reserved.difference(&reserved.difference(&shared));
+    if options.strict_reservation && !shown.is_empty() {
+        return Err(format!(
+            "some of strictly reserved cpus: \"{shown}\" are present in defaultCpuSet: \"{shared}\""
+        ));
+    }
+    if !options.strict_reservation && !shared.is_empty() && !reserved.is_subset(&shared) {
+        return Err(format!(
+            "not all reserved cpus: \"{reserved}\" are present in defaultCpuSet: \"{shared}\""
         ));
     }
     let mut own = BTreeMap::new();

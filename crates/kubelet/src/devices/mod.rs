@@ -14,7 +14,7 @@ use crate::plugins::device_plugin::{
 use crate::plugins::watcher::Handler;
 use crate::topology::hint::{Hint, Hints};
 use crate::topology::mask::Mask;
-use crate::topology::{Provider, most_at_once};
+use crate::topology::{Provider, Refusal, most_at_once};
 use api::core::v1::{Container, Pod};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -324,8 +324,8 @@ impl Provider for Devices {
         pod: &'a Pod,
         container: &'a Container,
         place: Hint,
-    ) -> BoxFuture<'a, Result<(), String>> {
-        Box::pin(self.give(pod, container, place.affinity))
+    ) -> BoxFuture<'a, Result<(), Refusal>> {
+        Box::pin(async move { Ok(self.give(pod, container, place.affinity).await?) })
     }
 }
 

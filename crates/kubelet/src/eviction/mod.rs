@@ -221,8 +221,13 @@ impl Watching {
             return false;
         }
         self.context.events.warning(pod, REASON, message.clone());
-        let forced =
-            Forced { reason: REASON.into(), message, grace: Some(grace), condition: condition.map(Box::new) };
+        let forced = Forced {
+            reason: REASON.into(),
+            message,
+            grace: Some(grace),
+            condition: condition.map(Box::new),
+            ..Default::default()
+        };
         mailbox.write(|letter| letter.forced = Some(forced));
         true
     }

@@ -12,6 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Upstream: `ImageGCPeriod`.
 const PERIOD: Duration = Duration::from_secs(300);
+/// Why images go, as metrics call it.
+const SPACE: &str = "space";
+const AGE: &str = "age";
 
 /// When an image was first seen, and last in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,11 +54,11 @@ async fn list(context: &Context) -> cri::Result<Vec<v1::Image>> {
     Ok(context.images.service.list_images(v1::ListImagesRequest::default()).await?.images)
 }
 
-async fn delete(context: &Context, image: &v1::Image) -> cri::Result<()> {
+async fn delete(context: &Context, image: &v1::Image, reason: &str) -> cri::Result<()> {
     tracing::info!(image = %image.id, size = image.size, "Removing image to free bytes");
     let image = Some(v1::ImageSpec { image: image.id.clone(), ..Default::default() });
     context.images.service.remove_image(v1::RemoveImageRequest { image }).await?;
-    context.metrics.images_collected.with(&["space"]).inc();
+    context.metrics.images_collected.with(&[reason]).inc();
     Ok(())
 }
 
@@ -63,7 +66,7 @@ async fn delete(context: &Context, image: &v1::Image) -> cri::Result<()> {
 pub(crate) async fn delete_unused(context: &Context) -> cri::Result<()> {
     let used = in_use(context).await?;
     for image in list(context).await?.iter().filter(|image| !is_used(image, &used)) {
-        delete(context, image).await?;
+        delete(context, image, SPACE).await?;
     }
     Ok(())
 }
@@ -71,6 +74,7 @@ pub(crate) async fn delete_unused(context: &Context) -> cri::Result<()> {
 /// Looks every five minutes until shutdown.
 pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     let mut known: HashMap<String, Seen> = HashMap::new();
+    let began = Instant::now();
     let mut failed_before = false;
     let mut ticks = tokio::time::interval(PERIOD);
     loop {
@@ -78,7 +82,7 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        match collect(&context, &mut known).await {
+        match collect(&context, &mut known, began).await {
             Ok(()) => failed_before = false,
             Err(error) => {
                 tracing::error!(%error, "Image garbage collection failed");
@@ -93,7 +97,7 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     }
 }
 
-async fn collect(context: &Context, known: &mut HashMap<String, Seen>) -> Result<(), String> {
+async fn collect(context: &Context, known: &mut HashMap<String, Seen>, since: Instant) -> Result<(), String> {
     let (now, began) = (Instant::now(), std::time::SystemTime::now());
     let used = in_use(context).await.map_err(|e| e.to_string())?;
     let images = list(context).await.map_err(|e| e.to_string())?;
@@ -105,6 +109,7 @@ async fn collect(context: &Context, known: &mut HashMap<String, Seen>) -> Result
             seen.used = Some(now);
         }
     }
+    let images = collect_old(context, images, known, since, now).await?;
     let Some(dir) = image_dir(context).await else { return Ok(()) };
     let stat = rustix::fs::statvfs(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     let (capacity, available) = (stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize);
@@ -124,7 +129,7 @@ async fn collect(context: &Context, known: &mut HashMap<String, Seen>) -> Result
         if freed >= wanted {
             break;
         }
-        delete(context, &image).await.map_err(|e| e.to_string())?;
+        delete(context, &image, SPACE).await.map_err(|e| e.to_string())?;
         known.remove(&image.id);
         freed += image.size;
     }
@@ -138,6 +143,58 @@ async fn collect(context: &Context, known: &mut HashMap<String, Seen>) -> Result
         return Err(message);
     }
     Ok(())
+}
+
+/// Deletes what was not used for too long; returns what stays. Upstream: `freeOldImages`.
+async fn collect_old(
+    context: &Context,
+    images: Vec<v1::Image>,
+    known: &mut HashMap<String, Seen>,
+    since: Instant,
+    now: Instant,
+) -> Result<Vec<v1::Image>, String> {
+    let Some(most) = context.config.image_gc_max_age else { return Ok(images) };
+    let old = too_old(&images, known, since, now, most);
+    let (old, mut stay): (Vec<v1::Image>, Vec<v1::Image>) =
+        images.into_iter().partition(|image| old.contains(&image.id));
+    let mut failed = Vec::new();
+    for image in old {
+        match delete(context, &image, AGE).await {
+            Ok(()) => drop(known.remove(&image.id)),
+            Err(error) => {
+                failed.push(error.to_string());
+                stay.push(image);
+            }
+        }
+    }
+    match apimachinery::field::aggregate(failed) {
+        None => Ok(stay),
+        Some(errors) => {
+            let most = apimachinery::time::Duration::from(most);
+            Err(format!(
+                "wanted to free images older than {most}, encountered errors in image deletion: {errors}"
+            ))
+        }
+    }
+}
+
+/// Those that nobody uses and nobody used for longer than `most`. A kubelet that has not run for so long cannot know. Pure.
+fn too_old(
+    images: &[v1::Image],
+    known: &HashMap<String, Seen>,
+    since: Instant,
+    now: Instant,
+    most: Duration,
+) -> HashSet<String> {
+    if now.duration_since(since) <= most {
+        return HashSet::new();
+    }
+    let unused = |image: &&v1::Image| {
+        // Before it was ever seen in use, as upstream, it was used in the distant past.
+        let used = known.get(&image.id).map(|seen| seen.used);
+        used.is_some_and(|used| used.is_none_or(|used| now.duration_since(used) > most))
+    };
+    images.iter().filter(|image| !image.pinned).filter(unused).map(|image| image.id.clone()).collect()
 }
 
 /// Those that may go, in order: not in use now, known for long enough, the longest unused first. Pure.
@@ -176,5 +233,19 @@ mod tests {
         let order = order(images, &known, at(1000), Duration::from_secs(120));
         let ids: Vec<&str> = order.iter().map(|image| image.id.as_str()).collect();
         assert_eq!(ids, ["never", "long-ago", "lately"]);
+        let images: Vec<v1::Image> =
+            known.keys().map(|id| v1::Image { id: id.clone(), ..Default::default() }).collect();
+        let old = |since, most| {
+            let old = too_old(&images, &known, at(since), at(1000), Duration::from_secs(most));
+            let mut old: Vec<String> = old.into_iter().collect();
+            old.sort();
+            old.join(" ")
+        };
+        assert_eq!(
+            [old(0, 99), old(0, 500), old(0, 1000)],
+            ["fresh lately long-ago never", "fresh long-ago never", ""]
+        );
+        // It has not run for long enough to know.
+        assert_eq!(old(600, 500), "");
     }
 }

@@ -5,17 +5,14 @@ use crate::context::Context;
 use cri::v1;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-
-const PERIOD: Duration = Duration::from_secs(10);
 
 /// Runs until shutdown.
 pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(PERIOD) => {}
+            () = tokio::time::sleep(context.config.container_log_interval) => {}
         }
         if let Err(error) = rotate_all(&context).await {
             tracing::warn!(%error, "logs were not rotated");

@@ -10,7 +10,7 @@ use crate::saved;
 use crate::topology::hint::{Hint, Hints};
 use crate::topology::mask::Mask;
 use crate::topology::numa::Numa;
-use crate::topology::{Provider, done_and_lasting, most_at_once};
+use crate::topology::{Provider, Refusal, done_and_lasting, most_at_once};
 use api::core::v1::{Container, Pod};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -307,8 +307,8 @@ impl Provider for Memory {
         pod: &'a Pod,
         container: &'a Container,
         place: Hint,
-    ) -> BoxFuture<'a, Result<(), String>> {
-        Box::pin(async move { self.give(pod, container, place) })
+    ) -> BoxFuture<'a, Result<(), Refusal>> {
+        Box::pin(async move { Ok(self.give(pod, container, place)?) })
     }
 }
 

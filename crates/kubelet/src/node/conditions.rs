@@ -19,6 +19,7 @@ fn condition(type_: &str, truth: bool, reason: &str, message: &str) -> NodeCondi
 pub(crate) fn conditions(
     runtime: Result<RuntimeStatus, String>,
     pressures: &[Pressure],
+    shutting_down: bool,
     old: &[NodeCondition],
     now: Time,
 ) -> Vec<NodeCondition> {
@@ -43,7 +44,7 @@ pub(crate) fn conditions(
             ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
             ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
         ),
-        ready(runtime),
+        ready(runtime, shutting_down),
     ];
     for one in &mut out {
         let before = old.iter().find(|o| o.type_ == one.type_);
@@ -56,7 +57,7 @@ pub(crate) fn conditions(
     out
 }
 
-fn ready(runtime: Result<RuntimeStatus, String>) -> NodeCondition {
+fn ready(runtime: Result<RuntimeStatus, String>, shutting_down: bool) -> NodeCondition {
     let mut problems = Vec::new();
     match runtime {
         Err(error) => problems.push(format!("container runtime is down: {error}")),
@@ -75,6 +76,9 @@ fn ready(runtime: Result<RuntimeStatus, String>) -> NodeCondition {
                 }
             }
         }
+    }
+    if shutting_down {
+        problems.push(crate::node_shutdown::SHUTTING_DOWN.into());
     }
     match problems.len() {
         0 => condition("Ready", true, "KubeletReady", "kubelet is posting ready status"),

@@ -37,6 +37,7 @@ async fn observe(context: &Context, old: &NodeStatus, port: u16) -> NodeStatus {
         features,
         images,
         pressures,
+        shutting_down: *context.shutting_down.borrow(),
         devices: context.devices.counts(),
         port,
         now: crate::clock::time(),
@@ -62,6 +63,7 @@ async fn report(context: &Arc<Context>, informers: &Informers, port: u16) {
     let mut pause = Duration::from_millis(50);
     let mut pressures = context.pressures.subscribe();
     let mut devices = context.devices.subscribe();
+    let mut shutting_down = context.shutting_down.subscribe();
     loop {
         if renewed
             .is_none_or(|at| at.elapsed() >= config.node_lease_duration / 4 - Duration::from_millis(100))
@@ -108,6 +110,7 @@ async fn report(context: &Arc<Context>, informers: &Informers, port: u16) {
             () = wait => {}
             // A node that runs short says so at once.
             _ = pressures.changed() => {}
+            _ = shutting_down.changed() => {}
             _ = devices.changed() => {}
         }
         pause = (pause * 2).min(Duration::from_secs(1));

@@ -24,8 +24,6 @@ const DECLARED: [&str; 4] = [
     "InPlacePodVerticalScalingInitContainers",
     "RestartAllContainersOnContainerExits",
 ];
-/// Images shown at most. Upstream: `nodeStatusMaxImages`.
-const MAX_IMAGES: usize = 50;
 /// Names shown of each.
 const MAX_NAMES: usize = 5;
 
@@ -37,6 +35,7 @@ pub(crate) struct Observed {
     pub features: Option<cri::v1::RuntimeFeatures>,
     pub images: Vec<cri::v1::Image>,
     pub pressures: Vec<Pressure>,
+    pub shutting_down: bool,
     /// What device plugins have.
     pub devices: Vec<Counted>,
     pub port: u16,
@@ -73,9 +72,17 @@ pub(crate) fn capacity(machine: &Machine, max_pods: i64) -> ResourceList {
     out
 }
 
+/// How many pods the node takes.
+fn max_pods(config: &Config, machine: &Machine) -> i64 {
+    match config.pods_per_core {
+        0 => config.max_pods,
+        each => config.max_pods.min(each.saturating_mul(machine.cpus)),
+    }
+}
+
 /// What pods may have: capacity less reservations, less what eviction keeps free.
 pub(crate) fn allocatable(machine: &Machine, config: &Config) -> ResourceList {
-    let mut out = capacity(machine, config.max_pods);
+    let mut out = capacity(machine, max_pods(config, machine));
     // What huge pages hold is nobody's else.
     let in_pages: i64 = machine.huge_pages.iter().map(|(size, pages)| size.saturating_mul(*pages)).sum();
     for (name, value) in &mut out {
@@ -147,7 +154,8 @@ pub(crate) fn status(
     let mut addresses: Vec<NodeAddress> =
         config.node_ips.iter().map(|ip| address("InternalIP", ip)).collect();
     addresses.push(address("Hostname", &config.hostname));
-    let (mut capacity, mut allocatable) = (capacity(machine, config.max_pods), allocatable(machine, config));
+    let (mut capacity, mut allocatable) =
+        (capacity(machine, max_pods(config, machine)), allocatable(machine, config));
     for device in observed.devices {
         capacity.insert(device.resource.clone(), quantity(&device.capacity.to_string()));
         allocatable.insert(device.resource, quantity(&device.allocatable.to_string()));
@@ -155,7 +163,13 @@ pub(crate) fn status(
     NodeStatus {
         capacity,
         allocatable,
-        conditions: conditions(observed.runtime, &observed.pressures, &old.conditions, observed.now),
+        conditions: conditions(
+            observed.runtime,
+            &observed.pressures,
+            observed.shutting_down,
+            &old.conditions,
+            observed.now,
+        ),
         addresses,
         daemon_endpoints: NodeDaemonEndpoints {
             kubelet_endpoint: DaemonEndpoint { port: i32::from(observed.port) },
@@ -173,7 +187,7 @@ pub(crate) fn status(
             architecture: machine.architecture.clone(),
             swap: (machine.swap > 0).then_some(NodeSwapStatus { capacity: Some(machine.swap) }),
         },
-        images: images(observed.images),
+        images: images(observed.images, config.node_status_max_images),
         declared_features: DECLARED.map(str::to_owned).into(),
         runtime_handlers: handlers(observed.handlers),
         features: observed
@@ -196,9 +210,9 @@ fn handlers(all: Vec<cri::v1::RuntimeHandler>) -> Vec<NodeRuntimeHandler> {
 }
 
 /// The largest images, each with a few of its names.
-fn images(mut images: Vec<cri::v1::Image>) -> Vec<ContainerImage> {
+fn images(mut images: Vec<cri::v1::Image>, most: i64) -> Vec<ContainerImage> {
     images.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.id.cmp(&b.id)));
-    let shown = images.into_iter().take(MAX_IMAGES).map(|image| {
+    let shown = images.into_iter().take(usize::try_from(most).unwrap_or(usize::MAX)).map(|image| {
         let names = image.repo_digests.into_iter().chain(image.repo_tags).take(MAX_NAMES).collect();
         ContainerImage { names, size_bytes: i64::try_from(image.size).unwrap_or(i64::MAX) }
     });

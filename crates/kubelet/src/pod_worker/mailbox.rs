@@ -112,7 +112,7 @@ impl Mailbox {
     }
 
     /// Waits until the pod has ended.
-    pub(super) async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         let mut status = self.status.subscribe();
         // The sender is here.
         drop(status.wait_for(|status| rules::pod_conditions::is_terminal(&status.phase)).await);

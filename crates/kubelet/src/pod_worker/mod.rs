@@ -26,12 +26,12 @@ pub(crate) use mailbox::{Letter, Mailbox};
 pub(crate) use status::Forced;
 
 use crate::context::Context;
-use crate::eviction;
 use crate::pods::Pods;
 use crate::probes::{self, Probes};
 use crate::resize::{self, Resources};
 use crate::runtime_pod::{ExitedCache, RuntimePod, observe};
 use crate::topology::Provider;
+use crate::{eviction, node_shutdown};
 use act::Shared;
 use api::core::v1::{Pod, PodStatus};
 use phase::Finality;
@@ -71,6 +71,8 @@ impl Worker {
         let letter = mailbox.letter();
         let shared = Shared::default();
         *shared.actuated.lock() = mailbox.resizing().actuated;
+        let (initial, most) = (context.config.restart_initial, context.config.restart_most);
+        *shared.back_off.lock() = back_off::BackOff::within(initial, most);
         let probing = probes::Context {
             runtime: context.runtime.clone(),
             events: context.events.clone(),
@@ -231,8 +233,10 @@ impl Worker {
                 }
             }
             let pressures = self.context.pressures.borrow().clone();
+            let going = *self.context.shutting_down.borrow();
             let admitted = eviction::admit(pod, &pressures)
                 .and_then(|()| sysctls::admit(pod, &self.context.config.allowed_unsafe_sysctls))
+                .and_then(|()| node_shutdown::admit(going))
                 .and_then(|()| admission::admit(pod, &node, &others));
             let admitted = match admitted {
                 Err(refused) if refused.reason.starts_with("OutOf") && preemption::is_critical(pod) => {

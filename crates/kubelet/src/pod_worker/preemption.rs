@@ -118,7 +118,7 @@ pub(super) fn forced(pod: &Pod) -> Forced {
         ..Default::default()
     };
     let condition = Some(Box::new(condition));
-    Forced { reason: REASON.into(), message: MESSAGE.into(), grace: None, condition }
+    Forced { reason: REASON.into(), message: MESSAGE.into(), condition, ..Default::default() }
 }
 
 #[cfg(test)]

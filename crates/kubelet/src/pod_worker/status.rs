@@ -42,6 +42,8 @@ pub(crate) struct Forced {
     pub grace: Option<i64>,
     /// What the conditions say of it.
     pub condition: Option<Box<PodCondition>>,
+    /// A pod that comes to a good end all the same has succeeded.
+    pub spares_success: bool,
 }
 
 /// Makes the status.
@@ -135,7 +137,9 @@ fn decide_phase(inputs: &Inputs, status: &mut PodStatus) {
         status.message = first_of(&old.message, &pod.status.message);
     }
     if let Some(forced) = inputs.forced {
-        status.phase = "Failed".into();
+        if !(forced.spares_success && status.phase == "Succeeded") {
+            status.phase = "Failed".into();
+        }
         status.reason = forced.reason.clone();
         status.message = forced.message.clone();
     }

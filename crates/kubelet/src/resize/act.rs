@@ -79,7 +79,8 @@ async fn update(
         }
     }
     container.resources = next.clone();
-    let linux = container_resources(pod, &container, context.swap());
+    let mut linux = container_resources(pod, &container, context.swap());
+    context.enforce(&mut linux);
     let request = v1::UpdateContainerResourcesRequest {
         container_id: change.status.id.clone(),
         linux: Some(linux),
@@ -165,6 +166,7 @@ impl PodLimits {
             cpu_shares: pick(self.cpu_shares, next.cpu_shares),
             cpu_quota: pick(self.cpu_quota, next.cpu_quota),
             memory: pick(self.memory, next.memory),
+            ..Default::default()
         }
     }
 }

@@ -87,6 +87,21 @@ pub struct Settings {
     pub options: Options,
 }
 
+/// Why somebody got nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub reason: &'static str,
+    pub message: String,
+}
+
+impl From<String> for Refusal {
+    /// What should not have happened.
+    fn from(error: String) -> Self {
+        let message = format!("Allocate failed due to {error}, which is unexpected");
+        Refusal { reason: "UnexpectedAdmissionError", message }
+    }
+}
+
 /// Who gives something out.
 pub(crate) trait Provider: Send + Sync {
     /// Where a container could have it.
@@ -99,7 +114,7 @@ pub(crate) trait Provider: Send + Sync {
         pod: &'a Pod,
         container: &'a Container,
         place: Hint,
-    ) -> BoxFuture<'a, Result<(), String>>;
+    ) -> BoxFuture<'a, Result<(), Refusal>>;
 }
 
 /// Where things are, and what is wanted of that.
@@ -155,9 +170,9 @@ impl Topology {
                 }
             };
             for provider in providers {
-                provider.allocate(pod, container, place).await.map_err(|error| Forced {
-                    reason: "UnexpectedAdmissionError".into(),
-                    message: format!("Allocate failed due to {error}, which is unexpected"),
+                provider.allocate(pod, container, place).await.map_err(|refused| Forced {
+                    reason: refused.reason.into(),
+                    message: refused.message,
                     ..Default::default()
                 })?;
             }

@@ -355,7 +355,7 @@ fn configurations() {
     check(
         &one(", colour: red"),
         expect![[
-            r#"error decoding config "/tmp/.tmpaN7vy8/config.yaml": strict decoding error: unknown field `colour`, expected one of `name`, `matchImages`, `defaultCacheDuration`, `apiVersion`, `args`, `env`, `tokenAttributes`"#
+            r#"error decoding config "/tmp/.tmpCLkpyu/config.yaml": strict decoding error: unknown field `colour`, expected one of `name`, `matchImages`, `defaultCacheDuration`, `apiVersion`, `args`, `env`, `tokenAttributes`"#
         ]],
     );
 
