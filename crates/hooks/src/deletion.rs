@@ -28,6 +28,11 @@ pub fn precondition_resource<'a>(group: &'a str, kind: &'a str) -> (&'a str, &'a
     }
 }
 
+/// Whether a conflict with the preconditions of a delete is told in the words of storage, not of the deletion.
+pub fn precondition_of_storage(group: &str, kind: &str) -> bool {
+    (group, kind) == ("", "Namespace")
+}
+
 /// Whether an object stays while its spec has finalizers.
 pub fn holds_itself(group: &str, kind: &str, value: &Value) -> bool {
     (group, kind) == ("", "Namespace")

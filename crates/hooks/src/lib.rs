@@ -49,15 +49,16 @@ mod webhook_client;
 
 pub use apps::hidden_annotation;
 pub use deletion::{
-    deletion_warning, holds_itself, mark_deleted, orphans_by_default, precondition_resource, shows_end,
+    deletion_warning, holds_itself, mark_deleted, orphans_by_default, precondition_of_storage,
+    precondition_resource, shows_end,
 };
 pub use deprecations::{deprecation, removed_release};
-pub use metadata::{Finalizers, Judgement, finalizers, metadata_judgements};
+pub use metadata::{Finalizers, Judgement, finalizers, judges_metadata_last, metadata_judgements};
 pub use names::{name_errors, randomizes};
 pub use put::{put_creates, put_needs_version};
 pub use reset::{Fields, kept_fields, reset_fields};
 pub use tree::object_age;
-pub use views::{has_table, names_kind_of_field};
+pub use views::{has_table, unknown_field};
 
 use apimachinery::field::ErrorList;
 use apimachinery::time::Time;

@@ -25,6 +25,11 @@ impl Judgement {
     }
 }
 
+/// Whether the rules of a kind say nothing of the metadata of a new object.
+pub fn judges_metadata_last(group: &str, kind: &str) -> bool {
+    (group, kind) == ("", "Event")
+}
+
 type Judgements = &'static [Judgement];
 
 const WHOLE: Judgement = Judgement::Whole(Finalizers::Known);
@@ -56,7 +61,7 @@ const EXCEPTIONS: &[(&str, &str, Judgements)] = &[
     ("certificates.k8s.io", "ClusterTrustBundle", &[WHOLE, CHANGE]),
     ("coordination.k8s.io", "", &[ANY_CHANGE]),
     ("discovery.k8s.io", "EndpointSlice", &[WHOLE]),
-    ("events.k8s.io", "Event", &[]),
+    ("events.k8s.io", "Event", &[CHANGE]),
     ("flowcontrol.apiserver.k8s.io", "", &[WHOLE]),
     ("networking.k8s.io", "IPAddress", &[WHOLE, CHANGE]),
     ("networking.k8s.io", "Ingress", &[CHANGE, WHOLE]),

@@ -1,14 +1,19 @@
 //! How objects of a kind are looked at, where that is not as of all kinds.
 
-/// Kinds whose name stands in what is said of a field that they cannot be selected by.
-const NAMED: &[(&str, &str)] = &[("resource.k8s.io", "ResourceSlice")];
+use apimachinery::quote::quote;
 
 /// Subresources that have no table.
 const WITHOUT_TABLE: &[(&str, &str, &str)] = &[("resource.k8s.io", "ResourceClaim", "status")];
 
-/// Whether the refusal of a field selector names the kind.
-pub fn names_kind_of_field(group: &str, kind: &str) -> bool {
-    NAMED.contains(&(group, kind))
+/// What is said of a field that objects cannot be selected by, where it names the kind.
+pub fn unknown_field(group: &str, version: &str, kind: &str, field: &str) -> Option<String> {
+    match (group, kind) {
+        ("resource.k8s.io", "ResourceSlice") => {
+            Some(format!("field label not supported for {group}/{version}, Kind={kind}: {field}"))
+        }
+        ("batch", "Job") => Some(format!("field label {} not supported for {kind}", quote(field))),
+        _ => None,
+    }
 }
 
 /// Whether an object is shown as a table through a subresource (empty for the object itself).

@@ -91,8 +91,8 @@ impl Selection {
 /// What upstream says of a field that cannot be selected by: it depends on whether the kind has any of its own.
 fn unknown_field(resource: &Served, field: &str) -> String {
     let row = &resource.row;
-    if hooks::names_kind_of_field(&row.group, &row.kind) {
-        return format!("field label not supported for {}, Kind={}: {field}", resource.api_version, row.kind);
+    if let Some(said) = hooks::unknown_field(&row.group, &row.version, &row.kind, field) {
+        return said;
     }
     if resource.custom.is_none() && !resource.strategy.selectable_fields().is_empty() {
         return format!("field label not supported: {field}");

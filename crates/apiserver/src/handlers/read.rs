@@ -2,7 +2,7 @@
 
 use super::Media;
 use super::list_body::ListBody;
-use super::respond::{Form, accepted, columns, line, message, partial, row, table, type_meta, write};
+use super::respond::{Form, accepted, columns, head, line, message, partial, row, table, type_meta, write};
 use crate::body::{self, Answer};
 use crate::cache::{Selection, list};
 use crate::registry::{self, Stored};
@@ -122,16 +122,17 @@ impl Server {
         match form {
             Form::Object if media == Media::Protobuf => protobuf_list(resource, &listed, &metadata),
             Form::Object => json_list(resource, listed),
-            Form::Table(include) => {
+            Form::Table(include, version) => {
                 let now = self.registry.now();
-                let rows = rows(resource, &listed, |object| row(resource, object, include, now))?;
-                Ok(body::json(StatusCode::OK, line(table(Some(columns(resource)), &metadata, &rows))))
+                let rows = rows(resource, &listed, |object| row(resource, object, (include, version), now))?;
+                Ok(body::json(
+                    StatusCode::OK,
+                    line(table(Some(columns(resource)), &metadata, &rows, version)),
+                ))
             }
-            Form::Metadata => {
-                let items = rows(resource, &listed, |object| partial(resource, object))?;
-                let mut out =
-                    br#"{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":"#
-                        .to_vec();
+            Form::Metadata(version) => {
+                let items = rows(resource, &listed, |object| partial(resource, object, version))?;
+                let mut out = head("PartialObjectMetadataList", version);
                 out.extend(to_json_vec(&metadata).map_err(Status::internal_error)?);
                 out.extend_from_slice(br#","items":["#);
                 out.extend(items.join(&b','));

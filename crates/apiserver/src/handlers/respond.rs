@@ -20,8 +20,24 @@ use serde_json::Value;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Form {
     Object,
-    Metadata,
-    Table(Include),
+    Metadata(Version),
+    Table(Include, Version),
+}
+
+/// The version of meta.k8s.io that a client wants tables and metadata in; they differ in name only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Version {
+    V1,
+    V1Beta1,
+}
+
+impl Version {
+    pub(super) fn api_version(self) -> &'static str {
+        match self {
+            Version::V1 => "meta.k8s.io/v1",
+            Version::V1Beta1 => "meta.k8s.io/v1beta1",
+        }
+    }
 }
 
 /// What a table's rows carry of their objects.
@@ -42,19 +58,23 @@ pub(super) fn accepted(resource: &Served, call: &Call) -> Result<(Form, Media), 
             // Objects of custom resources have no message.
             return (resource.custom.is_none() || media != Media::Protobuf).then_some(Form::Object);
         }
-        if group != Some("meta.k8s.io") || !matches!(version, Some("v1" | "v1beta1")) {
-            return None;
-        }
+        let version = match (group, version) {
+            (Some("meta.k8s.io"), Some("v1")) => Version::V1,
+            (Some("meta.k8s.io"), Some("v1beta1")) => Version::V1Beta1,
+            _ => return None,
+        };
         match kind {
             // Tables have no protobuf form.
-            Some("Table") if media != Media::Protobuf && has_table => Some(Form::Table(Include::Metadata)),
-            Some("PartialObjectMetadata" | "PartialObjectMetadataList") => Some(Form::Metadata),
+            Some("Table") if media != Media::Protobuf && has_table => {
+                Some(Form::Table(Include::Metadata, version))
+            }
+            Some("PartialObjectMetadata" | "PartialObjectMetadataList") => Some(Form::Metadata(version)),
             _ => None,
         }
     });
     let Some((form, media, _)) = found else { return Err(call.encodings.not_acceptable()) };
     let form = match form {
-        Form::Table(_) => Form::Table(include(&call.info.query)?),
+        Form::Table(_, version) => Form::Table(include(&call.info.query)?, version),
         form => form,
     };
     Ok((form, media))
@@ -119,7 +139,12 @@ pub(super) fn columns(resource: &Served) -> Vec<TableColumnDefinition> {
 }
 
 /// One row of a table, as JSON: its cells, and as much of the object as is wanted. `object` is in the hub version.
-pub(super) fn row(resource: &Served, object: &Value, include: Include, now: Time) -> Vec<u8> {
+pub(super) fn row(
+    resource: &Served,
+    object: &Value,
+    (include, version): (Include, Version),
+    now: Time,
+) -> Vec<u8> {
     let cells = if resource.strategy.column_definitions().is_none() {
         vec![object["metadata"]["name"].clone(), object["metadata"]["creationTimestamp"].clone()]
     } else {
@@ -130,7 +155,7 @@ pub(super) fn row(resource: &Served, object: &Value, include: Include, now: Time
     out.extend_from_slice(b",\"object\":");
     match include {
         Include::None => out.extend_from_slice(b"null"),
-        Include::Metadata => out.extend_from_slice(&partial(resource, object)),
+        Include::Metadata => out.extend_from_slice(&partial(resource, object, version)),
         Include::Object => {
             let mut served = resource.to_served(object.clone());
             served["kind"] = resource.row.kind.as_ref().into();
@@ -142,9 +167,9 @@ pub(super) fn row(resource: &Served, object: &Value, include: Include, now: Time
 }
 
 /// An object's metadata alone, as JSON.
-pub(super) fn partial(resource: &Served, object: &Value) -> Vec<u8> {
+pub(super) fn partial(resource: &Served, object: &Value, version: Version) -> Vec<u8> {
     let metadata = &object["metadata"];
-    let write = |metadata: &Value| partial_of(&resource.table, resource.ty, metadata);
+    let write = |metadata: &Value| partial_of(&resource.table, resource.ty, metadata, version);
     let hidden = hooks::hidden_annotation(&resource.row.group, &resource.row.kind);
     match hidden.filter(|key| metadata["annotations"].get(key).is_some()) {
         None => write(metadata),
@@ -159,12 +184,21 @@ pub(super) fn partial(resource: &Served, object: &Value) -> Vec<u8> {
 }
 
 /// The same, of any type.
-pub(crate) fn partial_of(table: &schema::Table, ty: schema::TypeId, metadata: &Value) -> Vec<u8> {
-    const HEAD: &[u8] = br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#;
-    let mut out = HEAD.to_vec();
+pub(crate) fn partial_of(
+    table: &schema::Table,
+    ty: schema::TypeId,
+    metadata: &Value,
+    version: Version,
+) -> Vec<u8> {
+    let mut out = head("PartialObjectMetadata", version);
     schema::encode::write_metadata(table, ty, metadata, &mut out);
     out.push(b'}');
     out
+}
+
+/// The beginning of a document, up to its metadata.
+pub(super) fn head(kind: &str, version: Version) -> Vec<u8> {
+    format!(r#"{{"kind":"{kind}","apiVersion":"{}","metadata":"#, version.api_version()).into_bytes()
 }
 
 /// A table around rows, as JSON. In a watch only the first one has its columns described.
@@ -172,8 +206,9 @@ pub(crate) fn table(
     columns: Option<Vec<TableColumnDefinition>>,
     metadata: &ListMeta,
     rows: &[Vec<u8>],
+    version: Version,
 ) -> Vec<u8> {
-    let mut out = br#"{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":"#.to_vec();
+    let mut out = head("Table", version);
     out.extend(to_json_vec(metadata).unwrap_or_default());
     out.extend_from_slice(br#","columnDefinitions":"#);
     out.extend(to_json_vec(&columns).unwrap_or_default());
@@ -198,12 +233,12 @@ impl Server {
                 out.extend_from_slice(b"\n");
                 body::json(code, out.freeze())
             }
-            Form::Metadata => body::json(code, line(partial(resource, &stored.value))),
-            Form::Table(include) => {
-                let rows = vec![row(resource, &stored.value, include, self.registry.now())];
+            Form::Metadata(version) => body::json(code, line(partial(resource, &stored.value, version))),
+            Form::Table(include, version) => {
+                let rows = vec![row(resource, &stored.value, (include, version), self.registry.now())];
                 let metadata =
                     ListMeta { resource_version: stored.revision.to_string(), ..Default::default() };
-                body::json(code, line(table(Some(columns(resource)), &metadata, &rows)))
+                body::json(code, line(table(Some(columns(resource)), &metadata, &rows, version)))
             }
         }
     }

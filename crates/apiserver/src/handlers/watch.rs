@@ -2,7 +2,7 @@
 
 use super::Media;
 use super::read::list_options;
-use super::respond::{Form, accepted, columns, message, partial, row, table, type_meta, write};
+use super::respond::{Form, Version, accepted, columns, message, partial, row, table, type_meta, write};
 use crate::body::{self, Answer};
 use crate::cache::{EventType, Selection, list};
 use crate::observed::WatchEvents;
@@ -253,7 +253,7 @@ impl Watcher {
             };
             let described = self.described;
             // A table's first event carries the column definitions: not to be shared.
-            let bytes = if matches!(self.form, Form::Table(_)) && !described {
+            let bytes = if matches!(self.form, Form::Table(..)) && !described {
                 self.encode(kind.as_str(), entry, event.revision.0)
             } else {
                 let (server, resource, form) =
@@ -318,12 +318,13 @@ impl Watcher {
     /// The JSON of an object in a form that is not its own.
     fn shape(&mut self, object: &Value, revision: u64) -> Vec<u8> {
         match self.form {
-            Form::Table(include) => {
+            Form::Table(include, version) => {
                 let first = !std::mem::replace(&mut self.described, true);
-                let rows = vec![row(&self.resource, object, include, self.server.registry.now())];
-                table(first.then(|| columns(&self.resource)), &at(revision), &rows)
+                let rows = vec![row(&self.resource, object, (include, version), self.server.registry.now())];
+                table(first.then(|| columns(&self.resource)), &at(revision), &rows, version)
             }
-            _ => partial(&self.resource, object),
+            Form::Metadata(version) => partial(&self.resource, object, version),
+            Form::Object => partial(&self.resource, object, Version::V1),
         }
     }
 
@@ -333,8 +334,8 @@ impl Watcher {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let object = match self.form {
-            Form::Table(_) => table(None, &at(revision), &[]),
-            Form::Metadata => partial(&self.resource, &json!({"metadata": metadata})),
+            Form::Table(_, version) => table(None, &at(revision), &[], version),
+            Form::Metadata(version) => partial(&self.resource, &json!({"metadata": metadata}), version),
             Form::Object => {
                 let resource = &self.resource;
                 let mut object = schema::decode::zero(&resource.table, &schema::Type::Ref(resource.ty));

@@ -101,8 +101,13 @@ impl Registry {
         let hooks = context.hook_context(now, &labels);
         resource.strategy.prepare_for_create(&mut value, &hooks);
 
-        let mut errors = meta_rules::validate(resource, &value);
-        errors.extend(resource.strategy.validate(&value, &hooks));
+        let mut errors = resource.strategy.validate(&value, &hooks);
+        // Kinds judge metadata themselves, before all else, but for a few: theirs is looked at when nothing else is wrong.
+        if errors.is_empty() || !hooks::judges_metadata_last(&resource.row.group, &resource.row.kind) {
+            let mut first = meta_rules::validate(resource, &value);
+            first.extend(errors);
+            errors = first;
+        }
         if !errors.is_empty() {
             return Err(Status::invalid(&resource.group_kind(), object::name(&value), &errors));
         }

@@ -164,13 +164,14 @@ fn preconditions(
     let (group, kind) = hooks::precondition_resource(&row.group, &row.kind);
     let kind = GroupResource::new(group.to_owned(), kind.to_owned());
     let conflict = |what: &str, wanted: &str, have: &str, why: &str| {
-        Err(Status::conflict(
-            &kind,
-            name,
+        let said = if hooks::precondition_of_storage(&row.group, &row.kind) {
+            format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {have}")
+        } else {
             format!(
                 "the {what} in the precondition ({wanted}) does not match the {what} in record ({have}). The object might have been {why}"
-            ),
-        ))
+            )
+        };
+        Err(Status::conflict(&kind, name, said))
     };
     let uid = object::uid(&current.value);
     if let Some(wanted) = wanted.uid.as_deref().filter(|w| *w != uid) {

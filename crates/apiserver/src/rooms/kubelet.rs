@@ -39,7 +39,11 @@ pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -
     if what != "portForward" {
         path = format!("{path}/{}", container(&pod, &call)?);
     }
-    let backend = node_backend(server, node)?;
+    let backend = node_backend(server, node).map_err(|status| match status.is_not_found() {
+        // Upstream's storage of nodes speaks of what the request is about.
+        true => resource.not_found(node),
+        false => status,
+    })?;
     if what == "containerLogs" {
         let verb = Request::get(with_query(&path, &query));
         let log = send(&backend, verb.body(body::full("")).map_err(Status::internal_error)?).await?;

@@ -160,8 +160,8 @@ fn answer(scale: &Value, form: Form, now: Time) -> Result<Answer, Status> {
     let ty = table.kind("autoscaling", "v1", "Scale").ok_or_else(Status::path_not_found)?;
     let mut bytes = match form {
         Form::Object => schema::encode::json(table, ty, scale),
-        Form::Metadata => handlers::partial(table, ty, &scale["metadata"]),
-        Form::Table(include) => {
+        Form::Metadata(version) => handlers::partial(table, ty, &scale["metadata"], version),
+        Form::Table(include, version) => {
             let column = |name: &str, ty: &str, description: &str| TableColumnDefinition {
                 name: name.into(),
                 type_: ty.into(),
@@ -193,7 +193,7 @@ fn answer(scale: &Value, form: Form, now: Time) -> Result<Answer, Status> {
             row.extend_from_slice(b",\"object\":");
             match include {
                 Include::None => row.extend_from_slice(b"null"),
-                Include::Metadata => row.extend(handlers::partial(table, ty, &scale["metadata"])),
+                Include::Metadata => row.extend(handlers::partial(table, ty, &scale["metadata"], version)),
                 Include::Object => row.extend(schema::encode::json(table, ty, scale)),
             }
             row.push(b'}');
@@ -201,7 +201,7 @@ fn answer(scale: &Value, form: Form, now: Time) -> Result<Answer, Status> {
                 resource_version: object::meta_str(scale, "resourceVersion").to_owned(),
                 ..Default::default()
             };
-            handlers::table(Some(columns), &metadata, &[row])
+            handlers::table(Some(columns), &metadata, &[row], version)
         }
     };
     bytes.push(b'\n');

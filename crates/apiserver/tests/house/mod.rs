@@ -19,7 +19,7 @@ use apiserver::inprocess::InProcess;
 use apiserver::outbound::Outbound;
 use apiserver::registry::Registry;
 use apiserver::resources::Resources;
-use apiserver::rooms::Rooms;
+use apiserver::rooms::{Issuer, Rooms};
 use apiserver::server::Server;
 use apiserver::services::ServiceStock;
 use apiserver::user::User;
@@ -270,7 +270,12 @@ async fn built(
         }),
         authenticators: vec![Arc::new(Named)],
         authorizers,
-        rooms: Rooms { tokens, aggregation: aggregation.clone(), ..Rooms::default() },
+        rooms: Rooms {
+            issuer: tokens.is_some().then(issuer),
+            tokens,
+            aggregation: aggregation.clone(),
+            ..Rooms::default()
+        },
         gate,
         events: Default::default(),
         documents,
@@ -284,6 +289,18 @@ async fn built(
     }
     let client = InProcess::new(server.clone(), User::new("tester", &[]));
     House { client, server, stock, _directory: directory }
+}
+
+/// Who gives out tokens of service accounts.
+fn issuer() -> Arc<Issuer> {
+    let name = "https://kubernetes.default.svc.cluster.local".to_owned();
+    Arc::new(Issuer {
+        audiences: vec![name.clone()],
+        name,
+        signer: pki::jwt::Signer::new(pki::PrivateKey::generate().unwrap()),
+        longest: None,
+        extends: true,
+    })
 }
 
 impl House {

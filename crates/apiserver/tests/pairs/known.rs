@@ -4,6 +4,8 @@ const NO_NUMBER: &str = "upstream answers a resourceVersion that is no number wi
 const ROLE: &str =
     "upstream looks for a role of that kind before it judges the binding, and answers with a 500";
 const NIL: &str = "Go tells an empty list from none, which nobody who reads an object can";
+const ZERO: &str =
+    "Go tells a time of zero that something points to from none, which nobody who reads an object can";
 const YAML: &str = "upstream passes on the words of Go's YAML parser";
 const YAML_END: &str = "Go's YAML parser does not look at what follows the first value";
 const REGEXP: &str = "upstream passes on the words of Go's regular expressions";
@@ -24,6 +26,15 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("bytes", "resource.k8s.io/v1/resourceclaimtemplates empty", NIL),
     ("bytes", "resource.k8s.io/v1/resourceslices empty", NIL),
     ("bytes", "/v1/pods empty", NIL),
+    ("bytes", "coordination.k8s.io/v1/leases zero", ZERO),
+    ("bytes", "events.k8s.io/v1/events zero", ZERO),
+    ("bytes", "resource.k8s.io/v1/resourceclaimtemplates zero", ZERO),
+    ("bytes", "/v1/events zero", ZERO),
+    ("bytes", "/v1/nodes zero", ZERO),
+    ("bytes", "/v1/podtemplates zero", ZERO),
+    ("autoscaling_v2_horizontalpodautoscalers", "create wrong$", NIL),
+    ("autoscaling_v2_horizontalpodautoscalers", "create /spec/behavior/scaleUp/policies = []$", NIL),
+    ("v1_nodes", "update status /status/allocatable = {}$", NIL),
     ("bytes", "rbac.authorization.k8s.io/v1/clusterrolebindings sparse", ROLE),
     ("bytes", "rbac.authorization.k8s.io/v1/rolebindings sparse", ROLE),
     ("bytes", "/v1/bindings sparse", "upstream answers a binding to nothing with a 500"),

@@ -12,7 +12,7 @@ static MASKS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
         mask(r"(record \()\d+\)", "$1<rv>)"),
         mask(r"\bA_[a-z0-9]{5}\b", "A_<gen>"),
         mask(r#"(?m)^(\s*resourceVersion: )"[1-9]\d*""#, r#"$1"<rv>""#),
-        mask(r"(ResourceVersion in record: |current: )\d+", "$1<rv>"),
+        mask(r"(ResourceVersion in record: |ResourceVersion in object meta: |current: )\d+", "$1<rv>"),
         mask(r#""continue":"[^"]+""#, r#""continue":"<continue>""#),
         mask(r#"(kube-api-access-)[a-z0-9]{5}\b"#, "$1<gen>"),
         mask(r#"("gen-)[a-z0-9]{5}\b"#, "$1<gen>"),
@@ -199,13 +199,10 @@ fn list_meta(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn object(bytes: &[u8]) -> Option<Vec<u8>> {
-    rewrite(bytes, |number, value| {
-        let masked = text(std::str::from_utf8(value).unwrap_or_default());
-        match number {
-            1 => object_meta(value).map(|meta| settled(&meta)),
-            _ if masked.contains("<ip>") => Some(ip_free(value)),
-            _ => Some(settled(value)),
-        }
+    rewrite(bytes, |number, value| match number {
+        1 => object_meta(value).map(|meta| settled(&meta)),
+        _ if holds_address(value) => Some(ip_free(value)),
+        _ => Some(settled(value)),
     })
 }
 
@@ -223,9 +220,19 @@ fn settled(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
+static ADDRESS: LazyLock<regex::bytes::Regex> =
+    LazyLock::new(|| regex::bytes::Regex::new(r"(?-u).10\.96\.\d+\.\d+").unwrap());
+
+fn holds_address(value: &[u8]) -> bool {
+    ADDRESS.is_match(value)
+}
+
 /// Addresses that were given out have a length of their own: what holds one is compared without it.
 fn ip_free(value: &[u8]) -> Vec<u8> {
-    text(&String::from_utf8_lossy(value)).into_bytes()
+    match std::str::from_utf8(value) {
+        Ok(value) => text(value).into_bytes(),
+        Err(_) => ADDRESS.replace_all(&settled(value), b"<ip>".as_slice()).into_owned(),
+    }
 }
 
 /// What a `Status` says: its message, and those of its causes.

@@ -249,6 +249,14 @@ fn keep_names(account: &mut Value) {
 }
 
 impl Strategy for ServiceAccounts {
+    fn columns(&self) -> &'static [Column] {
+        &[NAME, AGE]
+    }
+
+    fn cells(&self, account: &Value, now: Time) -> Vec<Value> {
+        vec![name(account), object_age(account, now).into()]
+    }
+
     fn prepare_for_create(&self, account: &mut Value, _: &Context) {
         keep_names(account);
     }

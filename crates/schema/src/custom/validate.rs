@@ -7,7 +7,7 @@ use crate::row::ListType;
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::quote::quote;
 use apimachinery::value::go_float;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// What a value is compared with.
 #[derive(Debug, Clone, Copy)]
@@ -306,43 +306,62 @@ impl Walk<'_> {
             return;
         };
         let shown = || BadValue::json(value);
-        let integer = value.as_i64();
         let float = value.as_f64().unwrap_or_default();
-        let bound_text = |bound: f64| match integer {
+        // What a bound says of an integer is said again where it is none itself, and then numbers are compared.
+        let fitting = |bound: f64, what: &str, out: &mut Outcome| -> Option<i64> {
+            if kind == Kind::Integer && bound.fract() != 0.0 {
+                let kind = kind.name();
+                let of =
+                    check.format.as_deref().map_or("(default format)".into(), |f| format!("with format {f}"));
+                out.add(self.composite(format!("{what} must be of type {kind} {of} in {path}")));
+                return None;
+            }
+            value.as_i64()
+        };
+        let bound_text = |bound: f64, integer: Option<i64>| match integer {
             Some(_) => (bound as i64).to_string(),
             None => go_float(bound),
         };
         if let Some(factor) = limits.multiple_of {
+            let integer = fitting(factor, "MultipleOf value", out);
+            let positive = integer.map_or(factor > 0.0, |_| factor as i64 > 0);
             let fits = match integer {
-                Some(n) => (factor as i64) > 0 && n % (factor as i64) == 0,
-                None => factor > 0.0 && (float / factor).fract() == 0.0,
+                Some(n) => positive && n % (factor as i64) == 0,
+                None => positive && (float / factor).fract() == 0.0,
             };
-            if !fits {
-                let message = format!("{path} in body should be a multiple of {}", bound_text(factor));
+            let text = bound_text(factor, integer);
+            if !positive {
+                let message = format!("factor MultipleOf declared for {path} must be positive: {text}");
+                let factor = integer.map_or_else(|| json!(factor), |_| json!(factor as i64));
+                out.add(self.invalid(path, BadValue::json(&factor), message));
+            } else if !fits {
+                let message = format!("{path} in body should be a multiple of {text}");
                 out.add(self.invalid(path, shown(), message));
             }
         }
         if let Some(min) = limits.minimum {
-            let exclusive = limits.exclusive_minimum;
+            let (integer, exclusive) =
+                (fitting(min, "Minimum boundary value", out), limits.exclusive_minimum);
             let below = match integer {
                 Some(n) => n < min as i64 || exclusive && n == min as i64,
                 None => float < min || exclusive && float == min,
             };
             if below {
                 let word = if exclusive { "greater than" } else { "greater than or equal to" };
-                let message = format!("{path} in body should be {word} {}", bound_text(min));
+                let message = format!("{path} in body should be {word} {}", bound_text(min, integer));
                 out.add(self.invalid(path, shown(), message));
             }
         }
         if let Some(max) = limits.maximum {
-            let exclusive = limits.exclusive_maximum;
+            let (integer, exclusive) =
+                (fitting(max, "Maximum boundary value", out), limits.exclusive_maximum);
             let above = match integer {
                 Some(n) => n > max as i64 || exclusive && n == max as i64,
                 None => float > max || exclusive && float == max,
             };
             if above {
                 let word = if exclusive { "less than" } else { "less than or equal to" };
-                let message = format!("{path} in body should be {word} {}", bound_text(max));
+                let message = format!("{path} in body should be {word} {}", bound_text(max, integer));
                 out.add(self.invalid(path, shown(), message));
             }
         }
