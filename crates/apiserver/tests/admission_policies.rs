@@ -434,3 +434,52 @@ async fn who_makes_policies_read_must_be_able_to_read() {
         .assert_eq(&said);
     }
 }
+
+/// What the metrics of checks say, without their durations.
+fn checks(house: &House) -> String {
+    let text = house.server.metrics.render();
+    let counted = |line: &&str| line.contains("admission_policy_check_total{");
+    text.lines().filter(counted).map(|line| format!("{line}\n")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checks_are_counted() {
+    let house = house_with(Arc::new(NoSecrets)).await;
+    let everywhere = json!({"validationActions": ["Deny"]});
+    let rule = |expression: &str, policy: &str| json!({"validations": [{"expression": expression}], "failurePolicy": policy});
+    house
+        .policy(
+            "ValidatingAdmissionPolicy",
+            "refuse",
+            rule("object.metadata.name != 'a'", "Fail"),
+            everywhere.clone(),
+        )
+        .await;
+    let warns = json!({"validationActions": ["Warn", "Audit"]});
+    house
+        .policy("ValidatingAdmissionPolicy", "warn", rule("object.metadata.name != 'b'", "Fail"), warns)
+        .await;
+    house
+        .policy("ValidatingAdmissionPolicy", "fails", rule("object.data['x'] == 'y'", "Ignore"), everywhere)
+        .await;
+    let label = json!({
+        "failurePolicy": "Fail", "reinvocationPolicy": "Never",
+        "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {
+            "expression": "Object{metadata: Object.metadata{labels: {'seen': 'yes'}}}",
+        }}],
+    });
+    house.policy("MutatingAdmissionPolicy", "label", label, json!({})).await;
+    for name in ["a", "b", "c"] {
+        let object = json!({"metadata": {"name": name, "namespace": "default"}});
+        house.ask(Method::POST, "/api/v1/namespaces/default/configmaps", object).await;
+    }
+    expect![[r#"
+        apiserver_mutating_admission_policy_check_total{error_type="no_error",policy="label",policy_binding="label"} 3
+        apiserver_validating_admission_policy_check_total{enforcement_action="allow",error_type="invalid_error",policy="fails",policy_binding="fails"} 3
+        apiserver_validating_admission_policy_check_total{enforcement_action="deny",error_type="invalid_error",policy="refuse",policy_binding="refuse"} 1
+        apiserver_validating_admission_policy_check_total{enforcement_action="audit",error_type="invalid_error",policy="warn",policy_binding="warn"} 1
+        apiserver_validating_admission_policy_check_total{enforcement_action="warn",error_type="invalid_error",policy="warn",policy_binding="warn"} 1
+    "#]].assert_eq(&checks(&house));
+    let text = house.server.metrics.render();
+    assert!(text.contains("apiserver_cel_compilation_duration_seconds_count 4\n"), "{text}");
+}

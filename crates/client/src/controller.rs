@@ -1,6 +1,7 @@
 //! The loop of a controller: workers take keys, wait until their own writes to that key are visible, and reconcile.
 
 use crate::informer::Reached;
+use crate::measures::Queues;
 use crate::queue::Queue;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -67,6 +68,15 @@ impl<K: Hash + Eq + Clone> Writes<K> {
     }
 }
 
+tokio::task_local! {
+    static QUEUES: Queues;
+}
+
+/// Runs a controller whose queues are counted.
+pub async fn counted<F: Future>(queues: Queues, controller: F) -> F::Output {
+    QUEUES.scope(queues, controller).await
+}
+
 /// Runs `workers` reconcilers over a queue until `shutdown`. A failed key returns with back-off.
 pub async fn run<K, F, Fut, E>(
     name: &'static str,
@@ -81,6 +91,7 @@ pub async fn run<K, F, Fut, E>(
     Fut: Future<Output = Result<Outcome, E>> + Send,
     E: Display + Send,
 {
+    let _ = QUEUES.try_with(|queues| queue.observe(queues, name));
     let reconcile = Arc::new(reconcile);
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..workers {

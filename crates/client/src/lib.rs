@@ -7,6 +7,7 @@
 //! - [`informer`]: a local view of a resource, holding bytes and a declared projection.
 //! - [`recent`]: what one informer decoded, for the others of the process.
 //! - [`queue`] and [`controller`]: keys that wait to be reconciled, and the loop that reads its own writes.
+//! - [`measures`]: what is counted of queues and requests.
 //! - [`recorder`]: events, aggregated as upstream does. [`leader`]: leader election by Lease.
 
 pub mod client;
@@ -17,6 +18,7 @@ pub mod https;
 pub mod informer;
 pub mod key;
 pub mod leader;
+pub mod measures;
 pub mod metadata;
 pub mod params;
 pub mod queue;

@@ -1,10 +1,11 @@
 //! Keys that wait to be reconciled (upstream's workqueue): each key waits at most once, is worked on by one worker at a
 //! time, and comes back with an exponential delay when its reconcile fails.
 
+use crate::measures::{self, Queues};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -73,6 +74,9 @@ struct State<K> {
     /// Keys that become due later; a key is kept with its earliest time.
     delayed: Delayed<K>,
     failures: HashMap<K, u32>,
+    /// Since when keys wait, and are worked on; where somebody wants to know.
+    added: HashMap<K, Instant>,
+    taken: HashMap<K, Instant>,
     closed: bool,
 }
 
@@ -81,6 +85,7 @@ struct Inner<K> {
     /// Something is due, or may be due earlier than thought.
     changed: Notify,
     backoff: Backoff,
+    measures: OnceLock<measures::Queue>,
 }
 
 /// A work queue. Cheap to clone.
@@ -113,25 +118,55 @@ impl<K: Hash + Eq + Clone + Send + 'static> Queue<K> {
                 working: HashSet::new(),
                 delayed: Delayed::new(),
                 failures: HashMap::new(),
+                added: HashMap::new(),
+                taken: HashMap::new(),
                 closed: false,
             }),
             changed: Notify::new(),
             backoff,
+            measures: OnceLock::new(),
         }))
+    }
+
+    /// From now on it is told what becomes of keys, under this name.
+    pub(crate) fn observe(&self, queues: &Queues, name: &'static str)
+    where
+        K: Sync,
+    {
+        let weak = Arc::downgrade(&self.0);
+        let running = move || {
+            let inner = weak.upgrade()?;
+            let now = Instant::now();
+            let state = inner.state.lock();
+            Some(state.taken.values().map(|since| now.saturating_duration_since(*since)).collect())
+        };
+        let measures = queues.queue(name, running);
+        let mut state = self.0.state.lock();
+        let (waiting, now) = (state.dirty.len(), Instant::now());
+        measures.adds.add(waiting as u64);
+        measures.depth.set(waiting as f64);
+        let keys: Vec<K> = state.dirty.iter().cloned().collect();
+        state.added.extend(keys.into_iter().map(|key| (key, now)));
+        let _ = self.0.measures.set(measures);
     }
 
     /// Adds a key to be worked on now.
     pub fn add(&self, key: K) {
         let mut state = self.0.state.lock();
         state.delayed.remove(&key);
-        Self::push(&mut state, key);
+        self.push(&mut state, key);
         drop(state);
         self.0.changed.notify_one();
     }
 
-    fn push(state: &mut State<K>, key: K) {
+    fn push(&self, state: &mut State<K>, key: K) {
         if state.closed || !state.dirty.insert(key.clone()) {
             return;
+        }
+        if let Some(measures) = self.0.measures.get() {
+            measures.adds.inc();
+            measures.depth.set(state.dirty.len() as f64);
+            state.added.insert(key.clone(), Instant::now());
         }
         if !state.working.contains(&key) {
             state.waiting.push_back(key);
@@ -140,6 +175,9 @@ impl<K: Hash + Eq + Clone + Send + 'static> Queue<K> {
 
     /// Adds a key to be worked on after `delay`; an earlier time that is already set stays.
     pub fn add_after(&self, key: K, delay: Duration) {
+        if let Some(measures) = self.0.measures.get() {
+            measures.retries.inc();
+        }
         if delay.is_zero() {
             return self.add(key);
         }
@@ -201,11 +239,18 @@ impl<K: Hash + Eq + Clone + Send + 'static> Queue<K> {
                 }
                 let now = Instant::now();
                 while let Some(key) = state.delayed.pop(now) {
-                    Self::push(&mut state, key);
+                    self.push(&mut state, key);
                 }
                 if let Some(key) = state.waiting.pop_front() {
                     state.dirty.remove(&key);
                     state.working.insert(key.clone());
+                    if let Some(measures) = self.0.measures.get() {
+                        measures.depth.set(state.dirty.len() as f64);
+                        if let Some(since) = state.added.remove(&key) {
+                            measures.waited.observe((now - since).as_secs_f64());
+                        }
+                        state.taken.insert(key.clone(), now);
+                    }
                     // Another worker may be asleep while more is waiting.
                     if !state.waiting.is_empty() || state.delayed.next().is_some() {
                         self.0.changed.notify_one();
@@ -230,6 +275,11 @@ impl<K: Hash + Eq + Clone + Send + 'static> Queue<K> {
     pub fn done(&self, key: &K) {
         let mut state = self.0.state.lock();
         state.working.remove(key);
+        if let Some(since) = state.taken.remove(key)
+            && let Some(measures) = self.0.measures.get()
+        {
+            measures.worked.observe(since.elapsed().as_secs_f64());
+        }
         if state.dirty.contains(key) {
             state.waiting.push_back(key.clone());
             drop(state);

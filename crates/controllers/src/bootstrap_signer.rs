@@ -84,7 +84,7 @@ pub(crate) async fn run(context: Context) {
     let writes = Writes::default();
     let noted = writes.clone();
     let client = context.client;
-    work("bootstrap-signer", queue, writes, 1, context.shutdown, move |key| {
+    work("bootstrap_signer_queue", queue, writes, 1, context.shutdown, move |key| {
         let (info, tokens, client, noted) = (info.clone(), tokens.clone(), client.clone(), noted.clone());
         async move {
             let Some(cached) = info.get(&key) else { return Ok(Outcome::Done) };

@@ -165,6 +165,7 @@ pub async fn run(
     let cluster = Arc::new(cluster);
     let mut running = tokio::task::JoinSet::new();
     let mut names = HashMap::new();
+    let queues = client::measures::Queues::new(&metrics);
     for (name, controller) in CONTROLLERS {
         let context = Context {
             client: client(name),
@@ -175,7 +176,8 @@ pub async fn run(
             gates: gates.clone(),
             shutdown: shutdown.clone(),
         };
-        names.insert(running.spawn(controller(context)).id(), name);
+        let controller = client::controller::counted(queues.clone(), controller(context));
+        names.insert(running.spawn(controller).id(), name);
     }
     let ended = async {
         while let Some(ended) = running.join_next_with_id().await {

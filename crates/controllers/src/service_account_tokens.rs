@@ -102,7 +102,7 @@ pub(crate) async fn run(context: Context) {
     });
     let root_ca = context.cluster.root_ca.clone();
     let this = Arc::new(Loop { client: context.client, accounts, tokens, signing, root_ca, gone });
-    work("serviceaccount-token", queue, Writes::default(), WORKERS, context.shutdown, move |key| {
+    work("serviceaccount_tokens_service", queue, Writes::default(), WORKERS, context.shutdown, move |key| {
         let this = this.clone();
         async move { this.reconcile(&key).await }
     })

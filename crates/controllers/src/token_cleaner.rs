@@ -56,7 +56,7 @@ pub(crate) async fn run(context: Context) {
     });
     tokens.synced().await;
     let client = context.client;
-    work("token-cleaner", queue, Writes::default(), 1, context.shutdown, move |key| {
+    work("token_cleaner", queue, Writes::default(), 1, context.shutdown, move |key| {
         let (tokens, client) = (tokens.clone(), client.clone());
         async move {
             let Some(token) = tokens.get(&key) else { return Ok(Outcome::Done) };

@@ -53,7 +53,7 @@ pub(crate) async fn run(context: Context) {
     });
     nodes.synced().await;
     let client = context.client;
-    work("ttl", queue, Writes::default(), 2, context.shutdown, move |key| {
+    work("ttlcontroller", queue, Writes::default(), 2, context.shutdown, move |key| {
         let (nodes, client, at) = (nodes.clone(), client.clone(), at.clone());
         async move {
             let wanted = STEPS[at.load(Ordering::Relaxed)].2;

@@ -59,7 +59,7 @@ pub(crate) async fn run(context: Context) {
     let buckets: Vec<f64> = (0..14).map(|i| 0.1 * 2_f64.powi(i)).collect();
     let latency = context.metrics.histogram_vec(opts, &[], &buckets).with(&[]);
     let client = context.client;
-    work("ttl-after-finished", queue, Writes::default(), WORKERS, context.shutdown, move |key| {
+    work("ttl_jobs_to_delete", queue, Writes::default(), WORKERS, context.shutdown, move |key| {
         let (jobs, client, latency) = (jobs.clone(), client.clone(), latency.clone());
         async move {
             let Some(expires) = jobs.get(&key).and_then(|job| job.expires) else { return Ok(Outcome::Done) };

@@ -28,6 +28,7 @@ use apiserver::rooms::{Issuer, Rooms};
 use apiserver::server::Server;
 use apiserver::services::{Repair, ServiceStock};
 use apiserver::user::{ALL_AUTHENTICATED, MASTERS, User};
+use client::measures::Requests;
 use client::source::Source;
 use client::{Client, Informers};
 use pki::tls::ByName;
@@ -345,5 +346,7 @@ fn client(server: &Arc<Server>, name: &str, groups: &[&str], pin: Option<&Pin>) 
     user.groups.push(ALL_AUTHENTICATED.into());
     user.pin = pin.cloned();
     let agent = name.rsplit(':').next().unwrap_or(name).to_owned();
-    Client::new(Arc::new(InProcess::new(server.clone(), user)), &agent)
+    let transport = Arc::new(InProcess::new(server.clone(), user));
+    // They go no way that has a host; in upstream's server it is the loopback's.
+    Client::new(Requests::new(&server.metrics).counting(transport, "localhost"), &agent)
 }

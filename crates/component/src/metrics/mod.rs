@@ -35,7 +35,8 @@ pub struct Opts<'a> {
 }
 
 impl Opts<'_> {
-    fn help(&self) -> String {
+    /// The help text as it is shown.
+    pub fn help(&self) -> String {
         match self.stability {
             Stability::Stable => format!("[STABLE] {}", self.help),
             Stability::Beta => format!("[BETA] {}", self.help),

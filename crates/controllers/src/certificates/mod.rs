@@ -62,7 +62,7 @@ pub(crate) async fn run(context: Context) {
         }
     });
     let this = Arc::new(Loop { client: context.client, requests, signing: context.cluster.signing.clone() });
-    work("certificatesigningrequest", queue, Writes::default(), WORKERS, context.shutdown, move |key| {
+    work("certificate", queue, Writes::default(), WORKERS, context.shutdown, move |key| {
         let this = this.clone();
         async move { this.reconcile(&key).await }
     })

@@ -91,7 +91,7 @@ pub(crate) async fn run(context: Context) {
     let writes = Writes::default();
     let act = act::Act { client: context.client, writes: writes.clone(), slices: slices.clone() };
     let this = Arc::new(Loop { services, pods, nodes, slices, triggers: Triggers::default(), act });
-    work("endpointslice", queue, writes, WORKERS, context.shutdown, move |key| {
+    work("endpoint_slice", queue, writes, WORKERS, context.shutdown, move |key| {
         let this = this.clone();
         async move { this.reconcile(&key).await }
     })

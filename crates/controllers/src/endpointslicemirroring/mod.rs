@@ -100,7 +100,7 @@ pub(crate) async fn run(context: Context) {
         changes,
     };
     let this = Arc::new(Loop { services, endpoints, slices, act });
-    work("endpointslicemirroring", queue, writes, WORKERS, context.shutdown, move |key| {
+    work("endpoint_slice_mirroring", queue, writes, WORKERS, context.shutdown, move |key| {
         let this = this.clone();
         async move { this.reconcile(&key).await }
     })

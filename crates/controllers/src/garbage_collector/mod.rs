@@ -71,7 +71,7 @@ pub(crate) async fn run(context: Context) {
     let delete = {
         let this = this.clone();
         work(
-            "garbage-collector",
+            "garbage_collector_attempt_to_delete",
             world.delete.clone(),
             Writes::default(),
             WORKERS,
@@ -83,7 +83,7 @@ pub(crate) async fn run(context: Context) {
         )
     };
     let orphan = work(
-        "garbage-collector-orphans",
+        "garbage_collector_attempt_to_orphan",
         world.orphan.clone(),
         Writes::default(),
         WORKERS,

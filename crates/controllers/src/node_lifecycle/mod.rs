@@ -136,7 +136,7 @@ pub(crate) async fn run(context: Context) {
         metrics: Metrics::new(&context.metrics),
     };
     let this = Arc::new(Loop { nodes, pods, queue: queue.clone(), health, zones: Mutex::default(), act });
-    work("node-lifecycle", queue, writes, WORKERS, context.shutdown, move |key| {
+    work("node_lifecycle_controller", queue, writes, WORKERS, context.shutdown, move |key| {
         let this = this.clone();
         async move { this.reconcile(&key).await }
     })

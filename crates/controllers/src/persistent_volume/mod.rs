@@ -65,7 +65,7 @@ pub(crate) async fn run(context: Context) {
         recyclers: parking_lot::Mutex::default(),
     });
     listen(&view, &binder);
-    work("persistentvolume-binder", queue, Writes::default(), 1, context.shutdown, move |key| {
+    work("claims", queue, Writes::default(), 1, context.shutdown, move |key| {
         let binder = binder.clone();
         async move {
             match key {

@@ -102,7 +102,7 @@ pub(crate) async fn run(context: Context) {
         pods,
         nodes,
     });
-    work("pod-garbage-collector", queue, Writes::default(), WORKERS, context.shutdown, move |key| {
+    work("orphaned_pods_nodes", queue, Writes::default(), WORKERS, context.shutdown, move |key| {
         let this = this.clone();
         async move { this.reconcile(&key).await }
     })

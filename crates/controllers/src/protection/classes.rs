@@ -86,7 +86,7 @@ pub(crate) async fn run(context: Context) {
     feed(&claims, &queue, |claim: &Cached<Names<_>>| keys(&claim.classes));
     feed(&volumes, &queue, |volume: &Cached<Names<_>>| keys(&volume.classes));
     let client = context.client;
-    work("vac-protection", queue, Writes::default(), 1, context.shutdown, move |key| {
+    work("vacprotection", queue, Writes::default(), 1, context.shutdown, move |key| {
         let (objects, client) = (objects.clone(), client.clone());
         let (claims, volumes) = (claims.clone(), volumes.clone());
         async move {

@@ -95,7 +95,7 @@ pub(crate) async fn run_claims(context: Context) {
         pod.claims.iter().map(move |claim| ObjectKey::new(&namespace, claim)).collect::<Vec<_>>()
     });
     let client = context.client;
-    work("pvc-protection", queue, Writes::default(), 1, context.shutdown, move |key| {
+    work("pvcprotection", queue, Writes::default(), 1, context.shutdown, move |key| {
         let (objects, pods, client) = (objects.clone(), pods.clone(), client.clone());
         async move {
             let Some(cached) = objects.get(&key) else { return Ok(Outcome::Done) };
@@ -128,7 +128,7 @@ pub(crate) async fn run_volumes(context: Context) {
     let queue = queue();
     feed(&objects, &queue, |volume| [volume.key().clone()]);
     let client = context.client;
-    work("pv-protection", queue, Writes::default(), 1, context.shutdown, move |key| {
+    work("pvprotection", queue, Writes::default(), 1, context.shutdown, move |key| {
         let (objects, client) = (objects.clone(), client.clone());
         async move {
             let Some(cached) = objects.get(&key) else { return Ok(Outcome::Done) };

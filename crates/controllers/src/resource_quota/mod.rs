@@ -101,7 +101,7 @@ pub(crate) async fn run(context: Context) {
         discovered: RwLock::default(),
         calm,
     });
-    work("resourcequota", queue, writes, WORKERS, context.shutdown, move |key| {
+    work("resourcequota_primary", queue, writes, WORKERS, context.shutdown, move |key| {
         let this = this.clone();
         async move { this.reconcile(&key).await }
     })

@@ -39,7 +39,7 @@ pub(crate) async fn run(context: Context) {
     namespaces.synced().await;
     maps.synced().await;
     let (client, cluster) = (context.client, context.cluster);
-    work("root-ca", queue, Writes::default(), 1, context.shutdown, move |key| {
+    work("root_ca_cert_publisher", queue, Writes::default(), 1, context.shutdown, move |key| {
         let (namespaces, maps) = (namespaces.clone(), maps.clone());
         let (client, cluster) = (client.clone(), cluster.clone());
         async move {

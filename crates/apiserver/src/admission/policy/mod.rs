@@ -6,6 +6,7 @@
 mod access;
 mod authorizer;
 mod evaluate;
+mod measures;
 mod mutating;
 mod params;
 mod patch;

@@ -2,6 +2,7 @@
 
 use super::authorizer::Asked;
 use super::evaluate::{Bindings, Request, conditions_hold, visible_namespace};
+use super::measures::{Measures, error_type};
 use super::{FailurePolicy, Prepared, params, patch};
 use crate::admission::matching::{Lookup, is_exempt};
 use crate::admission::{Attributes, Deps, Plugin};
@@ -17,6 +18,7 @@ use hooks::expressions::{Expression, Variables, Wanted};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The plugin.
 pub(in crate::admission) struct MutatingAdmissionPolicy {
@@ -24,6 +26,7 @@ pub(in crate::admission) struct MutatingAdmissionPolicy {
     bindings: Prepared<Binding>,
     lookup: Lookup,
     authorizers: Vec<Arc<dyn Authorizer>>,
+    measures: Measures,
 }
 
 /// A policy, compiled.
@@ -94,6 +97,7 @@ impl MutatingAdmissionPolicy {
             bindings: Prepared::new(deps.store.clone(), resource("mutatingadmissionpolicybindings")?),
             lookup: Lookup::new(deps)?,
             authorizers: deps.authorizers.clone(),
+            measures: Measures::mutating(&deps.metrics),
         })
     }
 
@@ -101,7 +105,8 @@ impl MutatingAdmissionPolicy {
         if is_exempt(a) {
             return Ok(());
         }
-        let policies = self.policies.all(Policy::new)?;
+        let compile = |object| self.measures.compiling(|| Policy::new(object));
+        let policies = self.policies.all(compile)?;
         if policies.is_empty() {
             return Ok(());
         }
@@ -231,6 +236,7 @@ impl MutatingAdmissionPolicy {
         }
         let mut changed = false;
         for mutation in &policy.mutations {
+            let start = Instant::now();
             let mutated = {
                 let request = Request::new(a, &invocation.matched).await?;
                 let Some(object) = request.object.as_deref() else { continue };
@@ -245,6 +251,9 @@ impl MutatingAdmissionPolicy {
                 );
                 mutate(&bindings, mutation, object, &invocation.matched)
             };
+            self.measures.evaluated(start);
+            let error = mutated.as_ref().map_or_else(|error| error_type(error), |_| "no_error");
+            self.measures.checked(&[&policy.name, &invocation.binding, error], start.elapsed());
             match mutated {
                 Err(error) => refuse(error),
                 Ok(mutated) => changed |= replace(a, mutated, &invocation.matched).await?,

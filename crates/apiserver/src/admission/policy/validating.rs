@@ -2,6 +2,7 @@
 
 use super::authorizer::Asked;
 use super::evaluate::{Bindings, Request, conditions_hold, visible_namespace};
+use super::measures::{Measures, error_type};
 use super::{FailurePolicy, Prepared, params};
 use crate::admission::matching::{Lookup, is_exempt};
 use crate::admission::{Attributes, Deps, Plugin};
@@ -17,6 +18,7 @@ use futures::future::BoxFuture;
 use hooks::expressions::{Expression, Variables, Wanted};
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 const MAX_ANNOTATION_BYTES: usize = 10 * 1024;
 
@@ -26,6 +28,7 @@ pub(in crate::admission) struct ValidatingAdmissionPolicy {
     bindings: Prepared<Binding>,
     lookup: Lookup,
     authorizers: Vec<Arc<dyn Authorizer>>,
+    measures: Measures,
 }
 
 /// A policy, compiled.
@@ -83,12 +86,15 @@ struct Findings {
     annotations: Vec<(String, String)>,
     /// Annotations that could not be made.
     failed: Vec<String>,
+    /// What errors that are nobody's refusal were of, and how long what led to them took.
+    ignored: Vec<(&'static str, Duration)>,
 }
 
 struct Denied {
     index: usize,
     message: String,
     reason: StatusReason,
+    took: Duration,
 }
 
 /// The first refusal makes the answer.
@@ -105,6 +111,7 @@ impl ValidatingAdmissionPolicy {
             bindings: Prepared::new(deps.store.clone(), resource("validatingadmissionpolicybindings")?),
             lookup: Lookup::new(deps)?,
             authorizers: deps.authorizers.clone(),
+            measures: Measures::validating(&deps.metrics),
         })
     }
 
@@ -112,7 +119,8 @@ impl ValidatingAdmissionPolicy {
         if is_exempt(a) {
             return Ok(());
         }
-        let policies = self.policies.all(Policy::new)?;
+        let compile = |object| self.measures.compiling(|| Policy::new(object));
+        let policies = self.policies.all(compile)?;
         if policies.is_empty() {
             return Ok(());
         }
@@ -195,7 +203,9 @@ impl ValidatingAdmissionPolicy {
             let namespace = self.lookup.namespace_of(a)?.map(visible_namespace);
             let asked = Asked { authorizers: &self.authorizers, user: a.user };
             for param in &collected {
+                let start = Instant::now();
                 let findings = evaluate(policy, &request, namespace.as_ref(), param.as_ref(), &asked);
+                self.measures.evaluated(start);
                 for (key, value) in findings.annotations.iter() {
                     match annotations.iter_mut().find(|(known, _)| known == key) {
                         Some((_, values)) if values.contains(value) => {}
@@ -203,7 +213,7 @@ impl ValidatingAdmissionPolicy {
                         None => annotations.push((key.clone(), vec![value.clone()])),
                     }
                 }
-                act(policy, binding, findings, refusals);
+                self.act(policy, binding, findings, refusals);
             }
         }
         for (key, values) in annotations {
@@ -224,41 +234,58 @@ struct Failure<'a> {
     validation_actions: &'a [String],
 }
 
-/// Does what the binding says with what the policy found.
-fn act(policy: &Policy, binding: &Binding, findings: Findings, refusals: &mut Vec<Refusal>) {
-    let (policy, name) = (&policy.name, &binding.metadata.name);
-    let refuse = |message: &str| {
-        format!("ValidatingAdmissionPolicy '{policy}' with binding '{name}' denied request: {message}")
-    };
-    for denied in findings.denied {
-        for action in &binding.spec.validation_actions {
-            match action.as_str() {
-                "Deny" => {
-                    let (message, reason) = (refuse(&denied.message), denied.reason.clone());
-                    refusals.push(Refusal { message, reason });
+impl ValidatingAdmissionPolicy {
+    /// Does what the binding says with what the policy found.
+    fn act(&self, policy: &Policy, binding: &Binding, findings: Findings, refusals: &mut Vec<Refusal>) {
+        let (policy, name) = (&policy.name, &binding.metadata.name);
+        let checked =
+            |error: &str, action: &str, took| self.measures.checked(&[policy, name, error, action], took);
+        for (error, took) in findings.ignored {
+            checked(error, "allow", took);
+        }
+        let refuse = |message: &str| {
+            format!("ValidatingAdmissionPolicy '{policy}' with binding '{name}' denied request: {message}")
+        };
+        for denied in findings.denied {
+            for action in &binding.spec.validation_actions {
+                let counted = match action.as_str() {
+                    "Deny" => Some("deny"),
+                    "Audit" => Some("audit"),
+                    "Warn" => Some("warn"),
+                    _ => None,
+                };
+                if let Some(counted) = counted {
+                    checked(error_type(&denied.message), counted, denied.took);
                 }
-                "Warn" => crate::context::warn(format!(
-                    "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{name}': {}",
-                    denied.message
-                )),
-                "Audit" => {
-                    let failure = [Failure {
-                        message: &denied.message,
-                        policy,
-                        binding: name,
-                        expression_index: denied.index,
-                        validation_actions: &binding.spec.validation_actions,
-                    }];
-                    let failure = apimachinery::value::to_json_string(&failure).unwrap_or_default();
-                    let key = "validation.policy.admission.k8s.io/validation_failure";
-                    crate::context::annotate(key.to_owned(), failure);
+                match action.as_str() {
+                    "Deny" => {
+                        let (message, reason) = (refuse(&denied.message), denied.reason.clone());
+                        refusals.push(Refusal { message, reason });
+                    }
+                    "Warn" => crate::context::warn(format!(
+                        "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{name}': {}",
+                        denied.message
+                    )),
+                    "Audit" => {
+                        let failure = [Failure {
+                            message: &denied.message,
+                            policy,
+                            binding: name,
+                            expression_index: denied.index,
+                            validation_actions: &binding.spec.validation_actions,
+                        }];
+                        let failure = apimachinery::value::to_json_string(&failure).unwrap_or_default();
+                        let key = "validation.policy.admission.k8s.io/validation_failure";
+                        crate::context::annotate(key.to_owned(), failure);
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
         }
-    }
-    for message in findings.failed {
-        refusals.push(Refusal { message: refuse(&message), reason: StatusReason::Invalid });
+        for message in findings.failed {
+            checked(error_type(&message), "deny", Duration::ZERO);
+            refusals.push(Refusal { message: refuse(&message), reason: StatusReason::Invalid });
+        }
     }
 }
 
@@ -283,11 +310,15 @@ fn evaluate(
     asked: &Asked<'_>,
 ) -> Findings {
     let mut findings = Findings::default();
-    let fail = |message: String| match policy.failure_policy {
+    let start = Instant::now();
+    // What an error comes to: a refusal, or nothing that anybody but the metrics hears of.
+    let fail = |findings: &mut Findings, index: usize, message: String, took: Duration| match policy
+        .failure_policy
+    {
         FailurePolicy::Fail => {
-            vec![Denied { index: 0, message, reason: StatusReason::Invalid }]
+            findings.denied.push(Denied { index, message, reason: StatusReason::Invalid, took });
         }
-        FailurePolicy::Ignore => Vec::new(),
+        FailurePolicy::Ignore => findings.ignored.push((error_type(&message), took)),
     };
     let bindings = |authorizer: bool| {
         let asked: Option<&dyn cel::library::authz::Authorizer> = if authorizer { Some(asked) } else { None };
@@ -299,15 +330,22 @@ fn evaluate(
     match conditions_hold(&bare, &policy.conditions, policy.failure_policy) {
         Ok(true) => {}
         Ok(false) => return findings,
-        Err(error) => return Findings { denied: fail(error), ..findings },
+        Err(error) => {
+            fail(&mut findings, 0, error, start.elapsed());
+            return findings;
+        }
     }
     let mut budget = RUNTIME_BUDGET;
     let with_authorizer = bindings(true);
     let mut results = Vec::with_capacity(policy.validations.len());
     for validation in &policy.validations {
+        let start = Instant::now();
         match with_authorizer.evaluate(&validation.expression, &mut budget) {
-            Ok(result) => results.push(result),
-            Err(error) => return Findings { denied: fail(error), ..findings },
+            Ok(result) => results.push((result, start.elapsed())),
+            Err(error) => {
+                fail(&mut findings, 0, error, start.elapsed());
+                return findings;
+            }
         }
     }
     let without = bindings(false);
@@ -326,20 +364,17 @@ fn evaluate(
             }
         }
     }
-    for (index, (validation, result)) in policy.validations.iter().zip(results).enumerate() {
+    for (index, (validation, (result, took))) in policy.validations.iter().zip(results).enumerate() {
         match (result, &spent) {
-            (Err(message), _) => {
-                findings.denied.extend(fail(message).into_iter().map(|denied| Denied { index, ..denied }));
-            }
+            (Err(message), _) => fail(&mut findings, index, message, took),
             (Ok(_), Some(error)) => {
-                let message = format!("failed messageExpression: {error}");
-                findings.denied.extend(fail(message).into_iter().map(|denied| Denied { index, ..denied }));
+                fail(&mut findings, index, format!("failed messageExpression: {error}"), took);
             }
             (Ok(Val::Bool(true)), None) => {}
             (Ok(_), None) => {
                 let computed = messages.get(index).and_then(Option::as_ref).and_then(Val::as_str);
                 let message = message(validation, computed);
-                findings.denied.push(Denied { index, message, reason: validation.reason.clone() });
+                findings.denied.push(Denied { index, message, reason: validation.reason.clone(), took });
             }
         }
     }
