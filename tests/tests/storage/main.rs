@@ -1,11 +1,17 @@
-//! Volumes: what is in them, who may read it, and that changes are seen whole.
+//! Volumes: what is in them, who may read it, and that changes are seen whole; and how claims come by them.
 #![allow(clippy::unwrap_used)]
 
+mod claims;
+
+use claims::{
+    a_claim_for_one_pod, claims_of_a_stateful_set, claims_that_wait_for_a_pod, released_and_taken_again,
+    static_volumes, volumes_that_are_deleted,
+};
 use cluster_tests::{Room, Suite, scenarios};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    const TOGETHER: &[cluster_tests::Scenario] = scenarios![
+    const CONTENT: &[cluster_tests::Scenario] = scenarios![
         config_map,
         secret,
         environment,
@@ -19,7 +25,27 @@ fn main() -> ExitCode {
         owner_of_a_volume,
         read_only,
     ];
-    Suite { on_containerd: TOGETHER, ..Suite::new("storage", TOGETHER) }.run()
+    const TOGETHER: &[cluster_tests::Scenario] = scenarios![
+        config_map,
+        secret,
+        environment,
+        downward_api,
+        projected,
+        service_account_token,
+        empty_dir_is_shared_and_goes_with_its_pod,
+        empty_dir_in_memory,
+        host_path,
+        sub_paths,
+        owner_of_a_volume,
+        read_only,
+        static_volumes,
+        claims_that_wait_for_a_pod,
+        claims_of_a_stateful_set,
+        released_and_taken_again,
+        a_claim_for_one_pod,
+        volumes_that_are_deleted,
+    ];
+    Suite { on_containerd: CONTENT, ..Suite::new("storage", TOGETHER) }.run()
 }
 
 /// A waiting pod with volumes; `mounts` and `volumes` are lists in YAML's flow style.

@@ -1,0 +1,252 @@
+//! Claims, and the volumes that they are bound to: volumes that somebody made, on this node.
+
+use cluster_tests::cluster::NODE;
+use cluster_tests::{Kubectl, Room};
+use std::path::PathBuf;
+
+/// A volume of the scenario's own class, named after its namespace, in a directory of its own.
+fn volume(k: &Kubectl, name: &str, size: &str, more: &str) -> PathBuf {
+    let namespace = &k.namespace;
+    let place = k.home().join(format!("{namespace}-{name}"));
+    std::fs::create_dir_all(&place).unwrap();
+    let modes = if more.contains("accessModes") { "" } else { "accessModes: [ReadWriteOnce]" };
+    k.apply(&format!(
+        "
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {{name: {namespace}-{name}}}
+spec:
+  capacity: {{storage: {size}}}
+  storageClassName: {namespace}
+  {modes}
+  {}
+",
+        more.replace("PLACE", &place.to_string_lossy())
+    ));
+    place
+}
+
+/// Where a volume is on this node alone.
+fn local() -> String {
+    format!(
+        "local: {{path: PLACE}}\n  nodeAffinity: {{required: {{nodeSelectorTerms: [{{matchExpressions: [{{key: kubernetes.io/hostname, operator: In, values: [{NODE}]}}]}}]}}}}"
+    )
+}
+
+/// A class whose volumes are chosen with the node.
+fn delayed_class(k: &Kubectl) {
+    k.apply(&format!(
+        "
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {{name: {}}}
+provisioner: kubernetes.io/no-provisioner
+volumeBindingMode: WaitForFirstConsumer
+",
+        k.namespace
+    ));
+}
+
+fn claim(k: &Kubectl, name: &str, size: &str, mode: &str) {
+    k.apply(&format!(
+        "
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {{name: {name}}}
+spec:
+  storageClassName: {}
+  accessModes: [{mode}]
+  resources: {{requests: {{storage: {size}}}}}
+",
+        k.namespace
+    ));
+}
+
+fn pod(k: &Kubectl, name: &str, claim: &str) {
+    k.apply(&super::pod(
+        name,
+        "[{name: data, mountPath: /data}]",
+        &format!("[{{name: data, persistentVolumeClaim: {{claimName: {claim}}}}}]"),
+        "",
+    ));
+}
+
+/// Ends the volumes and classes of a scenario, which no namespace takes with it.
+fn clear(k: &Kubectl, volumes: &[&str]) {
+    let names: Vec<String> = volumes.iter().map(|name| format!("{}-{name}", k.namespace)).collect();
+    k.run(&format!("delete pv {} --ignore-not-found --timeout=60s", names.join(" ")));
+    k.run(&format!("delete storageclass {} --ignore-not-found", k.namespace));
+}
+
+pub(crate) fn static_volumes(room: &Room) {
+    let k = &room.kubectl;
+    volume(k, "large", "1Gi", "hostPath: {path: PLACE}");
+    let place = volume(k, "right", "100Mi", "hostPath: {path: PLACE}");
+    claim(k, "data", "60Mi", "ReadWriteOnce");
+    k.wait("jsonpath={.status.phase}=Bound", "pvc/data");
+    let namespace = &k.namespace;
+    assert_eq!(k.field("pvc/data", ".spec.volumeName"), format!("{namespace}-right"));
+    let shown = k.run("get pvc data --no-headers");
+    let shown: Vec<&str> = shown.split_whitespace().collect();
+    assert_eq!(shown[1..5], ["Bound", &format!("{namespace}-right"), "100Mi", "RWO"]);
+    let uid = k.field("pvc/data", ".metadata.uid");
+    assert_eq!(k.field(&format!("pv/{namespace}-right"), ".spec.claimRef.uid"), uid);
+    pod(k, "user", "data");
+    k.wait("condition=Ready", "pod/user");
+    k.run("exec user -- sh -c 'echo wine > /data/cargo'");
+    assert_eq!(std::fs::read_to_string(place.join("cargo")).unwrap(), "wine\n");
+    // A claim that is used stays until it is not.
+    k.run("delete pvc data --wait=false");
+    assert!(k.field("pvc/data", ".metadata.finalizers").contains("kubernetes.io/pvc-protection"));
+    k.run("delete pod user");
+    k.run("wait --for=delete pvc/data --timeout=60s");
+    k.wait("jsonpath={.status.phase}=Released", &format!("pv/{namespace}-right"));
+    clear(k, &["large", "right"]);
+}
+
+pub(crate) fn claims_that_wait_for_a_pod(room: &Room) {
+    let k = &room.kubectl;
+    delayed_class(k);
+    claim(k, "data", "50Mi", "ReadWriteOnce");
+    assert_eq!(
+        k.event("data", "WaitForFirstConsumer"),
+        "waiting for first consumer to be created before binding"
+    );
+    // One that no node here reaches is as none.
+    let elsewhere = local().replace(NODE, "nowhere");
+    volume(k, "far", "50Mi", &elsewhere);
+    pod(k, "user", "data");
+    let why = k.event("user", "FailedScheduling");
+    assert!(
+        why.starts_with(
+            "0/1 nodes are available: 1 node(s) didn't find available persistent volumes to bind."
+        ),
+        "{why}"
+    );
+    assert_eq!(k.event("data", "WaitForPodScheduled"), "waiting for pod user to be scheduled");
+    let place = volume(k, "near", "100Mi", &local());
+    k.wait("condition=Ready", "pod/user");
+    let namespace = &k.namespace;
+    assert_eq!(k.field("pvc/data", ".spec.volumeName"), format!("{namespace}-near"));
+    assert_eq!(k.field(&format!("pv/{namespace}-far"), ".status.phase"), "Available");
+    k.run("exec user -- touch /data/here");
+    assert!(place.join("here").exists());
+    k.run("delete pod user");
+    k.run("delete pvc data");
+    clear(k, &["far", "near"]);
+}
+
+pub(crate) fn claims_of_a_stateful_set(room: &Room) {
+    let k = &room.kubectl;
+    delayed_class(k);
+    let places = ["one", "two"].map(|name| volume(k, name, "50Mi", &local()));
+    k.apply(&format!(
+        "
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {{name: db}}
+spec:
+  replicas: 2
+  serviceName: db
+  podManagementPolicy: Parallel
+  selector: {{matchLabels: {{app: db}}}}
+  template:
+    metadata: {{labels: {{app: db}}}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: main
+        image: localhost/busybox:debian12
+        command: [sh, -c, \"hostname >> /data/who; sleep infinity\"]
+        volumeMounts: [{{name: data, mountPath: /data}}]
+  volumeClaimTemplates:
+  - metadata: {{name: data}}
+    spec: {{storageClassName: {}, accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 20Mi}}}}}}
+",
+        k.namespace
+    ));
+    k.run("rollout status statefulset/db --timeout=60s");
+    let who = || {
+        let mut all: Vec<String> =
+            places.iter().map(|place| std::fs::read_to_string(place.join("who")).unwrap()).collect();
+        all.sort();
+        all
+    };
+    assert_eq!(who(), ["db-0\n", "db-1\n"]);
+    // Whoever comes in a pod's place has its volume.
+    k.run("delete pod db-1");
+    k.run("rollout status statefulset/db --timeout=60s");
+    k.wait("condition=Ready", "pod/db-1");
+    assert_eq!(who(), ["db-0\n", "db-1\ndb-1\n"]);
+    k.run("delete statefulset db");
+    k.run("delete pvc --all");
+    clear(k, &["one", "two"]);
+}
+
+pub(crate) fn released_and_taken_again(room: &Room) {
+    let k = &room.kubectl;
+    let pv = format!("pv/{}-only", k.namespace);
+    volume(k, "only", "50Mi", "hostPath: {path: PLACE}");
+    k.wait("jsonpath={.status.phase}=Available", &pv);
+    claim(k, "first", "50Mi", "ReadWriteOnce");
+    k.wait("jsonpath={.status.phase}=Bound", &pv);
+    k.run("delete pvc first");
+    k.wait("jsonpath={.status.phase}=Released", &pv);
+    // It is still the first one's, even to one of that name.
+    claim(k, "first", "50Mi", "ReadWriteOnce");
+    k.event("first", "ProvisioningFailed");
+    assert_eq!(k.field(&pv, ".status.phase"), "Released");
+    k.run("delete pvc first");
+    k.run(&format!("patch {pv} --type merge --patch '{{\"spec\":{{\"claimRef\":null}}}}'"));
+    k.wait("jsonpath={.status.phase}=Available", &pv);
+    claim(k, "second", "50Mi", "ReadWriteOnce");
+    k.wait("jsonpath={.status.phase}=Bound", "pvc/second");
+    k.run("delete pvc second");
+    clear(k, &["only"]);
+}
+
+pub(crate) fn a_claim_for_one_pod(room: &Room) {
+    let k = &room.kubectl;
+    volume(k, "only", "50Mi", "accessModes: [ReadWriteOncePod]\n  hostPath: {path: PLACE}");
+    claim(k, "data", "50Mi", "ReadWriteOncePod");
+    k.wait("jsonpath={.status.phase}=Bound", "pvc/data");
+    pod(k, "first", "data");
+    k.wait("condition=Ready", "pod/first");
+    pod(k, "second", "data");
+    let why = k.event("second", "FailedScheduling");
+    assert!(
+        why.starts_with("0/1 nodes are available: 1 node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another pod."),
+        "{why}"
+    );
+    k.run("delete pod first");
+    k.wait("condition=Ready", "pod/second");
+    k.run("delete pod second");
+    k.run("delete pvc data");
+    clear(k, &["only"]);
+}
+
+pub(crate) fn volumes_that_are_deleted(room: &Room) {
+    let k = &room.kubectl;
+    let namespace = &k.namespace;
+    // Of this machine's directories, those of trials only.
+    let place = std::env::temp_dir().join(format!("{namespace}-{}", std::process::id()));
+    std::fs::create_dir_all(place.join("deep/down")).unwrap();
+    let delete = |path: &str| format!("persistentVolumeReclaimPolicy: Delete\n  hostPath: {{path: {path}}}");
+    volume(k, "trial", "50Mi", &delete(&place.to_string_lossy()));
+    claim(k, "trial", "50Mi", "ReadWriteOnce");
+    k.wait("jsonpath={.status.phase}=Bound", "pvc/trial");
+    k.run("delete pvc trial");
+    k.run(&format!("wait --for=delete pv/{namespace}-trial --timeout=60s"));
+    assert!(!place.exists());
+    volume(k, "precious", "50Mi", &delete("/srv/precious"));
+    claim(k, "precious", "50Mi", "ReadWriteOnce");
+    k.wait("jsonpath={.status.phase}=Bound", "pvc/precious");
+    k.run("delete pvc precious");
+    k.wait("jsonpath={.status.phase}=Failed", &format!("pv/{namespace}-precious"));
+    assert_eq!(
+        k.in_namespace("default").event(&format!("{namespace}-precious"), "VolumeFailedDelete"),
+        "host_path deleter only supports /tmp/.+ but received provided /srv/precious"
+    );
+    clear(k, &["precious"]);
+}
