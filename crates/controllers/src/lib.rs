@@ -123,6 +123,7 @@ pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("endpointslice-controller", |context| Box::pin(endpointslice::run(context))),
     ("endpointslicemirroring-controller", |context| Box::pin(endpointslicemirroring::run(context))),
     ("ephemeral-volume-controller", |context| Box::pin(ephemeral_volume::run(context))),
+    ("expand-controller", |context| Box::pin(persistent_volume::expand::run(context))),
     ("generic-garbage-collector", |context| Box::pin(garbage_collector::run(context))),
     ("horizontal-pod-autoscaler", |context| Box::pin(podautoscaler::run(context))),
     ("job-controller", |context| Box::pin(job::run(context))),

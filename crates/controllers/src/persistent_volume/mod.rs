@@ -5,6 +5,7 @@
 //! was written last.
 
 mod act;
+pub(crate) mod expand;
 mod metrics;
 mod operations;
 mod plan;

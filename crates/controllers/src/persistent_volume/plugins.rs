@@ -47,6 +47,21 @@ pub(super) fn driver_of(plugin: &str) -> Option<&'static str> {
     DRIVERS.iter().find(|(name, _)| *name == plugin).map(|(_, driver)| *driver)
 }
 
+/// The plugin of a volume that is served by the driver in its place, and that driver.
+pub(super) fn migrated(volume: &PersistentVolume) -> Option<(&'static str, &'static str)> {
+    let spec = &volume.spec;
+    let given = [
+        spec.aws_elastic_block_store.is_some(),
+        spec.gce_persistent_disk.is_some(),
+        spec.azure_file.is_some(),
+        spec.azure_disk.is_some(),
+        spec.cinder.is_some(),
+        spec.vsphere_volume.is_some(),
+        spec.portworx_volume.is_some(),
+    ];
+    given.iter().position(|given| *given).map(|at| DRIVERS[at])
+}
+
 /// Whether a name is that of a plugin of Kubernetes' own, which nobody outside serves.
 pub(super) fn is_ours(name: &str) -> bool {
     name.starts_with("kubernetes.io/")
