@@ -262,3 +262,29 @@ async fn a_scale_is_admitted_as_one() {
     let (code, refused) = house.call(Method::PATCH, &scale, merge, json!({"spec": {"replicas": 9}})).await;
     assert_eq!(code, 422, "{refused}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_change_in_ways_that_their_node_knows() {
+    let house = house().await;
+    post(&house, "/api/v1/nodes", json!({"metadata": {"name": "n"}}), (201, "")).await;
+    let account = json!({"metadata": {"name": "default"}});
+    post(&house, "/api/v1/namespaces/default/serviceaccounts", account, (201, "")).await;
+    let container = |name: &str| json!({"name": name, "image": "i", "resources": {"requests": {"cpu": "1"}}});
+    let pods = "/api/v1/namespaces/default/pods";
+    let spec =
+        json!({"nodeName": "n", "initContainers": [container("first")], "containers": [container("c")]});
+    post(&house, pods, json!({"metadata": {"name": "p"}, "spec": spec}), (201, "")).await;
+    let resize = async |list: &str, name: &str| {
+        let change = json!({"spec": {list: [{"name": name, "resources": {"requests": {"cpu": "2"}}}]}});
+        let strategic = "application/strategic-merge-patch+json";
+        let (code, answer) = house.call(Method::PATCH, &format!("{pods}/p/resize"), strategic, change).await;
+        format!("{code} {}", answer["message"].as_str().unwrap_or_default())
+    };
+    expect!["200 "].assert_eq(&resize("containers", "c").await);
+    expect![[r#"403 pods "p" is forbidden: pod update requires features InPlacePodVerticalScalingInitContainers which are not available on node "n""#]]
+        .assert_eq(&resize("initContainers", "first").await);
+    let declared = json!({"status": {"declaredFeatures": ["InPlacePodVerticalScalingInitContainers"]}});
+    let merge = "application/merge-patch+json";
+    assert_eq!(house.call(Method::PATCH, "/api/v1/nodes/n/status", merge, declared).await.0, 200);
+    expect!["200 "].assert_eq(&resize("initContainers", "first").await);
+}

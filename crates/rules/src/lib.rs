@@ -29,3 +29,6 @@ pub mod quota;
 
 /// Which volume is whose, and which would do for a claim.
 pub mod volumes;
+
+/// What of newer versions a pod needs of its node.
+pub mod declared_features;

@@ -228,6 +228,8 @@ pub struct NodeFacts {
     pub allocatable: Amounts,
     /// Names of the images it has, and their sizes in bytes.
     pub images: BTreeMap<String, i64>,
+    /// What of newer versions it can do.
+    pub declared_features: Vec<String>,
 }
 
 impl Projection for NodeFacts {
@@ -245,6 +247,7 @@ impl Projection for NodeFacts {
             unschedulable: node.spec.unschedulable,
             allocatable: allocatable.map(|(name, q)| (name.as_str(), amount(name, q))).collect(),
             images: node.status.images.iter().flat_map(names).collect(),
+            declared_features: node.status.declared_features.clone(),
         }
     }
 }

@@ -251,3 +251,21 @@ fn who_must_make_room() {
         .assert_eq(&outcome(&cache, &pod("second", of(1, "2"))));
     expect!["a1"].assert_eq(&outcome(&cache, &first));
 }
+
+#[test]
+fn what_nodes_declare() {
+    let node = |name: &str, declared: Value| json!({"metadata": {"name": name}, "status": {"declaredFeatures": declared}});
+    let rules = json!([{"action": "RestartAllContainers"}]);
+    let spec = json!({"containers": [{"name": "c", "restartPolicyRules": rules}]});
+    let old = node("a", json!([]));
+    let new = node("b", json!(["RestartAllContainersOnContainerExits"]));
+    check(&[old.clone(), new], &[], spec.clone(), expect!["b"]);
+    check(
+        &[old],
+        &[],
+        spec,
+        expect![
+            "0/1 nodes are available: 1 node(s) didn't match Pod's required features. no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+        ],
+    );
+}

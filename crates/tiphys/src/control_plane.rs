@@ -134,7 +134,9 @@ pub(crate) async fn start(
     let chain = auth::authorization(&settings.authorization, &rbac, &node, &clock, &metrics)?;
     let authorizers: Vec<Arc<dyn Authorizer>> = vec![chain.clone()];
     let outbound = Arc::new(Outbound::new(store.clone(), &resources, None));
+    let asked = gates.clone();
     let plugins = admission::plugins(admission::Deps {
+        gates: Arc::new(move |gate| asked.enabled(gate)),
         store: store.clone(),
         resources: resources.clone(),
         rbac: rbac.clone(),

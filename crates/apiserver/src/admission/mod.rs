@@ -11,6 +11,7 @@ mod lookup;
 mod matching;
 mod measures;
 mod namespace_lifecycle;
+mod node_declared_features;
 mod node_restriction;
 mod owner_references;
 mod pod_security;
@@ -51,6 +52,8 @@ pub struct Deps {
     pub outbound: Arc<Outbound>,
     /// Where calls of webhooks are counted.
     pub metrics: Arc<Registry>,
+    /// Whether a feature gate is on.
+    pub gates: Arc<dyn Fn(&str) -> bool + Send + Sync>,
 }
 
 /// The plugins of a cluster without configuration, in upstream's order.
@@ -114,6 +117,9 @@ pub fn plugins(deps: Deps) -> Vec<Arc<dyn Plugin>> {
             annotation: "kubernetes.io/ingress.class",
             marks: default_classes::INGRESS_MARKS,
         }));
+    }
+    if let Some(nodes) = objects("", "v1", "nodes").filter(|_| (deps.gates)("NodeDeclaredFeatures")) {
+        all.push(Arc::new(node_declared_features::NodeDeclaredFeatureValidator(nodes)));
     }
     all.push(Arc::new(policy::ParamAccess::new(&deps)));
     // What policies change, webhooks see.

@@ -224,6 +224,7 @@ async fn built(
     let outbound = Arc::new(Outbound::new(store.clone(), &resources, None));
     let metrics = Arc::new(component::metrics::Registry::new());
     let mut plugins = admission::plugins(admission::Deps {
+        gates: Arc::new(|_| true),
         store: store.clone(),
         resources: resources.clone(),
         rbac: Rbac::new(&informers),

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 /// What of newer versions this kubelet can do, so that no pod that needs it comes to one that cannot. Upstream:
 /// `nodedeclaredfeatures`, as far as they are on by default.
-const DECLARED: [&str; 4] = [
+pub(crate) const DECLARED: [&str; 4] = [
     "ExtendWebSocketsToKubelet",
     "InPlacePodLevelResourcesVerticalScaling",
     "InPlacePodVerticalScalingInitContainers",

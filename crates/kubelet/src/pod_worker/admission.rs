@@ -67,6 +67,7 @@ pub(crate) fn admit(pod: &Pod, node: &Node, others: &[Arc<Pod>]) -> Result<(), F
             "Failed to admit pod as the OS field doesn't match node OS".into(),
         );
     }
+    declares(pod, &crate::node::status::DECLARED)?;
     if node.metadata.name.is_empty() {
         // Without a node object nothing can be compared; upstream waits for it, and so do our callers.
         return Ok(());
@@ -75,6 +76,17 @@ pub(crate) fn admit(pod: &Pod, node: &Node, others: &[Arc<Pod>]) -> Result<(), F
         return Err(lack.refusal());
     }
     suits(pod, node, others)
+}
+
+/// Whether what the pod needs of newer versions is among what this kubelet can do.
+fn declares(pod: &Pod, declared: &[&str]) -> Result<(), Forced> {
+    let declared: Vec<String> = declared.iter().map(|name| (*name).to_owned()).collect();
+    let missing = rules::declared_features::missing(&rules::declared_features::to_run(&pod.spec), &declared);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let message = format!("Pod requires node features that are not available: {}", missing.join(", "));
+    Err(Forced { reason: "PodFeatureUnsupported".into(), message, ..Default::default() })
 }
 
 /// Whether the node would be right if it had enough of everything.

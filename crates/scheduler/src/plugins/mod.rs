@@ -5,6 +5,7 @@ mod fit;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;
+mod node_declared_features;
 mod node_name;
 mod node_ports;
 mod node_unschedulable;
@@ -35,6 +36,7 @@ pub const PLUGINS: &[&dyn Plugin] = &[
     &inter_pod_affinity::InterPodAffinity,
     &balanced_allocation::BalancedAllocation,
     &image_locality::ImageLocality,
+    &node_declared_features::NodeDeclaredFeatures,
 ];
 
 /// Some of the plugins, by their place in the list.
