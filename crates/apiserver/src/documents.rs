@@ -276,7 +276,7 @@ impl Documents {
                 version: source.version.clone(),
                 kind: source.kind.clone(),
                 list_kind: source.list_kind.clone(),
-                stamp: source.stamp().to_vec(),
+                stamp: source.stamp().as_bytes().to_vec(),
                 schema: Arc::new(move || source.schema()),
             }
         };

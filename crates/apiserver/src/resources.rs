@@ -357,6 +357,13 @@ impl Resources {
         self.installed.read().by_owner.values().flatten().cloned().collect()
     }
 
+    /// How objects of what `owner` brought come from version to version.
+    pub fn conversion(&self, owner: &str) -> Option<Arc<crate::custom::Conversion>> {
+        let installed = self.installed.read();
+        let served = installed.by_owner.get(owner)?.first()?;
+        served.custom.as_ref().map(|custom| custom.conversion.clone())
+    }
+
     /// Serves what `owner` brings, in place of what it brought before, whose watches end.
     pub fn install(&self, owner: &str, resources: Vec<Arc<Served>>) {
         let before = {

@@ -213,6 +213,9 @@ impl Definitions {
             let mut known = self.known.lock();
             let Some(known) = known.get_mut(name) else { return };
             if known.fingerprint == fingerprint {
+                if let Some(conversion) = self.server.registry.resources.conversion(name) {
+                    conversion.renew(&bytes);
+                }
                 return;
             }
             known.fingerprint = fingerprint;

@@ -74,7 +74,10 @@ fn conversion(definition: &Value, bytes: &Bytes, means: &Means) -> Arc<Conversio
     let group = text(spec, "group");
     let source = |version: &Value| {
         let (kind, list_kind) = (text(names, "kind"), text(names, "listKind"));
-        Arc::new(Source::new(bytes.clone(), group, text(version, "name"), kind, list_kind))
+        let name = text(version, "name");
+        let generation = crate::object::generation(definition);
+        let stamp = format!("{}/{generation}/{kind}/{list_kind}/{name}", crate::object::uid(definition));
+        Arc::new(Source::new(bytes.clone(), stamp, (group, name), (kind, list_kind)))
     };
     let versions = versions(definition);
     let storage = versions.iter().find(|v| v["storage"] == true).map_or("", |v| text(v, "name"));

@@ -1,8 +1,10 @@
 //! The schema of one version of a definition: kept as the stored bytes, which are there anyway, and compiled to a table
-//! when it is first needed.
+//! when it is first needed. When a definition is written anew with the same schema, its status say, the new bytes take the
+//! place of the old ones: two of them would be twice the memory.
 
 use super::rules::Node;
 use bytes::Bytes;
+use parking_lot::RwLock;
 use schema::Table;
 use schema::custom::compile;
 use serde_json::{Value, json};
@@ -11,7 +13,8 @@ use std::sync::OnceLock;
 
 /// A definition's bytes and which of its versions is meant.
 pub struct Source {
-    definition: Bytes,
+    definition: RwLock<Bytes>,
+    stamp: Box<str>,
     pub group: String,
     pub version: String,
     pub api_version: String,
@@ -28,9 +31,16 @@ impl std::fmt::Debug for Source {
 }
 
 impl Source {
-    pub fn new(definition: Bytes, group: &str, version: &str, kind: &str, list_kind: &str) -> Self {
+    /// `stamp` tells the schema of this version from all others.
+    pub fn new(
+        definition: Bytes,
+        stamp: String,
+        (group, version): (&str, &str),
+        (kind, list_kind): (&str, &str),
+    ) -> Self {
         Source {
-            definition,
+            definition: RwLock::new(definition),
+            stamp: stamp.into(),
             group: group.into(),
             version: version.into(),
             api_version: format!("{group}/{version}"),
@@ -43,7 +53,8 @@ impl Source {
 
     /// The version's OpenAPI v3 schema as the definition has it.
     pub fn schema(&self) -> Value {
-        let definition: Value = serde_json::from_slice(&self.definition).unwrap_or_default();
+        let bytes = self.definition.read().clone();
+        let definition: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         let preserve = definition["spec"]["preserveUnknownFields"] == true;
         let versions = definition["spec"]["versions"].as_array();
         let version = versions.into_iter().flatten().find(|v| v["name"] == *self.version);
@@ -64,8 +75,13 @@ impl Source {
     }
 
     /// What tells this schema from another one.
-    pub fn stamp(&self) -> &[u8] {
-        &self.definition
+    pub fn stamp(&self) -> &str {
+        &self.stamp
+    }
+
+    /// From now on the schema is read from these bytes, which say the same of it.
+    pub(super) fn renew(&self, definition: &Bytes) {
+        *self.definition.write() = definition.clone();
     }
 }
 

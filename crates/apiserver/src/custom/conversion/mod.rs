@@ -16,6 +16,7 @@ pub use webhook::{Means, Webhook};
 use super::Source;
 use crate::resources::Served;
 use apimachinery::status::{Status, StatusReason};
+use bytes::Bytes;
 use known::Known;
 use schema::TypeId;
 use schema::decode::FieldValidation;
@@ -62,6 +63,11 @@ impl Conversion {
     /// A version by its group and name.
     pub fn version(&self, api_version: &str) -> Option<&Arc<Source>> {
         self.versions.iter().find(|source| source.api_version == api_version)
+    }
+
+    /// The definition was written anew, its schemas being the same.
+    pub(super) fn renew(&self, definition: &Bytes) {
+        self.versions.iter().for_each(|source| source.renew(definition));
     }
 
     /// The name of the version in which objects are stored.
