@@ -1,5 +1,6 @@
 //! Calls that the server makes itself: to webhooks and other servers, by URL or through a Service, over TLS.
 
+use crate::egress::{Connection, Egress, Purpose};
 use crate::resources::{Resources, Served};
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
@@ -12,7 +13,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
-use tokio::net::TcpStream;
 
 /// The largest answer that is read.
 const MAX_ANSWER: usize = 8 << 20;
@@ -25,6 +25,7 @@ pub struct Outbound {
     /// How the server shows itself to those who ask; to aggregated servers.
     identity: Option<Arc<Slot>>,
     trusts: Mutex<HashMap<String, Arc<rustls::ClientConfig>>>,
+    egress: Arc<Egress>,
 }
 
 impl std::fmt::Debug for Outbound {
@@ -69,7 +70,13 @@ impl Outbound {
             slices: resources.get("discovery.k8s.io", "v1", "endpointslices"),
             identity,
             trusts: Mutex::default(),
+            egress: Arc::default(),
         }
+    }
+
+    /// With connections that go these ways.
+    pub fn through(self, egress: Arc<Egress>) -> Self {
+        Outbound { egress, ..self }
     }
 
     fn trust(&self, roots: Roots<'_>) -> Result<Arc<rustls::ClientConfig>, String> {
@@ -204,10 +211,9 @@ impl Outbound {
     pub async fn connect(
         &self,
         target: &Target,
-    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, String> {
-        let dialled = TcpStream::connect((target.host.as_str(), target.port)).await;
+    ) -> Result<tokio_rustls::client::TlsStream<Connection>, String> {
+        let dialled = self.egress.dial(Purpose::ControlPlane, &target.host, target.port).await;
         let tcp = dialled.map_err(|e| format!("dial tcp {}:{}: {e}", target.host, target.port))?;
-        tcp.set_nodelay(true).map_err(|e| e.to_string())?;
         let name = rustls_pki_types::ServerName::try_from(target.server_name.clone());
         let name = name.map_err(|e| e.to_string())?;
         let connector = tokio_rustls::TlsConnector::from(target.tls.clone());

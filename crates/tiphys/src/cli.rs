@@ -165,6 +165,9 @@ pub(crate) struct StoreFlags {
     /// The interval of compaction requests. If 0, the compaction request from apiserver is disabled.
     #[arg(long, default_value = "5m", value_parser = duration)]
     pub etcd_compaction_interval: Duration,
+    /// File with apiserver egress selector configuration.
+    #[arg(long)]
+    pub egress_selector_config_file: Option<PathBuf>,
     /// The file containing configuration for encryption providers to be used for storing secrets in etcd.
     #[arg(long)]
     pub encryption_provider_config: Option<PathBuf>,

@@ -113,12 +113,15 @@ pub(crate) async fn start(
     let encodings = features.encodings();
     let gates = Arc::new(features.gates.clone());
     let looking_back = settings.look_back.is_some();
+    let metrics = Arc::new(component::metrics::Registry::new());
+    let egress = crate::store::egress(&settings.storage, &metrics)?;
     let opened = match &settings.look_back {
         Some(look) => crate::store::look_back(look, &settings.storage, &resources).await?,
-        None => crate::store::open(&settings.storage, &settings.directory, &resources, encodings).await?,
+        None => {
+            crate::store::open(&settings.storage, &settings.directory, &resources, encodings, &egress).await?
+        }
     };
     let (store, encryption) = (opened.store, opened.encryption);
-    let metrics = Arc::new(component::metrics::Registry::new());
     component::process::register(&metrics);
     features.gates.register(&metrics);
     version_info().register(&metrics);
@@ -133,7 +136,7 @@ pub(crate) async fn start(
     let node = Arc::new(NodeAuthorizer::new(&source, pod_certificates, &metrics, shutdown));
     let chain = auth::authorization(&settings.authorization, &rbac, &node, &clock, &metrics)?;
     let authorizers: Vec<Arc<dyn Authorizer>> = vec![chain.clone()];
-    let outbound = Arc::new(Outbound::new(store.clone(), &resources, None));
+    let outbound = Arc::new(Outbound::new(store.clone(), &resources, None).through(egress.clone()));
     let asked = gates.clone();
     let plugins = admission::plugins(admission::Deps {
         gates: Arc::new(move |gate| asked.enabled(gate)),
@@ -160,13 +163,15 @@ pub(crate) async fn start(
     let who = auth::authentication(&settings, &registry, &metrics, &id)?;
     // Other servers know this one by the front proxy's certificate.
     let front = settings.front_client.clone();
-    let aggregation = Arc::new(Aggregation::new(Arc::new(Outbound::new(store.clone(), &resources, front))));
+    let to_others = Outbound::new(store.clone(), &resources, front).through(egress.clone());
+    let aggregation = Arc::new(Aggregation::new(Arc::new(to_others)));
     let (steps, leaving) = (Steps::default(), CancellationToken::new());
     let health = crate::health::checks(&store, &metrics, &steps, &leaving);
     let address = format!("{}:{}", settings.advertise_address, settings.secure_port);
     let documents = documents(&resources, &settings, &address)?;
     let running = Running::default();
     let rooms = Rooms {
+        egress,
         components: running.components(&store),
         aggregation: Some(aggregation.clone()),
         issuer: Some(Arc::new(Issuer {

@@ -1,10 +1,11 @@
 //! `tiphys snapshot` and `tiphys store`: the cluster's state as a file, moved between engines, and verified.
 
 use crate::cli::{SnapshotCommand, StoreCommand, StoreEngine, StoreFlags};
-use crate::store::{embedded_transform, open_etcd};
+use crate::store::{egress, embedded_transform, open_etcd};
 use anyhow::{Context as _, Result, bail};
 use apiserver::handlers::Encodings;
 use apiserver::resources::Resources;
+use component::metrics::Registry;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -70,7 +71,8 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 fn of_etcd(flags: &StoreFlags) -> Result<(Saved, Arc<dyn Transform>)> {
     block_on(async {
         let resources = Resources::new(api::table(), &[]);
-        let (store, _) = open_etcd(flags, &resources, Encodings::Standard).await?;
+        let (store, _) =
+            open_etcd(flags, &resources, Encodings::Standard, &egress(flags, &Registry::new())?).await?;
         let saved = Saved::of_store(&*store).await.context("reading the state")?;
         store.close().await;
         Ok((saved, embedded_transform(flags, &resources)?))
@@ -79,7 +81,13 @@ fn of_etcd(flags: &StoreFlags) -> Result<(Saved, Arc<dyn Transform>)> {
 
 fn to_etcd(saved: &Saved, flags: &StoreFlags) -> Result<()> {
     block_on(async {
-        let (store, _) = open_etcd(flags, &Resources::new(api::table(), &[]), Encodings::Standard).await?;
+        let (store, _) = open_etcd(
+            flags,
+            &Resources::new(api::table(), &[]),
+            Encodings::Standard,
+            &egress(flags, &Registry::new())?,
+        )
+        .await?;
         if store.stats().keys() > 0 {
             bail!(
                 "etcd has keys below {} already: a state is carried into an empty one only",

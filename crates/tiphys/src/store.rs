@@ -3,9 +3,11 @@
 use crate::cli::{StoreEngine, StoreFlags};
 use crate::settings::LookBack;
 use anyhow::{Context as _, Result, bail};
+use apiserver::egress::{Configuration as Selections, Egress, Purpose};
 use apiserver::handlers::Encodings;
 use apiserver::resources::Resources;
 use apiserver::storage::{Configuration, Encryption, UpstreamForm, prefixes, resources_by_prefix};
+use component::metrics::Registry;
 use parking_lot::Mutex;
 use pki::tls::{Slot, Trust};
 use std::path::Path;
@@ -27,6 +29,7 @@ pub(crate) async fn open(
     directory: &Path,
     resources: &Resources,
     encodings: Encodings,
+    egress: &Arc<Egress>,
 ) -> Result<Opened> {
     match flags.store {
         StoreEngine::Embedded => {
@@ -41,10 +44,31 @@ pub(crate) async fn open(
             Ok(Opened { store: opened.await?.context("opening the store")?, encryption })
         }
         StoreEngine::Etcd => {
-            let (store, encryption) = open_etcd(flags, resources, encodings).await?;
+            let (store, encryption) = open_etcd(flags, resources, encodings, egress).await?;
             Ok(Opened { store, encryption })
         }
     }
+}
+
+/// Which way connections go, as the flags say.
+pub(crate) fn egress(flags: &StoreFlags, metrics: &Registry) -> Result<Arc<Egress>> {
+    let Some(path) = &flags.egress_selector_config_file else { return Ok(Arc::default()) };
+    let read = || -> Result<Egress> {
+        let configuration = Selections::parse(&std::fs::read_to_string(path)?).map_err(anyhow::Error::msg)?;
+        Egress::new(&configuration, metrics).map_err(anyhow::Error::msg)
+    };
+    Ok(Arc::new(read().with_context(|| format!("--egress-selector-config-file {}", path.display()))?))
+}
+
+fn dial(egress: &Arc<Egress>) -> etcd::Dial {
+    let egress = egress.clone();
+    Arc::new(move |host, port| {
+        let egress = egress.clone();
+        Box::pin(async move {
+            let connection = egress.dial(Purpose::Etcd, &host, port).await?;
+            Ok(Box::new(connection) as Box<dyn etcd::Wire>)
+        })
+    })
 }
 
 /// Opens a saved state to look at.
@@ -63,6 +87,7 @@ pub(crate) async fn open_etcd(
     flags: &StoreFlags,
     resources: &Resources,
     encodings: Encodings,
+    egress: &Arc<Egress>,
 ) -> Result<(Arc<Etcd>, Option<Arc<Encryption>>)> {
     if flags.etcd_servers.is_empty() {
         bail!("--etcd-servers must be specified");
@@ -72,6 +97,7 @@ pub(crate) async fn open_etcd(
     let options = etcd::Options {
         servers: flags.etcd_servers.clone(),
         tls: tls(flags)?,
+        dial: egress.has_proxy(Purpose::Etcd).then(|| dial(egress)),
         prefix: flags.etcd_prefix.clone(),
         split: etcd::split_by(prefixes(resources)),
         transform: transform(&encryption, form),

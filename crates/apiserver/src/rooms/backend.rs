@@ -1,6 +1,7 @@
 //! Other servers that requests are handed on to: kubelets, pods, services.
 
 use crate::body::{self, Answer};
+use crate::egress::{Egress, Purpose};
 use crate::server::{Call, Server};
 use apimachinery::status::Status;
 use client::transport::ResponseBody;
@@ -10,7 +11,6 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What a kubelet may answer at most.
@@ -26,6 +26,7 @@ pub(super) struct Backend {
     pub(super) port: u16,
     /// How to speak TLS to it, if it does.
     pub(super) tls: Option<Arc<rustls::ClientConfig>>,
+    pub(super) egress: Arc<Egress>,
 }
 
 fn unreachable(backend: &Backend, error: impl std::fmt::Display) -> Status {
@@ -38,8 +39,7 @@ fn unreachable(backend: &Backend, error: impl std::fmt::Display) -> Status {
 impl Backend {
     async fn connect(&self) -> Result<Box<dyn Io>, Status> {
         let dial = async {
-            let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
-            tcp.set_nodelay(true)?;
+            let tcp = self.egress.dial(Purpose::Cluster, &self.host, self.port).await?;
             let Some(config) = &self.tls else { return Ok::<Box<dyn Io>, std::io::Error>(Box::new(tcp)) };
             let name =
                 rustls_pki_types::ServerName::try_from(self.host.clone()).map_err(std::io::Error::other)?;
@@ -75,7 +75,7 @@ pub(super) fn node_backend(server: &Server, node: &str) -> Result<Backend, Statu
     if tls.is_none() {
         return Err(Status::service_unavailable("this API server has no client certificate for kubelets"));
     }
-    Ok(Backend { host: host.to_owned(), port, tls })
+    Ok(Backend { host: host.to_owned(), port, tls, egress: server.rooms.egress.clone() })
 }
 
 /// A JSON document of a node's kubelet.

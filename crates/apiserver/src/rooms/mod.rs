@@ -43,6 +43,8 @@ pub struct Rooms {
     pub metrics: Option<Arc<crate::metrics_api::MetricsApi>>,
     /// For backends behind `https:` proxies, whose certificates nobody vouches for.
     pub insecure_tls: Option<Arc<rustls::ClientConfig>>,
+    /// Which way connections to nodes, pods and services go.
+    pub egress: Arc<crate::egress::Egress>,
 }
 
 impl std::fmt::Debug for Rooms {

@@ -109,7 +109,7 @@ fn pod_backend(
         "" => first.and_then(|p| u16::try_from(p).ok()).unwrap_or(80),
         text => text.parse().map_err(|_| Status::bad_request(format!("invalid port {text:?}")))?,
     };
-    Ok(Backend { host: ip.to_owned(), port, tls: tls(server, scheme) })
+    Ok(Backend { host: ip.to_owned(), port, tls: tls(server, scheme), egress: server.rooms.egress.clone() })
 }
 
 fn service_backend(
@@ -147,7 +147,12 @@ fn service_backend(
         let ready =
             slice["endpoints"].as_array().into_iter().flatten().find(|e| e["conditions"]["ready"] != false);
         if let Some(ip) = ready.and_then(|e| e["addresses"][0].as_str()) {
-            return Ok(Backend { host: ip.to_owned(), port, tls: tls(server, scheme) });
+            return Ok(Backend {
+                host: ip.to_owned(),
+                port,
+                tls: tls(server, scheme),
+                egress: server.rooms.egress.clone(),
+            });
         }
     }
     Err(none())

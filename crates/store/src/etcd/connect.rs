@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -53,8 +54,13 @@ pub(super) struct Cluster {
 
 impl Cluster {
     /// Connects lazily; `tls` is used for https endpoints.
-    pub(super) fn new(urls: &[String], tls: Option<Arc<rustls::ClientConfig>>) -> Result<Self, BadEndpoint> {
-        let members = urls.iter().map(|url| Member::new(url, tls.clone())).collect::<Result<Vec<_>, _>>()?;
+    pub(super) fn new(
+        urls: &[String],
+        tls: Option<Arc<rustls::ClientConfig>>,
+        dial: Option<Dial>,
+    ) -> Result<Self, BadEndpoint> {
+        let member = |url: &String| Member::new(url, tls.clone(), dial.clone());
+        let members = urls.iter().map(member).collect::<Result<Vec<_>, _>>()?;
         if members.is_empty() {
             return Err(BadEndpoint { url: String::new(), detail: "there is none".into() });
         }
@@ -93,7 +99,11 @@ impl Cluster {
 }
 
 impl Member {
-    fn new(url: &str, tls: Option<Arc<rustls::ClientConfig>>) -> Result<Self, BadEndpoint> {
+    fn new(
+        url: &str,
+        tls: Option<Arc<rustls::ClientConfig>>,
+        dial: Option<Dial>,
+    ) -> Result<Self, BadEndpoint> {
         let bad = |detail: String| BadEndpoint { url: url.to_owned(), detail };
         let uri: Uri = url.parse().map_err(|error: http::uri::InvalidUri| bad(error.to_string()))?;
         let host = uri.host().ok_or_else(|| bad("it names no host".into()))?.trim_matches(['[', ']']);
@@ -117,8 +127,9 @@ impl Member {
                 .keep_alive_timeout(PING_TIMEOUT)
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW);
-            let (address, tls) = (address.clone(), tls.clone());
-            let connector = tower::service_fn(move |_: Uri| connect(address.clone(), tls.clone()));
+            let (address, tls, dial) = (address.clone(), tls.clone(), dial.clone());
+            let connector =
+                tower::service_fn(move |_: Uri| connect(address.clone(), tls.clone(), dial.clone()));
             Ok(endpoint.connect_with_connector_lazy(connector))
         };
         Ok(Self { url: url.to_owned(), requests: channel()?, watches: channel()? })
@@ -136,15 +147,28 @@ impl Member {
 type Tls = Option<(TlsConnector, ServerName<'static>)>;
 
 /// A connection, encrypted or not.
-trait Wire: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+pub trait Wire: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Wire for T {}
 
-async fn connect(address: (String, u16), tls: Tls) -> std::io::Result<TokioIo<Box<dyn Wire>>> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
+/// Connects to a host and port.
+pub type Dial = Arc<dyn Fn(String, u16) -> BoxFuture<'static, std::io::Result<Box<dyn Wire>>> + Send + Sync>;
+
+async fn connect(
+    (host, port): (String, u16),
+    tls: Tls,
+    dial: Option<Dial>,
+) -> std::io::Result<TokioIo<Box<dyn Wire>>> {
+    let stream: Box<dyn Wire> = match dial {
+        Some(dial) => dial(host, port).await?,
+        None => {
+            let stream = TcpStream::connect((host, port)).await?;
+            stream.set_nodelay(true)?;
+            Box::new(stream)
+        }
+    };
     Ok(TokioIo::new(match tls {
         Some((connector, name)) => Box::new(connector.connect(name, stream).await?),
-        None => Box::new(stream),
+        None => stream,
     }))
 }
 

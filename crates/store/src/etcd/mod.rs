@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use connect::BadEndpoint;
+pub use connect::{BadEndpoint, Dial, Wire};
 pub use keys::{ROOT, Split, split_by};
 
 use crate::contract::{Error, Health, Result, Snapshot, Stats, Store};
@@ -75,6 +75,8 @@ pub struct Options {
     pub servers: Vec<String>,
     /// For https endpoints.
     pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// How connections are made; directly where nothing is said.
+    pub dial: Option<Dial>,
     /// What stands for `/registry` in etcd.
     pub prefix: String,
     /// Where keys' buckets end.
@@ -110,6 +112,7 @@ impl Default for Options {
         Self {
             servers: Vec::new(),
             tls: None,
+            dial: None,
             prefix: "/registry".into(),
             split: split_by(Vec::new()),
             transform: Arc::new(Identity),
@@ -137,7 +140,7 @@ impl Etcd {
     /// Loads the state and follows it.
     pub async fn open(options: Options) -> Result<Arc<Self>, OpenError> {
         let core = Arc::new(Core {
-            cluster: connect::Cluster::new(&options.servers, options.tls)?,
+            cluster: connect::Cluster::new(&options.servers, options.tls, options.dial)?,
             keys: Keys::new(&options.prefix, options.split),
             transform: options.transform,
             view: Arc::new(View::new(Image::default(), options.history, now_ms())),

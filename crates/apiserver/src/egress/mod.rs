@@ -1,0 +1,322 @@
+//! `--egress-selector-config-file`: how connections are made to nodes, pods and services (`cluster`), to webhooks and other
+//! API servers (`controlplane`), and to etcd: directly, or through a proxy that is asked to CONNECT.
+
+mod config;
+
+pub use config::Configuration;
+
+use component::metrics::{CounterVec, HistogramVec, Opts, Registry, Stability};
+use config::{Connection as Selected, Tcp, Transport as Wanted};
+use pki::tls::{Slot, Trust};
+use rustls_pki_types::ServerName;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+/// What a proxy may say before it is asked no more (Go's default for headers).
+const LONGEST: usize = 1 << 20;
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Purpose {
+    ControlPlane,
+    Etcd,
+    Cluster,
+}
+
+/// A stream of any kind.
+pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
+
+/// A connection, made whichever way.
+pub type Connection = Box<dyn Wire>;
+
+/// The ways that are not direct.
+#[derive(Default)]
+pub struct Egress {
+    proxies: BTreeMap<Purpose, Proxy>,
+    measures: Option<Measures>,
+}
+
+impl std::fmt::Debug for Egress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.proxies.keys()).finish()
+    }
+}
+
+enum Proxy {
+    Tcp { host: String, port: u16, tls: Option<(TlsConnector, ServerName<'static>)> },
+    Uds(PathBuf),
+}
+
+/// `apiserver_egress_dialer_*`.
+struct Measures {
+    starts: CounterVec,
+    durations: HistogramVec,
+    failures: CounterVec,
+}
+
+impl Measures {
+    fn new(registry: &Registry) -> Self {
+        let alpha = |name, help| Opts { name, help, stability: Stability::Alpha };
+        Measures {
+            starts: registry.counter_vec(
+                alpha(
+                    "apiserver_egress_dialer_dial_start_total",
+                    "Dial starts, labeled by the protocol (http-connect or grpc) and transport (tcp or uds).",
+                ),
+                &["protocol", "transport"],
+            ),
+            durations: registry.histogram_vec(
+                alpha(
+                    "apiserver_egress_dialer_dial_duration_seconds",
+                    "Dial latency histogram in seconds, labeled by the protocol (http-connect or grpc), transport (tcp or uds)",
+                ),
+                &["protocol", "transport"],
+                &[0.005, 0.025, 0.1, 0.5, 2.5, 12.5],
+            ),
+            failures: registry.counter_vec(
+                alpha(
+                    "apiserver_egress_dialer_dial_failure_count",
+                    "Dial failure count, labeled by the protocol (http-connect or grpc), transport (tcp or uds), and stage (connect or proxy). The stage indicates at which stage the dial failed",
+                ),
+                &["protocol", "transport", "stage"],
+            ),
+        }
+    }
+}
+
+impl Egress {
+    /// The ways of a file; keys and authorities that it names are read.
+    pub fn new(configuration: &Configuration, registry: &Registry) -> Result<Self, String> {
+        let mut proxies = BTreeMap::new();
+        for selection in &configuration.egress_selections {
+            let purpose = match selection.name.to_lowercase().as_str() {
+                "controlplane" => Purpose::ControlPlane,
+                "etcd" => Purpose::Etcd,
+                _ => Purpose::Cluster,
+            };
+            if let Some(proxy) = Proxy::of(&selection.connection)? {
+                proxies.insert(purpose, proxy);
+            }
+        }
+        Ok(Egress { proxies, measures: Some(Measures::new(registry)) })
+    }
+
+    /// Whether connections for a purpose go through a proxy.
+    pub fn has_proxy(&self, purpose: Purpose) -> bool {
+        self.proxies.contains_key(&purpose)
+    }
+
+    /// Connects to a host for a purpose.
+    pub async fn dial(&self, purpose: Purpose, host: &str, port: u16) -> io::Result<Connection> {
+        let Some(proxy) = self.proxies.get(&purpose) else {
+            let stream = TcpStream::connect((host, port)).await?;
+            stream.set_nodelay(true)?;
+            return Ok(Box::new(stream));
+        };
+        let labels = ["http-connect", proxy.transport()];
+        let start = Instant::now();
+        let failed = |stage: &str| {
+            if let Some(measures) = &self.measures {
+                measures.failures.with(&[labels[0], labels[1], stage]).inc();
+            }
+        };
+        if let Some(measures) = &self.measures {
+            measures.starts.with(&labels).inc();
+        }
+        let mut connection = proxy.connect().await.inspect_err(|_| failed("connect"))?;
+        let asked = connect_through(&mut connection, &proxy.address(), host, port).await;
+        asked.inspect_err(|_| failed("proxy"))?;
+        if let Some(measures) = &self.measures {
+            measures.durations.with(&labels).observe_since(start);
+        }
+        Ok(connection)
+    }
+}
+
+impl Proxy {
+    fn of(selected: &Selected) -> Result<Option<Self>, String> {
+        match &selected.transport {
+            Some(Wanted { uds: Some(uds), .. }) => Ok(Some(Proxy::Uds(uds.uds_name.clone()))),
+            Some(Wanted { tcp: Some(tcp), .. }) => Self::over_tcp(tcp).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn over_tcp(tcp: &Tcp) -> Result<Self, String> {
+        let uri: http::Uri = tcp.url.parse().map_err(|error| format!("{}: {error}", tcp.url))?;
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let default = if tcp.tls_config.is_some() { 443 } else { 80 };
+        let port = uri.port_u16().unwrap_or(default);
+        let Some(files) = &tcp.tls_config else { return Ok(Proxy::Tcp { host, port, tls: None }) };
+        let read = |path: &Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+        let trust = match files.ca_bundle.as_os_str().is_empty() {
+            true => Trust::system(),
+            false => Trust::pem(&read(&files.ca_bundle)?),
+        };
+        let slot = Slot::of_pem(&read(&files.client_cert)?, &read(&files.client_key)?);
+        let (trust, slot) = (trust.map_err(|e| e.to_string())?, slot.map_err(|e| e.to_string())?);
+        let config = pki::tls::client_config(&trust, Some(slot), &[]).map_err(|e| e.to_string())?;
+        let name = ServerName::try_from(host.clone()).map_err(|error| format!("{host}: {error}"))?;
+        Ok(Proxy::Tcp { host, port, tls: Some((TlsConnector::from(Arc::new(config)), name)) })
+    }
+
+    fn transport(&self) -> &'static str {
+        match self {
+            Proxy::Tcp { .. } => "tcp",
+            Proxy::Uds(_) => "uds",
+        }
+    }
+
+    fn address(&self) -> String {
+        match self {
+            Proxy::Tcp { host, port, .. } => joined(host, *port),
+            Proxy::Uds(path) => path.display().to_string(),
+        }
+    }
+
+    async fn connect(&self) -> io::Result<Connection> {
+        match self {
+            Proxy::Uds(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+            Proxy::Tcp { host, port, tls } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                stream.set_nodelay(true)?;
+                Ok(match tls {
+                    Some((connector, name)) => Box::new(connector.connect(name.clone(), stream).await?),
+                    None => Box::new(stream),
+                })
+            }
+        }
+    }
+}
+
+fn joined(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// Asks a proxy for a connection to a host. What comes after its answer is the host's.
+async fn connect_through(proxy: &mut Connection, address: &str, host: &str, port: u16) -> io::Result<()> {
+    let to = joined(host, port);
+    let request = format!("CONNECT {to} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+    proxy.write_all(request.as_bytes()).await?;
+    proxy.flush().await?;
+    let unreadable = |why: &str| {
+        io::Error::other(format!(
+            "reading HTTP response from CONNECT to {to} via proxy {address} failed: {why}"
+        ))
+    };
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if head.len() >= LONGEST {
+            return Err(unreadable("its header is too long"));
+        }
+        match proxy.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(unreadable("unexpected EOF"));
+            }
+            Err(error) => return Err(unreadable(&error.to_string())),
+        }
+    }
+    let head = String::from_utf8_lossy(&head);
+    let status = head.lines().next().and_then(|line| line.split_once(' ')).map_or("", |(_, status)| status);
+    match status.split(' ').next().and_then(|code| code.parse::<u16>().ok()) {
+        Some(200) => Ok(()),
+        Some(code) => Err(io::Error::other(format!(
+            "proxy error from {address} while dialing {to}, code {code}: {status}"
+        ))),
+        None => Err(unreadable("malformed HTTP response")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+    use tokio::net::{TcpListener, UnixListener};
+
+    /// Answers whoever connects with a word.
+    async fn host(word: &'static str) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.write_all(word.as_bytes()).await.unwrap();
+            }
+        });
+        port
+    }
+
+    /// A proxy's part of one connection: it leads to what it is asked for, unless that is port 1.
+    async fn proxy(mut stream: impl Wire) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let head = String::from_utf8(head).unwrap();
+        let to = head.strip_prefix("CONNECT ").unwrap().split(' ').next().unwrap().to_owned();
+        if to.ends_with(":1") {
+            stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").await.unwrap();
+            return;
+        }
+        let mut upstream = TcpStream::connect(to).await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nVia: a test\r\n\r\n").await.unwrap();
+        let _ = tokio::io::copy_bidirectional(&mut stream, &mut upstream).await;
+    }
+
+    #[tokio::test]
+    async fn connections_go_the_way_of_their_purpose() {
+        let home = tempfile::tempdir().unwrap();
+        let socket = home.path().join("proxy");
+        let over_unix = UnixListener::bind(&socket).unwrap();
+        let over_tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", over_tcp.local_addr().unwrap());
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    Ok((stream, _)) = over_unix.accept() => drop(tokio::spawn(proxy(stream))),
+                    Ok((stream, _)) = over_tcp.accept() => drop(tokio::spawn(proxy(stream))),
+                }
+            }
+        });
+        let text = format!(
+            "apiVersion: apiserver.k8s.io/v1beta1\nkind: EgressSelectorConfiguration\negressSelections:\n\
+             - {{name: cluster, connection: {{proxyProtocol: HTTPConnect, transport: {{uds: {{udsName: {}}}}}}}}}\n\
+             - {{name: controlplane, connection: {{proxyProtocol: HTTPConnect, transport: {{tcp: {{url: '{url}'}}}}}}}}\n\
+             - {{name: etcd, connection: {{proxyProtocol: Direct}}}}\n",
+            socket.display()
+        );
+        let registry = Registry::new();
+        let egress = Egress::new(&Configuration::parse(&text).unwrap(), &registry).unwrap();
+        let port = host("hello").await;
+        let mut said = Vec::new();
+        for purpose in [Purpose::Cluster, Purpose::ControlPlane, Purpose::Etcd] {
+            let mut connection = egress.dial(purpose, "127.0.0.1", port).await.unwrap();
+            let mut word = [0; 5];
+            connection.read_exact(&mut word).await.unwrap();
+            assert_eq!(&word, b"hello");
+            let refused = egress.dial(purpose, "127.0.0.1", 1).await.err().unwrap().to_string();
+            said.push(refused.replace(&*socket.to_string_lossy(), "SOCKET").replace(&url[7..], "PROXY"));
+        }
+        expect![[r#"
+            proxy error from SOCKET while dialing 127.0.0.1:1, code 503: 503 Service Unavailable
+            proxy error from PROXY while dialing 127.0.0.1:1, code 503: 503 Service Unavailable
+            Connection refused (os error 111)"#]]
+        .assert_eq(&said.join("\n"));
+        let text = registry.render();
+        let counted = |line: &&str| line.starts_with("apiserver_egress") && !line.contains("duration");
+        expect![[r#"
+            apiserver_egress_dialer_dial_failure_count{protocol="http-connect",stage="proxy",transport="tcp"} 1
+            apiserver_egress_dialer_dial_failure_count{protocol="http-connect",stage="proxy",transport="uds"} 1
+            apiserver_egress_dialer_dial_start_total{protocol="http-connect",transport="tcp"} 2
+            apiserver_egress_dialer_dial_start_total{protocol="http-connect",transport="uds"} 2"#]]
+        .assert_eq(&text.lines().filter(counted).collect::<Vec<_>>().join("\n"));
+    }
+}
