@@ -149,6 +149,7 @@ pub(crate) async fn container_config(
         working_dir: container.working_dir.clone(),
         envs: env.into_iter().map(|(key, value)| v1::KeyValue { key, value: value.into_bytes() }).collect(),
         mounts,
+        devices: mounts::devices(container, start.volumes)?,
         labels: labels::container_labels(pod, container),
         annotations: labels::container_annotations(pod, container, start.restart_count),
         log_path: format!("{}/{}.log", container.name, start.restart_count),

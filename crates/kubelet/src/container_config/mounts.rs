@@ -5,7 +5,7 @@ use super::container::Start;
 use super::{expansion, hostname, hosts_file};
 use crate::context::Context;
 use crate::volumes::{Mounted, sub_path};
-use api::core::v1::{Container, Pod, VolumeMount};
+use api::core::v1::{Container, Pod, VolumeDevice, VolumeMount};
 use cri::v1;
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::PermissionsExt as _;
@@ -36,6 +36,21 @@ pub(crate) async fn mounts(
         out.push(termination_mount(context, pod, container)?);
     }
     Ok(out)
+}
+
+/// The volumes that a container has as devices. Upstream: `makeBlockVolumes`.
+pub(crate) fn devices(container: &Container, volumes: &Mounted) -> Result<Vec<v1::Device>, String> {
+    let device = |wanted: &VolumeDevice| {
+        let volume = volumes.get(&wanted.name).ok_or_else(|| {
+            format!("cannot find volume {:?} to pass into container {:?}", wanted.name, container.name)
+        })?;
+        Ok(v1::Device {
+            container_path: absolute(&wanted.device_path),
+            host_path: volume.host_path.to_string_lossy().into_owned(),
+            permissions: if volume.read_only { "r" } else { "mrw" }.into(),
+        })
+    };
+    container.volume_devices.iter().map(device).collect()
 }
 
 /// The images of image volumes that are there: the volume's name, and the image as it was named and as the runtime knows

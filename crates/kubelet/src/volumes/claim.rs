@@ -1,7 +1,7 @@
 //! `persistentVolumeClaim` and `ephemeral` on volumes that are a path of this node: `hostPath` and `local`
 //! PersistentVolumes.
 
-use super::{Plugin, Ready, Request, host_path, ownership};
+use super::{Plugin, Ready, Request, host_path, local, ownership};
 use api::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume};
 use futures::future::BoxFuture;
 use rules::ephemeral_volume::{claim_name, is_for_pod};
@@ -23,13 +23,8 @@ impl Plugin for Claim {
 async fn set_up(request: &Request<'_>) -> Result<Ready, String> {
     let (claim, read_only) = claim(request).await?;
     let volume = volume_of(request, &claim).await?;
-    let mut ready = if let Some(local) = &volume.spec.local {
-        let mut ready = host_path::ready(local.path.clone().into(), String::new()).await?;
-        if !ready.host_path.exists() {
-            return Err(format!("path {:?} does not exist", local.path));
-        }
-        ready.mode = 0o755;
-        ready
+    let mut ready = if let Some(source) = &volume.spec.local {
+        local::ready(request, &volume, source).await?
     } else if let Some(path) = &volume.spec.host_path {
         host_path::ready(path.path.clone().into(), path.type_.clone().unwrap_or_default()).await?
     } else {
@@ -39,7 +34,8 @@ async fn set_up(request: &Request<'_>) -> Result<Ready, String> {
         ));
     };
     ready.read_only = read_only;
-    if let (Some(group), Some(_), false) = (request.fs_group(), &volume.spec.local, read_only) {
+    let files = volume.spec.volume_mode.as_deref() != Some("Block");
+    if let (Some(group), Some(_), false, true) = (request.fs_group(), &volume.spec.local, read_only, files) {
         let path = ready.host_path.clone();
         tokio::task::spawn_blocking(move || ownership::set_group(&path, group, false))
             .await

@@ -9,6 +9,7 @@ mod empty_dir;
 mod git_repo;
 mod host_path;
 mod image;
+mod local;
 mod mount_table;
 mod ownership;
 mod payload;
