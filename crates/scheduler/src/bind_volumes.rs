@@ -5,12 +5,11 @@ use crate::act::Again;
 use crate::facts::PodInfo;
 use crate::scheduler::{Scheduler, State};
 use crate::storage::Bindings;
-use api::core::v1::PersistentVolume;
-use api::core::v1::PersistentVolumeClaim;
+use api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use client::recorder::{EventType, reference};
 use client::{Error, ObjectKey};
 use rules::volumes::{BOUND_BY_CONTROLLER, Claim, SELECTED_NODE, Volume};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,11 +38,7 @@ impl Scheduler {
     /// Sees to a pod's volumes, then binds it.
     pub(crate) async fn bind_with_volumes(&self, pod: PodInfo, node: &str, bindings: Bindings) {
         // Whoever looks at the pod while its volumes are made sees where it is to go. What fails here, fails below.
-        let meta = &pod.pod.metadata;
-        let nomination = json!({"nominatedNodeName": node});
-        if let Err(error) = self.patch_status(&meta.namespace, &meta.name, &meta.uid, nomination).await {
-            tracing::debug!(pod = %pod.facts.key(), %error, "could not say where a pod is to go");
-        }
+        self.say_where(&pod, node.into()).await;
         match self.bind_volumes(&pod, node, &bindings).await {
             Ok(()) => {
                 if let Ok(permit) = self.binders.clone().acquire_owned().await {
@@ -56,12 +51,22 @@ impl Scheduler {
                 let gone = self.pods.get(pod.facts.key()).is_none_or(|now| now.uid != pod.facts.uid);
                 self.give_up(&pod, if gone { Again::Never } else { Again::Later });
                 if !gone {
+                    self.say_where(&pod, Value::Null).await;
                     let message = format!("running PreBind plugin \"VolumeBinding\": {failure}");
                     let about = reference(&pod.pod);
                     self.recorder.event(&about, EventType::Warning, "FailedScheduling", message.clone());
-                    self.tell(&pod.pod, "SchedulerError", &message, Some("")).await;
+                    self.tell(&pod.pod, "SchedulerError", &message, None).await;
                 }
             }
+        }
+    }
+
+    /// Names a pod's node before it is bound, or takes that back. Upstream: `NominatedNodeNameForExpectation`.
+    async fn say_where(&self, pod: &PodInfo, node: Value) {
+        let meta = &pod.pod.metadata;
+        let nomination = json!({"nominatedNodeName": node});
+        if let Err(error) = self.patch_status(&meta.namespace, &meta.name, &meta.uid, nomination).await {
+            tracing::debug!(pod = %pod.facts.key(), %error, "could not say where a pod is to go");
         }
     }
 

@@ -141,10 +141,11 @@ impl Cache {
     /// Takes in what the informer says of a pod, whose version before is `old`.
     pub fn set_pod(&mut self, pod: &Pod, old: Option<&PodFacts>) {
         if pod.node_name.is_empty() {
-            // Older than our own assignment, or not assigned at all.
-            if !self.assumed.contains_key(&pod.uid) {
-                self.take_off(&pod.uid);
+            // Older than our own assignment, by which it is counted already.
+            if self.assumed.contains_key(&pod.uid) {
+                return;
             }
+            self.take_off(&pod.uid);
             // Absent from status, a nomination of ours may still be on its way there; taken from it, it is gone.
             if !pod.nominated_node.is_empty() {
                 self.nominate(pod, &pod.nominated_node.clone());

@@ -127,6 +127,7 @@ pub(crate) fn claims_that_wait_for_a_pod(room: &Room) {
     assert_eq!(k.event("data", "WaitForPodScheduled"), "waiting for pod user to be scheduled");
     let place = volume(k, "near", "100Mi", &local());
     k.wait("condition=Ready", "pod/user");
+    assert_eq!(k.field("pod/user", ".status.nominatedNodeName"), "");
     let namespace = &k.namespace;
     assert_eq!(k.field("pvc/data", ".spec.volumeName"), format!("{namespace}-near"));
     assert_eq!(k.field(&format!("pv/{namespace}-far"), ".status.phase"), "Available");

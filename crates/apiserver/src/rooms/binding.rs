@@ -34,6 +34,7 @@ pub(crate) async fn create(server: &Server, resource: &Arc<Served>, call: Call) 
     let now = server.registry.now();
     let options = handlers::WriteOptions::for_create(&call)?;
     let context = handlers::context(&call, &pods, &options);
+    let clears = (server.registry.gates)("ClearingNominatedNodeNameAfterBinding");
     let annotations = binding["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
     server
         .registry
@@ -59,6 +60,10 @@ pub(crate) async fn create(server: &Server, resource: &Arc<Served>, call: Call) 
                 return Err(Status::conflict(&GroupResource::new("", "pods/binding"), &name, why));
             }
             pod["spec"]["nodeName"] = node.as_str().into();
+            // Where it was to go is no news to anybody any more.
+            if let Some(status) = pod["status"].as_object_mut().filter(|_| clears) {
+                status.remove("nominatedNodeName");
+            }
             for (key, value) in &annotations {
                 object::metadata_mut(pod).entry("annotations").or_insert_with(|| json!({}))[key] =
                     value.clone();
