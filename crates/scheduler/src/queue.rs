@@ -244,4 +244,27 @@ mod tests {
         queue.unhold(&key("old"), false);
         assert_eq!(names(&mut queue), ["old"]);
     }
+
+    /// What happens to a claim helps the pods that use it, and no others.
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_wakes_its_own() {
+        let mut queue = Queue::default();
+        let at = crate::plugins::PLUGINS.iter().position(|p| p.name() == "VolumeBinding");
+        let mut plugins = PluginSet::default();
+        plugins.insert(at.unwrap_or_default());
+        for (pod, claim) in [("db-0", "data-0"), ("db-1", "data-1")] {
+            let claims = Box::new([ClaimUse { name: claim.into(), ephemeral: false }]);
+            let waiter = Waiter { key: ObjectKey::new("ns", pod), priority: 0, claims };
+            queue.put_back(waiter, Cause::Refused(plugins), false, Instant::now());
+        }
+        let claim = |namespace: &str| Claim {
+            namespace: namespace.into(),
+            name: "data-1".into(),
+            ..Default::default()
+        };
+        queue.happened(&Event::Claim { old: None, new: &claim("other") });
+        assert_eq!(names(&mut queue), [""; 0]);
+        queue.happened(&Event::Claim { old: None, new: &claim("ns") });
+        assert_eq!(names(&mut queue), ["db-1"]);
+    }
 }
