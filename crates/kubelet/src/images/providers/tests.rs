@@ -304,10 +304,11 @@ fn configurations() {
     room.program("a", "");
     std::fs::write(room.path("bin/plain"), "").unwrap();
     let bin = room.path("bin").display().to_string();
+    let file = room.path("config.yaml").display().to_string();
     let check = |yaml: &str, expected: Expect| {
         let told = match room.providers(yaml) {
             Ok(providers) => format!("{} accepted", providers.0.len()),
-            Err(error) => error.replace(&bin, "BIN"),
+            Err(error) => error.replace(&bin, "BIN").replace(&file, "FILE"),
         };
         expected.assert_eq(&told);
     };
@@ -355,7 +356,7 @@ fn configurations() {
     check(
         &one(", colour: red"),
         expect![[
-            r#"error decoding config "/tmp/.tmpCLkpyu/config.yaml": strict decoding error: unknown field `colour`, expected one of `name`, `matchImages`, `defaultCacheDuration`, `apiVersion`, `args`, `env`, `tokenAttributes`"#
+            r#"error decoding config "FILE": strict decoding error: unknown field `colour`, expected one of `name`, `matchImages`, `defaultCacheDuration`, `apiVersion`, `args`, `env`, `tokenAttributes`"#
         ]],
     );
 
