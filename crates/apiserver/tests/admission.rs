@@ -266,7 +266,8 @@ async fn a_scale_is_admitted_as_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_change_in_ways_that_their_node_knows() {
     let house = house().await;
-    post(&house, "/api/v1/nodes", json!({"metadata": {"name": "n"}}), (201, "")).await;
+    let node = json!({"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": "8"}}});
+    post(&house, "/api/v1/nodes", node, (201, "")).await;
     let account = json!({"metadata": {"name": "default"}});
     post(&house, "/api/v1/namespaces/default/serviceaccounts", account, (201, "")).await;
     let container = |name: &str| json!({"name": name, "image": "i", "resources": {"requests": {"cpu": "1"}}});
@@ -287,4 +288,57 @@ async fn pods_change_in_ways_that_their_node_knows() {
     let merge = "application/merge-patch+json";
     assert_eq!(house.call(Method::PATCH, "/api/v1/nodes/n/status", merge, declared).await.0, 200);
     expect!["200 "].assert_eq(&resize("initContainers", "first").await);
+}
+
+/// What a pod's node has and is, the pod is told of, and held to.
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_take_after_their_nodes() {
+    let house = house().await;
+    let labels =
+        json!({"topology.kubernetes.io/zone": "a", "topology.kubernetes.io/region": "r", "other": "x"});
+    let node = json!({
+        "metadata": {"name": "n", "labels": labels}, "status": {"allocatable": {"cpu": "1", "memory": "1Gi"}},
+    });
+    assert_eq!(house.json(Method::POST, "/api/v1/nodes", node).await.0, 201);
+    let account = json!({"metadata": {"name": "default"}});
+    assert_eq!(house.json(Method::POST, "/api/v1/namespaces/default/serviceaccounts", account).await.0, 201);
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = |name: &str, node: &str| {
+        json!({
+            "metadata": {"name": name},
+            "spec": {"nodeName": node, "containers": [{
+                "name": "c", "image": "i", "resources": {"requests": {"cpu": "100m", "memory": "1Mi"}},
+            }]},
+        })
+    };
+    for (name, node) in [("bound", ""), ("placed", "n"), ("lost", "nowhere")] {
+        let (code, made) = house.json(Method::POST, pods, pod(name, node)).await;
+        assert_eq!(code, 201, "{made}");
+    }
+    let binding = json!({"metadata": {"name": "bound", "labels": {"own": "y"}}, "target": {"kind": "Node", "name": "n"}});
+    assert_eq!(house.json(Method::POST, &format!("{pods}/bound/binding"), binding).await.0, 201);
+    let mut told = String::new();
+    for name in ["bound", "placed", "lost"] {
+        let labels = house.get(&format!("{pods}/{name}")).await["metadata"]["labels"].to_string();
+        told += &format!("{name} {labels}\n");
+    }
+    let strategic = "application/strategic-merge-patch+json";
+    for (name, requests) in [
+        ("placed", json!({"cpu": "500m"})),
+        ("placed", json!({"cpu": "1500m", "memory": "2Gi"})),
+        ("lost", json!({"cpu": "500m"})),
+    ] {
+        let patch = json!({"spec": {"containers": [{"name": "c", "resources": {"requests": requests}}]}});
+        let path = format!("{pods}/{name}/resize");
+        let (code, answer) = house.call(Method::PATCH, &path, strategic, patch).await;
+        told += &format!("{code} {} {}\n", answer["message"], answer["details"]["causes"]);
+    }
+    expect![[r#"
+        bound {"own":"y","topology.kubernetes.io/region":"r","topology.kubernetes.io/zone":"a"}
+        placed {"topology.kubernetes.io/region":"r","topology.kubernetes.io/zone":"a"}
+        lost null
+        200 null null
+        403 "pods \"placed\" is forbidden: node didn't have enough allocatable resources: cpu, requested: 1500, allocatable: 1000; memory, requested: 2147483648, allocatable: 1073741824" [{"reason":"NodeCapacity"}]
+        403 "pods \"lost\" is forbidden: node \"nowhere\" not found" null
+    "#]].assert_eq(&told);
 }

@@ -14,7 +14,9 @@ mod namespace_lifecycle;
 mod node_declared_features;
 mod node_restriction;
 mod owner_references;
+mod pod_resize;
 mod pod_security;
+mod pod_topology_labels;
 mod policy;
 mod priority;
 mod resource_quota;
@@ -118,8 +120,14 @@ pub fn plugins(deps: Deps) -> Vec<Arc<dyn Plugin>> {
             marks: default_classes::INGRESS_MARKS,
         }));
     }
-    if let Some(nodes) = objects("", "v1", "nodes").filter(|_| (deps.gates)("NodeDeclaredFeatures")) {
-        all.push(Arc::new(node_declared_features::NodeDeclaredFeatureValidator(nodes)));
+    if let Some(nodes) = objects("", "v1", "nodes") {
+        if (deps.gates)("PodTopologyLabelsAdmission") {
+            all.push(Arc::new(pod_topology_labels::PodTopologyLabels(nodes.clone())));
+        }
+        if (deps.gates)("NodeDeclaredFeatures") {
+            all.push(Arc::new(node_declared_features::NodeDeclaredFeatureValidator(nodes.clone())));
+        }
+        all.push(Arc::new(pod_resize::PodResizeValidator(nodes)));
     }
     all.push(Arc::new(policy::ParamAccess::new(&deps)));
     // What policies change, webhooks see.

@@ -1,5 +1,6 @@
 //! `pods/binding` and `bindings`: gives a pod its node (upstream's BindingREST).
 
+use crate::admission::{Attributes, Operation};
 use crate::body::{self, Answer};
 use crate::handlers;
 use crate::object;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 /// Assigns the pod named in the address (or in the body) to the node in the body.
 pub(crate) async fn create(server: &Server, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
-    let binding = handlers::read_kind(&call, "", "v1", "Binding").await?;
+    let mut binding = handlers::read_kind(&call, "", "v1", "Binding").await?;
     let pods = server.registry.resources.get("", "v1", "pods").ok_or_else(Status::path_not_found)?;
     let pod_resource = GroupResource::new("", "pods");
     let name = object::name(&binding).to_owned();
@@ -24,18 +25,25 @@ pub(crate) async fn create(server: &Server, resource: &Arc<Served>, call: Call) 
     if !call.info.name.is_empty() && call.info.name != name {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
+    let options = handlers::WriteOptions::for_create(&call)?;
+    let admission = &server.registry.admission;
+    admission.admit(&mut attributes(resource, &call, &name, &mut binding, options.dry_run)).await?;
     let target = &binding["target"];
     let node = target["name"].as_str().unwrap_or_default().to_owned();
     let errors = validate(target["kind"].as_str().unwrap_or_default(), &node);
     if !errors.is_empty() {
         return Err(Status::invalid(&resource.group_kind(), &name, &errors));
     }
+    admission.validate(&attributes(resource, &call, &name, &mut binding, options.dry_run)).await?;
     let uid = object::uid(&binding).to_owned();
     let now = server.registry.now();
-    let options = handlers::WriteOptions::for_create(&call)?;
     let context = handlers::context(&call, &pods, &options);
     let clears = (server.registry.gates)("ClearingNominatedNodeNameAfterBinding");
-    let annotations = binding["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
+    let given = |key: &str| binding["metadata"][key].as_object().cloned().unwrap_or_default();
+    let (annotations, mut labels) = (given("annotations"), given("labels"));
+    if !(server.registry.gates)("PodTopologyLabelsAdmission") {
+        labels.clear();
+    }
     server
         .registry
         .edit(&context, &name, &|pod| {
@@ -64,9 +72,10 @@ pub(crate) async fn create(server: &Server, resource: &Arc<Served>, call: Call) 
             if let Some(status) = pod["status"].as_object_mut().filter(|_| clears) {
                 status.remove("nominatedNodeName");
             }
-            for (key, value) in &annotations {
-                object::metadata_mut(pod).entry("annotations").or_insert_with(|| json!({}))[key] =
-                    value.clone();
+            for (member, brought) in [("annotations", &annotations), ("labels", &labels)] {
+                for (key, value) in brought {
+                    object::metadata_mut(pod).entry(member).or_insert_with(|| json!({}))[key] = value.clone();
+                }
             }
             let condition = json!({
                 "type": "PodScheduled", "status": "True", "lastProbeTime": null,
@@ -77,6 +86,27 @@ pub(crate) async fn create(server: &Server, resource: &Arc<Served>, call: Call) 
         })
         .await?;
     Ok(body::document(StatusCode::CREATED, &created()))
+}
+
+/// The request as admission sees it: a create, of the pod's subresource or of a resource of its own.
+fn attributes<'a>(
+    resource: &'a Arc<Served>,
+    call: &'a Call,
+    name: &'a str,
+    binding: &'a mut Value,
+    dry_run: bool,
+) -> Attributes<'a> {
+    Attributes {
+        operation: Operation::Create,
+        user: &call.user,
+        resource,
+        namespace: &call.info.namespace,
+        name,
+        subresource: &call.info.subresource,
+        object: Some(binding),
+        old: None,
+        dry_run,
+    }
 }
 
 /// What a pod may be bound to.

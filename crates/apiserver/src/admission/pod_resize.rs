@@ -1,0 +1,73 @@
+//! PodResizeValidator: a pod does not grow beyond what its node has at all, nor where growing is not supported.
+
+use super::lookup::Objects;
+use super::{Attributes, Operation, Plugin};
+use api::core::v1::Pod;
+use apimachinery::quantity::Quantity;
+use apimachinery::status::{Status, StatusCause};
+use futures::future::BoxFuture;
+use rules::pod_requests::{Options, amount, pod_requests};
+use serde::Deserialize as _;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Looks up nodes.
+pub(super) struct PodResizeValidator(pub Arc<Objects>);
+
+impl PodResizeValidator {
+    fn check(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        let applies = a.operation == Operation::Update && a.is("", "pods") && a.subresource == "resize";
+        let (Some(pod), Some(old)) = (a.object.as_deref().filter(|_| applies), a.old) else {
+            return Ok(());
+        };
+        let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+        // A generation is of one specification.
+        if node.is_empty() || pod["metadata"]["generation"] == old["metadata"]["generation"] {
+            return Ok(());
+        }
+        let refuse = |why: String| Status::forbidden(&a.resource.group_resource(), a.name, &why);
+        let Some(known) = self.0.get("", node)? else {
+            return Err(refuse(format!("node {node:?} not found")));
+        };
+        let because = |why: String, reason: &'static str| {
+            Err(refuse(why).with_cause(StatusCause { reason: reason.into(), ..StatusCause::default() }))
+        };
+        if let Some(system) =
+            known["metadata"]["labels"]["kubernetes.io/os"].as_str().filter(|s| *s != "linux")
+        {
+            let why = format!("pod resize is only supported on linux nodes, node {node:?} is {system:?}");
+            return because(why, "UnsupportedPlatform");
+        }
+        match beyond(pod, &known["status"]["allocatable"])? {
+            None => Ok(()),
+            Some(why) => because(why, "NodeCapacity"),
+        }
+    }
+}
+
+/// What of a pod's requests is more than a node has.
+fn beyond(pod: &Value, allocatable: &Value) -> Result<Option<String>, Status> {
+    let pod = Pod::deserialize(pod).map_err(|error| Status::bad_request(error.to_string()))?;
+    let requests = pod_requests(&pod, Options::default());
+    let mut more = Vec::new();
+    for resource in ["cpu", "memory"] {
+        let has: Quantity = serde_json::from_value(allocatable[resource].clone()).unwrap_or_default();
+        let Some(wanted) = requests.get(resource) else { continue };
+        if wanted.cmp(&has).is_gt() {
+            let (wanted, has) = (amount(resource, wanted), amount(resource, &has));
+            more.push(format!("{resource}, requested: {wanted}, allocatable: {has}"));
+        }
+    }
+    let why = || format!("node didn't have enough allocatable resources: {}", more.join("; "));
+    Ok((!more.is_empty()).then(why))
+}
+
+impl Plugin for PodResizeValidator {
+    fn name(&self) -> &'static str {
+        "PodResizeValidator"
+    }
+
+    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(std::future::ready(self.check(a)))
+    }
+}

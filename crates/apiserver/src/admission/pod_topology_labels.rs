@@ -1,0 +1,50 @@
+//! PodTopologyLabels: a pod carries the zone and the region of its node, for those who read them through the downward API
+//! (KEP-4742). A binding brings them to the pod that is bound.
+
+use super::lookup::Objects;
+use super::{Attributes, Operation, Plugin};
+use apimachinery::status::Status;
+use futures::future::BoxFuture;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+const LABELS: [&str; 2] = ["topology.kubernetes.io/zone", "topology.kubernetes.io/region"];
+
+/// Looks up nodes.
+pub(super) struct PodTopologyLabels(pub Arc<Objects>);
+
+impl PodTopologyLabels {
+    fn set(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        if a.operation != Operation::Create || !a.is("", "pods") {
+            return Ok(());
+        }
+        let subresource = a.subresource;
+        let Some(object) = a.object.as_deref_mut() else { return Ok(()) };
+        let node = match subresource {
+            "" => object["spec"]["nodeName"].as_str(),
+            "binding" if object["target"]["kind"] == "Node" => object["target"]["name"].as_str(),
+            _ => None,
+        };
+        let Some(node) = node.filter(|node| !node.is_empty()) else { return Ok(()) };
+        // Of a node that is not there nothing is known, and that is nobody's fault.
+        let Some(node) = self.0.get("", node)? else { return Ok(()) };
+        for label in LABELS {
+            if let Some(value) = node["metadata"]["labels"].get(label) {
+                let labels = crate::object::metadata_mut(object).entry("labels");
+                let labels = labels.or_insert_with(|| Value::Object(Map::new()));
+                labels[label] = value.clone();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Plugin for PodTopologyLabels {
+    fn name(&self) -> &'static str {
+        "PodTopologyLabels"
+    }
+
+    fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(std::future::ready(self.set(a)))
+    }
+}
