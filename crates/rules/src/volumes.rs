@@ -170,6 +170,11 @@ impl Claim {
         !self.volume.is_empty() && self.bind_completed
     }
 
+    /// Bound, and its status says so, which is what kubelets go by: it is written a moment later.
+    pub fn is_usable(&self) -> bool {
+        self.is_bound() && self.phase == "Bound"
+    }
+
     /// `namespace/name`.
     pub fn key(&self) -> String {
         format!("{}/{}", self.namespace, self.name)

@@ -164,7 +164,7 @@ impl State {
             if volume.facts.claim.as_ref().is_none_or(|claim| claim.uid.is_empty()) {
                 return Err(format!("ClaimRef got reset for pv {name:?}"));
             }
-            if !claim.is_bound() {
+            if !claim.is_usable() {
                 return Ok(false);
             }
         }
@@ -186,7 +186,7 @@ impl State {
                 let Some(volume) = storage.volume(&claim.volume) else { return Ok(false) };
                 reached(&volume.facts)?;
             }
-            if !claim.is_bound() {
+            if !claim.is_usable() {
                 return Ok(false);
             }
         }

@@ -189,7 +189,7 @@ impl Plugin for VolumeBinding {
         let mut unbound = false;
         for (key, ephemeral) in keys(cycle.pod) {
             match usable(storage, cycle.pod, &key, ephemeral) {
-                Ok(claim) => unbound |= !claim.is_bound() && !is_delayed(storage, claim),
+                Ok(claim) => unbound |= !claim.is_usable() && !is_delayed(storage, claim),
                 Err(why) => return Some(why),
             }
         }
