@@ -2,7 +2,9 @@
 
 use cluster_tests::cluster::NODE;
 use cluster_tests::{Kubectl, Room};
+use std::io::Read as _;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// A volume of the scenario's own class, named after its namespace, in a directory of its own.
 fn volume(k: &Kubectl, name: &str, size: &str, more: &str) -> PathBuf {
@@ -250,4 +252,62 @@ pub(crate) fn volumes_that_are_deleted(room: &Room) {
         "host_path deleter only supports /tmp/.+ but received provided /srv/precious"
     );
     clear(k, &["precious"]);
+}
+
+/// A block device of this machine, as long as it is held.
+struct Device(String);
+
+impl Device {
+    fn new(k: &Kubectl, name: &str) -> Self {
+        let file = k.home().join(format!("{}-{name}.img", k.namespace));
+        std::fs::File::create(&file).unwrap().set_len(32 << 20).unwrap();
+        let made = Command::new("losetup").args(["--find", "--show"]).arg(&file).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Device(String::from_utf8(made.stdout).unwrap().trim().to_owned())
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // While something has it mounted it goes when that ends.
+        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
+    }
+}
+
+pub(crate) fn devices(room: &Room) {
+    let k = &room.kubectl;
+    let (raw, disk) = (Device::new(k, "raw"), Device::new(k, "disk"));
+    let on = |device: &Device, more: &str| format!("{}{more}", local().replace("PLACE", &device.0));
+    volume(k, "raw", "32Mi", &on(&raw, "\n  volumeMode: Block"));
+    volume(k, "disk", "30Mi", &on(&disk, ""));
+    k.apply(&format!(
+        "
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {{name: raw}}
+spec: {{storageClassName: {}, volumeMode: Block, accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Mi}}}}}}
+",
+        k.namespace
+    ));
+    claim(k, "disk", "1Mi", "ReadWriteOnce");
+    k.apply(
+        &super::pod("a", "[]", "[{name: raw, persistentVolumeClaim: {claimName: raw}}]", "")
+            .replace("volumeMounts: []", "volumeDevices: [{name: raw, devicePath: /dev/raw}]"),
+    );
+    k.wait("condition=Ready", "pod/a");
+    k.run("exec a -- sh -c 'echo ahoy | dd of=/dev/raw bs=512 conv=sync'");
+    let mut seen = [0; 5];
+    std::fs::File::open(&raw.0).unwrap().read_exact(&mut seen).unwrap();
+    assert_eq!(&seen, b"ahoy\n");
+    // Where there is no file system one is made, once.
+    pod(k, "b", "disk");
+    k.wait("condition=Ready", "pod/b");
+    assert_eq!(k.run("exec b -- sh -c 'echo wine > /data/cargo; stat -f -c %T /data'"), "ext2/ext3");
+    k.run("delete pod b");
+    pod(k, "b", "disk");
+    k.wait("condition=Ready", "pod/b");
+    assert_eq!(k.run("exec b -- cat /data/cargo"), "wine");
+    k.run("delete pod a b");
+    k.run("delete pvc --all");
+    clear(k, &["raw", "disk"]);
 }

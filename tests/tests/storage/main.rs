@@ -4,8 +4,8 @@
 mod claims;
 
 use claims::{
-    a_claim_for_one_pod, claims_of_a_stateful_set, claims_that_wait_for_a_pod, released_and_taken_again,
-    static_volumes, volumes_that_are_deleted,
+    a_claim_for_one_pod, claims_of_a_stateful_set, claims_that_wait_for_a_pod, devices,
+    released_and_taken_again, static_volumes, volumes_that_are_deleted,
 };
 use cluster_tests::{Room, Suite, scenarios};
 use std::process::ExitCode;
@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         released_and_taken_again,
         a_claim_for_one_pod,
         volumes_that_are_deleted,
+        devices,
     ];
     Suite { on_containerd: CONTENT, ..Suite::new("storage", TOGETHER) }.run()
 }
