@@ -66,7 +66,7 @@ pub(crate) fn authentication(
         audiences: audiences.clone(),
         lookup: accounts.lookup,
     };
-    authenticators.push(Arc::new(ServiceAccountTokens::new(registry.clone(), trust)));
+    authenticators.push(Arc::new(ServiceAccountTokens::new(registry.clone(), trust, metrics)));
     if authentication.bootstrap_tokens {
         let inner = BootstrapTokens(registry.clone());
         authenticators.push(Arc::new(Agnostic { inner, audiences: audiences.clone() }));

@@ -80,7 +80,8 @@ pub fn plugins(deps: Deps) -> Vec<Arc<dyn Plugin>> {
     all.extend(node_restriction::NodeRestriction::new(store, resources, &deps.authorizers).map(boxed));
     all.push(Arc::new(simple::TaintNodesByCondition));
     if let (Some(namespaces), Some(pods)) = (namespaces, objects("", "v1", "pods")) {
-        all.push(Arc::new(pod_security::PodSecurity { namespaces, pods }));
+        let measures = pod_security::Measures::new(&deps.metrics);
+        all.push(Arc::new(pod_security::PodSecurity { namespaces, pods, measures }));
     }
     if let Some(classes) = objects("scheduling.k8s.io", "v1", "priorityclasses") {
         all.push(Arc::new(priority::Priority(classes)));

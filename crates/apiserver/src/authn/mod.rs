@@ -11,6 +11,7 @@ mod recent;
 pub mod request_header;
 pub mod service_account;
 pub mod token_file;
+mod token_uses;
 pub mod tokens;
 pub mod validation;
 pub mod webhook;

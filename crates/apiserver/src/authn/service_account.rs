@@ -5,6 +5,7 @@
 
 use super::CREDENTIAL_ID;
 use super::recent::{Recent, digest};
+use super::token_uses::{Made, Use, Uses};
 use super::tokens::{Answer, Known, TokenAuthenticator, intersect};
 use crate::object;
 use crate::registry::{Registry, WriteContext};
@@ -127,6 +128,8 @@ struct Verified {
     rests_on: Vec<(Key, u64)>,
     /// When it must be looked at again, in seconds.
     until: i64,
+    /// What is told of its being used.
+    used: Use,
 }
 
 /// Which tokens are trusted.
@@ -146,11 +149,12 @@ pub struct ServiceAccountTokens {
     registry: Arc<Registry>,
     trust: Trust,
     recent: Recent<Arc<Verified>>,
+    uses: Uses,
 }
 
 impl ServiceAccountTokens {
-    pub fn new(registry: Arc<Registry>, trust: Trust) -> Self {
-        ServiceAccountTokens { registry, trust, recent: Recent::default() }
+    pub fn new(registry: Arc<Registry>, trust: Trust, metrics: &component::metrics::Registry) -> Self {
+        ServiceAccountTokens { registry, trust, recent: Recent::default(), uses: Uses::new(metrics) }
     }
 
     /// The user of a token that is valid for one of `audiences`, and which of them; `None` for tokens of other issuers.
@@ -161,6 +165,7 @@ impl ServiceAccountTokens {
         let remembered = self.recent.get(&key, now).filter(|verified| self.stands(verified));
         if let Some(verified) = remembered {
             let common = common(&verified.audiences, audiences)?;
+            self.uses.note(&verified.used, now);
             return Ok(Some(Known { user: verified.user.clone(), audiences: common }));
         }
         let Some(claims) = self.verify(token)? else { return Ok(None) };
@@ -176,6 +181,7 @@ impl ServiceAccountTokens {
         verified.until = verified.until.min(now + TRUSTED);
         let verified = Arc::new(verified);
         self.recent.put(key, verified.clone(), verified.until);
+        self.uses.note(&verified.used, now);
         Ok(Some(Known { user: verified.user.clone(), audiences: common }))
     }
 
@@ -228,6 +234,12 @@ impl ServiceAccountTokens {
             audiences: if claims.aud.is_empty() { self.trust.audiences.to_vec() } else { claims.aud },
             rests_on: Vec::new(),
             until: claims.exp + LEEWAY,
+            used: match k.warnafter {
+                Some(warn_after) if warn_after != 0 => {
+                    Use::Mounted { subject: claims.sub.clone(), warn_after }
+                }
+                _ => Use::Plain,
+            },
         };
         let found = self.rest(&mut known, "serviceaccounts", namespace, &account.name)?;
         if object::uid(&found) != account.uid {
@@ -299,6 +311,7 @@ impl ServiceAccountTokens {
             audiences: self.trust.audiences.to_vec(),
             rests_on: Vec::new(),
             until: i64::MAX,
+            used: Use::Legacy { subject: sub.clone(), secret: None },
         };
         if !self.trust.lookup {
             return Ok(known);
@@ -325,10 +338,17 @@ impl ServiceAccountTokens {
         }
         self.note_use(&secret);
         if secret.metadata.labels.get(INVALID_SINCE).is_some_and(|since| !since.is_empty()) {
+            self.uses.note_invalid(namespace, name);
             return Err(format!(
                 "the token in secret {namespace}/{name} for service account {namespace}/{account} has been marked invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the '{INVALID_SINCE}' label from the secret to temporarily allow use of this token"
             ));
         }
+        let listed = found["secrets"].as_array().into_iter().flatten();
+        let made = match listed.into_iter().any(|reference| reference["name"] == **name) {
+            true => Made::ByController,
+            false => Made::ByHand,
+        };
+        known.used = Use::Legacy { subject: sub.clone(), secret: Some((name.clone(), made)) };
         Ok(known)
     }
 

@@ -2,6 +2,7 @@
 //! violates the warned one is told to the client, what violates the audited one to the audit log.
 
 mod checks;
+mod measures;
 mod policy;
 
 use super::lookup::Objects;
@@ -9,6 +10,7 @@ use super::{Attributes, Operation, Plugin};
 use crate::audit::event::Level;
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
+pub(super) use measures::Measures;
 use policy::{LevelVersion, Policy};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -17,6 +19,7 @@ use std::sync::Arc;
 pub(super) struct PodSecurity {
     pub namespaces: Arc<Objects>,
     pub pods: Arc<Objects>,
+    pub measures: Measures,
 }
 
 /// What a pod violates at a level: reasons and details.
@@ -87,8 +90,8 @@ impl PodSecurity {
         if is_controller(a) && a.subresource.is_empty() {
             let (policy, errors) = self.policy(a.namespace)?;
             if let Some((metadata, spec)) = template(object, &a.resource.row.resource) {
-                audit(&policy, errors, &metadata, &spec);
-                warn(&policy, &metadata, &spec);
+                self.audit(a, &policy, errors, &metadata, &spec);
+                self.warn(a, &policy, &metadata, &spec);
             }
         }
         Ok(())
@@ -103,13 +106,44 @@ impl PodSecurity {
         let (policy, errors) = self.policy(a.namespace)?;
         let found = violations(policy.enforce, &pod["metadata"], &pod["spec"]);
         crate::context::annotate_from(Level::None, || (key("enforce-policy"), policy.enforce.to_string()));
-        audit(&policy, errors, &pod["metadata"], &pod["spec"]);
+        self.audit(a, &policy, errors, &pod["metadata"], &pod["spec"]);
+        self.measures.judged(found.is_empty(), policy.enforce, "enforce", a);
         if !found.is_empty() {
             let why = format!("violates PodSecurity {:?}: {}", policy.enforce.to_string(), detail(&found));
             return Err(Status::forbidden(&a.resource.group_resource(), a.name, why));
         }
-        warn(&policy, &pod["metadata"], &pod["spec"]);
+        self.warn(a, &policy, &pod["metadata"], &pod["spec"]);
         Ok(())
+    }
+
+    /// Tells the audit log of labels that are none, and of what violates the audited level.
+    fn audit(
+        &self,
+        a: &Attributes<'_>,
+        policy: &Policy,
+        errors: Vec<String>,
+        metadata: &Value,
+        spec: &Value,
+    ) {
+        if let Some(why) = apimachinery::field::aggregate(errors) {
+            crate::context::annotate(key("error"), format!("Failed to parse policy: {why}"));
+        }
+        let found = violations(policy.audit, metadata, spec);
+        if !found.is_empty() {
+            self.measures.judged(false, policy.audit, "audit", a);
+            let level = policy.audit.to_string();
+            let why = format!("would violate PodSecurity {level:?}: {}", detail(&found));
+            crate::context::annotate(key("audit-violations"), why);
+        }
+    }
+
+    fn warn(&self, a: &Attributes<'_>, policy: &Policy, metadata: &Value, spec: &Value) {
+        let found = violations(policy.warn, metadata, spec);
+        if !found.is_empty() {
+            self.measures.judged(false, policy.warn, "warn", a);
+            let level = policy.warn.to_string();
+            crate::context::warn(format!("would violate PodSecurity {level:?}: {}", detail(&found)));
+        }
     }
 
     /// Labels that are none are refused when they come; pods that would not be let in any more are told of.
@@ -168,30 +202,6 @@ impl PodSecurity {
 
 fn key(name: &str) -> String {
     format!("pod-security.kubernetes.io/{name}")
-}
-
-/// Tells the audit log of labels that are none, and of what violates the audited level.
-fn audit(policy: &Policy, errors: Vec<String>, metadata: &Value, spec: &Value) {
-    if crate::context::record().is_none() {
-        return;
-    }
-    if let Some(why) = apimachinery::field::aggregate(errors) {
-        crate::context::annotate(key("error"), format!("Failed to parse policy: {why}"));
-    }
-    let found = violations(policy.audit, metadata, spec);
-    if !found.is_empty() {
-        let level = policy.audit.to_string();
-        let why = format!("would violate PodSecurity {level:?}: {}", detail(&found));
-        crate::context::annotate(key("audit-violations"), why);
-    }
-}
-
-fn warn(policy: &Policy, metadata: &Value, spec: &Value) {
-    let found = violations(policy.warn, metadata, spec);
-    if !found.is_empty() {
-        let level = policy.warn.to_string();
-        crate::context::warn(format!("would violate PodSecurity {level:?}: {}", detail(&found)));
-    }
 }
 
 impl Plugin for PodSecurity {

@@ -13,6 +13,14 @@ pub(super) enum Level {
 }
 
 impl Level {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Level::Privileged => "privileged",
+            Level::Baseline => "baseline",
+            Level::Restricted => "restricted",
+        }
+    }
+
     fn parse(text: &str) -> Option<Self> {
         match text {
             "privileged" => Some(Level::Privileged),
@@ -59,11 +67,7 @@ pub(super) struct LevelVersion {
 
 impl fmt::Display for LevelVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.level {
-            Level::Privileged => "privileged",
-            Level::Baseline => "baseline",
-            Level::Restricted => "restricted",
-        })?;
+        f.write_str(self.level.name())?;
         match self.version {
             Version::Latest => f.write_str(":latest"),
             Version::Minor(minor) => write!(f, ":v1.{minor}"),
