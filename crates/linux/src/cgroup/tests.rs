@@ -133,6 +133,12 @@ fn root_devices_are_forbidden() {
         devices::attach_for_test(unified, &rules).unwrap();
         let alone = Cgroup { v1: Vec::new(), ..group.clone() };
         assert_eq!(output(&alone), "null\n");
+        // A privileged container's rules: what comes after the one that allows all is never reached.
+        let all = DeviceRule { kind: 'a', major: None, minor: None, access: "rwm".into() };
+        let free = unified.join("free");
+        make(&free, Kind::Plain).unwrap();
+        devices::attach_for_test(&free, &[all.clone()]).unwrap();
+        devices::attach_for_test(&free, &[rules[0].clone(), all, rules[0].clone()]).unwrap();
         remove_tree(unified).unwrap();
     }
 }
