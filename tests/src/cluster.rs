@@ -36,7 +36,7 @@ impl std::fmt::Display for Engine {
 /// What is unusual about a cluster.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Settings {
-    /// Fields of a KubeletConfiguration.
+    /// Fields of a KubeletConfiguration; `$DATA` is the cluster's directory.
     pub configuration: &'static str,
     /// The size of a disk of its own that its data is on.
     pub disk_mib: u64,
@@ -149,7 +149,8 @@ impl Cluster {
     fn prepare(&self) {
         if !self.settings.configuration.is_empty() {
             let head = "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\n";
-            std::fs::write(self.configuration(), format!("{head}{}", self.settings.configuration)).unwrap();
+            let fields = self.settings.configuration.replace("$DATA", self.data().to_str().unwrap());
+            std::fs::write(self.configuration(), format!("{head}{fields}")).unwrap();
         }
         if self.settings.disk_mib > 0 {
             let image = self.base.join("disk");

@@ -90,7 +90,7 @@ fn restarts_are_not_felt(room: &Room) {
     // away; what is asked meanwhile waits for it.
     let ask = |host: &str| {
         format!(
-            "trap \"echo asked \\$ok failed \\$failed; exit 0\" TERM; ok=0; failed=0; while :; do if timeout 20 wget -q -O /dev/null http://{host}:8080/; then ok=$((ok+1)); else failed=$((failed+1)); fi; done"
+            "trap \"echo asked \\$ok failed \\$failed; exit 0\" TERM; ok=0; failed=0; while :; do if why=$(timeout 20 wget -q -O /dev/null http://{host}:8080/ 2>&1); then ok=$((ok+1)); else failed=$((failed+1)); echo \"$? $why\"; date; fi; done"
         )
     };
     let clients: String = [ip.as_str(), "web"]
@@ -125,6 +125,7 @@ fn restarts_are_not_felt(room: &Room) {
         let mut words = k.start(&format!("logs -f client-{number}"));
         k.run(&format!("exec client-{number} -- kill -TERM 1"));
         let line = words.line("asked");
+        println!("{}", words.end().join("\n"));
         let numbers: Vec<usize> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
         (asked, failed) = (asked + numbers[0], failed + numbers[1]);
     }

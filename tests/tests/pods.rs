@@ -19,7 +19,20 @@ fn main() -> ExitCode {
         mounts_propagate_when_asked,
         ends_gracefully,
     ];
-    Suite { on_containerd: TOGETHER, ..Suite::new("pods", TOGETHER) }.run()
+    // The embedded runtime has no handlers to name.
+    const ON_CONTAINERD: &[Scenario] = scenarios![
+        init_containers_come_one_after_another,
+        sidecars_come_first_and_go_last,
+        sidecars_restart_beside_a_job,
+        hooks,
+        probes_of_every_kind,
+        processes_are_shared_when_asked,
+        names_and_addresses,
+        mounts_propagate_when_asked,
+        ends_gracefully,
+        classes_of_runtimes_take_their_share,
+    ];
+    Suite { on_containerd: ON_CONTAINERD, ..Suite::new("pods", TOGETHER) }.run()
 }
 
 /// A container that runs a script; `more` are further lines of it.
@@ -237,4 +250,41 @@ fn ends_gracefully(room: &Room) {
     let took = began.elapsed();
     assert!(took > Duration::from_secs(1) && took < cluster_tests::patience() / 4, "{took:?}");
     assert!(k.refused("get pod deaf").contains("NotFound"));
+}
+
+fn classes_of_runtimes_take_their_share(room: &Room) {
+    let k = &room.kubectl;
+    let class = |name: &str, handler: &str| {
+        format!(
+            "
+---
+apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {{name: {name}}}
+handler: {handler}
+overhead: {{podFixed: {{memory: 16Mi, cpu: 10m}}}}
+"
+        )
+    };
+    k.apply(&(class("dear", "runc") + &class("absent", "nowhere")));
+    let limits = "[sleep, infinity]\n    resources: {limits: {cpu: 50m, memory: 32Mi}}";
+    let pod =
+        |name: &str| shell(name, &format!("runtimeClassName: {name}")).replace("[sleep, infinity]", limits);
+    k.apply(&(pod("dear") + &pod("absent")));
+    k.wait("condition=Ready", "pod/dear");
+    assert_eq!(k.field("pod/dear", ".spec.overhead.memory"), "16Mi");
+    // The pod's own bound has room for it.
+    let uid = k.field("pod/dear", ".metadata.uid");
+    let find = format!(
+        "find /sys/fs/cgroup -path '*pod{uid}/memory.max' -o -path '*pod{uid}/memory.limit_in_bytes' | xargs cat"
+    );
+    let output = std::process::Command::new("sh").args(["-c", &find]).output().unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(told.lines().next(), Some("50331648"), "{told}");
+    let node = k.run("describe node helm");
+    let row = node.lines().find(|line| line.contains(&k.namespace) && line.contains("dear")).unwrap();
+    assert!(row.contains("60m") && row.contains("48Mi"), "{row}");
+    let said = k.event("absent", "FailedCreatePodSandBox");
+    assert!(said.contains("no runtime for \"nowhere\" is configured"), "{said}");
+    k.run("delete runtimeclass dear absent");
 }

@@ -2,14 +2,27 @@
 //! limits or the node's resources, and tells what all of it uses.
 #![allow(clippy::unwrap_used)]
 
+mod bounds;
+mod lives;
 mod newer;
+mod places;
+mod rights;
 
+use bounds::{bounds_pods_as_a_whole, tells_the_kernel_of_every_class, tells_what_waits};
 use cluster_tests::cluster::{NODE, Settings};
 use cluster_tests::manifests::shell;
 use cluster_tests::{Room, Scenario, Suite, scenarios};
+use lives::{
+    refuses_what_it_cannot_run, restarts_by_rules, runs_static_pods, sleeps_and_calls_before_it_ends,
+};
 use newer::{
     keeps_memory_on_one_node, makes_ephemeral_volumes, reads_variables_from_files, refuses_unsafe_sysctls,
     starts_all_containers_anew,
+};
+use places::{has_of_the_node_what_it_names, reads_only_all_the_way_down};
+use rights::{
+    has_the_rights_it_asks_for, is_called_as_it_asks, is_confined_where_the_kernel_can,
+    is_of_the_groups_it_asks_for, sees_all_of_proc_among_its_own_users,
 };
 use std::process::ExitCode;
 
@@ -25,6 +38,20 @@ fn main() -> ExitCode {
         reads_variables_from_files,
         refuses_unsafe_sysctls,
         makes_ephemeral_volumes,
+        runs_static_pods,
+        restarts_by_rules,
+        sleeps_and_calls_before_it_ends,
+        refuses_what_it_cannot_run,
+        has_the_rights_it_asks_for,
+        is_of_the_groups_it_asks_for,
+        sees_all_of_proc_among_its_own_users,
+        is_confined_where_the_kernel_can,
+        is_called_as_it_asks,
+        tells_the_kernel_of_every_class,
+        bounds_pods_as_a_whole,
+        tells_what_waits,
+        has_of_the_node_what_it_names,
+        reads_only_all_the_way_down,
     ];
     let settings = Settings { configuration: CONFIGURATION, ..Default::default() };
     Suite { settings, ..Suite::new("node", TOGETHER) }.run()
@@ -37,6 +64,7 @@ systemReserved: {memory: 64Mi}
 memoryManagerPolicy: Static
 reservedMemory: [{numaNode: 0, limits: {memory: 64Mi}}]
 topologyManagerPolicy: single-numa-node
+staticPodPath: $DATA/manifests
 ";
 
 fn top(room: &Room) {

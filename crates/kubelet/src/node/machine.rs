@@ -22,6 +22,8 @@ pub(crate) struct Machine {
     pub swap: i64,
     /// Page size in bytes and pages, of huge pages.
     pub huge_pages: Vec<(i64, i64)>,
+    /// Whether the kernel enforces AppArmor's profiles.
+    pub app_armor: bool,
 }
 
 impl Machine {
@@ -61,6 +63,8 @@ impl Machine {
             .to_owned(),
             swap: kilobytes("SwapTotal"),
             huge_pages: huge_pages(),
+            app_armor: Path::new("/sys/kernel/security/apparmor").exists()
+                && read("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod act;
 pub(crate) mod admission;
+mod app_armor;
 pub(crate) mod back_off;
 mod conditions;
 mod container_statuses;
@@ -237,6 +238,7 @@ impl Worker {
             let admitted = eviction::admit(pod, &pressures)
                 .and_then(|()| sysctls::admit(pod, &self.context.config.allowed_unsafe_sysctls))
                 .and_then(|()| node_shutdown::admit(going))
+                .and_then(|()| app_armor::admit(pod, self.context.machine.app_armor))
                 .and_then(|()| admission::admit(pod, &node, &others));
             let admitted = match admitted {
                 Err(refused) if refused.reason.starts_with("OutOf") && preemption::is_critical(pod) => {

@@ -33,6 +33,7 @@ impl StatusWriter {
             client,
             namespace: pod.metadata.namespace.clone(),
             name: pod.metadata.name.clone(),
+            uid: pod.metadata.uid.clone(),
             // What a static pod's image in the API says is not known yet.
             known: if crate::labels::is_static_pod(pod) { PodStatus::default() } else { status },
         };
@@ -68,6 +69,8 @@ struct Writing {
     client: Client,
     namespace: String,
     name: String,
+    /// Whose status is known.
+    uid: String,
     known: PodStatus,
 }
 
@@ -103,6 +106,11 @@ impl Writing {
     }
 
     async fn write(&mut self, wanted: &Wanted) -> client::Result<()> {
+        if self.uid != wanted.uid {
+            // A static pod's image in the API was made anew, and shows nothing.
+            self.known = PodStatus::default();
+            self.uid.clone_from(&wanted.uid);
+        }
         let Some(status) = patch(&self.known, &wanted.status) else { return Ok(()) };
         let patch = Patch::Strategic(json!({ "metadata": { "uid": wanted.uid }, "status": status }));
         let pods = self.client.namespaced::<Pod>(&self.namespace);
