@@ -137,7 +137,7 @@ fn root_devices_are_forbidden() {
         let all = DeviceRule { kind: 'a', major: None, minor: None, access: "rwm".into() };
         let free = unified.join("free");
         make(&free, Kind::Plain).unwrap();
-        devices::attach_for_test(&free, &[all.clone()]).unwrap();
+        devices::attach_for_test(&free, std::slice::from_ref(&all)).unwrap();
         devices::attach_for_test(&free, &[rules[0].clone(), all, rules[0].clone()]).unwrap();
         remove_tree(unified).unwrap();
     }
