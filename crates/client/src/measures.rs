@@ -8,11 +8,11 @@ use component::metrics::{
     exponential_buckets,
 };
 use futures::future::BoxFuture;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use hyper::body::Body as _;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// How long each key that is being worked on has been so; none once the queue is gone.
@@ -192,30 +192,64 @@ impl Requests {
 
     /// A transport whose requests are counted, to this host.
     pub fn counting(&self, transport: Arc<dyn Transport>, host: &str) -> Arc<dyn Transport> {
-        Arc::new(Counting { transport, requests: self.clone(), host: host.into() })
+        let verbs = Default::default();
+        Arc::new(Counting(Arc::new(Counted { transport, requests: self.clone(), host: host.into(), verbs })))
     }
 }
 
-struct Counting {
+struct Counting(Arc<Counted>);
+
+struct Counted {
     transport: Arc<dyn Transport>,
     requests: Requests,
-    host: Arc<str>,
+    host: Box<str>,
+    /// Looked up once: requests are many.
+    verbs: [OnceLock<Verb>; 6],
+}
+
+/// The metrics of one verb.
+struct Verb {
+    durations: Histogram,
+    sent: Histogram,
+    received: Histogram,
+}
+
+impl Counted {
+    fn verb(&self, method: &Method) -> &Verb {
+        let index = match method.as_str() {
+            "GET" => 0,
+            "POST" => 1,
+            "PUT" => 2,
+            "PATCH" => 3,
+            "DELETE" => 4,
+            _ => 5,
+        };
+        self.verbs[index].get_or_init(|| {
+            let labels = [method.as_str(), &self.host];
+            Verb {
+                durations: self.requests.durations.with(&labels),
+                sent: self.requests.sent.with(&labels),
+                received: self.requests.received.with(&labels),
+            }
+        })
+    }
 }
 
 impl Transport for Counting {
     fn send(&self, request: Request<Bytes>) -> BoxFuture<'static, Result<Response<ResponseBody>, Error>> {
-        let (method, host) = (request.method().clone(), self.host.clone());
-        let (requests, start) = (self.requests.clone(), Instant::now());
-        requests.sent.with(&[method.as_str(), &host]).observe(request.body().len() as f64);
-        let sent = self.transport.send(request);
+        let (counted, method, start) = (self.0.clone(), request.method().clone(), Instant::now());
+        counted.verb(&method).sent.observe(request.body().len() as f64);
+        let sent = counted.transport.send(request);
         Box::pin(async move {
             let answer = sent.await;
-            requests.durations.with(&[method.as_str(), &host]).observe_since(start);
-            let code = answer.as_ref().map_or("<error>".to_owned(), |a| a.status().as_u16().to_string());
-            requests.total.with(&[&code, method.as_str(), &host]).inc();
+            let verb = counted.verb(&method);
+            verb.durations.observe_since(start);
+            let code = answer.as_ref().map(Response::status);
+            let code = code.as_ref().map_or("<error>", |code| code.as_str());
+            counted.requests.total.with(&[code, method.as_str(), &counted.host]).inc();
             // Of what streams nobody knows how long it will be.
             if let Some(size) = answer.as_ref().ok().and_then(|answer| answer.body().size_hint().exact()) {
-                requests.received.with(&[method.as_str(), &host]).observe(size as f64);
+                verb.received.observe(size as f64);
             }
             answer
         })

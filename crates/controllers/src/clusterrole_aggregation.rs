@@ -68,7 +68,7 @@ pub(crate) async fn run(context: Context) {
     let writes = Writes::default();
     let noted = writes.clone();
     let client = context.client;
-    work(NAME, queue, writes, WORKERS, context.shutdown, move |key| {
+    work("ClusterRoleAggregator", queue, writes, WORKERS, context.shutdown, move |key| {
         let (roles, client, noted) = (roles.clone(), client.clone(), noted.clone());
         async move {
             let Some(role) = roles.get(&key) else { return Ok(Outcome::Done) };

@@ -57,7 +57,7 @@ pub(crate) async fn run(context: Context) {
 
 /// Runs the ReplicationController controller until shutdown.
 pub(crate) async fn run_replication(context: Context) {
-    serve::<ReplicationController>(context, "replication").await;
+    serve::<ReplicationController>(context, "replicationmanager").await;
 }
 
 struct Loop<K: Owner> {

@@ -76,7 +76,7 @@ pub(crate) async fn run(context: Context) {
         writes: Writes::default(),
         ranges: ranges.clone(),
     };
-    work(NAME, queue, act.writes.clone(), WORKERS, context.shutdown, move |key| {
+    work("ipaddresses", queue, act.writes.clone(), WORKERS, context.shutdown, move |key| {
         let (act, addresses) = (act.clone(), addresses.clone());
         async move { act.reconcile(&key, &addresses).await }
     })

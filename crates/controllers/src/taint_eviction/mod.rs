@@ -79,7 +79,7 @@ pub(crate) async fn run(context: Context) {
         deletions: context.metrics.counter_vec(deletions, &[]).with(&[]),
         latency: context.metrics.histogram_vec(latency, &[], &BUCKETS).with(&[]),
     });
-    work(NAME, queue, Writes::default(), WORKERS, context.shutdown, move |key| {
+    work("noexec_taint_pod", queue, Writes::default(), WORKERS, context.shutdown, move |key| {
         let this = this.clone();
         async move { this.reconcile(&key).await }
     })
