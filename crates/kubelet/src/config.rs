@@ -16,12 +16,13 @@ use std::time::Duration;
 pub const VERSION: &str = "v1.36.2";
 
 /// The gates that this kubelet asks about, with v1.36's defaults.
-const GATES: [(&str, bool); 5] = [
+const GATES: [(&str, bool); 6] = [
     ("CPUManagerPolicyAlphaOptions", false),
     ("CPUManagerPolicyBetaOptions", true),
     ("ContainerCheckpoint", true),
     ("KubeletCrashLoopBackOffMax", true),
     ("ReduceDefaultCrashLoopBackOffDecay", false),
+    ("ResourceHealthStatus", true),
 ];
 
 fn default_thresholds() -> Vec<Threshold> {
@@ -99,6 +100,8 @@ pub struct Config {
     /// Whether the node's own logs are served, and whether they may be searched.
     pub system_log_handler: bool,
     pub system_log_query: bool,
+    /// Where they are: `/var/log`.
+    pub system_logs_dir: PathBuf,
     /// Whether not to run with cgroup v1, or with swap.
     pub fail_cgroup_v1: bool,
     pub fail_swap_on: bool,
@@ -114,6 +117,8 @@ pub struct Config {
     pub credential_providers: CredentialProviders,
     /// For whom the machine's shutdown waits; for nobody when empty.
     pub shutdown_periods: Vec<ShutdownPeriod>,
+    /// The bus on which logind is; that of `DBUS_SYSTEM_BUS_ADDRESS`, or the usual one, when absent.
+    pub system_bus: Option<String>,
     /// Where logind is told to wait for longer.
     pub logind_config_dir: PathBuf,
     pub container_log_max_size: u64,
@@ -189,6 +194,7 @@ impl Config {
             debugging_handlers: true,
             system_log_handler: true,
             system_log_query: false,
+            system_logs_dir: "/var/log".into(),
             fail_cgroup_v1: false,
             fail_swap_on: false,
             static_pod_path: None,
@@ -198,6 +204,7 @@ impl Config {
             image_verification: Default::default(),
             credential_providers: Default::default(),
             shutdown_periods: Vec::new(),
+            system_bus: None,
             logind_config_dir: "/etc/systemd/logind.conf.d".into(),
             container_log_max_size: 10 << 20,
             container_log_max_files: 5,
@@ -225,6 +232,14 @@ impl Config {
         }
     }
 
+    /// `--cpu-manager-policy-options`, by the gates that were set before.
+    pub fn set_cpu_manager_options(&mut self, options: &BTreeMap<String, String>) -> Result<(), String> {
+        let (alpha, beta) =
+            (self.feature("CPUManagerPolicyAlphaOptions"), self.feature("CPUManagerPolicyBetaOptions"));
+        self.cpu_manager_options = crate::cpus::options::Options::parse(options, alpha, beta)?;
+        Ok(())
+    }
+
     /// Whether a gate is on.
     pub(crate) fn feature(&self, name: &str) -> bool {
         let default = || GATES.iter().any(|(known, on)| *known == name && *on);
@@ -235,6 +250,11 @@ impl Config {
     pub(crate) fn kept_free(&self, signal: Signal, capacity: i64) -> i64 {
         let hard = self.eviction_thresholds.iter().find(|t| t.signal == signal && t.grace.is_none());
         hard.map_or(0, |threshold| threshold.least.of(capacity))
+    }
+
+    /// Where checkpoints of containers are put.
+    pub(crate) fn checkpoints_dir(&self) -> PathBuf {
+        self.root_dir.join("checkpoints")
     }
 
     /// `<root>/pods/<uid>`.

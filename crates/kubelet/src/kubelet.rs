@@ -154,6 +154,8 @@ impl Kubelet {
         tasks.spawn(runtime_events::run(context.runtime.clone(), pods.clone(), shutdown.clone()));
         let serving = devices::serve(context.devices.clone());
         tasks.spawn(told("device plugins cannot register", serving));
+        let following = devices::follow(context.devices.clone(), pods.clone(), shutdown.clone());
+        tasks.spawn(following);
         let serving = pod_resources::serve(context.clone(), pods.clone(), shutdown.clone());
         tasks.spawn(told("the pod-resources API is not served", serving));
         let handlers: Vec<Arc<dyn plugins::watcher::Handler>> = vec![

@@ -16,6 +16,8 @@ mod container_config;
 mod context;
 /// Processors for one container alone.
 pub mod cpus;
+/// As much of D-Bus as logind needs.
+pub mod dbus;
 /// Device plugins.
 mod devices;
 /// Why a kubelet cannot start.

@@ -106,6 +106,10 @@ impl Lister {
         each.collect()
     }
 
+    fn counted(&self) {
+        self.context.metrics.pod_resources_requests.with(&["v1"]).inc();
+    }
+
     fn of_pod(&self, pod: &Pod) -> PodResources {
         let given = self.context.devices.given();
         let uid = &pod.metadata.uid;
@@ -141,6 +145,7 @@ impl PodResourcesLister for Lister {
         &self,
         _: Request<ListPodResourcesRequest>,
     ) -> Result<Response<ListPodResourcesResponse>, Status> {
+        self.counted();
         let active = self.pods.list().into_iter().filter(|mailbox| !is_terminal(&mailbox.status().phase));
         let pod_resources = active.map(|mailbox| self.of_pod(&mailbox.letter().pod)).collect();
         Ok(Response::new(ListPodResourcesResponse { pod_resources }))
@@ -150,6 +155,7 @@ impl PodResourcesLister for Lister {
         &self,
         _: Request<AllocatableResourcesRequest>,
     ) -> Result<Response<AllocatableResourcesResponse>, Status> {
+        self.counted();
         let healthy = self.context.devices.allocatable().into_iter();
         let devices = healthy.map(|(resource_name, id, nodes)| ContainerDevices {
             resource_name,
@@ -168,6 +174,7 @@ impl PodResourcesLister for Lister {
         &self,
         request: Request<GetPodResourcesRequest>,
     ) -> Result<Response<GetPodResourcesResponse>, Status> {
+        self.counted();
         let GetPodResourcesRequest { pod_name, pod_namespace } = request.into_inner();
         let mailbox = self.pods.named(&pod_namespace, &pod_name);
         let mailbox = mailbox.ok_or_else(|| {

@@ -59,6 +59,7 @@ impl Pods {
 
     /// A pod that is in the runtime only must end.
     pub(crate) fn apply_gone(self: &Arc<Self>, pod: Arc<Pod>, uid: &str) {
+        self.context.metrics.orphaned_runtime_pods.inc();
         let mailbox = Mailbox::new(pod);
         mailbox.write(|letter| letter.gone = true);
         self.mailboxes.lock().insert(uid.to_owned(), mailbox.clone());

@@ -2,23 +2,25 @@
 //! a second at what it lists. Upstream: evented and generic PLEG.
 
 use crate::labels::POD_UID;
+use crate::metrics::Metrics;
 use crate::pods::Pods;
 use cri::RuntimeService;
 use cri::v1;
 use futures::StreamExt as _;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 const RELIST: Duration = Duration::from_secs(1);
 
 /// Runs until shutdown.
 pub(crate) async fn run(runtime: Arc<dyn RuntimeService>, pods: Arc<Pods>, shutdown: CancellationToken) {
+    let metrics = &pods.context.metrics;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            outcome = follow(&*runtime, &pods) => match outcome {
+            outcome = follow(&*runtime, &pods, metrics) => match outcome {
                 Outcome::NoEvents => break,
                 Outcome::Broken(error) => tracing::warn!(error, "the runtime's event stream broke; opening it again"),
             },
@@ -31,12 +33,20 @@ pub(crate) async fn run(runtime: Arc<dyn RuntimeService>, pods: Arc<Pods>, shutd
     }
     tracing::info!("the runtime sends no events; relisting");
     let mut known = HashMap::new();
+    let mut last: Option<Instant> = None;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(RELIST) => {}
         }
-        match relist(&*runtime).await {
+        let began = Instant::now();
+        if let Some(before) = last.replace(began) {
+            metrics.relist_intervals.observe(began.duration_since(before).as_secs_f64());
+        }
+        let listed = relist(&*runtime).await;
+        metrics.relist_durations.observe_since(began);
+        metrics.relist_last_seen.set(crate::clock::now() as f64 / 1e9);
+        match listed {
             Ok(now) => {
                 changed(&known, &now).into_iter().for_each(|uid| pods.wake(uid));
                 known = now;
@@ -51,17 +61,23 @@ enum Outcome {
     Broken(String),
 }
 
-async fn follow(runtime: &dyn RuntimeService, pods: &Pods) -> Outcome {
+async fn follow(runtime: &dyn RuntimeService, pods: &Pods, metrics: &Metrics) -> Outcome {
     let mut events = match runtime.get_container_events(v1::GetEventsRequest {}).await {
         Ok(events) => events,
         Err(error) if error.code == cri::Code::Unimplemented => return Outcome::NoEvents,
-        Err(error) => return Outcome::Broken(error.to_string()),
+        Err(error) => {
+            metrics.event_connection_errors.inc();
+            return Outcome::Broken(error.to_string());
+        }
     };
+    metrics.event_connections.inc();
     // What happened before the stream was open is seen by looking.
     pods.wake_all();
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
+                let age = crate::clock::now().saturating_sub(event.created_at);
+                metrics.event_latency.observe(age.max(0) as f64 / 1e9);
                 let sandbox = event
                     .pod_sandbox_status
                     .as_ref()

@@ -302,6 +302,9 @@ pub(crate) struct Server {
     /// CPU Manager policy to use.
     #[arg(long, value_enum, default_value = "none")]
     pub cpu_manager_policy: CpuManagerPolicy,
+    /// A set of key=value CPU Manager policy options to use, to fine tune their behaviour.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub cpu_manager_policy_options: Vec<String>,
     /// A comma-separated list of CPUs or CPU ranges that are reserved for system and kubernetes usage: no container gets
     /// them for itself.
     #[arg(long, default_value = "", value_parser = cpus)]

@@ -109,6 +109,14 @@ pub(crate) async fn start(
         CpuManagerPolicy::None => kubelet::cpus::Policy::None,
         CpuManagerPolicy::Static => kubelet::cpus::Policy::Static,
     };
+    let options = flags.cpu_manager_policy_options.iter().map(|option| {
+        let pair = option.split_once('=').with_context(|| format!("{option:?} is no key=value"))?;
+        Ok((pair.0.to_owned(), pair.1.to_owned()))
+    });
+    let options = options.collect::<Result<_>>().context("--cpu-manager-policy-options")?;
+    config
+        .set_cpu_manager_options(&options)
+        .map_err(|error| anyhow::anyhow!("--cpu-manager-policy-options: {error}"))?;
     config.reserved_cpus = flags.reserved_cpus.clone();
     (config.image_gc_high, config.image_gc_low) =
         (flags.image_gc_high_threshold, flags.image_gc_low_threshold);

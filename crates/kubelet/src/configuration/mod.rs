@@ -158,10 +158,9 @@ fn managers(file: &File, config: &mut Config) -> Result<(), String> {
         "static" => config.cpu_manager_policy = cpus::Policy::Static,
         other => return Err(format!("unknown policy: {other:?}")),
     }
-    let (alpha, beta) =
-        (config.feature("CPUManagerPolicyAlphaOptions"), config.feature("CPUManagerPolicyBetaOptions"));
-    let options = &file.cpu_manager_policy_options;
-    config.cpu_manager_options = cpus::options::Options::parse(options, alpha, beta)?;
+    if !file.cpu_manager_policy_options.is_empty() {
+        config.set_cpu_manager_options(&file.cpu_manager_policy_options)?;
+    }
     if !file.reserved_system_cpus.is_empty() {
         config.reserved_cpus = file.reserved_system_cpus.parse()?;
     }

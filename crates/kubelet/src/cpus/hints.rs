@@ -107,6 +107,6 @@ impl Provider for Cpus {
         container: &'a Container,
         place: Hint,
     ) -> BoxFuture<'a, Result<(), Refusal>> {
-        Box::pin(async move { self.give(pod, container, place) })
+        Box::pin(async move { self.serve(pod, container, place) })
     }
 }

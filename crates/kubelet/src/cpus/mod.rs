@@ -27,6 +27,7 @@ use set::CpuSet;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
 
 /// `--cpu-manager-policy`.
@@ -84,6 +85,17 @@ pub(crate) struct Cpus {
     state: Mutex<State>,
     /// What is shared; told when it changes.
     shared: watch::Sender<CpuSet>,
+    /// How often somebody wanted some alone, and in vain.
+    wanted: (AtomicU64, AtomicU64),
+}
+
+/// What is counted of processors.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Counts {
+    pub requests: u64,
+    pub errors: u64,
+    pub shared: usize,
+    pub exclusive: usize,
 }
 
 impl Cpus {
@@ -118,7 +130,15 @@ impl Cpus {
         let path = root_dir.join(FILE);
         let state = read(&path, &all, &reserved, options)?;
         let shared = watch::Sender::new(state.shared.clone());
-        let cpus = Cpus { topology, options, reserved, path, state: Mutex::new(state), shared };
+        let cpus = Cpus {
+            topology,
+            options,
+            reserved,
+            path,
+            state: Mutex::new(state),
+            shared,
+            wanted: Default::default(),
+        };
         cpus.write()?;
         Ok(Some(cpus))
     }
@@ -139,6 +159,28 @@ impl Cpus {
             checksum: 0,
         };
         saved::checkpoint(&self.path, file, |file| &mut file.checksum)
+    }
+
+    /// Gives a container what it asks for, and counts that.
+    fn serve(&self, pod: &Pod, container: &Container, place: Hint) -> Result<(), Refusal> {
+        if whole(pod, container) > 0 {
+            self.wanted.0.fetch_add(1, Ordering::Relaxed);
+        }
+        self.give(pod, container, place).inspect_err(|_| {
+            self.wanted.1.fetch_add(1, Ordering::Relaxed);
+        })
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        let state = self.state.lock().clone();
+        let own = state.own.values().flat_map(BTreeMap::values);
+        let exclusive = own.fold(CpuSet::default(), |all, set| all.union(set)).len();
+        Counts {
+            requests: self.wanted.0.load(Ordering::Relaxed),
+            errors: self.wanted.1.load(Ordering::Relaxed),
+            shared: state.shared.len(),
+            exclusive,
+        }
     }
 
     /// Gives a container what it asks for, near `place` as far as that goes, before its pod is admitted.

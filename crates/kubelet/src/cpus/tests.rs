@@ -29,6 +29,7 @@ fn whole_processors_of_guaranteed_pods_only() {
             read(&dir.path().join(FILE), &all, &"0".parse().unwrap(), Options::default()).unwrap(),
         ),
         shared: watch::Sender::new(all.clone()),
+        wanted: Default::default(),
     };
     let one = cpus();
     let place = |cpus: &Cpus, uid: &str| cpus.of(uid, "main").to_string();
@@ -67,6 +68,7 @@ fn large(dir: &Path) -> Cpus {
         path: dir.join(FILE),
         state: Mutex::new(State { shared: all.clone(), ..Default::default() }),
         shared: watch::Sender::new(all),
+        wanted: Default::default(),
     }
 }
 

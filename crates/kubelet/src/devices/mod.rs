@@ -12,10 +12,11 @@ use crate::plugins::device_plugin::{
     PreferredAllocationRequest,
 };
 use crate::plugins::watcher::Handler;
+use crate::pods::Pods;
 use crate::topology::hint::{Hint, Hints};
 use crate::topology::mask::Mask;
 use crate::topology::{Provider, Refusal, most_at_once};
-use api::core::v1::{Container, Pod};
+use api::core::v1::{Container, Pod, ResourceHealth, ResourceStatus};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 pub(crate) use state::{Given, NO_NODE, State};
@@ -265,6 +266,25 @@ impl Devices {
         self.state.lock().given.clone()
     }
 
+    /// How the devices of a container are; those that nobody knows of are not said to be ill. Upstream:
+    /// `UpdateAllocatedResourcesStatus`.
+    pub(crate) fn health(&self, uid: &str, container: &str) -> Vec<ResourceStatus> {
+        let state = self.state.lock();
+        let given = state.given.get(&(uid.to_owned(), container.to_owned()));
+        let shown = given.into_iter().flatten().map(|(resource, given)| {
+            let known = state.resources.get(resource);
+            let is_healthy =
+                |id: &String| known.and_then(|known| known.get(id)).is_none_or(|known| known.healthy);
+            let each = given.ids().into_iter().map(|id| ResourceHealth {
+                health: if is_healthy(&id) { "Healthy" } else { "Unhealthy" }.into(),
+                resource_id: id,
+                ..Default::default()
+            });
+            ResourceStatus { name: resource.clone(), resources: each.collect() }
+        });
+        shown.collect()
+    }
+
     /// The healthy devices of each resource, with their NUMA nodes.
     pub(crate) fn allocatable(&self) -> Vec<(String, String, Vec<i64>)> {
         let state = self.state.lock();
@@ -326,6 +346,18 @@ impl Provider for Devices {
         place: Hint,
     ) -> BoxFuture<'a, Result<(), Refusal>> {
         Box::pin(async move { Ok(self.give(pod, container, place.affinity).await?) })
+    }
+}
+
+/// Has pods tell how their devices are when that may have changed.
+pub(crate) async fn follow(devices: Arc<Devices>, pods: Arc<Pods>, shutdown: CancellationToken) {
+    let mut changes = devices.subscribe();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+        devices.given().keys().for_each(|(uid, _)| pods.wake(uid));
     }
 }
 

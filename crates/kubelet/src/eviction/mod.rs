@@ -87,6 +87,7 @@ impl Watching {
             place = place.filter(|place| device(place) != device(&self.context.config.root_dir));
             self.image_fs = Some(place);
         }
+        let looked = Instant::now();
         let observations = self.observe();
         let config = &self.context.config;
         let verdict = self.judge.judge(
@@ -103,7 +104,7 @@ impl Watching {
         if self.enforce_limits().await || verdict.due.is_empty() {
             return;
         }
-        self.reclaim(&verdict.due, &observations).await;
+        self.reclaim(&verdict.due, &observations, looked).await;
     }
 
     fn observe(&self) -> Observations {
@@ -159,7 +160,7 @@ impl Watching {
     }
 
     /// Frees what nobody uses; if that is not enough, one pod has to go.
-    async fn reclaim(&self, due: &[Threshold], observations: &Observations) {
+    async fn reclaim(&self, due: &[Threshold], observations: &Observations, looked: Instant) {
         let Some(first) = due.first() else { return };
         let resource = first.signal.resource();
         let message = format!("Attempting to reclaim {}", resource.name());
@@ -202,6 +203,7 @@ impl Watching {
             };
             if self.evict(&mailbox, &candidate.pod, grace, message, Some(condition)) {
                 self.context.metrics.evictions.with(&[first.signal.name()]).inc();
+                self.context.metrics.eviction_stats_age.with(&[first.signal.name()]).observe_since(looked);
                 tracing::info!(pod = %crate::labels::format_pod(&candidate.pod), signal = first.signal.name(), "evicted");
                 return;
             }

@@ -49,6 +49,8 @@ async fn report(context: &Arc<Context>, informers: &Informers, port: u16) {
     let config = &context.config;
     let first = observe(context, &NodeStatus::default(), port).await;
     let (node, before) = register::register(context, first).await;
+    let started = crate::clock::now().saturating_sub(context.started_at);
+    context.metrics.node_startup.set(started as f64 / 1e9);
     let mut telling = Telling::since(&before);
     context.node.send_replace(Arc::new(node.clone()));
     register::follow(context, informers);

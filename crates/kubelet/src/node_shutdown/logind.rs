@@ -1,7 +1,7 @@
 //! What logind is asked and told: to wait before it shuts the machine down. Upstream: `nodeshutdown/systemd`.
 
-use super::dbus::wire::{Field, Value};
-use super::dbus::{Connection, system_bus_address};
+use crate::dbus::wire::{Field, Value};
+use crate::dbus::{Connection, system_bus_address};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
@@ -21,20 +21,10 @@ pub(super) struct Lock(#[allow(dead_code)] OwnedFd);
 pub(super) struct Logind(Connection);
 
 impl Logind {
-    /// Connects to the system's bus.
-    pub(super) async fn connect() -> Result<Self, String> {
-        Logind::connect_to(&system_bus_address()).await
-    }
-
-    /// Connects to a bus.
-    pub(super) async fn connect_to(address: &str) -> Result<Self, String> {
-        Ok(Logind(Connection::open(address).await.map_err(|error| error.to_string())?))
-    }
-
-    #[cfg(test)]
-    pub(super) async fn call_nobody(&mut self) -> String {
-        let called = self.0.call("org.example.Nobody", "/", "org.example.Nobody", "Call", vec![]).await;
-        called.unwrap_err().to_string()
+    /// Connects over a bus, or the system's.
+    pub(super) async fn connect(bus: Option<&str>) -> Result<Self, String> {
+        let address = bus.map_or_else(system_bus_address, str::to_owned);
+        Ok(Logind(Connection::open(&address).await.map_err(|error| error.to_string())?))
     }
 
     /// For how long it waits at most.

@@ -1,11 +1,8 @@
 //! When the machine shuts down, pods end in good order before it does: logind is asked to wait, the node says that it is
 //! going, takes nobody in, and ends its pods, the least important first. Upstream: `pkg/kubelet/nodeshutdown`.
 
-mod dbus;
 mod logind;
 pub(crate) mod plan;
-#[cfg(test)]
-mod tests;
 
 use crate::config::ShutdownPeriod;
 use crate::context::Context;
@@ -107,7 +104,7 @@ impl Manager {
 
     /// Has logind wait, for long enough.
     async fn start(&mut self) -> Result<Logind, String> {
-        let mut logind = Logind::connect().await?;
+        let mut logind = Logind::connect(self.context.config.system_bus.as_deref()).await?;
         let wanted = plan::total(self.periods());
         if wanted > logind.inhibit_delay().await? {
             let overridden =

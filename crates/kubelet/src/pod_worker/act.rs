@@ -18,6 +18,7 @@ use cri::v1;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 const SECOND: i64 = 1_000_000_000;
 /// How long a container that could not be started waits. Upstream: `backOffPeriod`.
@@ -40,9 +41,23 @@ pub(super) struct Shared {
     pub actuated: Mutex<Resources>,
     /// Why the last resize failed.
     pub resize_error: Mutex<Option<String>>,
+    /// When images were first wanted, and last there.
+    pulls: Mutex<Option<(Instant, Instant)>>,
 }
 
 impl Shared {
+    /// An image was waited for since then.
+    pub(super) fn pulled(&self, since: Instant) {
+        let mut pulls = self.pulls.lock();
+        let first = pulls.map_or(since, |(first, _)| first);
+        *pulls = Some((first, Instant::now()));
+    }
+
+    /// How long images were waited for.
+    pub(super) fn pulling_took(&self) -> Duration {
+        self.pulls.lock().map_or(Duration::ZERO, |(first, last)| last.duration_since(first))
+    }
+
     /// Until when a name is held, if it still is.
     pub(super) fn held(&self, name: &str, now: i64) -> Option<i64> {
         let holds = self.holds.lock();
@@ -149,7 +164,10 @@ impl Acting<'_> {
     /// The pod's cgroup and directories.
     async fn ground(&self) -> Result<(), String> {
         let (context, pod) = (self.context, self.pod);
-        if let Err(error) = context.cgroups.set_up_pod(pod) {
+        let began = Instant::now();
+        let made = context.cgroups.set_up_pod(pod);
+        context.metrics.cgroup_operations.with(&["create"]).observe_since(began);
+        if let Err(error) = made {
             let message = format!("unable to ensure pod container exists: {error}");
             context.events.warning(pod, "FailedCreatePodContainer", message.clone());
             self.shared.hold(SANDBOX, |_| HOLD);
@@ -285,6 +303,10 @@ impl Acting<'_> {
     async fn create_sandbox(&mut self, attempt: u32) -> Result<(), String> {
         let (context, pod) = (self.context, self.pod);
         context.metrics.started_pods.inc();
+        let namespaced = pod.spec.host_users == Some(false);
+        if namespaced {
+            context.metrics.user_namespaced_pods.inc();
+        }
         let made = match (self.runtime_handler().await, sandbox_config(context, pod, attempt)) {
             (Err(error), _) | (_, Err(error)) => Err(error),
             (Ok(runtime_handler), Ok((config, warnings))) => {
@@ -293,7 +315,7 @@ impl Acting<'_> {
                 }
                 let handler = runtime_handler.clone();
                 let request = v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler };
-                let began = std::time::Instant::now();
+                let began = Instant::now();
                 let made = context.runtime.run_pod_sandbox(request).await;
                 context.metrics.run_sandbox.with(&[&handler]).observe_since(began);
                 if made.is_err() {
@@ -311,6 +333,9 @@ impl Acting<'_> {
             }
             Err(error) => {
                 context.metrics.started_pods_errors.inc();
+                if namespaced {
+                    context.metrics.user_namespaced_pods_errors.inc();
+                }
                 context.events.warning(
                     pod,
                     "FailedCreatePodSandBox",
@@ -354,7 +379,7 @@ impl Acting<'_> {
         };
         let kind = place.role.as_str();
         context.metrics.started_containers.with(&[kind]).inc();
-        match start_container::start(&ground, place, container).await {
+        match start_container::start(&ground, place, container, self.shared).await {
             Ok(()) => {
                 self.shared.reasons.lock().remove(&container.name);
                 let mut actuated = self.shared.actuated.lock();

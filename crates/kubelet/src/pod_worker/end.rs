@@ -114,7 +114,10 @@ impl Worker {
             let (context, uid, pod) = (context.clone(), uid.clone(), pod.clone());
             let released = tokio::task::spawn_blocking(move || {
                 context.volumes.unmount(&context.config, &uid)?;
-                context.cgroups.remove_pod(&pod)
+                let began = std::time::Instant::now();
+                let removed = context.cgroups.remove_pod(&pod);
+                context.metrics.cgroup_operations.with(&["destroy"]).observe_since(began);
+                removed
             });
             match released.await {
                 Ok(Err(error)) => {

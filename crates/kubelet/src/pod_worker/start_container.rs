@@ -1,5 +1,6 @@
 //! Starting a container: image, configuration, create, start, links to its log, `postStart`. Upstream: `startContainer`.
 
+use super::act::Shared;
 use super::plan::{KillReason, Place, Role};
 use super::stop;
 use crate::container_config::container::{Start, container_config};
@@ -12,6 +13,7 @@ use crate::volumes::Mounted;
 use api::core::v1::{Container, Pod, Secret};
 use cri::v1;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What starting any container of the pod needs.
 pub(super) struct Ground<'a> {
@@ -30,8 +32,10 @@ pub(super) async fn start(
     ground: &Ground<'_>,
     place: Place,
     container: &Container,
+    shared: &Shared,
 ) -> Result<(), StartError> {
     let Ground { context, pod, .. } = ground;
+    let waiting = Instant::now();
     let warning = |message: String| context.events.container_warning(pod, &container.name, "Failed", message);
     let image_ref =
         context.images.ensure(pod, container, ground.secrets, ground.sandbox_config).await.inspect_err(
@@ -40,6 +44,7 @@ pub(super) async fn start(
             },
         )?;
     let volume_images = volume_images(ground, container).await?;
+    shared.pulled(waiting);
     let configured = configure(ground, place, container, image_ref, &volume_images).await;
     let config = configured.map_err(|message| {
         warning(format!("Error: {message}"));
@@ -100,13 +105,16 @@ async fn volume_images(ground: &Ground<'_>, container: &Container) -> Result<Vol
             ..Default::default()
         };
         let Ground { context, pod, secrets, sandbox_config, .. } = ground;
+        context.metrics.image_volumes.inc();
         let image =
             context.images.ensure(pod, &wanted, secrets, sandbox_config).await.inspect_err(|error| {
+                context.metrics.image_volumes_errors.inc();
                 let message = format!("Error: {}", error.reason);
                 context.events.container_warning(pod, &container.name, "Failed", message);
             })?;
         let spec =
             v1::ImageSpec { image, user_specified_image: source.reference.clone(), ..Default::default() };
+        context.metrics.image_volumes_mounted.inc();
         out.insert(volume.name.clone(), spec);
     }
     Ok(out)

@@ -4,8 +4,9 @@
 use super::Letter;
 use api::core::v1::{Pod, PodStatus};
 use client::{Client, Patch, PatchParams};
+use component::metrics::Histogram;
 use serde_json::{Map, Value, json};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// What to write, and to which object.
@@ -14,6 +15,8 @@ struct Wanted {
     number: u64,
     uid: String,
     status: PodStatus,
+    /// When it changed from what was written last.
+    since: Instant,
 }
 
 /// The writing end; the task ends with it.
@@ -23,11 +26,15 @@ pub(super) struct StatusWriter {
 }
 
 impl StatusWriter {
-    pub(super) fn new(client: Client, letter: &Letter) -> Self {
+    pub(super) fn new(client: Client, letter: &Letter, took: Histogram) -> Self {
         let pod = &letter.pod;
         let status = pod.status.clone();
-        let (wanted, inbox) =
-            watch::channel(Wanted { number: 0, uid: pod.metadata.uid.clone(), status: status.clone() });
+        let (wanted, inbox) = watch::channel(Wanted {
+            number: 0,
+            uid: pod.metadata.uid.clone(),
+            status: status.clone(),
+            since: Instant::now(),
+        });
         let (done, written) = watch::channel(0);
         let writing = Writing {
             client,
@@ -35,6 +42,7 @@ impl StatusWriter {
             name: pod.metadata.name.clone(),
             uid: pod.metadata.uid.clone(),
             // What a static pod's image in the API says is not known yet.
+            took,
             known: if crate::labels::is_static_pod(pod) { PodStatus::default() } else { status },
         };
         tokio::spawn(writing.run(inbox, done));
@@ -53,7 +61,8 @@ impl StatusWriter {
             if wanted.uid == uid && wanted.status == status {
                 return false;
             }
-            *wanted = Wanted { number: wanted.number + 1, uid, status };
+            let since = Instant::now();
+            *wanted = Wanted { number: wanted.number + 1, uid, status, since };
             true
         });
     }
@@ -72,6 +81,7 @@ struct Writing {
     /// Whose status is known.
     uid: String,
     known: PodStatus,
+    took: Histogram,
 }
 
 impl Writing {
@@ -82,6 +92,7 @@ impl Writing {
             match self.write(&wanted).await {
                 Ok(()) => {
                     failures = 0;
+                    self.took.observe_since(wanted.since);
                     done.send_replace(wanted.number);
                 }
                 Err(error) if error.is_not_found() || error.is_conflict() || error.is_invalid() => {

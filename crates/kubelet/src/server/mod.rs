@@ -5,8 +5,10 @@
 mod answer;
 mod auth;
 mod cadvisor;
+mod checkpoint;
 mod container_logs;
 mod metrics;
+mod node_logs;
 mod port_forward;
 mod remote_command;
 mod route;
@@ -155,7 +157,11 @@ async fn handle(
 }
 
 async fn answer(inner: &Arc<Inner>, route: Route, request: Request<Incoming>) -> Response {
+    let config = &inner.context.config;
     match route {
+        route if route.is_debugging() && !config.debugging_handlers => {
+            text(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.\n")
+        }
         Route::Healthz => text(StatusCode::OK, "ok"),
         Route::Pods => state::pods(inner),
         Route::Configz => state::configz(inner),
@@ -171,8 +177,11 @@ async fn answer(inner: &Arc<Inner>, route: Route, request: Request<Incoming>) ->
         Route::Attach(target) => remote_command::attach(inner, target, request).await,
         Route::Run(target) => remote_command::run(inner, target, request).await,
         Route::PortForward { namespace, pod } => port_forward::answer(inner, &namespace, &pod, request).await,
-        // The node's own logs are off by default.
-        Route::Logs => text(StatusCode::METHOD_NOT_ALLOWED, "logs endpoint is disabled.\n"),
+        Route::Checkpoint(target) => checkpoint::answer(inner, target, &request).await,
+        Route::Logs(_) if !config.system_log_handler => {
+            text(StatusCode::METHOD_NOT_ALLOWED, "logs endpoint is disabled.\n")
+        }
+        Route::Logs(path) => node_logs::answer(inner, &path, request).await,
     }
 }
 

@@ -19,17 +19,31 @@ pub(super) enum Route {
     MetricsResource,
     MetricsCadvisor,
     MetricsProbes,
-    ContainerLogs { namespace: String, pod: String, container: String },
+    ContainerLogs {
+        namespace: String,
+        pod: String,
+        container: String,
+    },
     Exec(Target),
     Attach(Target),
     Run(Target),
-    PortForward { namespace: String, pod: String },
-    Logs,
+    PortForward {
+        namespace: String,
+        pod: String,
+    },
+    Checkpoint(Target),
+    /// A file or directory of the node's logs.
+    Logs(String),
 }
 
 impl Route {
     /// The route of a path; `None` when there is nothing.
     pub(super) fn of(path: &str) -> Option<Self> {
+        // What is beneath is looked up where it cannot lead elsewhere.
+        if let Some(rest) = path.strip_prefix("/logs").filter(|rest| rest.is_empty() || rest.starts_with('/'))
+        {
+            return Some(Route::Logs(rest.trim_start_matches('/').to_owned()));
+        }
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         // Names hold neither escapes nor dots alone, so nothing here can lead elsewhere.
         let plain = |s: &str| !s.is_empty() && s != "." && s != ".." && !s.contains('%');
@@ -64,9 +78,16 @@ impl Route {
             ["portForward", namespace, pod] | ["portForward", namespace, pod, _] => {
                 Route::PortForward { namespace: (*namespace).into(), pod: (*pod).into() }
             }
-            ["logs", ..] => Route::Logs,
+            ["checkpoint", namespace, pod, container] => {
+                Route::Checkpoint(target(&[namespace, pod, container])?)
+            }
             _ => return None,
         })
+    }
+
+    /// Whether it is for looking into things, which may be turned off. Upstream: `InstallDebuggingHandlers`.
+    pub(super) fn is_debugging(&self) -> bool {
+        self.needs_create() || matches!(self, Route::ContainerLogs { .. } | Route::Logs(_))
     }
 
     /// Whether it lets the caller do something in a container.
@@ -81,7 +102,8 @@ impl Route {
             Route::Metrics | Route::MetricsResource | Route::MetricsCadvisor | Route::MetricsProbes => {
                 &["metrics"]
             }
-            Route::Logs => &["log"],
+            Route::Logs(_) => &["log"],
+            Route::Checkpoint(_) => &["checkpoint"],
             Route::Healthz => &["healthz", "proxy"],
             Route::Pods => &["pods", "proxy"],
             Route::Configz => &["configz", "proxy"],
@@ -105,6 +127,11 @@ mod tests {
             ("/portForward/n/p", Some(Route::PortForward { namespace: "n".into(), pod: "p".into() })),
             ("/containerLogs/n/../c", None),
             ("/containerLogs/n/%2e%2e/c", None),
+            ("/checkpoint/n/p/c", Some(Route::Checkpoint(target()))),
+            ("/checkpoint/n/p", None),
+            ("/logs/", Some(Route::Logs(String::new()))),
+            ("/logs/a/b.log", Some(Route::Logs("a/b.log".into()))),
+            ("/logsx", None),
             ("/debug/pprof", None),
             ("/", None),
         ] {

@@ -25,6 +25,10 @@ pub(super) fn pods(inner: &Inner) -> Response {
 /// The configuration under upstream's names.
 pub(super) fn configz(inner: &Inner) -> Response {
     let config = &inner.context.config;
+    let periods = config.shutdown_periods.iter();
+    let shutdown: Vec<_> = periods
+        .map(|period| value!({ "priority": period.priority, "shutdownGracePeriodSeconds": period.seconds }))
+        .collect();
     json(&value!({ "kubeletconfig": {
         "kind": "KubeletConfiguration",
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -42,10 +46,25 @@ pub(super) fn configz(inner: &Inner) -> Response {
         "containerLogMaxSize": format!("{}Mi", config.container_log_max_size >> 20),
         "containerLogMaxFiles": config.container_log_max_files,
         "cgroupDriver": "cgroupfs",
-        "failCgroupV1": false,
+        "failCgroupV1": config.fail_cgroup_v1,
         "nodeStatusUpdateFrequency": apimachinery::time::Duration::from(config.node_status_update_frequency),
         "nodeStatusReportFrequency": apimachinery::time::Duration::from(config.node_status_report_frequency),
         "nodeLeaseDurationSeconds": config.node_lease_duration.as_secs(),
-        "enableSystemLogHandler": false,
+        "enableSystemLogHandler": config.system_log_handler,
+        "enableSystemLogQuery": config.system_log_query,
+        "enableDebuggingHandlers": config.debugging_handlers,
+        "podPidsLimit": config.pod_pids_limit.unwrap_or(-1),
+        "podsPerCore": config.pods_per_core,
+        "cpuCFSQuota": config.cpu_cfs_quota,
+        "crashLoopBackOff": {
+            "maxContainerRestartPeriod": apimachinery::time::Duration::from(config.restart_most),
+        },
+        "imageGCHighThresholdPercent": config.image_gc_high,
+        "imageGCLowThresholdPercent": config.image_gc_low,
+        "imageMinimumGCAge": apimachinery::time::Duration::from(config.image_gc_min_age),
+        "imageMaximumGCAge": apimachinery::time::Duration::from(config.image_gc_max_age.unwrap_or_default()),
+        "nodeStatusMaxImages": config.node_status_max_images,
+        "shutdownGracePeriodByPodPriority": shutdown,
+        "featureGates": config.features,
     } }))
 }

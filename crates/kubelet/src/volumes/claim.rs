@@ -1,6 +1,7 @@
 //! `persistentVolumeClaim` and `ephemeral` on volumes that are a path of this node: `hostPath` and `local`
 //! PersistentVolumes.
 
+use super::claimed::Claimed;
 use super::{Plugin, Ready, Request, host_path, local, ownership};
 use api::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume};
 use futures::future::BoxFuture;
@@ -24,7 +25,17 @@ async fn set_up(request: &Request<'_>) -> Result<Ready, String> {
     let (claim, read_only) = claim(request).await?;
     let volume = volume_of(request, &claim).await?;
     let mut ready = if let Some(source) = &volume.spec.local {
-        local::ready(request, &volume, source).await?
+        let ready = local::ready(request, &volume, source).await?;
+        // A bare device has nothing on it that could be counted.
+        if volume.spec.volume_mode.as_deref() != Some("Block") {
+            let claimed = Claimed {
+                namespace: claim.metadata.namespace.clone(),
+                claim: claim.metadata.name.clone(),
+                path: ready.host_path.clone(),
+            };
+            request.claims.note(&request.pod.metadata.uid, &request.volume.name, claimed);
+        }
+        ready
     } else if let Some(path) = &volume.spec.host_path {
         host_path::ready(path.path.clone().into(), path.type_.clone().unwrap_or_default()).await?
     } else {

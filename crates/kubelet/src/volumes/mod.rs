@@ -4,6 +4,7 @@
 
 mod atomic_writer;
 mod claim;
+pub(crate) mod claimed;
 mod content;
 mod empty_dir;
 mod git_repo;
@@ -50,6 +51,7 @@ pub(crate) struct Request<'a> {
     pub objects: &'a Objects,
     pub client: &'a Client,
     pub tokens: &'a Tokens,
+    pub claims: &'a claimed::Claims,
 }
 
 impl Request<'_> {
@@ -84,6 +86,8 @@ pub(crate) struct Volumes {
     objects: Arc<Objects>,
     client: Client,
     tokens: Tokens,
+    /// Claims whose volumes can be measured.
+    pub(crate) claims: claimed::Claims,
 }
 
 fn plugins() -> Vec<Box<dyn Plugin>> {
@@ -99,7 +103,7 @@ fn plugins() -> Vec<Box<dyn Plugin>> {
 
 impl Volumes {
     pub(crate) fn new(client: Client, objects: Arc<Objects>) -> Self {
-        Volumes { plugins: plugins(), objects, client, tokens: Tokens::default() }
+        Volumes { plugins: plugins(), objects, client, tokens: Tokens::default(), claims: Default::default() }
     }
 
     /// Sets up every volume of the pod, or says which one cannot be.
@@ -123,6 +127,7 @@ impl Volumes {
                 objects: &self.objects,
                 client: &self.client,
                 tokens: &self.tokens,
+                claims: &self.claims,
             };
             out.insert(volume.name.clone(), plugin.set_up(&request).await.map_err(failed)?);
         }
@@ -132,6 +137,7 @@ impl Volumes {
     /// Unmounts what was mounted for the pod and removes its directory. Blocks; nothing is deleted through a mount.
     pub(crate) fn tear_down(&self, config: &Config, uid: &str) -> std::io::Result<()> {
         self.tokens.forget(uid);
+        self.claims.forget(uid);
         tear_down(&config.pod_dir(uid))
     }
 
@@ -139,6 +145,7 @@ impl Volumes {
     /// stays (termination messages are in it). Upstream: `WaitForUnmount` in `SyncTerminatedPod`.
     pub(crate) fn unmount(&self, config: &Config, uid: &str) -> std::io::Result<()> {
         self.tokens.forget(uid);
+        self.claims.forget(uid);
         let dir = config.pod_dir(uid);
         mount_table::unmount_beneath(&dir)?;
         for part in ["volumes", "volume-subpaths", "plugins"] {

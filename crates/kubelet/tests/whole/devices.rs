@@ -257,6 +257,17 @@ async fn root_gives_devices_of_plugins() {
     assert_eq!((device.container_path.as_str(), device.permissions.as_str()), ("/dev/oar", "rw"));
     assert_eq!(config.annotations["crew.example/oars"], "yes");
     assert_eq!(config.cdi_devices[0].name, "crew.example/oar=1");
+    let health = |n: &Node, health: &str| {
+        let status = n.api.get("/api/v1/namespaces/default/pods/one").unwrap_or_default();
+        let shown = &status["status"]["containerStatuses"][0]["allocatedResourcesStatus"];
+        let resources = json!([{ "resourceID": "oar-3", "health": health }]);
+        shown == &json!([{ "name": "crew.example/oar", "resources": resources }])
+    };
+    node.until("its device is told of", |n| health(n, "Healthy")).await;
+    plugin.list.send_modify(|list| list[2].health = "Unhealthy".into());
+    node.until("and that it is sick", |n| health(n, "Unhealthy")).await;
+    plugin.list.send_modify(|list| list[2].health = "Healthy".into());
+    node.until("and well", |n| health(n, "Healthy")).await;
 
     // A plugin that refuses: the pod is, too, and nothing is held for it.
     plugin.refuses.send_replace(true);

@@ -9,6 +9,8 @@ mod cpus;
 mod devices;
 mod resize;
 mod restarts;
+mod server;
+mod shutdown;
 mod topology;
 
 use api::Api;
@@ -103,6 +105,11 @@ impl Node {
 
     /// GETs from the kubelet's server as a user with a client certificate, or as nobody.
     async fn get(&self, user: Option<&str>, path: &str) -> (u16, String) {
+        self.send("GET", user, path).await
+    }
+
+    /// Asks the kubelet's server.
+    async fn send(&self, method: &str, user: Option<&str>, path: &str) -> (u16, String) {
         let now = apimachinery::time::Timestamp::now();
         let slot = user.map(|user| {
             let profile = pki::Profile::client(pki::Subject::new(user, &[]), Duration::from_secs(3600));
@@ -118,7 +125,9 @@ impl Node {
         let io = hyper_util::rt::TokioIo::new(stream);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
         tokio::spawn(connection);
-        let request = http::Request::get(path)
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
             .header("host", "kubelet")
             .body(http_body_util::Empty::<bytes::Bytes>::new());
         let response = sender.send_request(request.unwrap()).await.unwrap();
@@ -137,7 +146,8 @@ impl Node {
         let mut spec = spec;
         spec["nodeName"] = json!("n1");
         let path = format!("/api/v1/namespaces/default/pods/{name}");
-        let pod = json!({ "kind": "Pod", "apiVersion": "v1", "metadata": { "name": name, "namespace": "default", "generation": 1 }, "spec": spec, "status": { "phase": "Pending" } });
+        let created = apimachinery::time::Time::from_unix(now() / 1_000_000_000);
+        let pod = json!({ "kind": "Pod", "apiVersion": "v1", "metadata": { "name": name, "namespace": "default", "generation": 1, "creationTimestamp": created }, "spec": spec, "status": { "phase": "Pending" } });
         self.api.put(&path, pod);
     }
 

@@ -1,7 +1,7 @@
 //! A connection to a message bus: calls, and the signals that were asked for. Written here because what is needed of D-Bus
 //! is a page, and every crate for it brings dozens more, with a code generator.
 
-pub(super) mod wire;
+pub mod wire;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use std::collections::VecDeque;
@@ -23,7 +23,7 @@ const MAX_FDS: usize = 8;
 
 /// Connected, and known to the bus by a name.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub struct Connection {
     stream: UnixStream,
     bytes: Vec<u8>,
     descriptors: VecDeque<OwnedFd>,
@@ -34,13 +34,13 @@ pub(super) struct Connection {
 
 /// What a call was answered with.
 #[derive(Debug, Default)]
-pub(super) struct Answer {
+pub struct Answer {
     pub body: Vec<Value>,
     pub descriptors: Vec<OwnedFd>,
 }
 
 /// Where the system's bus is: `DBUS_SYSTEM_BUS_ADDRESS`, or the usual place.
-pub(super) fn system_bus_address() -> String {
+pub fn system_bus_address() -> String {
     std::env::var("DBUS_SYSTEM_BUS_ADDRESS").ok().filter(|told| !told.is_empty()).unwrap_or(SYSTEM_BUS.into())
 }
 
@@ -89,7 +89,7 @@ async fn open(addresses: &str) -> io::Result<UnixStream> {
 
 impl Connection {
     /// Connects, says who it is, and gets a name.
-    pub(super) async fn open(addresses: &str) -> io::Result<Self> {
+    pub async fn open(addresses: &str) -> io::Result<Self> {
         let mut stream = open(addresses).await?;
         let uid = rustix::process::geteuid().as_raw().to_string();
         let hex: String = uid.bytes().map(|byte| format!("{byte:02x}")).collect();
@@ -113,12 +113,12 @@ impl Connection {
     }
 
     /// Asks the bus for signals that fit a rule.
-    pub(super) async fn add_match(&mut self, rule: &str) -> io::Result<()> {
+    pub async fn add_match(&mut self, rule: &str) -> io::Result<()> {
         self.call(BUS, BUS_PATH, BUS, "AddMatch", vec![rule.into()]).await.map(drop)
     }
 
     /// Calls a method and waits for its answer; an error is told as the other side tells it.
-    pub(super) async fn call(
+    pub async fn call(
         &mut self,
         destination: &str,
         path: &str,
@@ -147,7 +147,7 @@ impl Connection {
     }
 
     /// Sends a message under a serial of its own.
-    pub(super) async fn send(&mut self, mut message: Message) -> io::Result<u32> {
+    pub async fn send(&mut self, mut message: Message) -> io::Result<u32> {
         self.serial += 1;
         message.serial = self.serial;
         self.stream.write_all(&message.encode()).await?;
@@ -155,7 +155,7 @@ impl Connection {
     }
 
     /// The next signal.
-    pub(super) async fn signal(&mut self) -> io::Result<Message> {
+    pub async fn signal(&mut self) -> io::Result<Message> {
         loop {
             let message = match self.waiting.pop_front() {
                 Some(message) => message,
@@ -168,7 +168,7 @@ impl Connection {
     }
 
     /// The next message, whatever it is, and its descriptors.
-    pub(super) async fn receive(&mut self) -> io::Result<(Message, Vec<OwnedFd>)> {
+    pub async fn receive(&mut self) -> io::Result<(Message, Vec<OwnedFd>)> {
         loop {
             let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
             if let Some(message) = Message::decode(&mut self.bytes).map_err(invalid)? {
@@ -204,8 +204,8 @@ impl Connection {
         }
     }
 
-    #[cfg(test)]
-    pub(super) fn stream(&self) -> &UnixStream {
+    /// What goes over it, for those who send descriptors.
+    pub fn stream(&self) -> &UnixStream {
         &self.stream
     }
 }
@@ -220,4 +220,19 @@ async fn line(stream: &mut UnixStream) -> io::Result<String> {
         }
     }
     Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn where_the_bus_is() {
+        let none = Connection::open("tcp:host=x").await.unwrap_err().to_string();
+        assert!(none.contains("no address"), "{none}");
+        let dir = tempfile::tempdir().unwrap();
+        let absent = format!("unix:path={}/a%62c,guid=1", dir.path().display());
+        assert_eq!(Connection::open(&absent).await.unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(unescape("/a%2fb%zz%"), "/a/b%zz%");
+    }
 }

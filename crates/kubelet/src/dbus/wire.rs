@@ -6,14 +6,14 @@ use std::collections::HashMap;
 /// No message of logind is larger; the protocol's own limit is 128 MiB.
 const MAX_MESSAGE: usize = 1 << 20;
 
-pub(crate) const METHOD_CALL: u8 = 1;
-pub(crate) const METHOD_RETURN: u8 = 2;
-pub(crate) const ERROR: u8 = 3;
-pub(crate) const SIGNAL: u8 = 4;
+pub const METHOD_CALL: u8 = 1;
+pub const METHOD_RETURN: u8 = 2;
+pub const ERROR: u8 = 3;
+pub const SIGNAL: u8 = 4;
 
 /// A header field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Field {
+pub enum Field {
     Path = 1,
     Interface = 2,
     Member = 3,
@@ -39,7 +39,7 @@ const FIELDS: [Field; 9] = [
 
 /// A value of a basic type.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Value {
+pub enum Value {
     Byte(u8),
     Bool(bool),
     I32(i32),
@@ -69,7 +69,7 @@ impl Value {
         }
     }
 
-    pub(crate) fn text(&self) -> &str {
+    pub fn text(&self) -> &str {
         match self {
             Value::Text(text) | Value::ObjectPath(text) | Value::Signature(text) => text,
             _ => "",
@@ -85,7 +85,7 @@ impl From<&str> for Value {
 
 /// A message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Message {
+pub struct Message {
     pub kind: u8,
     pub serial: u32,
     pub fields: HashMap<Field, Value>,
@@ -94,13 +94,7 @@ pub(crate) struct Message {
 
 impl Message {
     /// A call of a method.
-    pub(crate) fn call(
-        destination: &str,
-        path: &str,
-        interface: &str,
-        member: &str,
-        body: Vec<Value>,
-    ) -> Self {
+    pub fn call(destination: &str, path: &str, interface: &str, member: &str, body: Vec<Value>) -> Self {
         let fields = HashMap::from([
             (Field::Path, Value::ObjectPath(path.into())),
             (Field::Interface, interface.into()),
@@ -111,11 +105,11 @@ impl Message {
     }
 
     /// A header field that is text.
-    pub(crate) fn text(&self, field: Field) -> &str {
+    pub fn text(&self, field: Field) -> &str {
         self.fields.get(&field).map_or("", Value::text)
     }
 
-    pub(crate) fn number(&self, field: Field) -> u32 {
+    pub fn number(&self, field: Field) -> u32 {
         match self.fields.get(&field) {
             Some(Value::U32(number)) => *number,
             _ => 0,
@@ -123,7 +117,7 @@ impl Message {
     }
 
     /// The bytes, in the byte order of most machines.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let mut body = Writer::default();
         self.body.iter().for_each(|value| body.value(value));
         let mut out = Writer(vec![b'l', self.kind, 0, 1]);
@@ -149,7 +143,7 @@ impl Message {
     }
 
     /// Takes a whole message off the front of what has come in; `None` while it is not all there.
-    pub(crate) fn decode(bytes: &mut Vec<u8>) -> Result<Option<Message>, String> {
+    pub fn decode(bytes: &mut Vec<u8>) -> Result<Option<Message>, String> {
         if bytes.len() < 16 {
             return Ok(None);
         }
