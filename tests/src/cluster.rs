@@ -50,6 +50,8 @@ pub struct Cluster {
     containerd: Option<Containerd>,
     settings: Settings,
     server: Mutex<Option<Child>>,
+    /// Flags that it is started with beside the usual ones.
+    flags: Mutex<Vec<String>>,
     before: Traces,
 }
 
@@ -71,6 +73,11 @@ fn binary() -> &'static Path {
         assert!(build.status().unwrap().success(), "the binary cannot be built");
         profile.join("tiphys")
     })
+}
+
+/// An image archive, made from Debian packages when it is not there.
+pub fn image(name: &str) -> PathBuf {
+    images(&[name]).remove(0)
 }
 
 /// Image archives, made from Debian packages when they are not there.
@@ -104,7 +111,15 @@ impl Cluster {
         let before = Traces::of(&net, &base);
         let containerd = (engine == Engine::Containerd)
             .then(|| Containerd::start(&net, &base.join("ctd"), &images(&["busybox", "nginx", "pause"])));
-        let cluster = Cluster { net, base, containerd, settings, server: Mutex::default(), before };
+        let cluster = Cluster {
+            net,
+            base,
+            containerd,
+            settings,
+            server: Mutex::default(),
+            flags: Mutex::default(),
+            before,
+        };
         cluster.prepare();
         cluster.serve();
         let kubectl = cluster.kubectl(KUBECTL);
@@ -148,9 +163,7 @@ impl Cluster {
     /// Writes its configuration, and makes its disk.
     fn prepare(&self) {
         if !self.settings.configuration.is_empty() {
-            let head = "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\n";
-            let fields = self.settings.configuration.replace("$DATA", self.data().to_str().unwrap());
-            std::fs::write(self.configuration(), format!("{head}{fields}")).unwrap();
+            self.configure(self.settings.configuration);
         }
         if self.settings.disk_mib > 0 {
             let image = self.base.join("disk");
@@ -160,6 +173,12 @@ impl Cluster {
             let mount = Command::new("mount").args(["-o", "loop"]).arg(&image).arg(self.data()).output();
             succeed(mount.unwrap());
         }
+    }
+
+    fn configure(&self, fields: &str) {
+        let head = "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\n";
+        let fields = fields.replace("$DATA", self.data().to_str().unwrap());
+        std::fs::write(self.configuration(), format!("{head}{fields}")).unwrap();
     }
 
     fn configuration(&self) -> PathBuf {
@@ -185,6 +204,7 @@ impl Cluster {
         if let Some(containerd) = &self.containerd {
             server.args(["--container-runtime-endpoint", &containerd.endpoint()]);
         }
+        server.args(self.flags.lock().unwrap().iter());
         if !self.settings.configuration.is_empty() {
             server.arg("--kubelet-config").arg(self.configuration());
         }
@@ -197,6 +217,20 @@ impl Cluster {
             }
         }
         panic!("the server does not start:\n{}", self.log_tail(20));
+    }
+
+    /// Starts the server anew, with flags beside the usual ones.
+    pub fn serve_with(&self, flags: &[String]) {
+        self.stop();
+        *self.flags.lock().unwrap() = flags.to_vec();
+        self.serve();
+    }
+
+    /// Starts the server anew with other fields of a KubeletConfiguration.
+    pub fn reconfigure(&self, configuration: &str) {
+        self.stop();
+        self.configure(configuration);
+        self.serve();
     }
 
     /// `kill -9` of the server, and of nothing else.

@@ -16,6 +16,8 @@ mod leaks;
 pub mod manifests;
 /// The network namespace in which all of it happens.
 pub mod net;
+/// A registry to pull from.
+pub mod registry;
 /// Scenarios by name: run, explained when they fail, and the cluster's end as the last of them.
 pub mod suite;
 

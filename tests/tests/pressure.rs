@@ -9,7 +9,8 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     const TOGETHER: &[Scenario] = scenarios![disk_pressure_comes_and_goes];
     let settings = Settings { configuration: CONFIGURATION, disk_mib: 1500 };
-    Suite { settings, ..Suite::new("pressure", TOGETHER) }.run()
+    const ALONE: &[Scenario] = scenarios![memory_pressure_ends_who_may_go];
+    Suite { settings, alone: ALONE, ..Suite::new("pressure", TOGETHER) }.run()
 }
 
 const CONFIGURATION: &str = "
@@ -82,4 +83,47 @@ fn disk_pressure_comes_and_goes(room: &Room) {
     std::fs::remove_file(data.join("cargo")).unwrap();
     tainted(false);
     k.wait("condition=Ready", "pod/waits");
+}
+
+/// Nothing is used up for it: the node is told that all of its memory must be free.
+fn memory_pressure_ends_who_may_go(room: &Room) {
+    let k = &room.kubectl;
+    let node = format!("node/{NODE}");
+    let pressure = |status: &str, reason: &str| {
+        k.until(&node, reason, |node| {
+            let conditions = node["status"]["conditions"].as_array()?;
+            let memory = conditions.iter().find(|condition| condition["type"] == "MemoryPressure")?;
+            (memory["status"] == status && memory["reason"] == reason).then_some(())
+        });
+    };
+    let resources = "[sleep, infinity]\n    resources: {requests: {memory: 16Mi}}";
+    k.apply(&shell("modest", "").replace("[sleep, infinity]", resources));
+    let critical = shell("critical", "priorityClassName: system-node-critical");
+    k.apply(&critical.replace("[sleep, infinity]", resources));
+    for pod in ["modest", "critical"] {
+        k.wait("condition=Ready", &format!("pod/{pod}"));
+    }
+    pressure("False", "KubeletHasSufficientMemory");
+    room.cluster.reconfigure("evictionHard: {memory.available: 99%}\nevictionPressureTransitionPeriod: 1s\n");
+    pressure("True", "KubeletHasInsufficientMemory");
+    k.until("pod/modest", "evicted", |pod| (pod["status"]["phase"] == "Failed").then_some(()));
+    assert_eq!(k.field("pod/modest", ".status.reason"), "Evicted");
+    let message = k.field("pod/modest", ".status.message");
+    assert!(
+        message.starts_with("The node was low on resource: memory. Threshold quantity: ")
+            && message.contains(", available: "),
+        "{message}"
+    );
+    let disruption = ".status.conditions[?(@.type==\"DisruptionTarget\")].reason";
+    assert_eq!(k.field("pod/modest", disruption), "TerminationByKubelet");
+    let told = k.run(&format!("get events -A --field-selector involvedObject.name={NODE},reason=EvictionThresholdMet -o jsonpath={{.items[*].message}}"));
+    assert!(told.contains("Attempting to reclaim memory"), "{told}");
+    // Whoever asks for nothing is not even tried.
+    k.apply(&shell("beggar", ""));
+    let refused = k.event("beggar", "FailedScheduling");
+    assert!(refused.contains("1 node(s) had untolerated taint(s)"), "{refused}");
+    assert_eq!(k.field("pod/critical", ".status.phase"), "Running");
+    room.cluster.reconfigure(CONFIGURATION);
+    pressure("False", "KubeletHasSufficientMemory");
+    k.wait("condition=Ready", "pod/beggar");
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bounds;
+mod limits;
 mod lives;
 mod newer;
 mod places;
@@ -12,6 +13,7 @@ use bounds::{bounds_pods_as_a_whole, tells_the_kernel_of_every_class, tells_what
 use cluster_tests::cluster::{NODE, Settings};
 use cluster_tests::manifests::shell;
 use cluster_tests::{Room, Scenario, Suite, scenarios};
+use limits::{asks_credential_providers, limits_the_processes_of_a_pod, starts_again_soon};
 use lives::{
     refuses_what_it_cannot_run, restarts_by_rules, runs_static_pods, sleeps_and_calls_before_it_ends,
 };
@@ -52,14 +54,19 @@ fn main() -> ExitCode {
         tells_what_waits,
         has_of_the_node_what_it_names,
         reads_only_all_the_way_down,
+        limits_the_processes_of_a_pod,
+        starts_again_soon,
     ];
+    const ALONE: &[Scenario] = scenarios![asks_credential_providers];
     let settings = Settings { configuration: CONFIGURATION, ..Default::default() };
-    Suite { settings, ..Suite::new("node", TOGETHER) }.run()
+    Suite { settings, alone: ALONE, ..Suite::new("node", TOGETHER) }.run()
 }
 
 /// Nothing of it is in the way of pods that do not ask for it.
 const CONFIGURATION: &str = "
 allowedUnsafeSysctls: [kernel.msg*]
+podPidsLimit: 100
+crashLoopBackOff: {maxContainerRestartPeriod: 2s}
 systemReserved: {memory: 64Mi}
 memoryManagerPolicy: Static
 reservedMemory: [{numaNode: 0, limits: {memory: 64Mi}}]
