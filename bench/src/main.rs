@@ -122,7 +122,7 @@ enum Command {
         #[command(flatten)]
         server: Server,
         #[command(flatten)]
-        schedule: Schedule,
+        schedule: Crowd,
         /// The binary that simulates nodes.
         #[arg(long)]
         tiphys: PathBuf,
@@ -170,15 +170,16 @@ enum Command {
         #[arg(long, default_value_t = 5)]
         rounds: usize,
         #[command(flatten)]
-        schedule: Schedule,
+        schedule: Crowd,
         /// Further flags of `tiphys server`.
         #[arg(last = true)]
         flags: Vec<String>,
     },
 }
 
+/// The nodes, and the pods that come to them.
 #[derive(Debug, Args)]
-struct Schedule {
+struct Crowd {
     #[arg(long, default_value_t = 300)]
     nodes: usize,
     #[arg(long, default_value_t = 3000)]
@@ -280,7 +281,7 @@ async fn scheduled(
     setting: &Setting,
     tiphys: &std::path::Path,
     kubeconfig: &std::path::Path,
-    flags: &Schedule,
+    flags: &Crowd,
 ) -> Result<()> {
     for (until, run_pods) in [(Until::Bound, false), (Until::Running, true)] {
         let nodes =
@@ -299,7 +300,7 @@ async fn all(
     target: Target,
     pid: Pid,
     image: &str,
-    flags: &Schedule,
+    flags: &Crowd,
 ) -> Result<()> {
     // Give the first pod's end and the caches' start time to be over.
     tokio::time::sleep(Duration::from_secs(5)).await;
