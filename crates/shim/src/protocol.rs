@@ -337,6 +337,8 @@ pub struct Process {
     /// A value that may not be lowered for want of CAP_SYS_RESOURCE is left as it is.
     pub oom_score_adj: Option<i32>,
     pub seccomp: Option<Seccomp>,
+    /// The AppArmor profile that it enters with its program; empty: none.
+    pub app_armor: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

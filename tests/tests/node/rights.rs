@@ -109,6 +109,15 @@ pub(crate) fn is_confined_where_the_kernel_can(room: &Room) {
             (pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "CreateContainerError")
                 .then_some(())
         });
+        assert!(k.event("confined", "Failed").contains("apparmor profile not found absent-profile"));
+        k.apply(&with("usual", "appArmorProfile: {type: RuntimeDefault}", ""));
+        k.wait("condition=Ready", "pod/usual");
+        let current = "cat /proc/self/attr/apparmor/current";
+        assert_eq!(k.run(&format!("exec usual -- {current}")), "tiphys-default (enforce)");
+        assert_eq!(k.run("exec usual -- cat /proc/1/attr/apparmor/current"), "tiphys-default (enforce)");
+        k.apply(&with("free", "appArmorProfile: {type: Unconfined}", ""));
+        k.wait("condition=Ready", "pod/free");
+        assert_eq!(k.run(&format!("exec free -- {current}")), "unconfined");
         return;
     }
     k.until("pod/confined", "refused", |pod| (pod["status"]["phase"] == "Failed").then_some(()));

@@ -2,6 +2,7 @@
 //! from its inputs and read-only looks at the host and the image; nothing is changed.
 
 /// Devices that others specify by name.
+mod app_armor;
 pub(crate) mod cdi;
 /// Devices, and the rules that guard them.
 pub(crate) mod devices;

@@ -1,6 +1,6 @@
 //! The process of a container: arguments, environment, who it is, what it may do.
 
-use super::Inputs;
+use super::{Inputs, app_armor};
 use crate::record::UserRecord;
 use cri::v1::security_profile::ProfileType;
 use cri::v1::{LinuxContainerSecurityContext, SecurityProfile, SupplementalGroupsPolicy};
@@ -35,6 +35,7 @@ pub(super) fn process(inputs: &Inputs<'_>, security: &LinuxContainerSecurityCont
         oom_score_adj: linux.map(|linux| linux.oom_score_adj.clamp(-1000, 1000) as i32),
         seccomp: filter(security, capabilities.bounding, inputs.seccomp_dir)?,
         capabilities,
+        app_armor: app_armor::profile(security, &app_armor::Machine)?,
     })
 }
 

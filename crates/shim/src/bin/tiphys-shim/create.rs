@@ -36,6 +36,7 @@ pub(crate) fn join(cgroup: &Cgroup) -> Outcome<()> {
 pub(crate) fn begin(job: Job<'_>, line: BorrowedFd<'_>) -> Outcome<()> {
     let proc = process::host_proc()?;
     process::set_oom_score(proc.as_fd(), job.spec.process.oom_score_adj.unwrap_or(0))?;
+    process::confine(proc.as_fd(), &job.spec.process.app_armor)?;
     let cgroup = match job.spec.cgroup.v2 {
         true => {
             let dir = job.spec.cgroup.dirs.first().ok_or_else(|| failed("no cgroup"))?;

@@ -30,6 +30,7 @@ pub(crate) fn begin(job: Job<'_>, line: BorrowedFd<'_>) -> Outcome<()> {
     if let Some(score) = job.spec.process.oom_score_adj {
         process::set_oom_score(proc.as_fd(), score)?;
     }
+    process::confine(proc.as_fd(), &job.spec.process.app_armor)?;
     create::join(job.cgroup)?;
     let uid = job.spec.process.user.uid;
     let users = job.sandbox.users.as_ref();

@@ -50,6 +50,18 @@ pub(crate) fn set_oom_score(proc: BorrowedFd<'_>, value: i32) -> Outcome<()> {
     }
 }
 
+/// Has this process, and what it forks, enter an AppArmor profile with the next program.
+pub(crate) fn confine(proc: BorrowedFd<'_>, profile: &str) -> Outcome<()> {
+    if profile.is_empty() {
+        return Ok(());
+    }
+    let at = || format!("apparmor profile {profile}");
+    let open = |path| rustix::fs::openat(proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+    // Kernels before 5.8 have no place of AppArmor's own.
+    let file = open("self/attr/apparmor/exec").or_else(|_| open("self/attr/exec")).at(at())?;
+    rustix::io::write(&file, format!("exec {profile}").as_bytes()).map(drop).at(at())
+}
+
 /// The host's procfs, verified, to be opened before the mount namespace is left.
 pub(crate) fn host_proc() -> Outcome<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
