@@ -130,7 +130,12 @@ fn resizes_in_place(room: &Room) {
     assert_eq!(k.run(&format!("exec grows -- {quota}")), "20000");
     ask(r#"{"limits":{"memory":"96Mi"}}"#);
     settled("more memory, after a restart", "200m", "96Mi", 1);
-    ask(r#"{"requests":{"cpu":"500"},"limits":{"cpu":"500"}}"#);
+    // As much as the node has, of which others have some.
+    let ballast = "[sleep, infinity]\n    resources: {requests: {cpu: 300m}}";
+    k.apply(&shell("ballast", "").replace("[sleep, infinity]", ballast));
+    k.wait("condition=Ready", "pod/ballast");
+    let all = k.run(&format!("get node {NODE} -o jsonpath={{.status.allocatable.cpu}}"));
+    ask(&format!(r#"{{"requests":{{"cpu":"{all}"}},"limits":{{"cpu":"{all}"}}}}"#));
     k.until("pod/grows", "it must wait", |pod| {
         let conditions = pod["status"]["conditions"].as_array()?;
         let pending = conditions.iter().find(|c| c["type"] == "PodResizePending")?;
