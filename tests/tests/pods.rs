@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use cluster_tests::manifests::shell;
-use cluster_tests::{Room, Scenario, Suite, scenarios};
+use cluster_tests::{Engine, Room, Scenario, Suite, scenarios};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,21 +18,9 @@ fn main() -> ExitCode {
         names_and_addresses,
         mounts_propagate_when_asked,
         ends_gracefully,
-    ];
-    // The embedded runtime has no handlers to name.
-    const ON_CONTAINERD: &[Scenario] = scenarios![
-        init_containers_come_one_after_another,
-        sidecars_come_first_and_go_last,
-        sidecars_restart_beside_a_job,
-        hooks,
-        probes_of_every_kind,
-        processes_are_shared_when_asked,
-        names_and_addresses,
-        mounts_propagate_when_asked,
-        ends_gracefully,
         classes_of_runtimes_take_their_share,
     ];
-    Suite { on_containerd: ON_CONTAINERD, ..Suite::new("pods", TOGETHER) }.run()
+    Suite { on_containerd: TOGETHER, ..Suite::new("pods", TOGETHER) }.run()
 }
 
 /// A container that runs a script; `more` are further lines of it.
@@ -271,6 +259,17 @@ overhead: {{podFixed: {{memory: 16Mi, cpu: 10m}}}}
     let pod =
         |name: &str| shell(name, &format!("runtimeClassName: {name}")).replace("[sleep, infinity]", limits);
     k.apply(&(pod("dear") + &pod("absent")));
+    let refused = |pod: &str, handler: &str| {
+        let said = k.event(pod, "FailedCreatePodSandBox");
+        assert!(said.contains(&format!("no runtime for \"{handler}\" is configured")), "{said}");
+    };
+    refused("absent", "nowhere");
+    if room.cluster.engine() == Engine::Embedded {
+        // It has no handlers to name.
+        refused("dear", "runc");
+        k.run("delete runtimeclass dear absent");
+        return;
+    }
     k.wait("condition=Ready", "pod/dear");
     assert_eq!(k.field("pod/dear", ".spec.overhead.memory"), "16Mi");
     // The pod's own bound has room for it.
@@ -284,7 +283,5 @@ overhead: {{podFixed: {{memory: 16Mi, cpu: 10m}}}}
     let node = k.run("describe node helm");
     let row = node.lines().find(|line| line.contains(&k.namespace) && line.contains("dear")).unwrap();
     assert!(row.contains("60m") && row.contains("48Mi"), "{row}");
-    let said = k.event("absent", "FailedCreatePodSandBox");
-    assert!(said.contains("no runtime for \"nowhere\" is configured"), "{said}");
     k.run("delete runtimeclass dear absent");
 }

@@ -25,19 +25,7 @@ fn main() -> ExitCode {
         owner_of_a_volume,
         read_only,
     ];
-    const TOGETHER: &[cluster_tests::Scenario] = scenarios![
-        config_map,
-        secret,
-        environment,
-        downward_api,
-        projected,
-        service_account_token,
-        empty_dir_is_shared_and_goes_with_its_pod,
-        empty_dir_in_memory,
-        host_path,
-        sub_paths,
-        owner_of_a_volume,
-        read_only,
+    const CLAIMS: &[cluster_tests::Scenario] = scenarios![
         static_volumes,
         claims_that_wait_for_a_pod,
         claims_of_a_stateful_set,
@@ -46,7 +34,7 @@ fn main() -> ExitCode {
         volumes_that_are_deleted,
         devices,
     ];
-    Suite { on_containerd: CONTENT, ..Suite::new("storage", TOGETHER) }.run()
+    Suite { on_containerd: CONTENT, ..Suite::new("storage", [CONTENT, CLAIMS].concat().leak()) }.run()
 }
 
 /// A waiting pod with volumes; `mounts` and `volumes` are lists in YAML's flow style.
