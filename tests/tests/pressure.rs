@@ -104,7 +104,8 @@ fn memory_pressure_ends_who_may_go(room: &Room) {
         k.wait("condition=Ready", &format!("pod/{pod}"));
     }
     pressure("False", "KubeletHasSufficientMemory");
-    room.cluster.reconfigure("evictionHard: {memory.available: 99%}\nevictionPressureTransitionPeriod: 1s\n");
+    room.cluster
+        .reconfigure("evictionHard: {memory.available: 99.9%}\nevictionPressureTransitionPeriod: 1s\n");
     pressure("True", "KubeletHasInsufficientMemory");
     k.until("pod/modest", "evicted", |pod| (pod["status"]["phase"] == "Failed").then_some(()));
     assert_eq!(k.field("pod/modest", ".status.reason"), "Evicted");

@@ -41,7 +41,7 @@ pub(crate) fn runs_static_pods(room: &Room) {
     });
     assert_eq!(k.run(&format!("logs {mirror}")), "ahoy");
     std::fs::remove_file(manifests.join("watch.yaml")).unwrap();
-    k.run(&format!("wait --for=delete {pod} --timeout=60s"));
+    k.wait("delete", &pod);
 }
 
 pub(crate) fn restarts_by_rules(room: &Room) {
