@@ -1,6 +1,7 @@
 //! What upstream's client library counts: `workqueue_*`, by the name of a queue, and `rest_client_*`.
 
 use crate::error::Error;
+use crate::source::Source;
 use crate::transport::{ResponseBody, Transport};
 use bytes::Bytes;
 use component::metrics::{
@@ -254,6 +255,10 @@ impl Transport for Counting {
             answer
         })
     }
+
+    fn source(&self) -> Option<Arc<dyn Source>> {
+        self.0.transport.source()
+    }
 }
 
 #[cfg(test)]
@@ -306,12 +311,29 @@ mod tests {
             let body = Full::new(Bytes::from("0123456789")).map_err(|never| match never {}).boxed_unsync();
             Box::pin(std::future::ready(Ok(Response::new(body))))
         }
+
+        fn source(&self) -> Option<Arc<dyn Source>> {
+            Some(Arc::new(Nothing))
+        }
+    }
+
+    struct Nothing;
+
+    impl Source for Nothing {
+        fn open(
+            &self,
+            _: crate::source::Query,
+        ) -> futures::stream::BoxStream<'static, crate::Result<Vec<crate::source::Feed>>> {
+            Box::pin(futures::stream::pending())
+        }
     }
 
     #[tokio::test]
     async fn requests_are_counted() {
         let registry = Registry::new();
         let transport = Requests::new(&registry).counting(Arc::new(Answers), "[::1]:6443");
+        // Or informers of the server's own process would read what is theirs already as a client far away.
+        assert!(transport.source().is_some());
         let request = Request::post("/api").body(Bytes::from("abc")).unwrap();
         transport.send(request).await.unwrap();
         expect![[r#"

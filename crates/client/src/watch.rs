@@ -174,8 +174,15 @@ fn feeds(lines: &[Bytes]) -> Result<Vec<Feed>> {
 
 enum State {
     Start,
-    Watching { lines: Lines, at: u64 },
-    Broken { at: u64 },
+    Watching {
+        lines: Lines,
+        at: u64,
+        /// Whether it has brought nothing yet.
+        silent: bool,
+    },
+    Broken {
+        at: u64,
+    },
 }
 
 struct Feeder {
@@ -205,15 +212,21 @@ impl Feeder {
                     Err(e) => self.pause(&e).await,
                 },
                 State::Broken { at } => match self.from.watch(&self.query, at).await {
-                    Ok(lines) => self.state = State::Watching { lines, at },
+                    Ok(lines) => self.state = State::Watching { lines, at, silent: true },
                     Err(e) if e.is_expired() => {}
                     Err(e) => {
                         self.state = State::Broken { at };
                         self.pause(&e).await;
                     }
                 },
-                State::Watching { mut lines, mut at } => match lines.next().await {
-                    None => self.state = State::Broken { at },
+                State::Watching { mut lines, mut at, silent } => match lines.next().await {
+                    None => {
+                        self.state = State::Broken { at };
+                        if silent {
+                            // A server that is going ends them as they begin: asking on and on helps nobody.
+                            self.pause(&Error::Request("a watch ended without an event".into())).await;
+                        }
+                    }
                     Some(Err(e)) => {
                         self.state = State::Broken { at };
                         self.pause(&e).await;
@@ -228,7 +241,7 @@ impl Feeder {
                                     at = at.max(*r);
                                 }
                             }
-                            self.state = State::Watching { lines, at };
+                            self.state = State::Watching { lines, at, silent: false };
                             return Ok(feeds);
                         }
                         Err(e) => {
@@ -252,5 +265,42 @@ impl Source for ListWatch {
             Some((item, feeder))
         })
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::{ResponseBody, Transport};
+    use futures::future::BoxFuture;
+    use http_body_util::Full;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// A server that is going: it still lists, and ends every watch as it begins.
+    struct Going(Arc<AtomicU32>);
+
+    impl Transport for Going {
+        fn send(
+            &self,
+            request: http::Request<Bytes>,
+        ) -> BoxFuture<'static, Result<http::Response<ResponseBody>>> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            let watch = request.uri().query().unwrap_or_default().contains("watch=true");
+            let text = if watch { "" } else { r#"{"metadata":{"resourceVersion":"7"},"items":[]}"# };
+            let body = Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync();
+            Box::pin(std::future::ready(Ok(http::Response::new(body))))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn watches_that_end_at_once_are_not_asked_for_on_and_on() {
+        let asked = Arc::new(AtomicU32::new(0));
+        let client = Client::new(Arc::new(Going(asked.clone())), "test");
+        let mut feed = ListWatch(client).open(Query::of::<api::core::v1::Pod>());
+        assert!(matches!(feed.next().await, Some(Ok(feeds)) if feeds.len() == 1));
+        let more = tokio::time::timeout(Duration::from_secs(10), feed.next()).await;
+        assert!(more.is_err(), "nothing happens");
+        assert!(asked.load(Ordering::Relaxed) < 12, "{asked:?} requests");
     }
 }
