@@ -122,7 +122,11 @@ impl Queues {
         name: &'static str,
         running: impl Fn() -> Option<Vec<Duration>> + Send + Sync + 'static,
     ) -> Queue {
-        self.0.running.lock().push((name, Box::new(running)));
+        let mut all = self.0.running.lock();
+        // Those of a term that is over.
+        all.retain(|(_, running)| running().is_some());
+        all.push((name, Box::new(running)));
+        drop(all);
         Queue {
             depth: self.0.depth.with(&[name]),
             adds: self.0.adds.with(&[name]),

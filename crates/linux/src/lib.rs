@@ -1,5 +1,7 @@
 //! The kernel, wrapped once: cgroups, mounts, safe path walking, namespaces, netlink, nftables, pidfds.
 
+/// AppArmor's profiles.
+pub mod app_armor;
 /// The names of capabilities.
 pub mod capabilities;
 /// Control groups.

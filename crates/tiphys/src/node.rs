@@ -124,6 +124,9 @@ pub(crate) async fn start(
         config: flags.image_credential_provider_config.clone(),
         bin_dir: flags.image_credential_provider_bin_dir.clone(),
     };
+    if let Some(limit) = flags.pod_max_pids {
+        config.pod_pids_limit = Some(limit).filter(|limit| *limit > 0);
+    }
     if let Some(path) = &flags.kubelet_config {
         let named = || format!("--kubelet-config {}", path.display());
         let text = std::fs::read_to_string(path).with_context(named)?;
@@ -132,9 +135,6 @@ pub(crate) async fn start(
             tracing::warn!("--kubelet-config: {warning}");
         }
         flags.features.check(&config.features).with_context(named)?;
-    }
-    if let Some(limit) = flags.pod_max_pids {
-        config.pod_pids_limit = Some(limit).filter(|limit| *limit > 0);
     }
     let runtime = flags.container_runtime_endpoint.as_ref().or(config.container_runtime_endpoint.as_ref());
     let engine = engine(flags, places, identity.ip, runtime, config.image_service_endpoint.as_ref()).await?;

@@ -1,6 +1,6 @@
 //! `pods/binding` and `bindings`: gives a pod its node (upstream's BindingREST).
 
-use crate::admission::{Attributes, Operation};
+use super::creation;
 use crate::body::{self, Answer};
 use crate::handlers;
 use crate::object;
@@ -27,14 +27,14 @@ pub(crate) async fn create(server: &Server, resource: &Arc<Served>, call: Call) 
     }
     let options = handlers::WriteOptions::for_create(&call)?;
     let admission = &server.registry.admission;
-    admission.admit(&mut attributes(resource, &call, &name, &mut binding, options.dry_run)).await?;
+    admission.admit(&mut creation(resource, &call, &name, &mut binding, options.dry_run)).await?;
     let target = &binding["target"];
     let node = target["name"].as_str().unwrap_or_default().to_owned();
     let errors = validate(target["kind"].as_str().unwrap_or_default(), &node);
     if !errors.is_empty() {
         return Err(Status::invalid(&resource.group_kind(), &name, &errors));
     }
-    admission.validate(&attributes(resource, &call, &name, &mut binding, options.dry_run)).await?;
+    admission.validate(&creation(resource, &call, &name, &mut binding, options.dry_run)).await?;
     let uid = object::uid(&binding).to_owned();
     let now = server.registry.now();
     let context = handlers::context(&call, &pods, &options);
@@ -86,27 +86,6 @@ pub(crate) async fn create(server: &Server, resource: &Arc<Served>, call: Call) 
         })
         .await?;
     Ok(body::document(StatusCode::CREATED, &created()))
-}
-
-/// The request as admission sees it: a create, of the pod's subresource or of a resource of its own.
-fn attributes<'a>(
-    resource: &'a Arc<Served>,
-    call: &'a Call,
-    name: &'a str,
-    binding: &'a mut Value,
-    dry_run: bool,
-) -> Attributes<'a> {
-    Attributes {
-        operation: Operation::Create,
-        user: &call.user,
-        resource,
-        namespace: &call.info.namespace,
-        name,
-        subresource: &call.info.subresource,
-        object: Some(binding),
-        old: None,
-        dry_run,
-    }
 }
 
 /// What a pod may be bound to.

@@ -1,6 +1,6 @@
 //! `pods/eviction`: a deletion that asks the disruption budgets first (policy/v1).
 
-use crate::admission::{Attributes, Operation};
+use super::creation;
 use crate::body::{self, Answer};
 use crate::cache::{Selection, list};
 use crate::handlers;
@@ -27,12 +27,12 @@ pub(crate) async fn create(server: &Server, pods: &Arc<Served>, call: Call) -> R
     let mut eviction = handlers::read_kind(&call, "policy", "v1", "Eviction").await?;
     let written = handlers::WriteOptions::for_create(&call)?;
     let admission = &server.registry.admission;
-    admission.admit(&mut attributes(pods, &call, &mut eviction, written.dry_run)).await?;
+    admission.admit(&mut creation(pods, &call, &call.info.name, &mut eviction, written.dry_run)).await?;
     let name = call.info.name.clone();
     if object::name(&eviction) != name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
-    admission.validate(&attributes(pods, &call, &mut eviction, written.dry_run)).await?;
+    admission.validate(&creation(pods, &call, &call.info.name, &mut eviction, written.dry_run)).await?;
     let mut options: DeleteOptions = match eviction.get("deleteOptions") {
         Some(options) => {
             serde_json::from_value(options.clone()).map_err(|e| Status::bad_request(e.to_string()))?
@@ -66,26 +66,6 @@ pub(crate) async fn create(server: &Server, pods: &Arc<Served>, call: Call) -> R
         }
     }
     evict(server, &context, &name, &mut options).await
-}
-
-/// The request as admission sees it: a create on the pod's subresource.
-fn attributes<'a>(
-    pods: &'a Arc<Served>,
-    call: &'a Call,
-    eviction: &'a mut Value,
-    dry_run: bool,
-) -> Attributes<'a> {
-    Attributes {
-        operation: Operation::Create,
-        user: &call.user,
-        resource: pods,
-        namespace: &call.info.namespace,
-        name: &call.info.name,
-        subresource: "eviction",
-        object: Some(eviction),
-        old: None,
-        dry_run,
-    }
 }
 
 /// Says on the pod that it goes, and deletes it.

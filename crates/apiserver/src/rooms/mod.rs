@@ -13,13 +13,14 @@ pub mod token;
 
 pub(crate) use backend::kubelet_get;
 
+use crate::admission::{Attributes, Operation};
 use crate::authn::tokens::Tokens;
 use crate::body::Answer;
 use crate::registry::WriteContext;
 use crate::resources::Served;
 use crate::server::{Call, Server};
 use apimachinery::status::Status;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// What the rooms need beside the server.
@@ -62,6 +63,27 @@ pub struct Issuer {
     pub longest: Option<std::time::Duration>,
     /// Whether tokens that pods mount live longer than they were asked for.
     pub extends: bool,
+}
+
+/// The request as admission sees it: a create, of a pod's subresource or of a resource of its own.
+fn creation<'a>(
+    resource: &'a Arc<Served>,
+    call: &'a Call,
+    name: &'a str,
+    object: &'a mut Value,
+    dry_run: bool,
+) -> Attributes<'a> {
+    Attributes {
+        operation: Operation::Create,
+        user: &call.user,
+        resource,
+        namespace: &call.info.namespace,
+        name,
+        subresource: &call.info.subresource,
+        object: Some(object),
+        old: None,
+        dry_run,
+    }
 }
 
 impl Server {

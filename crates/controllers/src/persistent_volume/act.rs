@@ -17,7 +17,7 @@ use rules::volumes::{BIND_COMPLETED, BOUND_BY_CONTROLLER, Claim, MIGRATED_TO, PR
 use std::collections::{BTreeMap, HashSet};
 
 /// The size that a volume had before it is grown, while its claim does not know.
-const SIZE_BEFORE: &str = "volume.alpha.kubernetes.io/pre-resize-capacity";
+pub(super) const SIZE_BEFORE: &str = "volume.alpha.kubernetes.io/pre-resize-capacity";
 
 /// Why something is tried again.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,7 @@
 //! Tells claims that are to grow who makes their volumes grow: always somebody outside. Upstream:
 //! `persistentvolume-expander-controller`, whose own plugins have all gone but flexVolume's.
 
+use super::act::SIZE_BEFORE;
 use super::plugins;
 use crate::Context;
 use crate::support::queue;
@@ -12,8 +13,6 @@ use serde_json::json;
 
 /// On a claim: who makes its volume grow.
 const RESIZER: &str = "volume.kubernetes.io/storage-resizer";
-/// On a volume that is growing.
-const SIZE_BEFORE: &str = "volume.alpha.kubernetes.io/pre-resize-capacity";
 
 /// What is kept of a claim.
 struct Size {

@@ -9,7 +9,7 @@ use apimachinery::meta::options::DeleteOptions;
 use client::controller::Outcome;
 use rules::volumes::{Claim, MIGRATED_TO, PROVISIONED_BY};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 /// Keeps a volume that a plugin of ours made until what it stands for is deleted.
@@ -158,10 +158,12 @@ impl Binder {
     }
 }
 
-/// Deletes a directory of this machine, below `/tmp` only. Upstream: the deleter of `host_path`, for tests and trials.
+/// Deletes a directory of this machine, below `/tmp` only. Upstream: the deleter of `host_path`, for tests and trials, which
+/// takes any path with `/tmp/` in it.
 fn remove(path: &Path) -> Result<(), String> {
     let shown = path.to_string_lossy();
-    if !shown.split_once("/tmp/").is_some_and(|(_, rest)| !rest.is_empty() && !rest.starts_with('\n')) {
+    let below = path.strip_prefix("/tmp").is_ok_and(|rest| rest.components().next().is_some());
+    if !below || path.components().any(|part| part == Component::ParentDir) {
         return Err(format!("host_path deleter only supports /tmp/.+ but received provided {shown}"));
     }
     let removed = match std::fs::symlink_metadata(path) {
@@ -201,7 +203,9 @@ mod tests {
     fn only_what_is_below_tmp_is_removed() {
         let told = remove(Path::new("/etc/hosts")).unwrap_err();
         assert_eq!(told, "host_path deleter only supports /tmp/.+ but received provided /etc/hosts");
-        assert!(remove(Path::new("/tmp/")).is_err());
+        for other in ["/tmp", "/tmp/", "/tmp/../etc/hosts", "/var/tmp/x", "/etc/tmp/x", "tmp/x"] {
+            assert!(remove(Path::new(other)).is_err(), "{other}");
+        }
         let made = std::env::temp_dir().join(format!("volume-{}", std::process::id()));
         let path = Path::new("/tmp").join(made.file_name().unwrap());
         std::fs::create_dir_all(path.join("a/b")).unwrap();

@@ -114,13 +114,13 @@ pub(super) fn take(object: &mut Map<String, Value>) -> (Vec<String>, Vec<String>
             Anything => without_effect.push(format!("{field} has no effect: {why}")),
         }
     }
+    let delegated = Value::Object(object.clone());
     for (path, wanted, why) in [
         ("/authentication/anonymous/enabled", "false", "nobody is let in without a name"),
         ("/authentication/webhook/enabled", "true", "the API server is asked who somebody is"),
         ("/authorization/mode", r#""Webhook""#, "the API server is asked what somebody may"),
         ("/authentication/x509/clientCAFile", r#""""#, "the cluster's own authority is believed"),
     ] {
-        let delegated = Value::Object(object.clone());
         let Some(value) = delegated.pointer(path).filter(|value| !is_unset(value)) else { continue };
         if !serde_json::from_str::<Value>(wanted).is_ok_and(|wanted| wanted == *value) {
             let field = path.trim_start_matches('/').replace('/', ".");

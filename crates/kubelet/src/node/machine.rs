@@ -63,8 +63,7 @@ impl Machine {
             .to_owned(),
             swap: kilobytes("SwapTotal"),
             huge_pages: huge_pages(),
-            app_armor: Path::new("/sys/kernel/security/apparmor").exists()
-                && read("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
+            app_armor: linux::app_armor::is_enabled(),
         }
     }
 }

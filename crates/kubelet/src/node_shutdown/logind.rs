@@ -15,7 +15,9 @@ const SIGHUP: i32 = 1;
 const OVERRIDE: &str = "99-kubelet.conf";
 
 /// Logind waits for as long as this is open.
-pub(super) struct Lock(#[allow(dead_code)] OwnedFd);
+pub(super) struct Lock {
+    _descriptor: OwnedFd,
+}
 
 /// Logind, over the system's bus.
 pub(super) struct Logind(Connection);
@@ -50,7 +52,8 @@ impl Logind {
         let answer = self.0.call(SERVICE, OBJECT, MANAGER, "Inhibit", told).await;
         let answer = answer.map_err(|error| format!("failed creating systemd inhibitor: {error}"))?;
         let lock = answer.descriptors.into_iter().next();
-        lock.map(Lock).ok_or_else(|| "failed storing inhibit lock file descriptor: none came".into())
+        lock.map(|descriptor| Lock { _descriptor: descriptor })
+            .ok_or_else(|| "failed storing inhibit lock file descriptor: none came".into())
     }
 
     /// Tells it by a file that it may have to wait for this long, and to read that.

@@ -4,7 +4,6 @@ use cri::v1::LinuxContainerSecurityContext;
 use cri::v1::security_profile::ProfileType;
 use cri::{Error, Result};
 use std::io::Write as _;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Which profile RuntimeDefault is.
@@ -46,17 +45,13 @@ pub(super) trait Kernel {
 /// This machine's.
 pub(super) struct Machine;
 
-const PLACE: &str = "/sys/kernel/security/apparmor";
-
 impl Kernel for Machine {
     fn is_enabled(&self) -> bool {
-        let on = std::fs::read("/sys/module/apparmor/parameters/enabled");
-        Path::new(PLACE).exists() && on.is_ok_and(|text| text.starts_with(b"Y"))
+        linux::app_armor::is_enabled()
     }
 
     fn has(&self, profile: &str) -> bool {
-        let loaded = std::fs::read_to_string(format!("{PLACE}/profiles")).unwrap_or_default();
-        loaded.lines().any(|line| line.rsplit_once(" (").is_some_and(|(name, _)| name == profile))
+        linux::app_armor::is_loaded(profile)
     }
 
     fn load(&self, rules: &str) -> std::io::Result<()> {
