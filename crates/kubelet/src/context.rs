@@ -58,6 +58,8 @@ pub(crate) struct Context {
     pub pressures: watch::Sender<Vec<Pressure>>,
     /// Whether the machine is shutting down.
     pub shutting_down: watch::Sender<bool>,
+    /// Whether it is known which static pods there are.
+    pub static_pods_known: watch::Sender<bool>,
     /// The node object as the API has it.
     pub node: watch::Sender<Arc<Node>>,
     /// Nanoseconds since the epoch when this kubelet started.

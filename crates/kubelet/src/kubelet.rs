@@ -140,6 +140,7 @@ impl Kubelet {
             cgroups,
             pressures: watch::Sender::new(Vec::new()),
             shutting_down: watch::Sender::new(false),
+            static_pods_known: watch::Sender::new(false),
         });
         context.images.adopt_pulls().await;
         let pods = Pods::new(context.clone(), shutdown.clone());
@@ -217,8 +218,9 @@ async fn start_pods(
         if let Some(memory) = &context.memory {
             memory.retain(known);
         }
-        if let Some(dir) = context.config.static_pod_path.clone() {
-            pod_source::manifests::run(&context, &pods, dir).await;
+        match context.config.static_pod_path.clone() {
+            Some(dir) => pod_source::manifests::run(&context, &pods, dir).await,
+            None => drop(context.static_pods_known.send_replace(true)),
         }
     };
     tokio::select! {

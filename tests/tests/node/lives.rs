@@ -11,6 +11,7 @@ pub(crate) fn runs_static_pods(room: &Room) {
     let write = |command: &str| {
         let pod =
             shell("watch", "").replace("{name: watch", &format!("{{namespace: {}, name: watch", k.namespace));
+        let pod = pod.replace("terminationGracePeriodSeconds: 0", "terminationGracePeriodSeconds: 3");
         let whole = pod.replace("[sleep, infinity]", command);
         // Whole or not at all.
         std::fs::write(room.cluster.data().join("watch.new"), whole).unwrap();
@@ -33,8 +34,8 @@ pub(crate) fn runs_static_pods(room: &Room) {
     });
     k.wait("condition=Ready", &pod);
     assert_eq!(k.field(&pod, container), running);
-    // What is written anew is another pod.
-    write("[sh, -c, 'echo ahoy; exec sleep infinity']");
+    // What is written anew is another pod. It takes its time to end, and is not shown again meanwhile.
+    write("[sh, -c, 'trap : TERM; echo ahoy; while :; do sleep 0.1; done']");
     k.until("pods", "the new one runs", |seen| {
         let status = &seen["status"]["containerStatuses"][0];
         (status["ready"] == true && status["containerID"] != *running).then_some(())
@@ -42,6 +43,10 @@ pub(crate) fn runs_static_pods(room: &Room) {
     assert_eq!(k.run(&format!("logs {mirror}")), "ahoy");
     std::fs::remove_file(manifests.join("watch.yaml")).unwrap();
     k.wait("delete", &pod);
+    // When this one runs, the kubelet has seen that the picture is gone.
+    k.apply(&shell("later", ""));
+    k.wait("condition=Ready", "pod/later");
+    assert!(k.refused(&format!("get {pod}")).contains("NotFound"));
 }
 
 pub(crate) fn restarts_by_rules(room: &Room) {

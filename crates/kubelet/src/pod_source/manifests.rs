@@ -4,11 +4,13 @@
 use crate::context::Context;
 use crate::file_watch::{FileWatch, WatchFlags};
 use crate::labels::{CONFIG_HASH, CONFIG_MIRROR, CONFIG_SEEN, CONFIG_SOURCE};
+use crate::pod_worker::Mailbox;
 use crate::pods::Pods;
 
 use api::core::v1::{Pod, Toleration};
 use apimachinery::meta::OwnerReference;
-use apimachinery::meta::options::DeleteOptions;
+use apimachinery::meta::options::{DeleteOptions, Preconditions};
+use client::Client;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,12 +33,17 @@ pub(crate) async fn run(context: &Arc<Context>, pods: &Arc<Pods>, dir: PathBuf) 
         known.retain(|uid, pod| {
             let keep = present.contains_key(uid);
             if !keep {
+                let shown = pods.get(uid).and_then(|mailbox| mailbox.letter().mirror_uid);
                 pods.remove(uid);
-                let (context, pod) = (context.clone(), pod.clone());
-                tokio::spawn(async move { unmirror(&context, &pod).await });
+                // One that nobody knows yet is deleted when it is seen.
+                if let Some(shown) = shown {
+                    let (client, pod) = (context.client.clone(), pod.clone());
+                    tokio::spawn(async move { unmirror(&client, &pod, shown).await });
+                }
             }
             keep
         });
+        context.static_pods_known.send_replace(true);
         match watch {
             Ok(watch) => {
                 if watch.changed().await.is_err() {
@@ -161,7 +168,7 @@ async fn mirror(context: &Context, pods: &Pods, pod: &Pod) {
     shown.status = Default::default();
     let mut pause = Duration::from_millis(500);
     loop {
-        let Some(mailbox) = pods.get(&pod.metadata.uid) else { return };
+        let Some(mailbox) = wanted(pods, &pod.metadata.uid) else { return };
         let node = context.node.borrow().clone();
         if !node.metadata.uid.is_empty() {
             shown.metadata.owner_references = vec![OwnerReference {
@@ -175,6 +182,7 @@ async fn mirror(context: &Context, pods: &Pods, pod: &Pod) {
             let api = context.client.namespaced::<Pod>(&pod.metadata.namespace);
             match api.create(&shown).await {
                 Ok(made) => {
+                    // If nobody wants it by now, whoever sees it deletes it.
                     mailbox.write(|letter| letter.mirror_uid = Some(made.metadata.uid));
                     return;
                 }
@@ -184,7 +192,7 @@ async fn mirror(context: &Context, pods: &Pods, pod: &Pod) {
                         return;
                     }
                     // Of an older manifest.
-                    Ok(_) => unmirror(context, pod).await,
+                    Ok(old) => unmirror(&context.client, pod, old.metadata.uid).await,
                     Err(error) => tracing::warn!(%error, "a mirror pod could not be read"),
                 },
                 Err(error) => {
@@ -197,37 +205,55 @@ async fn mirror(context: &Context, pods: &Pods, pod: &Pod) {
     }
 }
 
-async fn unmirror(context: &Context, pod: &Pod) {
-    let api = context.client.namespaced::<Pod>(&pod.metadata.namespace);
-    let options = DeleteOptions { grace_period_seconds: Some(0), ..Default::default() };
+/// Deletes one image of a static pod, and no later one.
+async fn unmirror(client: &Client, pod: &Pod, uid: String) {
+    let api = client.namespaced::<Pod>(&pod.metadata.namespace);
+    let preconditions = Preconditions { uid: Some(uid), ..Default::default() };
+    let options = DeleteOptions {
+        grace_period_seconds: Some(0),
+        preconditions: Some(preconditions),
+        ..Default::default()
+    };
     if let Err(error) = api.delete(&pod.metadata.name, &options).await
         && !error.is_not_found()
+        && !error.is_conflict()
     {
         tracing::warn!(pod = %pod.metadata.name, %error, "a mirror pod could not be deleted");
     }
 }
 
-/// The API's image of a static pod changed: one that was deleted is made again while the manifest is there.
+/// The pod, unless its manifest is gone: one that still ends is not shown anew.
+fn wanted(pods: &Pods, uid: &str) -> Option<Arc<Mailbox>> {
+    pods.get(uid).filter(|mailbox| !mailbox.letter().gone)
+}
+
+/// The API's image of a static pod changed: one that was deleted is made again while the manifest is there, and deleted
+/// when it is not.
 pub(crate) fn mirror_changed(context: &Arc<Context>, pods: &Arc<Pods>, shown: Pod, deleted: bool) {
     let hash = shown.metadata.annotations.get(CONFIG_MIRROR).cloned().unwrap_or_default();
-    let (context, pods) = (context.clone(), pods.clone());
-    match pods.get(&hash) {
-        Some(mailbox) if !deleted && shown.metadata.deletion_timestamp.is_none() => {
-            mailbox.write(|letter| letter.mirror_uid = Some(shown.metadata.uid));
-        }
-        Some(mailbox) => {
-            mailbox.write(|letter| letter.mirror_uid = None);
-            let pod = mailbox.letter().pod;
+    let Some(mailbox) = wanted(pods, &hash) else {
+        if !deleted {
+            let (mut known, client) = (context.static_pods_known.subscribe(), context.client.clone());
+            let pods = pods.clone();
             tokio::spawn(async move {
-                if !deleted {
-                    unmirror(&context, &shown).await;
+                let known = known.wait_for(|known| *known).await.is_ok();
+                if known && wanted(&pods, &hash).is_none() {
+                    unmirror(&client, &shown, shown.metadata.uid.clone()).await;
                 }
-                mirror(&context, &pods, &pod).await;
             });
         }
-        None if !deleted && context.config.static_pod_path.is_none() => {
-            tokio::spawn(async move { unmirror(&context, &shown).await });
-        }
-        None => {}
+        return;
+    };
+    if !deleted && shown.metadata.deletion_timestamp.is_none() {
+        mailbox.write(|letter| letter.mirror_uid = Some(shown.metadata.uid));
+        return;
     }
+    mailbox.write(|letter| letter.mirror_uid = None);
+    let (context, pods, pod) = (context.clone(), pods.clone(), mailbox.letter().pod);
+    tokio::spawn(async move {
+        if !deleted {
+            unmirror(&context.client, &shown, shown.metadata.uid.clone()).await;
+        }
+        mirror(&context, &pods, &pod).await;
+    });
 }
