@@ -171,6 +171,16 @@ impl Kubectl {
         self.run(&format!("wait --for={condition} {object} --timeout={}s", patience().as_secs()));
     }
 
+    /// Waits until one may do something (the words of `kubectl auth can-i`): a grant counts once the authorizer's own
+    /// watch has brought it.
+    #[track_caller]
+    pub fn granted(&self, what: &str) {
+        let end = Instant::now() + patience();
+        while !self.output(&format!("auth can-i {what}")).status.success() {
+            assert!(Instant::now() < end, "never granted: {what}");
+        }
+    }
+
     /// The IP of a pod, which is waited for.
     #[track_caller]
     pub fn pod_ip(&self, pod: &str) -> String {

@@ -4,6 +4,7 @@
 mod server;
 
 use server::{Cluster, start};
+use std::time::{Duration, Instant};
 
 #[test]
 fn kubectl_works_and_nothing_is_lost() {
@@ -59,7 +60,11 @@ fn kubectl_works_and_nothing_is_lost() {
         "1.36.4",
         &["create", "rolebinding", "view", "--clusterrole=view", "--serviceaccount=default:reader"],
     );
-    assert!(as_reader(&["get", "configmaps", "-n", "default"]).0);
+    // The authorizer learns of it by its own watch.
+    let end = Instant::now() + Duration::from_secs(30);
+    while !as_reader(&["get", "configmaps", "-n", "default"]).0 {
+        assert!(Instant::now() < end, "the grant never counted");
+    }
     assert!(!as_reader(&["get", "secrets", "-n", "default"]).0);
     let (_, forged) = cluster.try_run(
         "1.36.4",

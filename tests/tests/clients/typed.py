@@ -1,6 +1,7 @@
 """The Python client's typed interfaces, on a cluster: writes of every kind, pages, watches, and what leads into pods."""
 
 import sys
+import time
 
 from kubernetes import client, config, utils, watch
 from kubernetes.client.rest import ApiException
@@ -136,13 +137,18 @@ limited.api_key = {"authorization": f"Bearer {token}"}
 nobody = client.ApiClient(limited)
 refused(403, "Forbidden", client.CoreV1Api(nobody).list_namespaced_secret, NS)
 review = {"spec": {"resourceAttributes": {"namespace": NS, "verb": "list", "resource": "secrets"}}}
-assert client.AuthorizationV1Api(nobody).create_self_subject_access_review(review).status.allowed is False
+theirs = client.AuthorizationV1Api(nobody)
+assert theirs.create_self_subject_access_review(review).status.allowed is False
 assert client.AuthorizationV1Api().create_self_subject_access_review(review).status.allowed is True
 rbac = client.RbacAuthorizationV1Api()
 rbac.create_namespaced_role_binding(NS, {
     "metadata": {"name": "look"}, "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": NS}],
     "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "admin"},
 })
+# A grant counts once the authorizer's own watch has brought it.
+end = time.monotonic() + 60
+while not theirs.create_self_subject_access_review(review).status.allowed:
+    assert time.monotonic() < end, "the grant never counted"
 assert len(client.CoreV1Api(nobody).list_namespaced_secret(NS).items) == 6
 core.delete_collection_namespaced_secret(NS, label_selector="n=1")
 assert len(core.list_namespaced_secret(NS).items) == 3

@@ -198,8 +198,7 @@ pub(crate) fn auth(room: &Room) {
     k.run("create role rower --verb=get,list --resource=pods");
     k.run(&format!("create rolebinding rower --role=rower --serviceaccount={ns}:jason"));
     let jason = format!("--as=system:serviceaccount:{ns}:jason");
-    k.until("rolebinding/rower", "there", |_| Some(()));
-    assert_eq!(k.run(&format!("auth can-i list pods {jason}")), "yes");
+    k.granted(&format!("list pods {jason}"));
     let no = k.output(&format!("auth can-i delete pods {jason}"));
     assert_eq!((no.status.code(), String::from_utf8(no.stdout).unwrap().trim()), (Some(1), "no"));
     has(

@@ -57,6 +57,9 @@ pub(crate) fn asks_credential_providers(room: &Room) {
     // A node may ask for tokens of this audience for no volume of a pod.
     k.apply("{kind: ClusterRole, apiVersion: rbac.authorization.k8s.io/v1, metadata: {name: purser}, rules: [{apiGroups: [''], resources: [purser], verbs: [request-serviceaccounts-token-audience]}]}");
     k.run(&format!("create clusterrolebinding purser --clusterrole=purser --user=system:node:{NODE}"));
+    k.granted(&format!(
+        "request-serviceaccounts-token-audience purser --as=system:node:{NODE} --as-group=system:nodes"
+    ));
     room.cluster.serve_with(&[
         format!("--image-credential-provider-config={}", config.display()),
         format!("--image-credential-provider-bin-dir={}", bin.display()),
