@@ -100,6 +100,11 @@ pub fn of(client: &Client) -> Arc<dyn Source> {
     }
 }
 
+/// What happens to objects after a revision, for those who may watch but not list: what is there already is not told of.
+pub fn after(client: &Client, query: Query, revision: u64) -> BoxStream<'static, Result<Vec<Feed>>> {
+    ListWatch(client.clone()).open_at(query, Some(revision))
+}
+
 struct Nearest {
     near: Arc<dyn Source>,
     network: Arc<ListWatch>,

@@ -257,14 +257,22 @@ impl Feeder {
     }
 }
 
-impl Source for ListWatch {
-    fn open(&self, query: Query) -> BoxStream<'static, Result<Vec<Feed>>> {
-        let feeder = Feeder { from: ListWatch(self.0.clone()), query, state: State::Start, failures: 0 };
+impl ListWatch {
+    /// From a revision on, or from the beginning.
+    pub(crate) fn open_at(&self, query: Query, at: Option<u64>) -> BoxStream<'static, Result<Vec<Feed>>> {
+        let state = at.map_or(State::Start, |at| State::Broken { at });
+        let feeder = Feeder { from: ListWatch(self.0.clone()), query, state, failures: 0 };
         futures::stream::unfold(feeder, |mut feeder| async move {
             let item = feeder.next().await;
             Some((item, feeder))
         })
         .boxed()
+    }
+}
+
+impl Source for ListWatch {
+    fn open(&self, query: Query) -> BoxStream<'static, Result<Vec<Feed>>> {
+        self.open_at(query, None)
     }
 }
 

@@ -14,7 +14,8 @@ use client::recorder::reference;
 use client::{Client, Error, Informer, ObjectKey, Projection, Queue, Recorder};
 use parking_lot::Mutex;
 use rules::volumes::{BIND_COMPLETED, BOUND_BY_CONTROLLER, Claim, MIGRATED_TO, PROVISIONED_BY, Volume, best};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+use tokio_util::task::AbortOnDropHandle;
 
 /// The size that a volume had before it is grown, while its claim does not know.
 pub(super) const SIZE_BEFORE: &str = "volume.alpha.kubernetes.io/pre-resize-capacity";
@@ -37,7 +38,7 @@ pub(super) struct Binder {
     pub metrics: Metrics,
     pub operations: Operations,
     /// Volumes that a pod of ours empties.
-    pub recyclers: Mutex<HashSet<String>>,
+    pub recyclers: Mutex<HashMap<String, AbortOnDropHandle<()>>>,
 }
 
 type Done = Result<Outcome, Failure>;

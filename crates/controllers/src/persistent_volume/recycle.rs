@@ -6,10 +6,17 @@ use super::operations::Turn;
 use super::plugins::{self, Plugin};
 use super::view::{RECYCLER, RECYCLERS};
 use api::Kind as _;
-use api::core::v1::{Container, PersistentVolume, Pod, Volume, VolumeMount};
+use api::core::v1::{Container, Event, ObjectReference, PersistentVolume, Pod, Volume, VolumeMount};
 use apimachinery::meta::options::DeleteOptions;
+use client::Recorder;
 use client::controller::Outcome;
+use client::recorder::{EventType, reference};
+use client::source::{self, Feed, Query};
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use std::collections::HashSet;
 use std::sync::Arc;
+use tokio_util::task::AbortOnDropHandle;
 
 const IMAGE: &str = "registry.k8s.io/build-image/debian-base:bookworm-v1.0.6";
 const SCRIPT: &str =
@@ -45,7 +52,7 @@ impl Binder {
         };
         let name = volume.metadata.name.clone();
         let about: Arc<str> = volume.metadata.uid.as_str().into();
-        let state = if self.recyclers.lock().contains(&name) {
+        let state = if self.recyclers.lock().contains_key(&name) {
             self.watched(&name).await
         } else {
             match self.operations.begin(&about) {
@@ -76,10 +83,15 @@ impl Binder {
         let pods = self.client.namespaced::<Pod>(RECYCLERS);
         match pods.create(&pod).await {
             Ok(pod) => {
-                if let Ok(revision) = pod.metadata.resource_version.parse() {
-                    self.view.pods.reached(revision).await;
-                }
-                self.recyclers.lock().insert(volume.metadata.name.clone());
+                let revision = pod.metadata.resource_version.parse().unwrap_or(0);
+                let telling = AbortOnDropHandle::new(tokio::spawn(tell(
+                    self.recorder.clone(),
+                    reference(volume),
+                    source::after(&self.client, events_of(&pod), revision),
+                    pod.metadata.uid.clone(),
+                )));
+                self.view.pods.reached(revision).await;
+                self.recyclers.lock().insert(volume.metadata.name.clone(), telling);
                 State::Runs
             }
             Err(error) if error.reason() == "AlreadyExists" => {
@@ -114,6 +126,33 @@ impl Binder {
                 State::Failed(format!("failed to delete recycler pod: {error}"))
             }
             (Ok(()), _) => State::Emptied,
+        }
+    }
+}
+
+fn events_of(pod: &Pod) -> Query {
+    let of = format!("involvedObject.name={}", pod.metadata.name);
+    Query::of::<Event>().in_namespace(pod.metadata.namespace.clone()).fields(of)
+}
+
+/// Tells of a volume what is told of the pod that empties it, each event once, until the pod is done with.
+async fn tell(
+    recorder: Recorder,
+    volume: ObjectReference,
+    mut events: BoxStream<'static, client::Result<Vec<Feed>>>,
+    uid: String,
+) {
+    let mut told = HashSet::new();
+    while let Some(Ok(feeds)) = events.next().await {
+        for feed in feeds {
+            let Feed::Put(raw) = feed else { continue };
+            let Ok(event) = raw.decode::<Event>() else { continue };
+            let of_another = &event.involved_object.uid;
+            if !of_another.is_empty() && *of_another != uid || !told.insert(raw.key.name.clone()) {
+                continue;
+            }
+            let kind = if event.type_ == "Warning" { EventType::Warning } else { EventType::Normal };
+            recorder.event(&volume, kind, "RecyclerPod", format!("Recycler pod: {}", event.message));
         }
     }
 }

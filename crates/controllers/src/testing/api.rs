@@ -166,7 +166,19 @@ impl Api {
             let about = &body["involvedObject"];
             if *method == Method::POST {
                 let line = format!("{ty} {reason} {}/{}: {}", about["kind"], about["name"], body["message"]);
-                self.state.lock().events.push(line.replace('"', ""));
+                let mut state = self.state.lock();
+                state.events.push(line.replace('"', ""));
+                let name = format!("event-{}", state.events.len());
+                let revision = state.revision;
+                let key = (at.resource.clone(), at.namespace.clone(), name);
+                // Nobody keeps them, but whoever watches is told.
+                let item = Feed::Put(raw(&key, &body, revision));
+                let of = format!("involvedObject.name={}", about["name"].as_str().unwrap_or_default());
+                let watching = state
+                    .feeds
+                    .iter()
+                    .filter(|(query, _)| query.resource == key.0 && query.field_selector == of);
+                watching.for_each(|(_, to)| drop(to.send(vec![item.clone()])));
             }
             return Ok(body);
         }
@@ -427,6 +439,11 @@ fn raw(key: &Key, value: &Value, revision: u64) -> Raw {
 
 impl Transport for Api {
     fn send(&self, request: Request<Bytes>) -> BoxFuture<'static, Result<Response<ResponseBody>, Error>> {
+        let asked = request.uri().query().unwrap_or_default();
+        if let Some(at) = address(request.uri().path()).filter(|_| asked.contains("watch=true")) {
+            let body = self.watch(&at, asked).boxed_unsync();
+            return Box::pin(std::future::ready(Ok(Response::new(body))));
+        }
         let kind = request.headers().get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let answer =
             self.call(request.method(), request.uri().path(), kind.unwrap_or_default(), request.body());
@@ -438,6 +455,32 @@ impl Transport for Api {
         let body = body.map_err(|never| match never {}).boxed_unsync();
         let response = Response::builder().status(u16::try_from(code).expect("a code")).body(body);
         Box::pin(async move { Ok(response.expect("a response")) })
+    }
+}
+
+impl Api {
+    /// What happens from now on, as a stream of lines.
+    fn watch(
+        &self,
+        at: &Address,
+        asked: &str,
+    ) -> impl http_body::Body<Data = Bytes, Error = client::transport::BoxError> + Send + 'static {
+        let of = asked.split('&').find_map(|pair| pair.strip_prefix("fieldSelector=")).unwrap_or_default();
+        let query = Query::all(at.resource.clone()).fields(of.replace("%3D", "="));
+        let lines = self.open(query).skip(1).map(|feeds| {
+            let put = feeds.into_iter().flatten().filter_map(|feed| match feed {
+                Feed::Put(raw) => Some(raw),
+                _ => None,
+            });
+            let lines = put.map(|raw| {
+                let mut object: Value = serde_json::from_slice(&raw.bytes).expect("JSON");
+                object["metadata"]["name"] = json!(raw.key.name);
+                object["metadata"]["resourceVersion"] = json!(raw.revision.to_string());
+                format!("{}\n", json!({"type": "ADDED", "object": object}))
+            });
+            Ok(http_body::Frame::data(Bytes::from(lines.collect::<String>())))
+        });
+        http_body_util::StreamBody::new(lines)
     }
 }
 
