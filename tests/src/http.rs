@@ -9,10 +9,15 @@ use std::time::Duration;
 
 /// The body of `GET /`, from the namespace of the calling thread.
 pub fn get(address: SocketAddr) -> io::Result<String> {
+    get_at(address, "/")
+}
+
+/// The body of a path.
+pub fn get_at(address: SocketAddr, path: &str) -> io::Result<String> {
     let patience = Duration::from_secs(5);
     let mut connection = TcpStream::connect_timeout(&address, patience)?;
     connection.set_read_timeout(Some(patience))?;
-    connection.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
+    write!(connection, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer)?;
     match answer.split_once("\r\n\r\n") {

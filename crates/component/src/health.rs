@@ -169,6 +169,17 @@ impl Checks {
     }
 }
 
+/// The check `log`: whether somebody takes what is logged. A pipe that nobody empties blocks the program.
+pub fn log() -> Result<(), String> {
+    let stderr = std::io::stderr();
+    let mut wanted = [rustix::event::PollFd::new(&stderr, rustix::event::PollFlags::OUT)];
+    let none = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    match rustix::event::poll(&mut wanted, Some(&none)) {
+        Ok(0) => Err("logging blocked".into()),
+        _ => Ok(()),
+    }
+}
+
 /// Something that happens once.
 #[derive(Clone, Debug, Default)]
 pub struct Latch(Arc<AtomicBool>);

@@ -109,6 +109,8 @@ pub struct Config {
     pub static_pod_path: Option<PathBuf>,
     /// Where the HTTPS server listens; port 10250.
     pub address: SocketAddr,
+    /// Where anybody may ask whether the kubelet lives; nobody with port 0.
+    pub healthz: SocketAddr,
     pub seccomp_default: bool,
     /// At most so many pulls at a time; one with `serializeImagePulls`, as upstream's default.
     pub parallel_image_pulls: usize,
@@ -199,6 +201,7 @@ impl Config {
             fail_swap_on: false,
             static_pod_path: None,
             address: SocketAddr::from(([0, 0, 0, 0], 10250)),
+            healthz: SocketAddr::from(([127, 0, 0, 1], 10248)),
             seccomp_default: false,
             parallel_image_pulls: 1,
             image_verification: Default::default(),

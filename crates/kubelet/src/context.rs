@@ -48,12 +48,15 @@ pub(crate) struct Context {
     pub cgroups: Cgroups,
     pub devices: Arc<Devices>,
     pub claims: Arc<Claims>,
+    pub plugins: Arc<crate::plugins::watcher::Plugins>,
     /// Under the policy `static`.
     pub cpus: Option<Cpus>,
     /// Under the policy `Static`.
     pub memory: Option<Memory>,
     pub topology: Topology,
     pub user_namespaces: UserNamespaces,
+    /// When the runtime was last well.
+    pub pulse: Arc<crate::server::healthz::Pulse>,
     /// What the node is short of.
     pub pressures: watch::Sender<Vec<Pressure>>,
     /// Whether the machine is shutting down.

@@ -44,10 +44,26 @@ pub(crate) async fn run(
             .map_err(|error| format!("HTTP lifecycle hook ({}) {whom} - error: {error}", get.path));
     }
     if let Some(sleep) = &hook.sleep {
+        // Whoever lets this future fall ends the pause early.
+        let mut pause = Pause { context, done: false };
         tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;
+        pause.done = true;
         return Ok(());
     }
     Err("Cannot run handler: invalid handler".into())
+}
+
+struct Pause<'a> {
+    context: &'a Context,
+    done: bool,
+}
+
+impl Drop for Pause<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.context.metrics.sleeps_cut_short.inc();
+        }
+    }
 }
 
 async fn http(
@@ -69,6 +85,7 @@ async fn http(
             plain.https = false;
             plain.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("Authorization"));
             http_client::get(&plain, HTTP_TIMEOUT).await?;
+            context.metrics.http_fallbacks.inc();
             let host = http_client::join_host_port(&request.host, request.port);
             context.events.warning(
                 pod,

@@ -99,10 +99,12 @@ impl Kubelet {
             let error = "Topolgy manager single-numa-node policy is incompatible with CPUManager align-by-socket policy option";
             return Err(unprepared("the CPU manager", error.into()));
         }
-        let cpus = Cpus::load(policy, system, root, reserved_cpus);
+        let cpus = Cpus::load(policy, system, root, reserved_cpus, metrics.managers.of_cpus());
         let cpus = cpus.map_err(|error| unprepared("the CPU manager", error))?;
         let kept = u64::try_from(node::status::kept_memory(&config, &machine)).unwrap_or(0);
-        let memory = config.memory_manager.as_ref().map(|reserved| Memory::load(root, &numa, reserved, kept));
+        let pinned = || metrics.managers.memory.clone();
+        let memory = config.memory_manager.as_ref();
+        let memory = memory.map(|reserved| Memory::load(root, &numa, (reserved, kept), pinned()));
         let memory = memory.transpose().map_err(|error| unprepared("the memory manager", error))?;
         let topology = Topology::new(config.topology, numa);
         let topology = topology.map_err(|error| unprepared("the topology manager", error))?;
@@ -124,11 +126,11 @@ impl Kubelet {
             services: parts.informers.get(),
             node: watch::Sender::new(Arc::new(Node::default())),
             started_at: crate::clock::now(),
-            claims: Claims::load(parts.client.clone(), &config.root_dir),
+            claims: Claims::load(parts.client.clone(), &config.root_dir, metrics.dra.clone()),
             client: parts.client,
             runtime: parts.runtime,
             runtime_info: info,
-            devices: Devices::load(&config.root_dir, shutdown.clone()),
+            devices: Devices::load(&config.root_dir, metrics.managers.clone(), shutdown.clone()),
             cpus,
             memory,
             topology,
@@ -138,6 +140,8 @@ impl Kubelet {
             objects,
             machine,
             cgroups,
+            plugins: Arc::default(),
+            pulse: Arc::default(),
             pressures: watch::Sender::new(Vec::new()),
             shutting_down: watch::Sender::new(false),
             static_pods_known: watch::Sender::new(false),
@@ -150,6 +154,9 @@ impl Kubelet {
             let server = server::Server::bind(context.clone(), pods.clone(), parts.streams, serving).await?;
             port = server.port();
             tasks.spawn(server.run(shutdown.clone()));
+        }
+        if context.config.healthz.port() != 0 {
+            tasks.spawn(server::healthz::serve(context.config.healthz, shutdown.clone()));
         }
         tasks.spawn(report::run(context.clone(), parts.informers.clone(), port, shutdown.clone()));
         tasks.spawn(runtime_events::run(context.runtime.clone(), pods.clone(), shutdown.clone()));
@@ -164,7 +171,8 @@ impl Kubelet {
             Arc::new(claims::Drivers(context.claims.clone())),
         ];
         let registry = context.config.root_dir.join("plugins_registry");
-        tasks.spawn(plugins::watcher::run(registry, handlers, shutdown.clone()));
+        let known = context.plugins.clone();
+        tasks.spawn(plugins::watcher::run(registry, handlers, known, shutdown.clone()));
         tasks.spawn(follow_cpus(context.clone(), shutdown.clone()));
         tasks.spawn(eviction::run(context.clone(), pods.clone(), shutdown.clone()));
         tasks.spawn(node_shutdown::run(context.clone(), pods.clone(), shutdown.clone()));
@@ -206,9 +214,17 @@ async fn start_pods(
         let known = |node: &Arc<Node>| !node.metadata.name.is_empty();
         drop(context.node.subscribe().wait_for(known).await);
         pod_source::api::start(&context, &informers, &pods).await;
-        if let Err(error) = orphans::end(&*context.runtime, &pods).await {
+        let mut manifests = context.config.static_pod_path.clone().map(pod_source::manifests::Manifests::new);
+        // Static pods that run are nobody's orphans; those of older manifests are, and go first.
+        let wanted = manifests.as_ref().map(|manifests| manifests.uids(&context)).unwrap_or_default();
+        if let Err(error) = orphans::end(&*context.runtime, &pods, &wanted).await {
             tracing::warn!(%error, "orphaned pods could not be looked for");
         }
+        match &mut manifests {
+            Some(manifests) => manifests.look(&context, &pods),
+            None => drop(context.static_pods_known.send_replace(true)),
+        }
+        orphans::clean(&context, &pods).await;
         // What pods had that are no more.
         let known = |uid: &str| pods.get(uid).is_some();
         context.devices.retain(known);
@@ -218,9 +234,8 @@ async fn start_pods(
         if let Some(memory) = &context.memory {
             memory.retain(known);
         }
-        match context.config.static_pod_path.clone() {
-            Some(dir) => pod_source::manifests::run(&context, &pods, dir).await,
-            None => drop(context.static_pods_known.send_replace(true)),
+        if let Some(manifests) = manifests {
+            manifests.run(&context, &pods).await;
         }
     };
     tokio::select! {

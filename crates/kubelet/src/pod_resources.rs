@@ -4,6 +4,7 @@
 use crate::context::Context;
 use crate::devices::{Given, NO_NODE};
 use crate::memory::Block;
+use crate::metrics::PodResources as PodResourcesMetrics;
 use crate::plugins::pod_resources::pod_resources_lister_server::{
     PodResourcesLister, PodResourcesListerServer,
 };
@@ -14,6 +15,7 @@ use crate::plugins::pod_resources::{
 };
 use crate::pods::Pods;
 use api::core::v1::{Container, Pod};
+use component::metrics::CounterVec;
 use rules::container_status::is_restartable_init_container;
 use rules::pod_conditions::is_terminal;
 use std::collections::BTreeMap;
@@ -21,6 +23,9 @@ use std::io;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
+
+/// The version of the API.
+const VERSION: &str = "v1";
 
 /// Answers until shutdown.
 pub(crate) async fn serve(
@@ -106,8 +111,11 @@ impl Lister {
         each.collect()
     }
 
-    fn counted(&self) {
-        self.context.metrics.pod_resources_requests.with(&["v1"]).inc();
+    /// Counts a request of this kind.
+    fn count(&self, pick: impl Fn(&PodResourcesMetrics) -> &CounterVec) {
+        let metrics = &self.context.metrics.managers.pod_resources;
+        metrics.all.with(&[VERSION]).inc();
+        pick(metrics).with(&[VERSION]).inc();
     }
 
     fn of_pod(&self, pod: &Pod) -> PodResources {
@@ -145,7 +153,7 @@ impl PodResourcesLister for Lister {
         &self,
         _: Request<ListPodResourcesRequest>,
     ) -> Result<Response<ListPodResourcesResponse>, Status> {
-        self.counted();
+        self.count(|metrics| &metrics.list);
         let active = self.pods.list().into_iter().filter(|mailbox| !is_terminal(&mailbox.status().phase));
         let pod_resources = active.map(|mailbox| self.of_pod(&mailbox.letter().pod)).collect();
         Ok(Response::new(ListPodResourcesResponse { pod_resources }))
@@ -155,7 +163,7 @@ impl PodResourcesLister for Lister {
         &self,
         _: Request<AllocatableResourcesRequest>,
     ) -> Result<Response<AllocatableResourcesResponse>, Status> {
-        self.counted();
+        self.count(|metrics| &metrics.allocatable);
         let healthy = self.context.devices.allocatable().into_iter();
         let devices = healthy.map(|(resource_name, id, nodes)| ContainerDevices {
             resource_name,
@@ -174,15 +182,16 @@ impl PodResourcesLister for Lister {
         &self,
         request: Request<GetPodResourcesRequest>,
     ) -> Result<Response<GetPodResourcesResponse>, Status> {
-        self.counted();
+        self.count(|metrics| &metrics.get);
         let GetPodResourcesRequest { pod_name, pod_namespace } = request.into_inner();
         let mailbox = self.pods.named(&pod_namespace, &pod_name);
-        let mailbox = mailbox.ok_or_else(|| {
-            Status::unknown(format!("pod {pod_name} in namespace {pod_namespace} not found"))
-        })?;
+        let refused = |why: &str| {
+            self.context.metrics.managers.pod_resources.get_errors.with(&[VERSION]).inc();
+            Status::unknown(format!("pod {pod_name} in namespace {pod_namespace} {why}"))
+        };
+        let mailbox = mailbox.ok_or_else(|| refused("not found"))?;
         if is_terminal(&mailbox.status().phase) {
-            let message = format!("pod {pod_name} in namespace {pod_namespace} is not active");
-            return Err(Status::unknown(message));
+            return Err(refused("is not active"));
         }
         let pod_resources = Some(self.of_pod(&mailbox.letter().pod));
         Ok(Response::new(GetPodResourcesResponse { pod_resources }))

@@ -3,7 +3,7 @@
 
 use crate::context::Context;
 use crate::pod_worker::{Mailbox, Worker};
-use crate::resize::Resources;
+use crate::resize::{Resources, Trigger};
 use api::core::v1::Pod;
 use parking_lot::Mutex;
 use rules::pod_conditions::is_terminal;
@@ -20,12 +20,45 @@ pub(crate) struct Pods {
     shutdown: CancellationToken,
     /// The uids of pods that ask for other resources than they have.
     pub(crate) resizes: Mutex<Vec<String>>,
+    /// Static pods that wait until another of their name has ended, by its uid.
+    successors: Mutex<HashMap<String, Arc<Pod>>>,
 }
 
 impl Pods {
     pub(crate) fn new(context: Arc<Context>, shutdown: CancellationToken) -> Arc<Self> {
-        let (mailboxes, resizes, tasks) = (Mutex::default(), Mutex::default(), TaskTracker::new());
-        Arc::new(Pods { context, mailboxes, tasks, shutdown, resizes })
+        Arc::new(Pods {
+            context,
+            mailboxes: Mutex::default(),
+            tasks: TaskTracker::new(),
+            shutdown,
+            resizes: Mutex::default(),
+            successors: Mutex::default(),
+        })
+    }
+
+    /// A static pod is wanted. Two of one name would fight for what both have: the new one begins when the one whose
+    /// manifest is gone has ended, which may even be the same pod as before. Upstream: `allowStaticPodStart`.
+    pub(crate) fn apply_static(self: &Arc<Self>, pod: Arc<Pod>) {
+        let mut successors = self.successors.lock();
+        let of_name = |mailbox: &Arc<Mailbox>| {
+            let letter = mailbox.letter();
+            let (new, old) = (&pod.metadata, &letter.pod.metadata);
+            let same = (&new.namespace, &new.name) == (&old.namespace, &old.name);
+            (same && letter.gone).then(|| old.uid.clone())
+        };
+        let before = self.mailboxes.lock().values().find_map(of_name);
+        match before {
+            Some(before) => drop(successors.insert(before, pod)),
+            None => {
+                drop(successors);
+                self.begin(pod);
+            }
+        }
+    }
+
+    fn begin(self: &Arc<Self>, pod: Arc<Pod>) {
+        self.apply(pod.clone());
+        crate::pod_source::manifests::show(&self.context, self, pod);
     }
 
     /// A pod is wanted, or wanted otherwise than before.
@@ -74,9 +107,20 @@ impl Pods {
             // A worker that stops because the kubelet does leaves its pod running, and known: whoever looks for orphans
             // at that moment must not take it for one.
             if let Some(pods) = pods.upgrade().filter(|pods| !pods.shutdown.is_cancelled()) {
-                pods.mailboxes.lock().remove(&uid);
+                let next = {
+                    // Who comes now either finds the pod, and waits for it, or does not.
+                    let mut successors = pods.successors.lock();
+                    pods.mailboxes.lock().remove(&uid);
+                    successors.remove(&uid)
+                };
+                if let Some(next) = next {
+                    if next.metadata.uid == uid {
+                        pods.context.metrics.restarted_pods.with(&["true"]).inc();
+                    }
+                    pods.begin(next);
+                }
                 pods.weigh();
-                pods.retry_resizes();
+                pods.retry_resizes(Trigger::PodsRemoved);
             }
         });
         self.weigh();
@@ -104,6 +148,7 @@ impl Pods {
                 mailbox.volumes_changed();
             }
             if resized {
+                self.context.metrics.resizes.requested(&old, &mailbox.letter().desired);
                 self.resize_wanted(&uid);
                 self.weigh();
             }
@@ -114,6 +159,7 @@ impl Pods {
 
     /// Nobody wants the pod any more.
     pub(crate) fn remove(&self, uid: &str) {
+        self.successors.lock().retain(|_, pod| pod.metadata.uid != uid);
         if let Some(mailbox) = self.get(uid) {
             mailbox.write(|letter| letter.gone = true);
         }

@@ -81,6 +81,12 @@ impl Slot {
         Ok(())
     }
 
+    /// When the certificate that lies there expires.
+    pub fn not_after(&self) -> Option<Timestamp> {
+        let certificate = self.get()?.cert.first().map(|der| Certificate::from_der(der))?;
+        certificate.ok().map(|certificate| certificate.not_after)
+    }
+
     fn get(&self) -> Option<Arc<CertifiedKey>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -289,6 +289,13 @@ pub(crate) struct Server {
     /// A KubeletConfiguration (kubelet.config.k8s.io/v1beta1) for this node; what it says counts before flags.
     #[arg(long, value_name = "FILE")]
     pub kubelet_config: Option<PathBuf>,
+    /// The port of the localhost healthz endpoint of the node (set to 0 to disable).
+    #[arg(long, default_value_t = 10248)]
+    pub healthz_port: u16,
+    /// The IP address for the node's healthz server to serve on (set to '0.0.0.0' or '::' for listening on all interfaces
+    /// and IP address families).
+    #[arg(long, default_value = "127.0.0.1")]
+    pub healthz_bind_address: IpAddr,
     /// Set the maximum number of processes per pod. If -1, the node's own limit holds.
     #[arg(long, allow_negative_numbers = true)]
     pub pod_max_pids: Option<i64>,

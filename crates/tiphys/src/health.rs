@@ -56,17 +56,6 @@ impl Steps {
     }
 }
 
-/// Whether somebody takes what is logged: a pipe that nobody empties blocks the server.
-fn log() -> Result<(), String> {
-    let stderr = std::io::stderr();
-    let mut wanted = [rustix::event::PollFd::new(&stderr, rustix::event::PollFlags::OUT)];
-    let none = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
-    match rustix::event::poll(&mut wanted, Some(&none)) {
-        Ok(0) => Err("logging blocked".into()),
-        _ => Ok(()),
-    }
-}
-
 /// The checks of the three endpoints.
 pub(crate) fn checks(
     store: &Arc<dyn Store>,
@@ -77,7 +66,7 @@ pub(crate) fn checks(
     let [healthz, livez, readyz] =
         ["healthz", "livez", "readyz"].map(|name| Checks::new(name, Some(metrics)));
     for checks in [&healthz, &livez, &readyz] {
-        checks.add("log", log);
+        checks.add("log", component::health::log);
         let kept = store.clone();
         checks.add("etcd", move || match kept.health() {
             // A full disk takes deletes still: it is no reason to start again.

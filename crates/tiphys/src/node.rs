@@ -102,6 +102,7 @@ pub(crate) async fn start(
     config.cluster_dns = vec![flags.cluster_dns.to_string()];
     config.cluster_domain = flags.cluster_domain.clone();
     config.address.set_ip(flags.bind_address);
+    config.healthz = (flags.healthz_bind_address, flags.healthz_port).into();
     config.eviction_thresholds = kubelet::config::parse_hard(&flags.eviction_hard)
         .map_err(|error| anyhow::anyhow!("--eviction-hard: {error}"))?;
     config.features = flags.features.gates();

@@ -1,8 +1,8 @@
 //! How pods begin, begin again and end.
 
-use cluster_tests::Room;
 use cluster_tests::cluster::NODE;
 use cluster_tests::manifests::shell;
+use cluster_tests::{Room, http};
 use std::time::{Duration, Instant};
 
 pub(crate) fn runs_static_pods(room: &Room) {
@@ -47,6 +47,20 @@ pub(crate) fn runs_static_pods(room: &Room) {
     k.apply(&shell("later", ""));
     k.wait("condition=Ready", "pod/later");
     assert!(k.refused(&format!("get {pod}")).contains("NotFound"));
+}
+
+/// On the machine anybody may ask, and those who may hear more by way of the API server.
+pub(crate) fn says_that_it_lives(room: &Room) {
+    let near = "127.0.0.1:10248".parse().unwrap();
+    let ask = |path: &str| room.cluster.net.inside(|| http::get_at(near, path)).unwrap();
+    assert_eq!(ask("/healthz"), "ok");
+    assert_eq!(ask("/healthz?verbose"), "[+]ping ok\nhealthz check passed\n");
+    let k = &room.kubectl;
+    let raw = |path: &str| k.run(&format!("get --raw /api/v1/nodes/{NODE}/proxy{path}"));
+    assert_eq!(raw("/healthz?verbose"), "[+]ping ok\n[+]log ok\n[+]syncloop ok\nhealthz check passed");
+    assert_eq!(raw("/healthz/syncloop"), "ok");
+    let counted = "kubernetes_healthcheck{name=\"syncloop\",type=\"healthz\"} 1";
+    assert!(raw("/metrics/slis").lines().any(|line| line == counted));
 }
 
 pub(crate) fn restarts_by_rules(room: &Room) {

@@ -15,7 +15,8 @@ use cluster_tests::manifests::shell;
 use cluster_tests::{Room, Scenario, Suite, scenarios};
 use limits::{asks_credential_providers, limits_the_processes_of_a_pod, starts_again_soon};
 use lives::{
-    refuses_what_it_cannot_run, restarts_by_rules, runs_static_pods, sleeps_and_calls_before_it_ends,
+    refuses_what_it_cannot_run, restarts_by_rules, runs_static_pods, says_that_it_lives,
+    sleeps_and_calls_before_it_ends,
 };
 use newer::{
     keeps_memory_on_one_node, makes_ephemeral_volumes, reads_variables_from_files, refuses_unsafe_sysctls,
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         refuses_unsafe_sysctls,
         makes_ephemeral_volumes,
         runs_static_pods,
+        says_that_it_lives,
         restarts_by_rules,
         sleeps_and_calls_before_it_ends,
         refuses_what_it_cannot_run,

@@ -4,6 +4,7 @@
 
 mod state;
 
+use crate::metrics::Dra;
 use crate::plugins::dra::dra_plugin_client::DraPluginClient;
 use crate::plugins::dra::{Claim as Asked, NodePrepareResourcesRequest, NodeUnprepareResourcesRequest};
 use crate::plugins::watcher::Handler;
@@ -17,6 +18,7 @@ use state::{Device, Disk};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The service that this kubelet speaks, as drivers list it.
 const SERVICE: &str = "v1.DRAPlugin";
@@ -30,6 +32,7 @@ pub(crate) struct Claims {
     drivers: Mutex<BTreeMap<String, PathBuf>>,
     /// Preparing and unpreparing take turns: both may be about one claim.
     turn: tokio::sync::Mutex<()>,
+    metrics: Dra,
 }
 
 /// The claim that a pod means; none where the control plane has made none on purpose. And whether it must be the pod's
@@ -77,7 +80,7 @@ fn may_use(pod: &Pod, claim: &ResourceClaim, must_own: bool) -> Result<(), Strin
 }
 
 impl Claims {
-    pub(crate) fn load(client: Client, root_dir: &Path) -> Arc<Self> {
+    pub(crate) fn load(client: Client, root_dir: &Path, metrics: Dra) -> Arc<Self> {
         let disk = Disk::of(root_dir);
         let state = Mutex::new(disk.read());
         Arc::new(Claims {
@@ -86,6 +89,7 @@ impl Claims {
             disk,
             drivers: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
+            metrics,
         })
     }
 
@@ -106,8 +110,11 @@ impl Claims {
         if pod.spec.resource_claims.is_empty() && pod.status.extended_resource_claim_status.is_none() {
             return Ok(());
         }
+        let began = Instant::now();
         let _turn = self.turn.lock().await;
-        self.try_prepare(pod).await.map_err(|error| format!("prepare dynamic resources: {error}"))
+        let prepared = self.try_prepare(pod).await;
+        self.metrics.done("PrepareResources", began, &prepared);
+        prepared.map_err(|error| format!("prepare dynamic resources: {error}"))
     }
 
     async fn try_prepare(&self, pod: &Pod) -> Result<(), String> {
@@ -170,7 +177,10 @@ impl Claims {
         self.write()?;
         for (driver, claims) in batches {
             let request = NodePrepareResourcesRequest { claims: claims.clone() };
-            let answer = self.driver(&driver).await?.node_prepare_resources(request).await;
+            let mut client = self.driver(&driver).await?;
+            let began = Instant::now();
+            let answer = client.node_prepare_resources(request).await;
+            self.metrics.called(&driver, &method("NodePrepareResources"), began, &answer);
             let answers =
                 answer.map_err(|status| format!("NodePrepareResources: {}", told(&status)))?.into_inner();
             self.take(&driver, &claims, answers.claims)?;
@@ -248,13 +258,31 @@ impl Claims {
         self.state.lock().values().filter(|claim| claim.pods.contains(uid)).cloned().collect()
     }
 
+    /// How many claims are in use, by driver and in all.
+    pub(crate) fn in_use(&self) -> BTreeMap<String, usize> {
+        let state = self.state.lock();
+        let used: Vec<&Claim> = state.values().filter(|claim| !claim.pods.is_empty()).collect();
+        let mut out = BTreeMap::from([("<any>".to_owned(), used.len())]);
+        for driver in used.iter().flat_map(|claim| claim.drivers.keys()) {
+            *out.entry(driver.clone()).or_default() += 1;
+        }
+        out
+    }
+
     /// A pod has ended: drivers undo what no other pod uses. Called again until it succeeds.
     pub(crate) async fn unprepare(&self, pod: &Pod) -> Result<(), String> {
-        let uid = &pod.metadata.uid;
-        if self.of_pod(uid).is_empty() {
+        if self.of_pod(&pod.metadata.uid).is_empty() {
             return Ok(());
         }
+        let began = Instant::now();
         let _turn = self.turn.lock().await;
+        let unprepared = self.try_unprepare(pod).await;
+        self.metrics.done("UnprepareResources", began, &unprepared);
+        unprepared
+    }
+
+    async fn try_unprepare(&self, pod: &Pod) -> Result<(), String> {
+        let uid = &pod.metadata.uid;
         let named: BTreeSet<String> = names(pod).into_iter().collect();
         let mut batches: BTreeMap<String, Vec<Asked>> = BTreeMap::new();
         let mut last = Vec::new();
@@ -276,7 +304,10 @@ impl Claims {
         }
         for (driver, claims) in batches {
             let request = NodeUnprepareResourcesRequest { claims: claims.clone() };
-            let answer = self.driver(&driver).await?.node_unprepare_resources(request).await;
+            let mut client = self.driver(&driver).await?;
+            let began = Instant::now();
+            let answer = client.node_unprepare_resources(request).await;
+            self.metrics.called(&driver, &method("NodeUnprepareResources"), began, &answer);
             let answers =
                 answer.map_err(|status| format!("NodeUnprepareResources: {}", told(&status)))?.into_inner();
             for (uid, answer) in &answers.claims {
@@ -299,6 +330,11 @@ impl Claims {
         self.state.lock().retain(|key, _| !last.contains(key));
         self.write()
     }
+}
+
+/// As gRPC writes it in full.
+fn method(name: &str) -> String {
+    format!("/k8s.io.kubelet.pkg.apis.dra.{SERVICE}/{name}")
 }
 
 fn told(status: &tonic::Status) -> String {

@@ -42,6 +42,8 @@ pub(super) struct File {
     pub fail_cgroup_v1: Option<bool>,
     pub fail_swap_on: Option<bool>,
     pub feature_gates: BTreeMap<String, bool>,
+    pub healthz_bind_address: String,
+    pub healthz_port: Option<i64>,
     #[serde(rename = "imageGCHighThresholdPercent")]
     pub image_gc_high_threshold_percent: Option<i64>,
     #[serde(rename = "imageGCLowThresholdPercent")]

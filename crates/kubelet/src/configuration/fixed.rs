@@ -42,8 +42,6 @@ const FIELDS: &[(&str, Rule, &str)] = &[
         Only(&[r#""promiscuous-bridge""#, r#""hairpin-veth""#, r#""none""#]),
         "Valid options are \"none\", \"hairpin-veth\" or \"promiscuous-bridge\"",
     ),
-    ("healthzBindAddress", Anything, "/healthz is served on the kubelet's own port"),
-    ("healthzPort", Anything, "/healthz is served on the kubelet's own port"),
     ("httpCheckFrequency", Anything, EVENTS),
     ("iptablesDropBit", Anything, PROXY),
     ("iptablesMasqueradeBit", Anything, PROXY),

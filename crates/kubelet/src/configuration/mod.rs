@@ -51,6 +51,14 @@ pub fn apply(text: &str, config: &mut Config) -> Result<Vec<String>, String> {
     if let Some(address) = file.address {
         config.address.set_ip(address);
     }
+    if !file.healthz_bind_address.is_empty() {
+        let address = file.healthz_bind_address.parse();
+        let named = |_| format!("healthzBindAddress {:?} is no IP address", file.healthz_bind_address);
+        config.healthz.set_ip(address.map_err(named)?);
+    }
+    if let Some(port) = file.healthz_port.and_then(|port| port.try_into().ok()) {
+        config.healthz.set_port(port);
+    }
     if let Ok(port @ 1..) = u16::try_from(file.port) {
         config.address.set_port(port);
     }

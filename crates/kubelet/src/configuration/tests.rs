@@ -115,8 +115,6 @@ fn nothing_is_passed_over() {
     let told = apply(&format!("{head}{KUBEADM}"), &mut config).unwrap();
     expect![[r#"
         cgroupDriver has no effect: cgroups are made without systemd
-        healthzBindAddress has no effect: /healthz is served on the kubelet's own port
-        healthzPort has no effect: /healthz is served on the kubelet's own port
         logging has no effect: the program's own flags say how it logs
         rotateCertificates has no effect: the cluster signs and renews the kubelet's certificates"#]]
     .assert_eq(&told.join("\n"));

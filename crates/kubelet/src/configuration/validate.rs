@@ -11,6 +11,11 @@ pub(super) fn validate(file: &File, errors: &mut Vec<String>) {
     };
     let lease = file.node_lease_duration_seconds;
     wrong(lease.is_some_and(|seconds| seconds < 0), "nodeLeaseDurationSeconds must be greater than 0".into());
+    let healthz = file.healthz_port.unwrap_or(0);
+    wrong(
+        !(0..=65535).contains(&healthz),
+        format!("healthzPort (--healthz-port) {healthz} must be between 1 and 65535, inclusive"),
+    );
     let (high, low) = (
         file.image_gc_high_threshold_percent.unwrap_or(85),
         file.image_gc_low_threshold_percent.unwrap_or(80),

@@ -52,7 +52,7 @@ impl Swap {
         }
     }
 
-    fn is_allowed(&self, pod: &Pod, container: &Container) -> bool {
+    pub(crate) fn is_allowed(&self, pod: &Pod, container: &Container) -> bool {
         let (request, limit) =
             (request_of(&container.resources, "memory"), limit_of(&container.resources, "memory"));
         self.behavior == Behavior::LimitedSwap

@@ -12,11 +12,13 @@ pub mod set;
 mod tests;
 
 use crate::labels::{CONTAINER_NAME, POD_UID};
+use crate::metrics::Pinned;
 use crate::saved;
 use crate::topology::hint::Hint;
 use crate::topology::{Refusal, done_and_lasting};
 use api::core::v1::{Container, Pod};
 use assign::Topology;
+use component::metrics::Counter;
 use cri::RuntimeService;
 use cri::v1;
 use options::Options;
@@ -27,7 +29,6 @@ use set::CpuSet;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
 
 /// `--cpu-manager-policy`.
@@ -40,6 +41,14 @@ pub enum Policy {
 }
 
 const FILE: &str = "cpu_manager_state";
+
+/// What came of asking.
+#[derive(Debug)]
+enum Given {
+    /// Nothing was needed, or it was there before.
+    Nothing,
+    Now(CpuSet),
+}
 
 /// By pod uid and container name.
 type Entries = BTreeMap<String, BTreeMap<String, String>>;
@@ -85,17 +94,27 @@ pub(crate) struct Cpus {
     state: Mutex<State>,
     /// What is shared; told when it changes.
     shared: watch::Sender<CpuSet>,
-    /// How often somebody wanted some alone, and in vain.
-    wanted: (AtomicU64, AtomicU64),
+    counted: Counted,
 }
 
-/// What is counted of processors.
-#[derive(Debug, Clone, Copy)]
+/// What is counted of those who want processors alone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Counted {
+    pub pinned: Pinned,
+    /// Who was promised whole cores and got them, or did not.
+    pub cores: Counter,
+    pub no_cores: Counter,
+    /// Whose processors are all behind one cache.
+    pub caches: Counter,
+}
+
+/// How many processors are shared, and how many are not.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Counts {
-    pub requests: u64,
-    pub errors: u64,
     pub shared: usize,
     pub exclusive: usize,
+    /// Of the latter, on each NUMA node.
+    pub by_node: BTreeMap<u32, usize>,
 }
 
 impl Cpus {
@@ -105,6 +124,7 @@ impl Cpus {
         system: &Path,
         root_dir: &Path,
         (reserved, number): (&CpuSet, usize),
+        counted: Counted,
     ) -> Result<Option<Self>, String> {
         if policy == Policy::None {
             return Ok(None);
@@ -130,15 +150,7 @@ impl Cpus {
         let path = root_dir.join(FILE);
         let state = read(&path, &all, &reserved, options)?;
         let shared = watch::Sender::new(state.shared.clone());
-        let cpus = Cpus {
-            topology,
-            options,
-            reserved,
-            path,
-            state: Mutex::new(state),
-            shared,
-            wanted: Default::default(),
-        };
+        let cpus = Cpus { topology, options, reserved, path, state: Mutex::new(state), shared, counted };
         cpus.write()?;
         Ok(Some(cpus))
     }
@@ -163,37 +175,51 @@ impl Cpus {
 
     /// Gives a container what it asks for, and counts that.
     fn serve(&self, pod: &Pod, container: &Container, place: Hint) -> Result<(), Refusal> {
-        if whole(pod, container) > 0 {
-            self.wanted.0.fetch_add(1, Ordering::Relaxed);
+        if whole(pod, container) == 0 {
+            return Ok(());
         }
-        self.give(pod, container, place).inspect_err(|_| {
-            self.wanted.1.fetch_add(1, Ordering::Relaxed);
-        })
+        self.counted.pinned.requests.inc();
+        let outcome = self.give(pod, container, place);
+        match &outcome {
+            Ok(Given::Now(set)) if self.is_behind_one_cache(set) => self.counted.caches.inc(),
+            Ok(_) => {}
+            Err(_) => self.counted.pinned.errors.inc(),
+        }
+        if self.options.full_cores {
+            let counter = if outcome.is_ok() { &self.counted.cores } else { &self.counted.no_cores };
+            counter.inc();
+        }
+        outcome.map(drop)
+    }
+
+    fn is_behind_one_cache(&self, set: &CpuSet) -> bool {
+        let mut caches = set.0.iter().filter_map(|cpu| self.topology.get(cpu)).map(|place| place.cache);
+        let first = caches.next();
+        caches.all(|cache| Some(cache) == first)
     }
 
     pub(crate) fn counts(&self) -> Counts {
         let state = self.state.lock().clone();
         let own = state.own.values().flat_map(BTreeMap::values);
-        let exclusive = own.fold(CpuSet::default(), |all, set| all.union(set)).len();
-        Counts {
-            requests: self.wanted.0.load(Ordering::Relaxed),
-            errors: self.wanted.1.load(Ordering::Relaxed),
-            shared: state.shared.len(),
-            exclusive,
+        let exclusive = own.fold(CpuSet::default(), |all, set| all.union(set));
+        let mut by_node = BTreeMap::new();
+        for (cpu, place) in &self.topology {
+            *by_node.entry(place.node).or_default() += usize::from(exclusive.0.contains(cpu));
         }
+        Counts { shared: state.shared.len(), exclusive: exclusive.len(), by_node }
     }
 
     /// Gives a container what it asks for, near `place` as far as that goes, before its pod is admitted.
-    fn give(&self, pod: &Pod, container: &Container, place: Hint) -> Result<(), Refusal> {
+    fn give(&self, pod: &Pod, container: &Container, place: Hint) -> Result<Given, Refusal> {
         let count = whole(pod, container);
         let uid = &pod.metadata.uid;
         let mut next = self.state.lock().clone();
         if count == 0 {
-            return Ok(());
+            return Ok(Given::Nothing);
         }
         self.align(count, &next)?;
         if next.own.get(uid).is_some_and(|own| own.contains_key(&container.name)) {
-            return Ok(());
+            return Ok(Given::Nothing);
         }
         let reuse = next.reusable(pod);
         let free = next.shared.difference(&self.reserved).union(&reuse);
@@ -206,8 +232,9 @@ impl Cpus {
         let rest = assign::take(&self.topology, &rest, count - first, self.options).map_err(short)?;
         let taken = taken.union(&rest);
         next.shared = next.shared.difference(&taken);
-        next.own.entry(uid.clone()).or_default().insert(container.name.clone(), taken);
-        Ok(self.put(next)?)
+        next.own.entry(uid.clone()).or_default().insert(container.name.clone(), taken.clone());
+        self.put(next)?;
+        Ok(Given::Now(taken))
     }
 
     /// Whether whole cores come to that, where nothing else will do. Upstream: `enforceSMTAlignment`.

@@ -29,7 +29,7 @@ fn whole_processors_of_guaranteed_pods_only() {
             read(&dir.path().join(FILE), &all, &"0".parse().unwrap(), Options::default()).unwrap(),
         ),
         shared: watch::Sender::new(all.clone()),
-        wanted: Default::default(),
+        counted: Default::default(),
     };
     let one = cpus();
     let place = |cpus: &Cpus, uid: &str| cpus.of(uid, "main").to_string();
@@ -68,7 +68,7 @@ fn large(dir: &Path) -> Cpus {
         path: dir.join(FILE),
         state: Mutex::new(State { shared: all.clone(), ..Default::default() }),
         shared: watch::Sender::new(all),
-        wanted: Default::default(),
+        counted: Default::default(),
     }
 }
 
@@ -113,7 +113,7 @@ fn options_of_the_policy() {
     cpus.options.full_cores = true;
     let give = |cpus: &Cpus, uid: &str, cpu: &str| {
         let pod = pod(uid, cpu);
-        cpus.give(&pod, &pod.spec.containers[0], Hint::default())
+        cpus.serve(&pod, &pod.spec.containers[0], Hint::default())
             .map_err(|refused| (refused.reason, refused.message))
     };
     let refused = |message: &str| Err(("SMTAlignmentError", message.to_owned()));
@@ -129,6 +129,9 @@ fn options_of_the_policy() {
     );
     give(&cpus, "a", "2").unwrap();
     assert_eq!(cpus.of("a", "main").to_string(), "2-3");
+    let Counted { pinned, cores, no_cores, caches } = &cpus.counted;
+    let counted = [&pinned.requests, &pinned.errors, cores, no_cores, caches].map(|one| one.get());
+    assert_eq!(counted, [3.0, 2.0, 1.0, 2.0, 1.0]);
 
     // What is strictly reserved is nobody's, and a state in which it was somebody's is refused.
     let strict = Options { strict_reservation: true, ..Default::default() };

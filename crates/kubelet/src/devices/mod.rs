@@ -5,6 +5,7 @@ mod checkpoint;
 mod registration;
 mod state;
 
+use crate::metrics::Managers;
 use crate::plugins::device_plugin::device_plugin_client::DevicePluginClient;
 use crate::plugins::device_plugin::{
     AllocateRequest, ContainerAllocateRequest, ContainerAllocateResponse,
@@ -52,6 +53,7 @@ pub(crate) struct Devices {
     turn: tokio::sync::Mutex<()>,
     /// Goes up when the node has more or less than before.
     changed: watch::Sender<u64>,
+    metrics: Managers,
     shutdown: CancellationToken,
 }
 
@@ -65,13 +67,14 @@ pub(crate) struct Counted {
 
 impl Devices {
     /// Knows what containers were given before.
-    pub(crate) fn load(root_dir: &Path, shutdown: CancellationToken) -> Arc<Self> {
+    pub(crate) fn load(root_dir: &Path, metrics: Managers, shutdown: CancellationToken) -> Arc<Self> {
         let dir = root_dir.join("device-plugins");
         Arc::new(Devices {
             state: Mutex::new(checkpoint::read(&dir)),
             endpoints: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             changed: watch::Sender::new(0),
+            metrics,
             shutdown,
             dir,
         })
@@ -226,7 +229,9 @@ impl Devices {
         }
         let ids = choice.pick(&preferred);
         let request = ContainerAllocateRequest { devices_ids: ids.iter().cloned().collect() };
+        let began = Instant::now();
         let answer = client.allocate(AllocateRequest { container_requests: vec![request] }).await;
+        self.metrics.allocations.with(&[resource]).observe_since(began);
         let answer = answer.map_err(|status| go_error(&status))?.into_inner();
         let response = answer.container_responses.into_iter().next();
         let response = response.ok_or("no containers return in allocation response")?;

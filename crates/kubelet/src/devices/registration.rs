@@ -42,6 +42,7 @@ struct Door(Arc<Devices>);
 impl Registration for Door {
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<Empty>, Status> {
         let request = request.into_inner();
+        self.0.metrics.registrations.with(&[&request.resource_name]).inc();
         if request.version != VERSION {
             return Err(Status::unknown(format!(
                 "requested API version {:?} is not supported by kubelet. Supported version is [{VERSION:?}]",

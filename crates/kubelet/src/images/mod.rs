@@ -82,6 +82,11 @@ impl Images {
         }
     }
 
+    /// How many pulls go on, and how many have been, as written down.
+    pub(crate) fn records(&self) -> (usize, usize) {
+        self.verification.counts()
+    }
+
     /// Forgets what is known of images that were not there at a time.
     pub(crate) fn prune_records(&self, present: &[v1::Image], at: std::time::SystemTime) {
         self.verification.prune(present, at);
@@ -100,6 +105,22 @@ impl Images {
         container: &Container,
         secrets: &[Arc<Secret>],
         sandbox: &v1::PodSandboxConfig,
+    ) -> Result<String, StartError> {
+        let mut found = Found::default();
+        let outcome = self.try_ensure(pod, container, (secrets, sandbox), &mut found).await;
+        let shown = |known: Option<bool>| known.map_or("unknown", |yes| if yes { "true" } else { "false" });
+        let labels =
+            [policy_name(&container.image_pull_policy), shown(found.present), shown(found.pull_required)];
+        self.metrics.ensured_images.with(&labels).inc();
+        outcome
+    }
+
+    async fn try_ensure(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        (secrets, sandbox): (&[Arc<Secret>], &v1::PodSandboxConfig),
+        found: &mut Found,
     ) -> Result<String, StartError> {
         let requested = &container.image;
         let normal = |reason: &str, message: String| {
@@ -127,6 +148,7 @@ impl Images {
                 warning("InspectFailed", message.clone());
                 StartError::new("ImageInspectError", message)
             })?;
+            found.present = Some(present.as_ref().is_some_and(|present| !present.id.is_empty()));
             // Whether it is there is nothing to know for those that may not use it.
             if let Some(present) = present.filter(|present| !present.id.is_empty()) {
                 let (may, result) = match self.verification.judge(requested, &present.id) {
@@ -142,6 +164,7 @@ impl Images {
                 };
                 self.metrics.must_pull_checks.with(&[result]).inc();
                 if may {
+                    found.pull_required = Some(false);
                     normal(
                         "Pulled",
                         format!(
@@ -152,9 +175,13 @@ impl Images {
                 }
             }
             if policy == "Never" {
+                if found.present == Some(true) {
+                    found.pull_required = Some(true);
+                }
                 return Err(never());
             }
         }
+        found.pull_required = Some(true);
         let key = format!("{}_{requested}", pod.metadata.uid);
         let until = self.back_off.lock().until_since_update(&key, crate::clock::now());
         if let Some(until) = until {
@@ -248,6 +275,23 @@ impl Images {
     pub(crate) fn forget(&self, uid: &str) {
         self.providers.forget(uid);
         self.failures.lock().retain(|key, _| !key.starts_with(uid));
+    }
+}
+
+/// What was found out about an image, as metrics show it.
+#[derive(Default)]
+struct Found {
+    present: Option<bool>,
+    pull_required: Option<bool>,
+}
+
+/// As metrics show it. Upstream: `recordEnsureImageRequest`.
+fn policy_name(policy: &str) -> &'static str {
+    match policy {
+        "Always" => "always",
+        "IfNotPresent" => "ifnotpresent",
+        "Never" => "never",
+        _ => "unknown",
     }
 }
 

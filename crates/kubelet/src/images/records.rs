@@ -123,6 +123,11 @@ impl Records {
         Ok(records)
     }
 
+    /// How many there are, readable or not.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (files(&self.pulling).count(), files(&self.pulled).count())
+    }
+
     pub(super) fn intend(&self, image: &str) -> io::Result<()> {
         let intent = Intent { kind: INTENT.into(), api_version: API_VERSION.into(), image: image.into() };
         write(&self.pulling, image, &intent)
@@ -184,6 +189,10 @@ fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
 }
 
 fn list<T: DeserializeOwned>(dir: &Path) -> Vec<T> {
+    files(dir).filter_map(|path| read(&path)).collect()
+}
+
+fn files(dir: &Path) -> impl Iterator<Item = PathBuf> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let ours = entries.filter(|entry| {
         entry
@@ -191,7 +200,7 @@ fn list<T: DeserializeOwned>(dir: &Path) -> Vec<T> {
             .to_str()
             .is_some_and(|name| name.starts_with("sha256-") && !name.ends_with(saved::TEMPORARY))
     });
-    ours.filter_map(|entry| read(&entry.path())).collect()
+    ours.map(|entry| entry.path())
 }
 
 fn remove(path: &Path) {

@@ -85,6 +85,11 @@ impl Verification {
         Verification { policy, records, pulling: Mutex::default(), writing: Mutex::default() }
     }
 
+    /// How many intents and records there are.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        self.records.counts()
+    }
+
     /// Images of pulls that an earlier kubelet did not see the end of were pulled by nobody knows whom.
     pub(crate) fn adopt(&self, images: &[v1::Image]) {
         for image in self.records.intents() {

@@ -6,6 +6,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use crate::metrics::Pinned;
 use crate::saved;
 use crate::topology::hint::{Hint, Hints};
 use crate::topology::mask::Mask;
@@ -43,6 +44,7 @@ struct File {
 pub(crate) struct Memory {
     path: PathBuf,
     state: Mutex<State>,
+    pinned: Pinned,
 }
 
 /// What a container asks for. Upstream: `getContainerRequestedResources`.
@@ -64,7 +66,12 @@ fn error(text: &str) -> String {
 
 impl Memory {
     /// `kept` is what node allocatable keeps of memory: as much must be reserved on the nodes together.
-    pub(crate) fn load(root_dir: &Path, numa: &Numa, reserved: &Reserved, kept: u64) -> Result<Self, String> {
+    pub(crate) fn load(
+        root_dir: &Path,
+        numa: &Numa,
+        (reserved, kept): (&Reserved, u64),
+        pinned: Pinned,
+    ) -> Result<Self, String> {
         if let Some(node) = reserved.keys().find(|node| !numa.0.contains_key(node)) {
             return Err(format!(
                 "the reserved memory configuration references a NUMA node {node} that does not exist on this machine"
@@ -88,7 +95,7 @@ impl Memory {
             Some(_) => return Err(error("the expected machine state is different from the real one")),
             None => fresh,
         };
-        let memory = Memory { path, state: Mutex::new(state) };
+        let memory = Memory { path, state: Mutex::new(state), pinned };
         memory.write()?;
         Ok(memory)
     }
@@ -104,11 +111,17 @@ impl Memory {
         saved::checkpoint(&self.path, file, |file| &mut file.checksum)
     }
 
-    fn give(&self, pod: &Pod, container: &Container, place: Hint) -> Result<(), String> {
-        let asked = asked(container);
-        if !is_managed(pod) || asked.is_empty() {
+    /// Sets aside what a container asks for, and counts that.
+    fn serve(&self, pod: &Pod, container: &Container, place: Hint) -> Result<(), String> {
+        if !is_managed(pod) || asked(container).is_empty() {
             return Ok(());
         }
+        self.pinned.requests.inc();
+        self.give(pod, container, place).inspect_err(|_| self.pinned.errors.inc())
+    }
+
+    fn give(&self, pod: &Pod, container: &Container, place: Hint) -> Result<(), String> {
+        let asked = asked(container);
         let uid = &pod.metadata.uid;
         let mut next = self.state.lock().clone();
         if next.entries.get(uid).is_some_and(|own| own.contains_key(&container.name)) {
@@ -308,7 +321,7 @@ impl Provider for Memory {
         container: &'a Container,
         place: Hint,
     ) -> BoxFuture<'a, Result<(), Refusal>> {
-        Box::pin(async move { Ok(self.give(pod, container, place)?) })
+        Box::pin(async move { Ok(self.serve(pod, container, place)?) })
     }
 }
 

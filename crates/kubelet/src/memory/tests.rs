@@ -17,7 +17,7 @@ fn reserved() -> Reserved {
 }
 
 fn load(dir: &Path) -> Result<Memory, String> {
-    Memory::load(dir, &numa(), &reserved(), 2 * GIB)
+    Memory::load(dir, &numa(), (&reserved(), 2 * GIB), Pinned::default())
 }
 
 /// Containers as `name=8Gi`; those before `|` begin, `name*` are sidecars.
@@ -114,23 +114,23 @@ fn nothing_is_believed_that_cannot_be() {
     let mut smaller = numa();
     smaller.0.get_mut(&1).unwrap().memory -= GIB;
     check(
-        Memory::load(dir.path(), &smaller, &reserved(), 2 * GIB),
+        Memory::load(dir.path(), &smaller, (&reserved(), 2 * GIB), Pinned::default()),
         expect!["[memorymanager] the expected machine state is different from the real one"],
     );
     check(
-        Memory::load(dir.path(), &numa(), &reserved(), GIB),
+        Memory::load(dir.path(), &numa(), (&reserved(), GIB), Pinned::default()),
         expect![[
             r#"the total amount "2147483648" of type "memory" is not equal to the value "1073741824" determined by Node Allocatable feature"#
         ]],
     );
     check(
-        Memory::load(dir.path(), &numa(), &[(7, Amounts::new())].into(), 0),
+        Memory::load(dir.path(), &numa(), (&[(7, Amounts::new())].into(), 0), Pinned::default()),
         expect![
             "the reserved memory configuration references a NUMA node 7 that does not exist on this machine"
         ],
     );
     check(
-        Memory::load(dir.path(), &numa(), &Reserved::new(), 0),
+        Memory::load(dir.path(), &numa(), (&Reserved::new(), 0), Pinned::default()),
         expect!["[memorymanager] you should specify the system reserved memory"],
     );
     let text = std::fs::read_to_string(dir.path().join(FILE)).unwrap();

@@ -1,14 +1,24 @@
 //! What a kubelet counts, under upstream's names. Upstream: `pkg/kubelet/metrics`.
 
+mod dra;
+mod families;
+mod http;
+mod managers;
+mod resizes;
+pub(crate) mod startup;
+
+pub(crate) use dra::Dra;
+pub(crate) use http::Http;
+pub(crate) use managers::{Managers, Pinned, PodResources};
+
 use component::metrics::{
     Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramVec, Opts, Registry, Stability,
     exponential_buckets,
 };
+use families::USUAL;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Upstream's `prometheus.DefBuckets`.
-const USUAL: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const POD_START: [f64; 25] = [
     0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 20.0, 30.0, 45.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0,
     480.0, 600.0, 900.0, 1200.0, 1800.0, 2700.0, 3600.0,
@@ -17,8 +27,9 @@ const IMAGE_PULL: [f64; 18] = [
     1.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0, 480.0, 600.0, 900.0, 1200.0, 1800.0,
     2700.0, 3600.0,
 ];
-/// What a probe is counted by.
+/// What a probe is counted by, and its time.
 const PROBE: [&str; 6] = ["probe_type", "result", "container", "pod", "namespace", "pod_uid"];
+const PROBED: [&str; 4] = ["probe_type", "container", "pod", "namespace"];
 const MIB: u64 = 1 << 20;
 /// More than so many bytes, and what that is called.
 const IMAGE_SIZES: [(u64, &str); 12] = [
@@ -77,8 +88,20 @@ pub(crate) struct Metrics {
     pub image_volumes: Counter,
     pub image_volumes_mounted: Counter,
     pub image_volumes_errors: Counter,
-    pub pod_resources_requests: CounterVec,
-    pub node_startup: Gauge,
+    pub managers: Managers,
+    pub resizes: resizes::Resizes,
+    pub dra: Dra,
+    pub http: Http,
+    pub startup: startup::Startup,
+    pub restarted_pods: CounterVec,
+    pub orphans_cleaned: Gauge,
+    pub orphans_not_cleaned: Gauge,
+    pub first_network_pod: Gauge,
+    pub ensured_images: CounterVec,
+    pub http_fallbacks: Counter,
+    pub sleeps_cut_short: Counter,
+    pub looks: Histogram,
+    pub volume_stats: HistogramVec,
     pub must_pull_checks: CounterVec,
     pub credential_provider_errors: CounterVec,
     pub credential_provider_duration: HistogramVec,
@@ -86,10 +109,8 @@ pub(crate) struct Metrics {
     pub rejections: CounterVec,
     /// At `/metrics/probes`, and there alone.
     pub probes: CounterVec,
+    pub probe_durations: HistogramVec,
     pub probes_registry: Registry,
-    pub topology_requests: Counter,
-    pub topology_errors: Counter,
-    pub topology_durations: Histogram,
 }
 
 impl Metrics {
@@ -103,6 +124,7 @@ impl Metrics {
         let opts = |name, help| Opts { name, help, stability: Stability::Alpha };
         let count = |name, help, labels: &[&str]| registry.counter_vec(opts(name, help), labels);
         let one = |name, help| registry.counter(opts(name, help));
+        let beta = |name, help| registry.counter(Opts { stability: Stability::Beta, ..opts(name, help) });
         let time = |name, help, labels: &[&str], buckets: &[f64]| {
             registry.histogram_vec(opts(name, help), labels, buckets)
         };
@@ -272,24 +294,62 @@ impl Metrics {
                 &by_operation,
                 &USUAL,
             ),
-            image_volumes: one("kubelet_image_volume_requested_total", "Number of requested image volumes."),
-            image_volumes_mounted: one(
+            image_volumes: beta("kubelet_image_volume_requested_total", "Number of requested image volumes."),
+            image_volumes_mounted: beta(
                 "kubelet_image_volume_mounted_succeed_total",
                 "Number of successful image volume mounts.",
             ),
-            image_volumes_errors: one(
+            image_volumes_errors: beta(
                 "kubelet_image_volume_mounted_errors_total",
                 "Number of failed image volume mounts.",
             ),
-            pod_resources_requests: count(
-                "kubelet_pod_resources_endpoint_requests_total",
-                "Cumulative number of requests to the PodResource endpoint. Broken down by server api version.",
-                &["server_api_version"],
-            ),
-            node_startup: registry.gauge(opts(
-                "kubelet_node_startup_duration_seconds",
-                "Duration in seconds of node startup in total.",
+            managers: Managers::new(&registry),
+            resizes: resizes::Resizes::new(&registry),
+            dra: Dra::new(&registry),
+            http: Http::new(&registry),
+            startup: startup::Startup::new(&registry),
+            orphans_cleaned: registry.gauge(opts(
+                "kubelet_orphan_pod_cleaned_volumes",
+                "The total number of orphaned Pods whose volumes were cleaned in the last periodic sweep.",
             )),
+            orphans_not_cleaned: registry.gauge(opts(
+                "kubelet_orphan_pod_cleaned_volumes_errors",
+                "The number of orphaned Pods whose volumes failed to be cleaned in the last periodic sweep.",
+            )),
+            restarted_pods: count(
+                "kubelet_restarted_pods_total",
+                "Number of pods that have been restarted because they were deleted and recreated with the same UID while the kubelet was watching them (common for static pods, extremely uncommon for API pods)",
+                &["static"],
+            ),
+            first_network_pod: registry.gauge(Opts {
+                name: "kubelet_first_network_pod_start_sli_duration_seconds",
+                help: "Duration in seconds to start the first network pod, excluding time to pull images and run init containers, measured from pod creation timestamp to when all its containers are reported as started and observed via watch",
+                stability: Stability::Internal,
+            }),
+            ensured_images: count(
+                "kubelet_image_manager_ensure_image_requests_total",
+                "Number of ensure-image requests processed by the kubelet.",
+                &["pull_policy", "present_locally", "pull_required"],
+            ),
+            http_fallbacks: one(
+                "kubelet_lifecycle_handler_http_fallbacks_total",
+                "The number of times lifecycle handlers successfully fell back to http from https.",
+            ),
+            sleeps_cut_short: one(
+                "kubelet_sleep_action_terminated_early_total",
+                "The number of times lifecycle sleep handler got terminated before it finishes",
+            ),
+            looks: single(
+                "kubelet_pleg_pod_relist_duration_seconds",
+                "Duration in seconds for relisting a single pod in PLEG.",
+                &USUAL,
+            ),
+            volume_stats: time(
+                "kubelet_volume_metric_collection_duration_seconds",
+                "Duration in seconds to calculate volume stats",
+                &["metric_source"],
+                &USUAL,
+            ),
             must_pull_checks: count(
                 "kubelet_imagemanager_image_mustpull_checks_total",
                 "Counter for how many times kubelet checked whether credentials need to be re-verified to access an image",
@@ -318,20 +378,12 @@ impl Metrics {
                 "Cumulative number pod admission rejections by the Kubelet.",
                 &["reason"],
             ),
-            topology_requests: one(
-                "kubelet_topology_manager_admission_requests_total",
-                "The number of admission requests where resources have to be aligned.",
-            ),
-            topology_errors: one(
-                "kubelet_topology_manager_admission_errors_total",
-                "The number of admission request failures where resources could not be aligned.",
-            ),
-            topology_durations: single(
-                "kubelet_topology_manager_admission_duration_ms",
-                "Duration in milliseconds to serve a pod admission request.",
-                &exponential_buckets(0.05, 2.0, 15),
-            ),
             probes: probes_registry.counter_vec(probes, &PROBE),
+            probe_durations: probes_registry.histogram_vec(
+                opts("prober_probe_duration_seconds", "Duration in seconds for a probe response."),
+                &PROBED,
+                &USUAL,
+            ),
             probes_registry,
             registry: registry.clone(),
         }

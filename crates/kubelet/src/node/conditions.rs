@@ -87,6 +87,11 @@ fn ready(runtime: Result<RuntimeStatus, String>, shutting_down: bool) -> NodeCon
     }
 }
 
+/// Whether the runtime can make pods. That its network is not ready yet hinders none that have the node's.
+pub(crate) fn is_well(runtime: Option<&RuntimeStatus>) -> bool {
+    runtime.is_some_and(|status| status.conditions.iter().any(|c| c.r#type == "RuntimeReady" && c.status))
+}
+
 /// Whether the node says that it is ready.
 pub(crate) fn is_ready(conditions: &[NodeCondition]) -> bool {
     conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")

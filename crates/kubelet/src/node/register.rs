@@ -2,6 +2,7 @@
 
 use super::status;
 use crate::context::Context;
+use crate::metrics::startup;
 use api::core::v1::{Node, NodeStatus};
 use client::source::Query;
 use client::{Informers, Patch, PatchParams, Projection};
@@ -39,9 +40,11 @@ pub(crate) async fn register(context: &Context, status: NodeStatus) -> (Node, No
 async fn try_register(context: &Context, status: &NodeStatus) -> client::Result<(Node, NodeStatus)> {
     let nodes = context.client.all::<Node>();
     let wanted = status::initial(&context.config, &context.machine, status.clone());
+    context.metrics.startup.attempted();
     match nodes.create(&wanted).await {
         Ok(node) => {
             tracing::info!(node = %node.metadata.name, "registered the node");
+            context.metrics.startup.registered(startup::up());
             return Ok((node, NodeStatus::default()));
         }
         Err(error) if error.is_already_exists() => {}

@@ -4,6 +4,7 @@
 use super::events::Telling;
 use super::{conditions, lease, register, status};
 use crate::context::Context;
+use crate::metrics::startup;
 use api::core::v1::{Node, NodeStatus};
 use client::recorder::EventType;
 use client::{Informers, Patch, PatchParams};
@@ -28,6 +29,9 @@ async fn observe(context: &Context, old: &NodeStatus, port: u16) -> NodeStatus {
         }
         Err(error) => (Err(error.to_string()), Vec::new(), None),
     };
+    if conditions::is_well(runtime.as_ref().ok()) {
+        context.pulse.beat();
+    }
     let images = context.images.service.list_images(cri::v1::ListImagesRequest::default()).await;
     let images = images.map(|answer| answer.images).unwrap_or_default();
     let pressures = context.pressures.borrow().clone();
@@ -49,8 +53,6 @@ async fn report(context: &Arc<Context>, informers: &Informers, port: u16) {
     let config = &context.config;
     let first = observe(context, &NodeStatus::default(), port).await;
     let (node, before) = register::register(context, first).await;
-    let started = crate::clock::now().saturating_sub(context.started_at);
-    context.metrics.node_startup.set(started as f64 / 1e9);
     let mut telling = Telling::since(&before);
     context.node.send_replace(Arc::new(node.clone()));
     register::follow(context, informers);
@@ -107,6 +109,9 @@ async fn report(context: &Arc<Context>, informers: &Informers, port: u16) {
             context.events.node(&config.node_name, EventType::Normal, event, message);
         }
         let ready = conditions::is_ready(&known.conditions);
+        if ready {
+            context.metrics.startup.ready(startup::up());
+        }
         let wait = tokio::time::sleep(if ready { config.node_status_update_frequency } else { pause });
         tokio::select! {
             () = wait => {}

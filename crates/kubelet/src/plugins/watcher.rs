@@ -5,6 +5,7 @@ use super::plugin_registration::registration_client::RegistrationClient;
 use super::plugin_registration::{InfoRequest, PluginInfo, RegistrationStatus};
 use crate::file_watch::{FileWatch, WatchFlags};
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -38,11 +39,26 @@ struct Known {
     endpoint: PathBuf,
 }
 
+/// The sockets that are there, and whether their plugins are registered.
+#[derive(Debug, Default)]
+pub(crate) struct Plugins(Mutex<BTreeMap<PathBuf, bool>>);
+
+impl Plugins {
+    pub(crate) fn list(&self) -> Vec<(String, bool)> {
+        self.0.lock().iter().map(|(path, registered)| (path.display().to_string(), *registered)).collect()
+    }
+}
+
 /// A socket: another at the same place is another plugin.
 type Identity = (u64, i64, i64);
 
 /// Watches until shutdown.
-pub(crate) async fn run(dir: PathBuf, handlers: Vec<Arc<dyn Handler>>, shutdown: CancellationToken) {
+pub(crate) async fn run(
+    dir: PathBuf,
+    handlers: Vec<Arc<dyn Handler>>,
+    plugins: Arc<Plugins>,
+    shutdown: CancellationToken,
+) {
     let mut known: BTreeMap<PathBuf, (Identity, Option<Known>)> = BTreeMap::new();
     loop {
         let mut dirs = vec![dir.clone()];
@@ -60,6 +76,8 @@ pub(crate) async fn run(dir: PathBuf, handlers: Vec<Arc<dyn Handler>>, shutdown:
             dirs = found;
         };
         let failed = update(&mut known, &sockets, &handlers).await;
+        *plugins.0.lock() =
+            known.iter().map(|(path, (_, plugin))| (path.clone(), plugin.is_some())).collect();
         let changed = async {
             match &watch {
                 Ok(watch) => drop(watch.changed().await),

@@ -1,5 +1,5 @@
-//! Static pods: manifests in a directory (watched, not polled), run without the API's consent, and shown in it by mirror
-//! pods. Upstream: `pkg/kubelet/config/file_linux.go`, `pod/mirror_client.go`.
+//! Static pods: manifests in a directory, or a file (watched, not polled), run without the API's consent, and shown in it
+//! by mirror pods. Upstream: `pkg/kubelet/config/file_linux.go`, `pod/mirror_client.go`.
 
 use crate::context::Context;
 use crate::file_watch::{FileWatch, WatchFlags};
@@ -11,26 +11,33 @@ use api::core::v1::{Pod, Toleration};
 use apimachinery::meta::OwnerReference;
 use apimachinery::meta::options::{DeleteOptions, Preconditions};
 use client::Client;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Runs until dropped.
-pub(crate) async fn run(context: &Arc<Context>, pods: &Arc<Pods>, dir: PathBuf) {
-    let mut known: HashMap<String, Arc<Pod>> = HashMap::new();
-    loop {
-        let watch = watch(&dir);
-        for (uid, pod) in read_all(context, &dir) {
-            let pod = Arc::new(pod);
-            if known.insert(uid.clone(), pod.clone()).is_none() {
-                pods.apply(pod.clone());
-                let (context, pods) = (context.clone(), pods.clone());
-                tokio::spawn(async move { mirror(&context, &pods, &pod).await });
-            }
-        }
-        let present = read_all(context, &dir);
-        known.retain(|uid, pod| {
+/// The manifests of a directory, or one file that is one.
+pub(crate) struct Manifests {
+    path: PathBuf,
+    known: HashMap<String, Arc<Pod>>,
+}
+
+impl Manifests {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        let path = std::path::absolute(&path).unwrap_or(path);
+        Manifests { path, known: HashMap::new() }
+    }
+
+    /// The pods that are wanted now.
+    pub(crate) fn uids(&self, context: &Context) -> HashSet<String> {
+        read_all(context, &self.path).into_keys().collect()
+    }
+
+    /// Brings the pods to what the manifests say now.
+    pub(crate) fn look(&mut self, context: &Arc<Context>, pods: &Arc<Pods>) {
+        let present = read_all(context, &self.path);
+        // What is gone makes room for what takes its place.
+        self.known.retain(|uid, pod| {
             let keep = present.contains_key(uid);
             if !keep {
                 let shown = pods.get(uid).and_then(|mailbox| mailbox.letter().mirror_uid);
@@ -43,36 +50,81 @@ pub(crate) async fn run(context: &Arc<Context>, pods: &Arc<Pods>, dir: PathBuf) 
             }
             keep
         });
+        for (uid, pod) in present {
+            if let std::collections::hash_map::Entry::Vacant(new) = self.known.entry(uid) {
+                let pod = Arc::new(pod);
+                new.insert(pod.clone());
+                pods.apply_static(pod);
+            }
+        }
         context.static_pods_known.send_replace(true);
-        match watch {
-            Ok(watch) => {
-                if watch.changed().await.is_err() {
+    }
+
+    /// Runs until dropped.
+    pub(crate) async fn run(mut self, context: &Arc<Context>, pods: &Arc<Pods>) {
+        loop {
+            // The watch is older than the look: what happens in between is looked at again.
+            let watch = watch(&self.path);
+            self.look(context, pods);
+            let changed = match watch {
+                Ok(watch) => watch.changed().await,
+                Err(error) => Err(error),
+            };
+            match changed {
+                // An editor writes in several steps.
+                Ok(()) => tokio::time::sleep(Duration::from_millis(100)).await,
+                Err(error) => {
+                    tracing::debug!(path = %self.path.display(), %error, "the manifests cannot be watched");
                     tokio::time::sleep(Duration::from_secs(20)).await;
                 }
-                // An editor writes in several steps.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            Err(error) => {
-                tracing::debug!(dir = %dir.display(), %error, "the manifest directory cannot be watched");
-                tokio::time::sleep(Duration::from_secs(20)).await;
             }
         }
     }
 }
 
-fn watch(dir: &Path) -> std::io::Result<FileWatch> {
-    let flags = WatchFlags::CLOSE_WRITE | WatchFlags::CREATE | WatchFlags::DELETE;
-    FileWatch::new(&[(dir, flags | WatchFlags::MOVED_TO | WatchFlags::MOVED_FROM)])
+/// Shows a static pod, which runs from now on, in the API.
+pub(crate) fn show(context: &Arc<Context>, pods: &Arc<Pods>, pod: Arc<Pod>) {
+    let (context, pods) = (context.clone(), pods.clone());
+    tokio::spawn(async move { mirror(&context, &pods, &pod).await });
 }
 
-fn read_all(context: &Context, dir: &Path) -> HashMap<String, Pod> {
-    let mut out = HashMap::new();
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+/// Watches a directory of manifests. While it is not there, the nearest directory above that is: whatever appears in it
+/// may be the way to the manifests. A file is watched by its directory, since editors put another in its place.
+fn watch(path: &Path) -> std::io::Result<FileWatch> {
+    let appears = WatchFlags::CREATE | WatchFlags::MOVED_TO;
+    let goes = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
+    let content = appears | goes | WatchFlags::CLOSE_WRITE | WatchFlags::DELETE | WatchFlags::MOVED_FROM;
+    loop {
+        let dir = if path.is_file() { path.parent().unwrap_or(path) } else { path };
+        match FileWatch::new(&[(dir, content)]) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            outcome => return outcome,
+        }
+        let Some(above) = path.ancestors().skip(1).find(|above| above.is_dir()) else { continue };
+        let next = path.ancestors().take_while(|below| *below != above).last().unwrap_or(path);
+        match FileWatch::new(&[(above, appears | goes)]) {
+            // It went away just now.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Ok(_) if next.exists() => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+fn read_all(context: &Context, path: &Path) -> HashMap<String, Pod> {
+    let mut files = Vec::new();
+    if path.is_file() {
+        files.push(path.to_owned());
+    }
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
         let path = entry.path();
         let hidden = path.file_name().and_then(|n| n.to_str()).is_none_or(|n| n.starts_with('.'));
-        if hidden || !path.is_file() {
-            continue;
+        if !hidden && path.is_file() {
+            files.push(path);
         }
+    }
+    let mut out = HashMap::new();
+    for path in files {
         match std::fs::read(&path).map_err(|e| e.to_string()).and_then(|bytes| read(context, &bytes)) {
             Ok(pod) => {
                 out.insert(pod.metadata.uid.clone(), pod);

@@ -276,7 +276,11 @@ impl Acting<'_> {
     }
 
     async fn resize(&self) {
+        let began = Instant::now();
         let done = resize::act::resize(self.context, self.pod, &self.runtime, &self.shared.actuated).await;
+        let success = if done.is_ok() { "true" } else { "false" };
+        let took = began.elapsed().as_secs_f64() * 1000.0;
+        self.context.metrics.resizes.durations.with(&[success]).observe(took);
         match done {
             Ok(()) => self.shared.release(RESIZE),
             Err(error) => {

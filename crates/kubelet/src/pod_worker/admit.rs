@@ -96,8 +96,8 @@ impl Worker {
         // Where things are may not change between the question and the taking.
         let _turn = context.topology.turn().await;
         let began = Instant::now();
-        let admitted = context.topology.admit(pod, &providers).await;
-        let metrics = &context.metrics;
+        let metrics = &context.metrics.managers;
+        let admitted = context.topology.admit(pod, &providers, metrics).await;
         metrics.topology_requests.inc();
         metrics.topology_durations.observe(began.elapsed().as_secs_f64() * 1000.0);
         if admitted.is_err() {

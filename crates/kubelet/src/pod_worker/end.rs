@@ -4,6 +4,7 @@
 use super::phase::Finality;
 use super::status::{Forced, finish};
 use super::{SECOND, Worker, stop};
+use crate::resize::Trigger;
 use api::core::v1::Pod;
 use apimachinery::meta::options::{DeleteOptions, Preconditions};
 use cri::v1;
@@ -97,6 +98,9 @@ impl Worker {
         let mut status = self.make_status(&letter, &runtime, Finality::Terminal, forced);
         finish(&letter.pod, &mut status, forced.is_some() && runtime.containers.is_empty());
         self.publish(status);
+        if let Some(pods) = self.pods.upgrade() {
+            pods.retry_resizes(Trigger::PodTerminated);
+        }
     }
 
     async fn release_resources(&self) {

@@ -82,6 +82,7 @@ impl Worker {
             events: context.events.clone(),
             started_at: context.started_at,
             counted: context.metrics.probes.clone(),
+            timed: context.metrics.probe_durations.clone(),
         };
         Worker {
             probes: Probes::new(probing, letter.pod.clone(), mailbox.notify.clone()),
@@ -227,8 +228,12 @@ impl Worker {
 
     async fn look(&mut self) -> Option<RuntimePod> {
         let uid = self.mailbox.letter().pod.metadata.uid.clone();
+        let began = Instant::now();
         match observe(&*self.context.runtime, &uid, &mut self.exited).await {
-            Ok(runtime) => Some(runtime),
+            Ok(runtime) => {
+                self.context.metrics.looks.observe_since(began);
+                Some(runtime)
+            }
             Err(error) => {
                 tracing::warn!(%uid, %error, "the runtime did not tell about a pod");
                 None

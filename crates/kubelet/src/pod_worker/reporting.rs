@@ -3,7 +3,7 @@
 use super::phase::Finality;
 use super::status::{self, Forced};
 use super::{Letter, SECOND, Worker};
-use crate::resize;
+use crate::resize::{self, Trigger};
 use crate::runtime_pod::RuntimePod;
 use api::core::v1::{ContainerStatus, Pod, PodStatus};
 use std::time::Duration;
@@ -70,7 +70,7 @@ impl Worker {
             self.context.events.normal(pod, "ResizeCompleted", told);
             if let Some(pods) = self.pods.upgrade() {
                 // What was given back may be what others wait for.
-                pods.retry_resizes();
+                pods.retry_resizes(Trigger::PodResized);
             }
         }
     }
@@ -135,7 +135,11 @@ impl Worker {
         let beginning = u64::try_from(last.saturating_sub(first)).unwrap_or(0);
         let beginning = Duration::from_secs(if first > last { 0 } else { beginning });
         let own = total.saturating_sub(self.shared.pulling_took()).saturating_sub(beginning);
-        self.context.metrics.pod_start_sli.observe(own.as_secs_f64());
+        let metrics = &self.context.metrics;
+        metrics.pod_start_sli.observe(own.as_secs_f64());
+        if !pod.spec.host_network && metrics.first_network_pod.get() == 0.0 {
+            metrics.first_network_pod.set(own.as_secs_f64());
+        }
     }
 }
 

@@ -9,11 +9,12 @@ use crate::events::Events;
 use crate::labels;
 use crate::runtime_pod::{RuntimePod, State};
 use api::core::v1::{Container, Pod, Probe};
-use component::metrics::CounterVec;
+use component::metrics::{CounterVec, HistogramVec};
 use cri::RuntimeService;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
@@ -77,11 +78,14 @@ pub(crate) struct Context {
     pub started_at: i64,
     /// Upstream's `prober_probe_total`.
     pub counted: CounterVec,
+    /// Upstream's `prober_probe_duration_seconds`.
+    pub timed: HistogramVec,
 }
 
 impl Context {
-    fn count(&self, pod: &Pod, container: &str, kind: Kind, result: &str) {
+    fn count(&self, pod: &Pod, container: &str, kind: Kind, (result, took): (&str, Duration)) {
         self.counted.with(&Context::labels(pod, container, kind, result)).inc();
+        self.timed.with(&Context::timed_labels(pod, container, kind)).observe(took.as_secs_f64());
     }
 
     /// What is not probed any more is not told of.
@@ -89,6 +93,11 @@ impl Context {
         for result in ["successful", "failed", "unknown"] {
             self.counted.remove(&Context::labels(pod, container, kind, result));
         }
+        self.timed.remove(&Context::timed_labels(pod, container, kind));
+    }
+
+    fn timed_labels<'a>(pod: &'a Pod, container: &'a str, kind: Kind) -> [&'a str; 4] {
+        [kind.as_str(), container, &pod.metadata.name, &pod.metadata.namespace]
     }
 
     fn labels<'a>(pod: &'a Pod, container: &'a str, kind: Kind, result: &'a str) -> [&'a str; 6] {

@@ -111,6 +111,7 @@ async fn probe(
     told: Told,
 ) -> Option<Outcome> {
     let pod_ip = shared.pod_ip.lock().clone();
+    let began = Instant::now();
     let mut answer = Answer::Error(String::new());
     for _ in 0..3 {
         answer = action::ask(context, spec, target, &pod_ip).await;
@@ -138,7 +139,7 @@ async fn probe(
         Some(_) => "failed",
         None => "unknown",
     };
-    context.count(&pod, &target.container.name, target.kind, result);
+    context.count(&pod, &target.container.name, target.kind, (result, began.elapsed()));
     if let Some((reason, message)) = event.filter(|_| told == Told::Events) {
         context.events.container_warning(&pod, &target.container.name, reason, message);
     }

@@ -5,12 +5,14 @@
 
 pub(crate) mod act;
 mod events;
+mod infeasible;
 pub(crate) mod pending;
 pub(crate) mod plan;
 pub(crate) mod record;
 pub(crate) mod status;
 
 pub(crate) use events::message as event_message;
+pub(crate) use pending::Trigger;
 
 use api::core::v1::{Container, Pod, PodCondition, ResourceRequirements};
 use serde::{Deserialize, Serialize};
@@ -68,6 +70,9 @@ pub(crate) struct Resizing {
 
 pub(crate) const PENDING: &str = "PodResizePending";
 pub(crate) const IN_PROGRESS: &str = "PodResizeInProgress";
+/// Reasons of a resize that waits: for room, or for ever.
+pub(crate) const DEFERRED: &str = "Deferred";
+pub(crate) const INFEASIBLE: &str = "Infeasible";
 
 /// Whether the type is one of the conditions that come and go with resizing.
 pub(crate) fn is_condition(type_: &str) -> bool {
@@ -87,11 +92,11 @@ impl Resizing {
     }
 
     /// Sets the condition `PodResizePending`; whether its reason or generation changed.
-    pub(crate) fn set_pending(&mut self, message: &str, generation: i64) -> bool {
+    pub(crate) fn set_pending(&mut self, reason: &str, message: &str, generation: i64) -> bool {
         let before = self.pending.take();
         let changed =
-            before.as_ref().is_none_or(|c| c.reason != "Deferred" || c.observed_generation != generation);
-        self.pending = Some(condition(PENDING, before.as_ref(), "Deferred", message, generation));
+            before.as_ref().is_none_or(|c| c.reason != reason || c.observed_generation != generation);
+        self.pending = Some(condition(PENDING, before.as_ref(), reason, message, generation));
         changed
     }
 

@@ -1,7 +1,7 @@
 //! Resizes that wait to be allocated: tried when the spec changes, and again whenever room may have been made. Upstream:
 //! `allocation_manager.go`.
 
-use super::{Resources, events};
+use super::{DEFERRED, INFEASIBLE, Resources, events, infeasible};
 use crate::pod_worker::{Mailbox, admission};
 use crate::pods::Pods;
 use api::core::v1::Pod;
@@ -9,6 +9,33 @@ use rules::pod_requests::{Options, requests_as};
 use rules::qos::{QosClass, pod_qos};
 use std::cmp::Reverse;
 use std::sync::Arc;
+
+/// What may have made room for those that wait, as metrics call it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trigger {
+    PodResized,
+    PodUpdated,
+    PodsRemoved,
+    PodTerminated,
+}
+
+impl Trigger {
+    fn as_str(self) -> &'static str {
+        match self {
+            Trigger::PodResized => "pod_resized",
+            Trigger::PodUpdated => "pod_updated",
+            Trigger::PodsRemoved => "pods_removed",
+            Trigger::PodTerminated => "pod_terminated",
+        }
+    }
+}
+
+/// What became of a resize that was tried.
+enum Tried {
+    /// Nothing is left to allocate.
+    Done,
+    Deferred,
+}
 
 impl Pods {
     /// Notes that a pod asks for other resources than it has, and tries.
@@ -19,11 +46,11 @@ impl Pods {
                 waiting.push(uid.to_owned());
             }
         }
-        self.retry_resizes();
+        self.retry_resizes(Trigger::PodUpdated);
     }
 
     /// Tries all that wait: those that ask for no more first, then by priority, quality of service and time.
-    pub(crate) fn retry_resizes(&self) {
+    pub(crate) fn retry_resizes(&self, trigger: Trigger) {
         let mut waiting = self.resizes.lock();
         if waiting.is_empty() {
             return;
@@ -42,26 +69,31 @@ impl Pods {
         });
         waiting.clear();
         for mailbox in mailboxes {
-            if !self.allocate(&mailbox) {
-                waiting.push(mailbox.letter().pod.metadata.uid.clone());
+            match self.allocate(&mailbox, trigger) {
+                Tried::Done => {}
+                Tried::Deferred => waiting.push(mailbox.letter().pod.metadata.uid.clone()),
             }
         }
     }
 
-    /// Whether nothing is left to allocate.
-    fn allocate(&self, mailbox: &Arc<Mailbox>) -> bool {
+    fn allocate(&self, mailbox: &Arc<Mailbox>, trigger: Trigger) -> Tried {
         let letter = mailbox.letter();
         let desired = &letter.desired;
         let wanted = Resources::of(desired);
         let resizing = mailbox.resizing();
         // A pod that is not admitted yet will be admitted as it asks to be.
-        let Some(allocated) = &resizing.allocated else { return true };
+        let Some(allocated) = &resizing.allocated else { return Tried::Done };
         if *allocated == wanted {
             if resizing.pending.is_some() {
                 mailbox.change_resizing(|resizing| resizing.pending = None);
                 mailbox.wake();
             }
-            return true;
+            return Tried::Done;
+        }
+        if let Some(never) = infeasible::why(&self.context, allocated, desired) {
+            self.context.metrics.resizes.infeasible.with(&[never.detail]).inc();
+            self.wait(mailbox, INFEASIBLE, &never.message);
+            return Tried::Done;
         }
         let generation = desired.metadata.generation;
         let node = self.context.node.borrow().clone();
@@ -76,21 +108,33 @@ impl Pods {
                 self.save_resources(mailbox);
                 let message = events::message("Pod resize started", desired, generation, "");
                 self.context.events.normal(desired, "ResizeStarted", message);
+                if resizing.pending.is_some_and(|pending| pending.reason == DEFERRED) {
+                    self.context.metrics.resizes.accepted.with(&[trigger.as_str()]).inc();
+                }
                 mailbox.wake();
-                true
+                Tried::Done
             }
             Err(refused) => {
-                let mut changed = false;
-                mailbox
-                    .change_resizing(|resizing| changed = resizing.set_pending(&refused.message, generation));
-                if changed {
-                    let what = format!("Pod resize {}", refused.reason);
-                    let message = events::message(&what, desired, generation, &refused.message);
-                    self.context.events.warning(desired, "ResizeDeferred", message);
-                    mailbox.wake();
-                }
-                false
+                self.wait(mailbox, &refused.reason, &refused.message);
+                Tried::Deferred
             }
+        }
+    }
+
+    /// Tells that a resize cannot be done, or not now.
+    fn wait(&self, mailbox: &Mailbox, why: &str, message: &str) {
+        let desired = mailbox.letter().desired;
+        let generation = desired.metadata.generation;
+        let (reason, event) = match why {
+            INFEASIBLE => (INFEASIBLE, "ResizeInfeasible"),
+            _ => (DEFERRED, "ResizeDeferred"),
+        };
+        let mut changed = false;
+        mailbox.change_resizing(|resizing| changed = resizing.set_pending(reason, message, generation));
+        if changed {
+            let told = events::message(&format!("Pod resize {why}"), &desired, generation, message);
+            self.context.events.warning(&desired, event, told);
+            mailbox.wake();
         }
     }
 

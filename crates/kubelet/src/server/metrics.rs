@@ -1,178 +1,25 @@
-//! `/metrics` and its siblings, under upstream's names: the kubelet's own, and what pods and containers use.
+//! The siblings of `/metrics`, under upstream's names: what pods and containers use, how probes and checks went.
 
 use super::answer::{Response, text, with_type};
 use super::{Inner, stats};
 use crate::labels;
-use crate::pod_worker::Mailbox;
-use crate::volumes::claimed::Filled;
 use component::metrics::{CONTENT_TYPE, Encoder, Registry};
 use cri::v1::{ContainerStats, UInt64Value};
 use http::StatusCode;
-use rules::pod_conditions::is_terminal;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 fn rendered(collect: impl Fn(&mut Encoder) + Send + Sync + 'static) -> Response {
     with_type(StatusCode::OK, CONTENT_TYPE, shown(collect))
 }
 
-fn shown(collect: impl Fn(&mut Encoder) + Send + Sync + 'static) -> String {
+pub(super) fn shown(collect: impl Fn(&mut Encoder) + Send + Sync + 'static) -> String {
     let registry = Registry::new();
     registry.collector(collect);
     registry.render()
 }
 
-fn names(list: &[&str]) -> Vec<String> {
+pub(super) fn names(list: &[&str]) -> Vec<String> {
     list.iter().map(|name| (*name).to_owned()).collect()
-}
-
-type Pick = fn(&Filled) -> u64;
-
-/// Of each volume of a claim.
-const VOLUME_STATS: [(&str, &str, Pick); 6] = [
-    ("kubelet_volume_stats_available_bytes", "[ALPHA] Number of available bytes in the volume", |f| {
-        f.available
-    }),
-    ("kubelet_volume_stats_capacity_bytes", "[ALPHA] Capacity in bytes of the volume", |f| f.capacity),
-    ("kubelet_volume_stats_inodes", "[ALPHA] Maximum number of inodes in the volume", |f| f.inodes),
-    ("kubelet_volume_stats_inodes_free", "[ALPHA] Number of free inodes in the volume", |f| f.inodes_free),
-    ("kubelet_volume_stats_inodes_used", "[ALPHA] Number of used inodes in the volume", |f| {
-        f.inodes - f.inodes_free
-    }),
-    ("kubelet_volume_stats_used_bytes", "[ALPHA] Number of used bytes in the volume", |f| f.used),
-];
-
-/// The kubelet's own.
-pub(super) fn kubelet(inner: &Inner) -> Response {
-    let mailboxes = inner.pods.list();
-    let running = mailboxes.iter().filter(|m| m.status().phase == "Running").count() as f64;
-    let mut containers: BTreeMap<&'static str, f64> = BTreeMap::new();
-    for mailbox in &mailboxes {
-        for status in &mailbox.status().container_statuses {
-            let state = match (&status.state.running, &status.state.terminated) {
-                (Some(_), _) => "running",
-                (None, Some(_)) => "exited",
-                _ => "created",
-            };
-            *containers.entry(state).or_default() += 1.0;
-        }
-    }
-    let is_static = |mailbox: &Arc<Mailbox>| labels::is_static_pod(&mailbox.letter().pod);
-    let is_active = |mailbox: &Arc<Mailbox>| !is_terminal(&mailbox.status().phase);
-    let (fixed, usual): (Vec<_>, Vec<_>) = mailboxes.iter().partition(|mailbox| is_static(mailbox));
-    let count = |of: &[&Arc<Mailbox>]| of.iter().filter(|mailbox| is_active(mailbox)).count() as f64;
-    let desired = [("", usual.len() as f64), ("true", fixed.len() as f64)];
-    let active = [("", count(&usual)), ("true", count(&fixed))];
-    let ephemeral: usize =
-        mailboxes.iter().map(|mailbox| mailbox.letter().pod.spec.ephemeral_containers.len()).sum();
-    let mut working: BTreeMap<(&str, &str, &str), f64> = BTreeMap::new();
-    for lifecycle in ["sync", "terminated", "terminating"] {
-        for config in ["desired", "orphan"] {
-            for fixed in ["", "true"] {
-                working.insert((lifecycle, config, fixed), 0.0);
-            }
-        }
-    }
-    for mailbox in &mailboxes {
-        let letter = mailbox.letter();
-        let lifecycle = match (is_active(mailbox), letter.ends()) {
-            (false, _) => "terminated",
-            (true, true) => "terminating",
-            (true, false) => "sync",
-        };
-        let config = if letter.gone { "orphan" } else { "desired" };
-        let fixed = if is_static(mailbox) { "true" } else { "" };
-        *working.entry((lifecycle, config, fixed)).or_default() += 1.0;
-    }
-    let shared = inner.context.cpus.as_ref().map(|cpus| cpus.counts());
-    let filled = inner.context.volumes.claims.filled();
-    let version = if inner.context.cgroups.is_v2() { 2.0 } else { 1.0 };
-    let node = inner.context.config.node_name.clone();
-    let shown = shown(move |encoder| {
-        let none: [&str; 0] = [];
-        encoder
-            .family(
-                "kubelet_node_name",
-                "[ALPHA] The node's name. The count is always 1.",
-                "gauge",
-                &names(&["node"]),
-            )
-            .value(&[&node], 1.0);
-        encoder
-            .family(
-                "kubelet_running_pods",
-                "[ALPHA] Number of pods that have a running pod sandbox",
-                "gauge",
-                &[],
-            )
-            .value(&none, running);
-        let by_static = names(&["static"]);
-        let help = "[ALPHA] The number of pods the kubelet is being instructed to run. static is true if the pod is not from the apiserver.";
-        let mut family = encoder.family("kubelet_desired_pods", help, "gauge", &by_static);
-        desired.iter().for_each(|(from, count)| family.value(&[*from], *count));
-        let help = "[ALPHA] The number of pods the kubelet considers active and which are being considered when admitting new pods. static is true if the pod is not from the apiserver.";
-        let mut family = encoder.family("kubelet_active_pods", help, "gauge", &by_static);
-        active.iter().for_each(|(from, count)| family.value(&[*from], *count));
-        let help =
-            "[ALPHA] The number of mirror pods the kubelet will try to create (one per admitted static pod)";
-        encoder.family("kubelet_mirror_pods", help, "gauge", &[]).value(&none, desired[1].1);
-        let help = "[ALPHA] cgroup version on the hosts.";
-        encoder.family("kubelet_cgroup_version", help, "gauge", &[]).value(&none, version);
-        let help = "[ALPHA] Current number of ephemeral containers in pods managed by this kubelet.";
-        encoder
-            .family("kubelet_managed_ephemeral_containers", help, "gauge", &[])
-            .value(&none, ephemeral as f64);
-        let help = "[ALPHA] Number of pods the kubelet is actually running, broken down by lifecycle phase, whether the pod is desired, orphaned, or runtime only (also orphaned), and whether the pod is static. An orphaned pod has been removed from local configuration or force deleted in the API and consumes resources that are not otherwise visible.";
-        let mut family =
-            encoder.family("kubelet_working_pods", help, "gauge", &names(&["lifecycle", "config", "static"]));
-        for ((lifecycle, config, fixed), count) in &working {
-            family.value(&[*lifecycle, *config, *fixed], *count);
-        }
-        if let Some(counts) = shared {
-            for (name, kind, help, value) in [
-                (
-                    "kubelet_cpu_manager_pinning_requests_total",
-                    "counter",
-                    "[ALPHA] The number of cpu core allocations which required pinning.",
-                    counts.requests as f64,
-                ),
-                (
-                    "kubelet_cpu_manager_pinning_errors_total",
-                    "counter",
-                    "[ALPHA] The number of cpu core allocations which required pinning failed.",
-                    counts.errors as f64,
-                ),
-                (
-                    "kubelet_cpu_manager_shared_pool_size_millicores",
-                    "gauge",
-                    "[ALPHA] The size of the shared CPU pool for non-guaranteed QoS pods, in millicores.",
-                    counts.shared as f64 * 1000.0,
-                ),
-                (
-                    "kubelet_cpu_manager_exclusive_cpu_allocation_count",
-                    "gauge",
-                    "[ALPHA] The total number of CPUs exclusively allocated to containers running on this node",
-                    counts.exclusive as f64,
-                ),
-            ] {
-                encoder.family(name, help, kind, &[]).value(&none, value);
-            }
-        }
-        let of_claim = names(&["namespace", "persistentvolumeclaim"]);
-        for (name, help, pick) in VOLUME_STATS {
-            let mut family = encoder.family(name, help, "gauge", &of_claim);
-            for (claimed, filled) in &filled {
-                family.value(&[&claimed.namespace, &claimed.claim], pick(filled) as f64);
-            }
-        }
-        let help = "[ALPHA] Number of containers currently running";
-        let mut family =
-            encoder.family("kubelet_running_containers", help, "gauge", &names(&["container_state"]));
-        for (state, count) in &containers {
-            family.value(&[state], *count);
-        }
-    });
-    with_type(StatusCode::OK, CONTENT_TYPE, inner.context.metrics.registry.render() + &shown)
 }
 
 /// Whose a container's numbers are.
@@ -245,6 +92,15 @@ pub(super) async fn resource(inner: &Inner) -> Response {
             family.value(&whose, used);
             *swapped.entry([whose[1].clone(), whose[2].clone()]).or_default() += used;
         }
+        let help = "[ALPHA] Current amount of the container swap limit in bytes. Reported only on non-windows systems";
+        let mut family = encoder.family("container_swap_limit_bytes", help, "gauge", &per_container);
+        for one in &all {
+            let Some((whose, swap)) = whose(one).zip(one.swap.as_ref()) else { continue };
+            if let Some(left) = swap.swap_available_bytes {
+                let used = swap.swap_usage_bytes.map_or(0, |bytes| bytes.value);
+                family.value(&whose, (left.value + used) as f64);
+            }
+        }
         let help =
             "[ALPHA] Current amount of the pod swap usage in bytes. Reported only on non-windows systems";
         let mut family = encoder.family("pod_swap_usage_bytes", help, "gauge", &per_pod);
@@ -296,4 +152,9 @@ pub(super) async fn resource(inner: &Inner) -> Response {
 /// `/metrics/probes`: how probes went.
 pub(super) fn probes(inner: &Inner) -> Response {
     with_type(StatusCode::OK, CONTENT_TYPE, inner.context.metrics.probes_registry.render())
+}
+
+/// `/metrics/slis`: how the checks of health went.
+pub(super) fn slis(inner: &Inner) -> Response {
+    with_type(StatusCode::OK, CONTENT_TYPE, inner.health.registry.render())
 }

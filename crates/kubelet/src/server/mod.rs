@@ -7,8 +7,10 @@ mod auth;
 mod cadvisor;
 mod checkpoint;
 mod container_logs;
+pub(crate) mod healthz;
 mod metrics;
 mod node_logs;
+mod node_metrics;
 mod port_forward;
 mod remote_command;
 mod route;
@@ -49,6 +51,18 @@ struct Inner {
     pods: Arc<Pods>,
     streams: Option<Arc<dyn Streams>>,
     auth: Auth,
+    health: healthz::Health,
+    identity: Arc<pki::tls::Slot>,
+}
+
+impl Inner {
+    /// Counts a stream that comes over WebSocket.
+    fn count_web_socket(&self, request: &Request<Incoming>, subresource: &str) {
+        let upgrade = request.headers().get(http::header::UPGRADE).and_then(|value| value.to_str().ok());
+        if upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket")) {
+            self.context.metrics.http.web_sockets.with(&[subresource]).inc();
+        }
+    }
 }
 
 /// A server that listens.
@@ -68,6 +82,7 @@ impl Server {
         let address = context.config.address;
         let listen = |source: std::io::Error| Error::Listen { address, source };
         // Upgrades need HTTP/1.1, and a kubelet has few clients.
+        let identity = serving.identity.clone();
         let tls = pki::tls::server_config(serving.identity, &serving.client_authorities, &[b"http/1.1"]);
         let tls = tls.map_err(|e| listen(std::io::Error::other(e.to_string())))?;
         let roots = match serving.client_authorities.as_slice() {
@@ -78,7 +93,8 @@ impl Server {
         };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let auth = Auth::new(context.client.clone(), context.config.node_name.clone(), roots);
-        let inner = Arc::new(Inner { context, pods, streams, auth });
+        let health = healthz::Health::new(context.pulse.clone());
+        let inner = Arc::new(Inner { context, pods, streams, auth, health, identity });
         Ok(Server { inner, tls: Arc::new(tls).into(), listener })
     }
 
@@ -136,6 +152,8 @@ async fn handle(
     chain: &[rustls::pki_types::CertificateDer<'static>],
     request: Request<Incoming>,
 ) -> Response {
+    // A stream goes on when its answer has been given: upstream's handler holds both.
+    let _answering = inner.context.metrics.http.answering(request.method(), request.uri().path());
     let user = match inner.auth.authenticate(chain, request.headers()).await {
         Ok(user) => user,
         Err(refused) => return text(refused, "Unauthorized"),
@@ -162,14 +180,15 @@ async fn answer(inner: &Arc<Inner>, route: Route, request: Request<Incoming>) ->
         route if route.is_debugging() && !config.debugging_handlers => {
             text(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.\n")
         }
-        Route::Healthz => text(StatusCode::OK, "ok"),
+        Route::Healthz(check) => inner.health.answer(&inner.context, check, request.uri().query()).await,
         Route::Pods => state::pods(inner),
         Route::Configz => state::configz(inner),
         Route::StatsSummary => stats::summary(inner, request.uri().query()).await,
-        Route::Metrics => metrics::kubelet(inner),
+        Route::Metrics => node_metrics::answer(inner).await,
         Route::MetricsResource => metrics::resource(inner).await,
         Route::MetricsCadvisor => cadvisor::answer(inner).await,
         Route::MetricsProbes => metrics::probes(inner),
+        Route::MetricsSlis => metrics::slis(inner),
         Route::ContainerLogs { namespace, pod, container } => {
             container_logs::answer(inner, &namespace, &pod, &container, request.uri().query()).await
         }

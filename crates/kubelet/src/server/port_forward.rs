@@ -32,6 +32,7 @@ pub(super) async fn answer(
     let pairs = query(request.uri().query());
     let ports =
         streaming::ports(pairs.iter().filter(|(key, _)| key == "port").map(|(_, port)| port.as_str()));
+    inner.count_web_socket(&request, "portforward");
     let Some(direct) = inner.streams.clone() else {
         let wanted = cri::v1::PortForwardRequest {
             pod_sandbox_id: id,

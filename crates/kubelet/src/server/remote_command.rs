@@ -52,6 +52,7 @@ pub(super) async fn exec(inner: &Arc<Inner>, target: Target, request: Request<In
         stdout: wanted.stdout,
         stderr: wanted.stderr,
     };
+    inner.count_web_socket(&request, "exec");
     let Some(direct) = inner.streams.clone() else {
         return match inner.context.runtime.exec(exec).await {
             Ok(answer) => super::port_forward::pass_on(request, &answer.url).await,
@@ -75,6 +76,7 @@ pub(super) async fn attach(inner: &Arc<Inner>, target: Target, request: Request<
         stdout: wanted.stdout,
         stderr: wanted.stderr,
     };
+    inner.count_web_socket(&request, "attach");
     let Some(direct) = inner.streams.clone() else {
         return match inner.context.runtime.attach(attach).await {
             Ok(answer) => super::port_forward::pass_on(request, &answer.url).await,

@@ -11,7 +11,8 @@ pub(super) struct Target {
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Route {
-    Healthz,
+    /// All checks, or the one of this name.
+    Healthz(&'static str),
     Pods,
     Configz,
     StatsSummary,
@@ -19,6 +20,7 @@ pub(super) enum Route {
     MetricsResource,
     MetricsCadvisor,
     MetricsProbes,
+    MetricsSlis,
     ContainerLogs {
         namespace: String,
         pod: String,
@@ -59,7 +61,10 @@ impl Route {
             _ => None,
         };
         Some(match parts.as_slice() {
-            ["healthz"] | ["healthz", "ping" | "log" | "syncloop"] => Route::Healthz,
+            ["healthz"] => Route::Healthz(""),
+            ["healthz", check] => {
+                Route::Healthz(["ping", "log", "syncloop"].into_iter().find(|known| known == check)?)
+            }
             ["pods"] | ["runningpods"] => Route::Pods,
             ["configz"] => Route::Configz,
             ["stats", "summary"] => Route::StatsSummary,
@@ -67,6 +72,7 @@ impl Route {
             ["metrics", "resource"] => Route::MetricsResource,
             ["metrics", "cadvisor"] => Route::MetricsCadvisor,
             ["metrics", "probes"] => Route::MetricsProbes,
+            ["metrics", "slis"] => Route::MetricsSlis,
             ["containerLogs", namespace, pod, container] => Route::ContainerLogs {
                 namespace: (*namespace).into(),
                 pod: (*pod).into(),
@@ -99,12 +105,14 @@ impl Route {
     pub(super) fn subresources(&self) -> &'static [&'static str] {
         match self {
             Route::StatsSummary => &["stats"],
-            Route::Metrics | Route::MetricsResource | Route::MetricsCadvisor | Route::MetricsProbes => {
-                &["metrics"]
-            }
+            Route::Metrics
+            | Route::MetricsResource
+            | Route::MetricsCadvisor
+            | Route::MetricsProbes
+            | Route::MetricsSlis => &["metrics"],
             Route::Logs(_) => &["log"],
             Route::Checkpoint(_) => &["checkpoint"],
-            Route::Healthz => &["healthz", "proxy"],
+            Route::Healthz(_) => &["healthz", "proxy"],
             Route::Pods => &["pods", "proxy"],
             Route::Configz => &["configz", "proxy"],
             _ => &["proxy"],
@@ -121,6 +129,8 @@ mod tests {
         let target = || Target { namespace: "n".into(), pod: "p".into(), container: "c".into() };
         for (path, want) in [
             ("/pods", Some(Route::Pods)),
+            ("/healthz/syncloop", Some(Route::Healthz("syncloop"))),
+            ("/healthz/else", None),
             ("/exec/n/p/c", Some(Route::Exec(target()))),
             ("/exec/n/p/uid/c", Some(Route::Exec(target()))),
             ("/exec/n/p", None),

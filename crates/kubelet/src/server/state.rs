@@ -34,6 +34,8 @@ pub(super) fn configz(inner: &Inner) -> Response {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "address": config.address.ip().to_string(),
         "port": config.address.port(),
+        "healthzBindAddress": config.healthz.ip().to_string(),
+        "healthzPort": config.healthz.port(),
         "authentication": { "anonymous": { "enabled": false }, "webhook": { "enabled": true, "cacheTTL": "2m0s" } },
         "authorization": { "mode": "Webhook" },
         "clusterDomain": config.cluster_domain,

@@ -5,8 +5,10 @@ pub(crate) mod hint;
 pub(crate) mod mask;
 pub(crate) mod numa;
 
+use crate::metrics::Managers;
 use crate::pod_worker::Forced;
 use api::core::v1::{Container, Pod};
+use component::metrics::CounterVec;
 use futures::future::BoxFuture;
 use hint::{Hint, Hints, merge};
 use numa::Numa;
@@ -152,21 +154,37 @@ impl Topology {
     }
 
     /// Has a pod given all it asks for, before it is admitted.
-    pub(crate) async fn admit(&self, pod: &Pod, providers: &[&dyn Provider]) -> Result<(), Forced> {
-        let whole = match (self.settings.policy, self.settings.scope) {
-            (Policy::None, _) => Some(Hint { affinity: None, preferred: false }),
-            (_, Scope::Pod) => {
-                let hints: Vec<Hints> = providers.iter().map(|one| one.pod_hints(pod)).collect();
-                Some(self.merge(&hints)?)
+    pub(crate) async fn admit(
+        &self,
+        pod: &Pod,
+        providers: &[&dyn Provider],
+        metrics: &Managers,
+    ) -> Result<(), Forced> {
+        let is_promised = self.settings.policy == Policy::SingleNumaNode;
+        let (is_pods, scope) = match self.settings.scope {
+            Scope::Pod => (true, "pod"),
+            Scope::Container => (false, "container"),
+        };
+        let count = |of: &CounterVec| {
+            if is_promised {
+                of.with(&[scope, "numa_node"]).inc();
             }
-            (_, Scope::Container) => None,
+        };
+        let merge = |hints: &[Hints]| self.merge(hints).inspect_err(|_| count(&metrics.misaligned));
+        let whole = match self.settings.policy {
+            Policy::None => Some(Hint { affinity: None, preferred: false }),
+            _ if is_pods => {
+                let hints: Vec<Hints> = providers.iter().map(|one| one.pod_hints(pod)).collect();
+                Some(merge(&hints)?)
+            }
+            _ => None,
         };
         for container in pod.spec.init_containers.iter().chain(&pod.spec.containers) {
             let place = match whole {
                 Some(whole) => whole,
                 None => {
                     let hints: Vec<Hints> = providers.iter().map(|one| one.hints(pod, container)).collect();
-                    self.merge(&hints)?
+                    merge(&hints)?
                 }
             };
             for provider in providers {
@@ -176,6 +194,12 @@ impl Topology {
                     ..Default::default()
                 })?;
             }
+            if !is_pods {
+                count(&metrics.aligned);
+            }
+        }
+        if is_pods {
+            count(&metrics.aligned);
         }
         Ok(())
     }

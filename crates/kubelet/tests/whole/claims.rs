@@ -208,6 +208,14 @@ async fn root_prepares_claims() {
     node.until("the third is refused", |n| told(n, "is not allowed to use ResourceClaim pair (claim-1)"))
         .await;
     assert_eq!(driver.calls(), ["prepare default/pair"]);
+    node.counts(&[
+        "dra_operations_duration_seconds_count{is_error=\"false\",operation_name=\"PrepareResources\"} 1",
+        "dra_grpc_operations_duration_seconds_count{driver_name=\"oars.example\",grpc_status_code=\"OK\",method_name=\"/k8s.io.kubelet.pkg.apis.dra.v1.DRAPlugin/NodePrepareResources\"} 1",
+        "dra_resource_claims_in_use{driver_name=\"<any>\"} 1",
+        "dra_resource_claims_in_use{driver_name=\"oars.example\"} 1",
+        &format!("plugin_manager_total_plugins{{socket_path=\"{}\",state=\"actual_state_of_world\"}} 1", registry.join("oars.sock").display()),
+    ])
+    .await;
 
     let end = |node: &Node, name: &str| {
         let path = format!("/api/v1/namespaces/default/pods/{name}");

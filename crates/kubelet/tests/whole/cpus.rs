@@ -70,6 +70,17 @@ async fn root_gives_processors_alone() {
     let uid = node.api.pod("alone").unwrap().metadata.uid;
     assert_eq!((&state["defaultCpuSet"], &state["entries"][&uid]["alone"]), (&json!("0"), &json!(own)));
 
+    node.counts(&[
+        "kubelet_cpu_manager_pinning_requests_total 1",
+        "kubelet_cpu_manager_pinning_errors_total 0",
+        "kubelet_cpu_manager_shared_pool_size_millicores 1000",
+        &format!("kubelet_cpu_manager_exclusive_cpu_allocation_count {last}"),
+        &format!("kubelet_cpu_manager_allocation_per_numa{{numa_node=\"0\"}} {last}"),
+        // Of two processors the one that is given is behind one cache, whatever the machine.
+        "kubelet_container_aligned_compute_resources_count{boundary=\"physical_cpu\",scope=\"container\"} 0",
+    ])
+    .await;
+
     node.stop().await;
     node.start();
     node.create("late", pod("late", ""));

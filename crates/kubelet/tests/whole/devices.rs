@@ -298,6 +298,22 @@ async fn root_gives_devices_of_plugins() {
     let free = lister.get_allocatable_resources(AllocatableResourcesRequest {}).await.unwrap().into_inner();
     assert_eq!(free.devices.len(), 3);
 
+    node.counts(&[
+        // Three that were refused, and one.
+        "kubelet_device_plugin_registration_total{resource_name=\"crew.example/oar\"} 3",
+        "kubelet_device_plugin_registration_total{resource_name=\"cpu\"} 1",
+        "kubelet_device_plugin_alloc_duration_seconds_count{resource_name=\"crew.example/oar\"} 2",
+        "kubelet_topology_manager_admission_requests_total 2",
+        "kubelet_topology_manager_admission_errors_total 1",
+        "kubelet_admission_rejections_total{reason=\"UnexpectedAdmissionError\"} 1",
+        "kubelet_pod_resources_endpoint_requests_total{server_api_version=\"v1\"} 4",
+        "kubelet_pod_resources_endpoint_requests_list{server_api_version=\"v1\"} 1",
+        "kubelet_pod_resources_endpoint_requests_get{server_api_version=\"v1\"} 2",
+        "kubelet_pod_resources_endpoint_errors_get{server_api_version=\"v1\"} 1",
+        "kubelet_pod_resources_endpoint_requests_get_allocatable{server_api_version=\"v1\"} 1",
+    ])
+    .await;
+
     // The plugin goes: its devices are sick at once. Kubelet and plugin come back: what was given is still given.
     drop(serving);
     plugin.gone.send_modify(|times| *times += 1);

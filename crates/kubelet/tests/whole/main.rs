@@ -7,10 +7,12 @@ mod api;
 mod claims;
 mod cpus;
 mod devices;
+mod health;
 mod resize;
 mod restarts;
 mod server;
 mod shutdown;
+mod static_pods;
 mod topology;
 
 use api::Api;
@@ -74,6 +76,8 @@ impl Node {
         config.container_logs_dir = root.join("containers");
         config.cgroup_root = self.cgroup.clone();
         config.address = ([127, 0, 0, 1], 0).into();
+        // The port is one for all of these tests.
+        config.healthz.set_port(0);
         // Whatever the machine is short of.
         config.eviction_thresholds.clear();
         (self.configure)(&mut config);
@@ -134,6 +138,16 @@ impl Node {
         let code = response.status().as_u16();
         let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
         (code, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// That `/metrics` has all of these lines.
+    async fn counts(&self, lines: &[&str]) {
+        let (_, text) = self.get(Some("admin"), "/metrics").await;
+        for line in lines {
+            let name = line.split(['{', ' ']).next().unwrap_or_default();
+            let near: Vec<&str> = text.lines().filter(|known| known.starts_with(name)).collect();
+            assert!(near.contains(line), "{line} in {near:#?}");
+        }
     }
 
     async fn stop(&mut self) {

@@ -76,6 +76,14 @@ async fn root_resizes_in_place() {
         })
     };
     node.until("deferred", waits).await;
+    node.counts(&[
+        "kubelet_container_requested_resizes_total{operation=\"increase\",requirement=\"limits\",resource=\"cpu\"} 2",
+        "kubelet_container_requested_resizes_total{operation=\"increase\",requirement=\"requests\",resource=\"memory\"} 1",
+        "kubelet_pod_resize_duration_milliseconds_count{success=\"true\"} 2",
+        "kubelet_pod_pending_resizes{reason=\"deferred\"} 1",
+        "kubelet_pod_in_progress_resizes 0",
+    ])
+    .await;
     assert_eq!(in_force(&node), "200m 128Mi of 200m 128Mi restarts 1");
     node.stop().await;
     node.runtime.take_calls();
@@ -91,5 +99,66 @@ async fn root_resizes_in_place() {
     ask(&node, 5, &resources("150m", "128Mi"));
     node.until("less", |n| in_force(n) == "150m 128Mi of 150m 128Mi restarts 1").await;
     node.until("nothing waits", |n| condition(n, "PodResizePending").is_none()).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn root_waits_for_room_and_refuses_what_never_comes() {
+    let mut node = Node::with(|config| {
+        config.cpu_manager_policy = kubelet::cpus::Policy::Static;
+        config.reserved_cpus = "0".parse().unwrap();
+    });
+    let with = |resources: Value| {
+        let mut one = container("a");
+        one["resources"] = resources;
+        json!({ "restartPolicy": "Always", "terminationGracePeriodSeconds": 0, "containers": [one] })
+    };
+    let memory = |size: &str| json!({ "requests": { "memory": size } });
+    node.create("web", with(resources("100m", "64Mi")));
+    node.until("ready", |n| n.ready("web")).await;
+    ask(&node, 2, &resources("200m", "64Mi"));
+    let never =
+        "Infeasible Resize is infeasible for Guaranteed Pods alongside CPU Manager policy \"static\" 2";
+    node.until("infeasible", |n| condition(n, "PodResizePending").as_deref() == Some(never)).await;
+    node.until("told", |n| {
+        n.api.events().iter().any(|event| event.starts_with("ResizeInfeasible: Pod resize Infeasible: {"))
+    })
+    .await;
+    node.counts(&[
+        "kubelet_pod_infeasible_resizes_total{reason_detail=\"guaranteed_pod_cpu_manager_static_policy\"} 1",
+        "kubelet_pod_pending_resizes{reason=\"infeasible\"} 1",
+    ])
+    .await;
+    // What it has is all it gets, and it may take that back.
+    ask(&node, 3, &resources("100m", "64Mi"));
+    node.until("nothing waits", |n| condition(n, "PodResizePending").is_none()).await;
+
+    // Another has the room, until it goes.
+    let end = |name: &str| {
+        let going = |mut pod: Value| {
+            pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            pod["metadata"]["deletionGracePeriodSeconds"] = json!(0);
+            pod
+        };
+        node.api.edit(&format!("/api/v1/namespaces/default/pods/{name}"), going).unwrap();
+    };
+    end("web");
+    node.until("gone", |n| n.phase("web") == "gone").await;
+    let object = node.api.get("/api/v1/nodes/n1").unwrap();
+    let text = object["status"]["allocatable"]["memory"].as_str().unwrap().to_owned();
+    let all = text.trim_end_matches("Ki").parse::<u64>().unwrap();
+    node.create("web", with(memory("64Mi")));
+    node.create("large", with(memory(&format!("{}Ki", all / 2))));
+    node.until("both are ready", |n| n.ready("web") && n.ready("large")).await;
+    let wanted = memory(&format!("{}Ki", all - (16 << 10)));
+    ask(&node, 2, &wanted);
+    let waits = |n: &Node| condition(n, "PodResizePending").is_some_and(|c| c.starts_with("Deferred "));
+    node.until("deferred", waits).await;
+    end("large");
+    node.until("it has the room", |n| condition(n, "PodResizePending").is_none()).await;
+    let (_, metrics) = node.get(Some("admin"), "/metrics").await;
+    // Whichever was seen first: that the other has ended, or that it is gone.
+    let accepted = "kubelet_pod_deferred_accepted_resizes_total{retry_trigger=\"pod";
+    assert!(metrics.lines().any(|line| line.starts_with(accepted) && line.ends_with(" 1")), "{metrics}");
     node.stop().await;
 }

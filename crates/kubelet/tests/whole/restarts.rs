@@ -176,6 +176,8 @@ async fn root_critical_pods_make_room() {
     assert_eq!(node.api.pod("plain").unwrap().status.reason, "OutOfpods");
     node.create("three", spec("d", 2_000_001_000));
     node.until("room is made", |n| n.ready("three")).await;
+    // Who knows that it has ended need not wait until the API does.
+    node.until("it is told", |n| n.phase("web") == "Failed").await;
     let status = node.api.pod("web").unwrap().status;
     assert_eq!(
         (status.phase.as_str(), status.reason.as_str(), status.message.as_str()),

@@ -52,6 +52,34 @@ async fn root_serves_the_nodes_logs_and_checkpoints() {
     ] {
         assert!(metrics.lines().any(|line| line == wanted), "{wanted} in {metrics}");
     }
+    let logs = "kubelet_http_requests_total{long_running=\"false\",method=\"GET\",path=\"logs\",server_type=\"readwrite\"} 8";
+    node.counts(&[
+        logs,
+        "kubelet_http_inflight_requests{long_running=\"false\",method=\"GET\",path=\"metrics\",server_type=\"readwrite\"} 1",
+        "kubelet_http_requests_duration_seconds_count{long_running=\"false\",method=\"POST\",path=\"checkpoint\",server_type=\"readwrite\"} 4",
+        "kubelet_image_manager_ensure_image_requests_total{present_locally=\"false\",pull_policy=\"ifnotpresent\",pull_required=\"true\"} 1",
+        "kubelet_imagemanager_ondisk_pullintents 0",
+        "kubelet_imagemanager_ondisk_pulledrecords 1",
+        "kubelet_metrics_provider{provider=\"cri\"} 1",
+        "kubelet_orphan_pod_cleaned_volumes 0",
+        "kubelet_lifecycle_handler_http_fallbacks_total 0",
+    ])
+    .await;
+    for positive in [
+        "kubelet_certificate_manager_server_ttl_seconds ",
+        "kubelet_node_startup_duration_seconds ",
+        "kubelet_node_startup_pre_kubelet_duration_seconds ",
+        "kubelet_node_startup_pre_registration_duration_seconds ",
+        "kubelet_node_startup_registration_duration_seconds ",
+        "kubelet_node_startup_post_registration_duration_seconds ",
+        "kubelet_first_network_pod_start_sli_duration_seconds ",
+        "kubelet_pleg_pod_relist_duration_seconds_count ",
+        "kubelet_container_log_filesystem_used_bytes{container=\"a\",namespace=\"default\",pod=\"web\",uid=",
+    ] {
+        let line = metrics.lines().find(|line| line.starts_with(positive));
+        let value = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        assert!(value.is_some_and(|value| value > 0.0), "{positive} in {metrics}");
+    }
     node.runtime.exit(&node.runtime.container_named("a").unwrap(), 3);
     let counted = "kubelet_terminated_containers_total{container_type=\"container\",exit_code=\"3\"";
     node.until("restarted", |n| {

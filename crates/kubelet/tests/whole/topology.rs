@@ -86,6 +86,22 @@ async fn root_keeps_pods_on_one_numa_node() {
     );
     assert_eq!(state["machineState"]["0"]["memoryMap"]["memory"]["free"], json!(8 * MIB));
 
+    node.counts(&[
+        "kubelet_container_aligned_compute_resources_failure_count{boundary=\"numa_node\",scope=\"pod\"} 1",
+        "kubelet_topology_manager_admission_errors_total 1",
+        "kubelet_memory_manager_pinning_errors_total 0",
+        "kubelet_cpu_manager_allocation_per_numa{numa_node=\"0\"} 0",
+    ])
+    .await;
+    let placed = if node.ready("three") { 2 } else { 1 };
+    node.counts(&[
+        &format!("kubelet_memory_manager_pinning_requests_total {placed}"),
+        &format!(
+            "kubelet_container_aligned_compute_resources_count{{boundary=\"numa_node\",scope=\"pod\"}} {placed}"
+        ),
+    ])
+    .await;
+
     node.stop().await;
     node.start();
     node.runtime.exit(&node.runtime.container_named("two").unwrap(), 0);
