@@ -28,6 +28,7 @@ pub(crate) fn kubelet() -> Result<()> {
         ("plugin_registration", "pluginregistration.rs", "plugin_registration"),
         ("pod_resources", "v1.rs", "pod_resources"),
         ("dra", "k8s.io.kubelet.pkg.apis.dra.v1.rs", "dra"),
+        ("dra_health", "v1alpha1.rs", "dra_health"),
     ] {
         let proto = root().join(format!("crates/kubelet/proto/{proto}.proto"));
         generate(&proto, package, &format!("crates/kubelet/src/plugins/generated/{name}.rs"), Sides::Both)?;

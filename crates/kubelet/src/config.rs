@@ -16,13 +16,14 @@ use std::time::Duration;
 pub const VERSION: &str = "v1.36.2";
 
 /// The gates that this kubelet asks about, with v1.36's defaults.
-const GATES: [(&str, bool); 6] = [
+const GATES: [(&str, bool); 7] = [
     ("CPUManagerPolicyAlphaOptions", false),
     ("CPUManagerPolicyBetaOptions", true),
     ("ContainerCheckpoint", true),
     ("KubeletCrashLoopBackOffMax", true),
     ("ReduceDefaultCrashLoopBackOffDecay", false),
     ("ResourceHealthStatus", true),
+    ("ResourceHealthStatusMessage", true),
 ];
 
 fn default_thresholds() -> Vec<Threshold> {

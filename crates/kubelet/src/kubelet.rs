@@ -126,7 +126,7 @@ impl Kubelet {
             services: parts.informers.get(),
             node: watch::Sender::new(Arc::new(Node::default())),
             started_at: crate::clock::now(),
-            claims: Claims::load(parts.client.clone(), &config.root_dir, metrics.dra.clone()),
+            claims: Claims::load(parts.client.clone(), &config, metrics.dra.clone(), shutdown.clone()),
             client: parts.client,
             runtime: parts.runtime,
             runtime_info: info,
@@ -164,11 +164,12 @@ impl Kubelet {
         tasks.spawn(told("device plugins cannot register", serving));
         let following = devices::follow(context.devices.clone(), pods.clone(), shutdown.clone());
         tasks.spawn(following);
+        tasks.spawn(claims::follow(context.claims.clone(), pods.clone()));
         let serving = pod_resources::serve(context.clone(), pods.clone(), shutdown.clone());
         tasks.spawn(told("the pod-resources API is not served", serving));
         let handlers: Vec<Arc<dyn plugins::watcher::Handler>> = vec![
             Arc::new(devices::ByRegistry(context.devices.clone())),
-            Arc::new(claims::Drivers(context.claims.clone())),
+            Arc::new(claims::Registered(context.claims.clone())),
         ];
         let registry = context.config.root_dir.join("plugins_registry");
         let known = context.plugins.clone();

@@ -86,11 +86,7 @@ impl Lister {
             let request = &asked(claim)?.request;
             let devices =
                 claim.drivers.iter().flat_map(|(driver, devices)| devices.iter().map(move |d| (driver, d)));
-            let wanted = devices.filter(|(_, device)| {
-                request.is_empty()
-                    || device.request_names.is_empty()
-                    || device.request_names.contains(request)
-            });
+            let wanted = devices.filter(|(_, device)| device.is_for(request));
             let claim_resources = wanted.map(|(driver, device)| ClaimResource {
                 cdi_devices: device
                     .cdi_device_ids

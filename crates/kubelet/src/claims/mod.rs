@@ -2,37 +2,57 @@
 //! devices, which the runtime is told of by their CDI names; when the last pod of a claim has ended they are told again.
 //! Errors are upstream's. Upstream: `cm/dra`.
 
+mod drivers;
+mod health;
 mod state;
 
+use crate::config::Config;
 use crate::metrics::Dra;
-use crate::plugins::dra::dra_plugin_client::DraPluginClient;
-use crate::plugins::dra::{Claim as Asked, NodePrepareResourcesRequest, NodeUnprepareResourcesRequest};
-use crate::plugins::watcher::Handler;
+use crate::plugins::dra::{
+    Claim as Asked, NodePrepareResourcesRequest, NodePrepareResourcesResponse, NodeUnprepareResourcesRequest,
+    NodeUnprepareResourcesResponse,
+};
+use crate::pods::Pods;
 use api::core::v1::{Container, Pod, PodResourceClaim};
 use api::resource::v1::ResourceClaim;
 use client::Client;
-use futures::future::BoxFuture;
+pub(crate) use drivers::Registered;
+use drivers::{Driver, Drivers};
+use health::Health;
 use parking_lot::Mutex;
 pub(crate) use state::{Claim, Claims as State};
 use state::{Device, Disk};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-
-/// The service that this kubelet speaks, as drivers list it.
-const SERVICE: &str = "v1.DRAPlugin";
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// All claims and drivers of the node.
 pub(crate) struct Claims {
     client: Client,
+    /// The node's name.
+    node: String,
+    features: Features,
     disk: Disk,
     state: Mutex<State>,
-    /// The sockets of drivers, by name.
-    drivers: Mutex<BTreeMap<String, PathBuf>>,
+    drivers: Drivers,
+    health: Health,
+    /// Goes up when devices may be otherwise than before.
+    changed: watch::Sender<u64>,
     /// Preparing and unpreparing take turns: both may be about one claim.
     turn: tokio::sync::Mutex<()>,
     metrics: Dra,
+    shutdown: CancellationToken,
+}
+
+/// What is told of devices.
+#[derive(Debug, Clone, Copy)]
+struct Features {
+    /// How they are: `ResourceHealthStatus`.
+    health: bool,
+    /// And why: `ResourceHealthStatusMessage`.
+    messages: bool,
 }
 
 /// The claim that a pod means; none where the control plane has made none on purpose. And whether it must be the pod's
@@ -80,24 +100,38 @@ fn may_use(pod: &Pod, claim: &ResourceClaim, must_own: bool) -> Result<(), Strin
 }
 
 impl Claims {
-    pub(crate) fn load(client: Client, root_dir: &Path, metrics: Dra) -> Arc<Self> {
-        let disk = Disk::of(root_dir);
+    pub(crate) fn load(
+        client: Client,
+        config: &Config,
+        metrics: Dra,
+        shutdown: CancellationToken,
+    ) -> Arc<Self> {
+        let disk = Disk::of(&config.root_dir);
         let state = Mutex::new(disk.read());
         Arc::new(Claims {
             client,
+            node: config.node_name.clone(),
+            features: Features {
+                health: config.feature("ResourceHealthStatus"),
+                messages: config.feature("ResourceHealthStatusMessage"),
+            },
             state,
             disk,
-            drivers: Mutex::default(),
+            drivers: Drivers::default(),
+            health: Health::load(&config.root_dir),
+            changed: watch::Sender::new(0),
             turn: tokio::sync::Mutex::default(),
             metrics,
+            shutdown,
         })
     }
 
-    async fn driver(&self, name: &str) -> Result<DraPluginClient<tonic::transport::Channel>, String> {
-        let socket = self.drivers.lock().get(name).cloned();
-        let socket = socket.ok_or_else(|| format!("DRA driver {name} is not registered"))?;
-        let channel = crate::plugins::dial(&socket).await;
-        Ok(DraPluginClient::new(channel.map_err(|error| format!("DRA driver {name}: {error}"))?))
+    fn tell(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    async fn driver(&self, name: &str) -> Result<Driver, String> {
+        self.drivers.get(name).await
     }
 
     fn write(&self) -> Result<(), String> {
@@ -177,12 +211,9 @@ impl Claims {
         self.write()?;
         for (driver, claims) in batches {
             let request = NodePrepareResourcesRequest { claims: claims.clone() };
-            let mut client = self.driver(&driver).await?;
-            let began = Instant::now();
-            let answer = client.node_prepare_resources(request).await;
-            self.metrics.called(&driver, &method("NodePrepareResources"), began, &answer);
-            let answers =
-                answer.map_err(|status| format!("NodePrepareResources: {}", told(&status)))?.into_inner();
+            let answer = self.driver(&driver).await?.call(self, "NodePrepareResources", request).await;
+            let answers: NodePrepareResourcesResponse =
+                answer.map_err(|status| format!("NodePrepareResources: {}", told(&status)))?;
             self.take(&driver, &claims, answers.claims)?;
         }
         for (name, _, _) in found {
@@ -304,12 +335,9 @@ impl Claims {
         }
         for (driver, claims) in batches {
             let request = NodeUnprepareResourcesRequest { claims: claims.clone() };
-            let mut client = self.driver(&driver).await?;
-            let began = Instant::now();
-            let answer = client.node_unprepare_resources(request).await;
-            self.metrics.called(&driver, &method("NodeUnprepareResources"), began, &answer);
-            let answers =
-                answer.map_err(|status| format!("NodeUnprepareResources: {}", told(&status)))?.into_inner();
+            let answer = self.driver(&driver).await?.call(self, "NodeUnprepareResources", request).await;
+            let answers: NodeUnprepareResourcesResponse =
+                answer.map_err(|status| format!("NodeUnprepareResources: {}", told(&status)))?;
             for (uid, answer) in &answers.claims {
                 let of = claims.iter().find(|claim| claim.uid == *uid);
                 let of = of.ok_or_else(|| {
@@ -332,52 +360,29 @@ impl Claims {
     }
 }
 
-/// As gRPC writes it in full.
-fn method(name: &str) -> String {
-    format!("/k8s.io.kubelet.pkg.apis.dra.{SERVICE}/{name}")
-}
-
 fn told(status: &tonic::Status) -> String {
     crate::devices::go_error(status)
 }
 
-/// Drivers, as they come by way of `plugins_registry`.
-pub(crate) struct Drivers(pub Arc<Claims>);
-
-impl Handler for Drivers {
-    fn kind(&self) -> &'static str {
-        "DRAPlugin"
-    }
-
-    fn validate(&self, name: &str, versions: &[String]) -> Result<(), String> {
-        if versions.iter().any(|version| version == SERVICE) {
-            return Ok(());
+/// Has pods tell how their devices are when that may have changed. What drivers offered before is taken away at first:
+/// none of them is known to come back, and a pod that came for it would wait.
+pub(crate) async fn follow(claims: Arc<Claims>, pods: Arc<Pods>) {
+    let telling = async {
+        let mut changes = claims.changed.subscribe();
+        while changes.changed().await.is_ok() {
+            let uids: BTreeSet<String> =
+                claims.state.lock().values().flat_map(|claim| claim.pods.iter().cloned()).collect();
+            uids.iter().for_each(|uid| pods.wake(uid));
         }
-        let why = match versions {
-            [] => "empty list of supported gRPC services (aka supported versions)".to_owned(),
-            some => format!("none of the services is supported by this kubelet: [{}]", some.join(" ")),
-        };
-        Err(format!("invalid supported gRPC versions of DRA driver plugin {name}: {why}"))
-    }
-
-    fn register<'a>(
-        &'a self,
-        name: &'a str,
-        endpoint: &'a Path,
-        _: &'a [String],
-    ) -> BoxFuture<'a, Result<(), String>> {
-        Box::pin(async move {
-            tracing::info!(driver = name, "a DRA driver has registered");
-            self.0.drivers.lock().insert(name.to_owned(), endpoint.to_owned());
-            Ok(())
-        })
-    }
-
-    fn deregister(&self, name: &str, endpoint: &Path) {
-        let mut drivers = self.0.drivers.lock();
-        // Another instance may have taken over.
-        if drivers.get(name).is_some_and(|known| known == endpoint) {
-            drivers.remove(name);
+    };
+    let wiping = async {
+        let known = |node: &Arc<api::core::v1::Node>| !node.metadata.name.is_empty();
+        if pods.context.node.subscribe().wait_for(known).await.is_ok() {
+            drivers::wipe(&claims.client, &claims.node, None).await;
         }
+    };
+    tokio::select! {
+        () = claims.shutdown.cancelled() => {}
+        _ = async { tokio::join!(telling, wiping) } => {}
     }
 }

@@ -41,15 +41,20 @@ pub(crate) struct Claim {
     pub prepared: bool,
 }
 
+impl Device {
+    /// Whether it is for a request, or any is meant. Of what stands for a request, drivers name that request alone.
+    pub(crate) fn is_for(&self, request: &str) -> bool {
+        let request = request.split('/').next().unwrap_or_default();
+        request.is_empty()
+            || self.request_names.is_empty()
+            || self.request_names.iter().any(|name| name == request)
+    }
+}
+
 impl Claim {
     /// The devices for a request, or for all of them.
     pub(crate) fn cdi_devices(&self, request: &str) -> Vec<String> {
-        let wanted = |device: &&Device| {
-            request.is_empty()
-                || device.request_names.is_empty()
-                || device.request_names.iter().any(|name| name == request)
-        };
-        let devices = self.drivers.values().flatten().filter(wanted);
+        let devices = self.drivers.values().flatten().filter(|device| device.is_for(request));
         devices.flat_map(|device| device.cdi_device_ids.iter().cloned()).collect()
     }
 }

@@ -380,7 +380,7 @@ impl Handler for ByRegistry {
         "DevicePlugin"
     }
 
-    fn validate(&self, name: &str, versions: &[String]) -> Result<(), String> {
+    fn validate(&self, name: &str, _: &Path, versions: &[String]) -> Result<(), String> {
         if !versions.iter().any(|version| version == VERSION) {
             let known = versions.join(" ");
             return Err(format!(

@@ -13,6 +13,12 @@ pub mod device_plugin;
 #[path = "generated/dra.rs"]
 pub mod dra;
 
+/// How the devices of DRA drivers are.
+#[rustfmt::skip]
+#[allow(clippy::all, clippy::undocumented_unsafe_blocks, unreachable_pub, missing_docs)]
+#[path = "generated/dra_health.rs"]
+pub mod dra_health;
+
 /// How plugins of every kind introduce themselves.
 #[rustfmt::skip]
 #[allow(clippy::all, clippy::undocumented_unsafe_blocks, unreachable_pub, missing_docs)]
@@ -32,7 +38,11 @@ use futures::{StreamExt as _, TryFutureExt as _};
 use hyper_util::rt::TokioIo;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, Endpoint};
 
 /// A connection to a plugin's socket; fails when nobody listens there.
@@ -40,6 +50,60 @@ pub(crate) async fn dial(path: &Path) -> Result<Channel, tonic::transport::Error
     let path = path.to_owned();
     let connect = move |_: http::Uri| UnixStream::connect(path.clone()).map_ok(TokioIo::new);
     Endpoint::from_static("http://localhost").connect_with_connector(tower::service_fn(connect)).await
+}
+
+/// A connection that tells when it has ended.
+pub(crate) struct Connection {
+    pub channel: Channel,
+    /// The other side has closed it.
+    pub gone: CancellationToken,
+}
+
+/// A connection to a plugin's socket that is watched.
+pub(crate) async fn connect(path: &Path) -> Result<Connection, tonic::transport::Error> {
+    let gone = CancellationToken::new();
+    let (path, ends) = (path.to_owned(), gone.clone());
+    let connect = move |_: http::Uri| {
+        let guard = ends.clone().drop_guard();
+        UnixStream::connect(path.clone()).map_ok(|stream| TokioIo::new(Watched { stream, _guard: guard }))
+    };
+    let endpoint = Endpoint::from_static("http://localhost");
+    let channel = endpoint.connect_with_connector(tower::service_fn(connect)).await?;
+    Ok(Connection { channel, gone })
+}
+
+/// A stream whose end is told: what holds it lets it go then.
+struct Watched {
+    stream: UnixStream,
+    _guard: DropGuard,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
 }
 
 /// Listens on a socket that may be left from before, in a directory that is made.

@@ -22,7 +22,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(crate) trait Handler: Send + Sync {
     /// As plugins name it: `DevicePlugin`, `DRAPlugin`, …
     fn kind(&self) -> &'static str;
-    fn validate(&self, name: &str, versions: &[String]) -> Result<(), String>;
+    fn validate(&self, name: &str, endpoint: &Path, versions: &[String]) -> Result<(), String>;
     fn register<'a>(
         &'a self,
         name: &'a str,
@@ -171,7 +171,7 @@ async fn register(socket: &Path, handlers: &[Arc<dyn Handler>]) -> Result<Known,
             )
         })?;
         handler
-            .validate(&info.name, &info.supported_versions)
+            .validate(&info.name, &endpoint, &info.supported_versions)
             .map_err(|error| format!("RegisterPlugin error -- plugin validation failed with err: {error}"))?;
         handler.register(&info.name, &endpoint, &info.supported_versions).await.map_err(|error| {
             format!("RegisterPlugin error -- plugin registration failed with err: {error}")

@@ -35,9 +35,13 @@ impl Worker {
             now: crate::clock::time(),
         });
         if self.context.config.feature("ResourceHealthStatus") {
+            let pod = &letter.pod;
             for one in &mut status.container_statuses {
-                one.allocated_resources_status =
-                    self.context.devices.health(&letter.pod.metadata.uid, &one.name);
+                let shown = &mut one.allocated_resources_status;
+                *shown = self.context.devices.health(&pod.metadata.uid, &one.name);
+                if let Some(container) = pod.spec.containers.iter().find(|c| c.name == one.name) {
+                    shown.extend(self.context.claims.health(pod, container));
+                }
             }
         }
         status

@@ -90,6 +90,16 @@ impl Api {
         all.into_iter().map(|e| format!("{}: {}", e.reason, e.message)).collect()
     }
 
+    /// Removes all objects of a collection.
+    fn remove_all(&self, path: &str) {
+        let beneath = format!("{path}/");
+        let state = self.state.lock().unwrap();
+        let all: Vec<String> =
+            state.objects.keys().filter(|path| path.starts_with(&beneath)).cloned().collect();
+        drop(state);
+        all.iter().for_each(|path| self.remove(path));
+    }
+
     fn answer(&self, method: &Method, path: &str, body: &[u8]) -> (u16, Value) {
         let missing = || {
             (
@@ -140,6 +150,10 @@ impl Api {
                 }
                 let patched = |old| schema::patch::strategic(table, id, old, patch).unwrap();
                 self.edit(path, patched).map_or_else(missing, |new| (200, new))
+            }
+            Method::DELETE if path.ends_with("/resourceslices") => {
+                self.remove_all(path);
+                (200, json!({ "kind": "Status", "status": "Success" }))
             }
             Method::DELETE => {
                 if self.get(path).is_none() {

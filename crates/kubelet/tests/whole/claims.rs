@@ -6,6 +6,10 @@ use crate::{Node, container};
 use futures::stream;
 use kubelet::plugins::dra::dra_plugin_server::{DraPlugin, DraPluginServer};
 use kubelet::plugins::dra::*;
+use kubelet::plugins::dra_health::dra_resource_health_server::{DraResourceHealth, DraResourceHealthServer};
+use kubelet::plugins::dra_health::{
+    DeviceHealth, DeviceIdentifier, HealthStatus, NodeWatchResourcesRequest, NodeWatchResourcesResponse,
+};
 use kubelet::plugins::plugin_registration::registration_server::{Registration, RegistrationServer};
 use kubelet::plugins::plugin_registration::{
     InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse,
@@ -29,6 +33,32 @@ struct Driver {
     /// What the kubelet said of the registration.
     told: watch::Sender<Option<RegistrationStatus>>,
     versions: Vec<String>,
+    /// How the first device is, and why.
+    health: watch::Sender<(HealthStatus, String)>,
+}
+
+/// The service of before, whose messages are the same.
+#[derive(Clone)]
+struct Beta<S>(S);
+
+impl<S> tonic::server::NamedService for Beta<S> {
+    const NAME: &'static str = "k8s.io.kubelet.pkg.apis.dra.v1beta1.DRAPlugin";
+}
+
+impl<S: tower::Service<http::Request<B>>, B> tower::Service<http::Request<B>> for Beta<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), S::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: http::Request<B>) -> S::Future {
+        let path = request.uri().path().replace(".v1beta1.", ".v1.");
+        *request.uri_mut() = path.parse().unwrap();
+        self.0.call(request)
+    }
 }
 
 impl Driver {
@@ -39,18 +69,26 @@ impl Driver {
             error: watch::Sender::new(String::new()),
             told: watch::Sender::new(None),
             versions,
+            health: watch::Sender::new((HealthStatus::Healthy, String::new())),
         }
     }
 
-    fn serve(&self, socket: &Path) {
+    /// Serves until what is returned is shut down, connections and all.
+    fn serve(&self, socket: &Path) -> tokio::runtime::Runtime {
+        let life =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let _inside = life.enter();
         let listener = UnixListener::bind(socket).unwrap();
         let incoming = stream::unfold(listener, |listener| async move {
             Some((listener.accept().await.map(|(stream, _)| stream), listener))
         });
         let server = tonic::transport::Server::builder()
             .add_service(RegistrationServer::new(self.clone()))
-            .add_service(DraPluginServer::new(self.clone()));
-        tokio::spawn(server.serve_with_incoming(incoming));
+            .add_service(DraPluginServer::new(self.clone()))
+            .add_service(Beta(DraPluginServer::new(self.clone())))
+            .add_service(DraResourceHealthServer::new(self.clone()));
+        life.spawn(server.serve_with_incoming(incoming));
+        life
     }
 
     async fn registered(&self) -> RegistrationStatus {
@@ -82,6 +120,36 @@ impl Registration for Driver {
     ) -> Result<Response<RegistrationStatusResponse>, Status> {
         self.told.send_replace(Some(request.into_inner()));
         Ok(Response::new(RegistrationStatusResponse {}))
+    }
+}
+
+#[tonic::async_trait]
+impl DraResourceHealth for Driver {
+    type NodeWatchResourcesStream =
+        futures::stream::BoxStream<'static, Result<NodeWatchResourcesResponse, Status>>;
+
+    async fn node_watch_resources(
+        &self,
+        _: Request<NodeWatchResourcesRequest>,
+    ) -> Result<Response<Self::NodeWatchResourcesStream>, Status> {
+        let first = (self.health.subscribe(), true);
+        let told = stream::unfold(first, |(mut health, first)| async move {
+            if !first {
+                health.changed().await.ok()?;
+            }
+            let (state, message) = health.borrow_and_update().clone();
+            let device = |name: &str, state: HealthStatus, message: String| DeviceHealth {
+                device: Some(DeviceIdentifier { pool_name: "pool".into(), device_name: name.into() }),
+                health: state.into(),
+                last_updated_time: 0,
+                health_check_timeout_seconds: 60,
+                message,
+            };
+            let devices =
+                vec![device("oar-1", state, message), device("oar-2", HealthStatus::Healthy, String::new())];
+            Some((Ok(NodeWatchResourcesResponse { devices }), (health, false)))
+        });
+        Ok(Response::new(Box::pin(told)))
     }
 }
 
@@ -129,15 +197,22 @@ impl DraPlugin for Driver {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn root_prepares_claims() {
     let mut node = Node::new();
+    let slices = "/apis/resource.k8s.io/v1/resourceslices/n1-oars";
+    node.api.put(
+        slices,
+        json!({ "metadata": { "name": "n1-oars" }, "spec": { "nodeName": "n1", "driver": DRIVER } }),
+    );
     node.until("the node is there", |n| n.api.get("/api/v1/nodes/n1").is_some()).await;
+    node.until("nobody offers anything yet", |n| n.api.get(slices).is_none()).await;
     let root = node.dir.path().join("kubelet");
     let registry = root.join("plugins_registry");
     let old = Driver::new(&["v1alpha3.Node"]);
-    old.serve(&registry.join("old.sock"));
+    let life = old.serve(&registry.join("old.sock"));
     let status = old.registered().await;
     assert!(!status.plugin_registered, "{status:?}");
-    assert!(status.error.starts_with("RegisterPlugin error -- plugin validation failed with err: invalid supported gRPC versions of DRA driver plugin oars.example"), "{status:?}");
+    assert!(status.error.starts_with("RegisterPlugin error -- plugin validation failed with err: invalid supported gRPC versions of DRA driver plugin oars.example at endpoint "), "{status:?}");
     std::fs::remove_file(registry.join("old.sock")).unwrap();
+    life.shutdown_background();
 
     // A pod comes before its driver, and waits for it.
     let claim = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims/pair";
@@ -173,7 +248,7 @@ async fn root_prepares_claims() {
     node.until("the missing driver is told", |n| told(n, want)).await;
     let driver = Driver::new(&["v1.DRAPlugin"]);
     driver.error.send_replace("the oars are wet".into());
-    driver.serve(&registry.join("oars.sock"));
+    let life = driver.serve(&registry.join("oars.sock"));
     assert!(driver.registered().await.plugin_registered);
     let want = "NodePrepareResources failed for ResourceClaim pair: the oars are wet";
     node.until("the failure is told", |n| told(n, want)).await;
@@ -235,5 +310,64 @@ async fn root_prepares_claims() {
     assert_eq!(driver.calls(), ["unprepare default/pair"]);
     let state = std::fs::read_to_string(root.join("dra_manager_state")).unwrap();
     assert_eq!(state, r#"{"Entries":[]}"#);
+    node.stop().await;
+    life.shutdown_background();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn root_tells_how_devices_of_claims_are() {
+    let mut node = Node::new();
+    node.until("the node is there", |n| n.api.get("/api/v1/nodes/n1").is_some()).await;
+    let registry = node.dir.path().join("kubelet/plugins_registry");
+    // One that speaks as before.
+    let driver = Driver::new(&["v1beta1.DRAPlugin", "v1alpha1.DRAResourceHealth"]);
+    let life = driver.serve(&registry.join("oars.sock"));
+    assert!(driver.registered().await.plugin_registered);
+    let mut one = container("main");
+    one["resources"] = json!({ "claims": [{ "name": "oars" }, { "name": "oars", "request": "right" }] });
+    node.create(
+        "web",
+        json!({
+            "restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": [one],
+            "resourceClaims": [{ "name": "oars", "resourceClaimName": "pair" }],
+        }),
+    );
+    let uid = node.api.pod("web").unwrap().metadata.uid;
+    let claim = json!({
+        "metadata": { "name": "pair", "namespace": "default", "uid": "claim-1" }, "spec": {},
+        "status": {
+            "reservedFor": [{ "resource": "pods", "name": "web", "uid": uid }],
+            "allocation": { "devices": { "results": [
+                { "request": "left", "driver": DRIVER, "pool": "pool", "device": "oar-1" },
+                { "request": "right", "driver": DRIVER, "pool": "pool", "device": "oar-2" },
+            ] } },
+        },
+    });
+    node.api.put("/apis/resource.k8s.io/v1/namespaces/default/resourceclaims/pair", claim);
+    node.until("ready", |n| n.ready("web")).await;
+    // The first claim's first device; all else is well as long as anybody says so.
+    let shows = |n: &Node, first: Value, others: &str| {
+        let pod = n.api.get("/api/v1/namespaces/default/pods/web").unwrap_or_default();
+        let second = json!({ "resourceID": "oars.example/oar=2", "health": others });
+        pod["status"]["containerStatuses"][0]["allocatedResourcesStatus"]
+            == json!([
+                { "name": "claim:oars", "resources": [first, second] },
+                { "name": "claim:oars/right", "resources": [second] },
+            ])
+    };
+    let first = |health: &str| json!({ "resourceID": "oars.example/oar=1", "health": health });
+    node.until("they are well", |n| shows(n, first("Healthy"), "Healthy")).await;
+    driver.health.send_replace((HealthStatus::Unhealthy, "it is wet".into()));
+    let wet = json!({ "resourceID": "oars.example/oar=1", "health": "Unhealthy", "message": "it is wet" });
+    node.until("one is not", |n| shows(n, wet.clone(), "Healthy")).await;
+    // Another kubelet knows it, too.
+    node.stop().await;
+    node.start();
+    node.until("the new one hears of it", |n| shows(n, wet.clone(), "Healthy")).await;
+    driver.health.send_replace((HealthStatus::Unknown, String::new()));
+    node.until("nobody knows of one", |n| shows(n, first("Unknown"), "Healthy")).await;
+    // The driver dies: its socket stays, but nobody vouches for anything.
+    life.shutdown_background();
+    node.until("nor of any", |n| shows(n, first("Unknown"), "Unknown")).await;
     node.stop().await;
 }
