@@ -1,6 +1,6 @@
 //! The quality-of-service class of a pod. Upstream: `ComputePodQOS`.
 
-use crate::core::v1::{Container, Pod};
+use crate::core::v1::{Pod, ResourceRequirements};
 use apimachinery::quantity::Quantity;
 use std::collections::BTreeMap;
 
@@ -33,32 +33,38 @@ pub fn pod_qos(pod: &Pod) -> QosClass {
     }
 }
 
-/// BestEffort: nobody asks for cpu or memory; Guaranteed: all limit both and request as much; else Burstable.
+/// The class that a pod's resources put it in.
 pub fn compute_pod_qos(pod: &Pod) -> QosClass {
+    let all = pod.spec.containers.iter().chain(&pod.spec.init_containers);
+    qos_of(pod.spec.resources.as_ref(), all.map(|container| &container.resources))
+}
+
+/// The class of a pod by its own resources or else those of its containers. BestEffort: nobody asks for cpu or memory;
+/// Guaranteed: all limit both and request as much; else Burstable.
+pub fn qos_of<'a>(
+    own: Option<&'a ResourceRequirements>,
+    containers: impl Iterator<Item = &'a ResourceRequirements>,
+) -> QosClass {
     let mut requests: BTreeMap<&str, i128> = BTreeMap::new();
     let mut limits: BTreeMap<&str, i128> = BTreeMap::new();
     let mut guaranteed = true;
-    let mut add =
-        |req: &'_ BTreeMap<String, Quantity>, lim: &'_ BTreeMap<String, Quantity>, needs_limits: bool| {
-            for (from, to) in [(req, &mut requests), (lim, &mut limits)] {
-                for name in ["cpu", "memory"] {
-                    let milli = from.get(name).map_or(0, |q| q.milli_value());
-                    if milli > 0 {
-                        *to.entry(name).or_default() += i128::from(milli);
-                    }
+    let mut add = |resources: &ResourceRequirements, needs_limits: bool| {
+        for (from, to) in [(&resources.requests, &mut requests), (&resources.limits, &mut limits)] {
+            for name in ["cpu", "memory"] {
+                let milli = from.get(name).map_or(0, |q| q.milli_value());
+                if milli > 0 {
+                    *to.entry(name).or_default() += i128::from(milli);
                 }
             }
-            let limited = |name| lim.get(name).is_some_and(|q: &Quantity| q.milli_value() > 0);
-            if needs_limits && !(limited("cpu") && limited("memory")) {
-                guaranteed = false;
-            }
-        };
-    match &pod.spec.resources {
-        Some(r) => add(&r.requests, &r.limits, !r.limits.is_empty()),
-        None => {
-            let all = pod.spec.containers.iter().chain(&pod.spec.init_containers);
-            all.for_each(|c: &Container| add(&c.resources.requests, &c.resources.limits, true));
         }
+        let limited = |name| resources.limits.get(name).is_some_and(|q: &Quantity| q.milli_value() > 0);
+        if needs_limits && !(limited("cpu") && limited("memory")) {
+            guaranteed = false;
+        }
+    };
+    match own {
+        Some(own) => add(own, !own.limits.is_empty()),
+        None => containers.for_each(|resources| add(resources, true)),
     }
     if requests.is_empty() && limits.is_empty() {
         return QosClass::BestEffort;

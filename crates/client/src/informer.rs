@@ -74,10 +74,7 @@ impl<P: Projection> Cached<P> {
     }
 
     fn new(raw: Raw, recent: Option<&Recent>) -> Result<Self> {
-        let object: Arc<P::Kind> = match recent {
-            Some(recent) => recent.decode(&raw)?,
-            None => Arc::new(raw.decode()?),
-        };
+        let object: Arc<P::Kind> = raw.shared(recent)?;
         Ok(Cached { uid: object.metadata().uid.as_str().into(), projection: P::project(&object), raw })
     }
 }

@@ -63,6 +63,14 @@ impl Raw {
         object.metadata_mut().resource_version = self.revision.to_string();
         Ok(object)
     }
+
+    /// The same, shared with whoever else looks at this version.
+    pub fn shared<K: Kind>(&self, recent: Option<&Recent>) -> Result<Arc<K>> {
+        match recent {
+            Some(recent) => recent.decode(self),
+            None => self.decode().map(Arc::new),
+        }
+    }
 }
 
 /// What a feed brings, in order.

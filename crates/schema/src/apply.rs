@@ -354,7 +354,14 @@ impl<'a> Request<'a> {
         own: Option<usize>,
     ) -> (Comparison, Vec<(usize, FieldSet)>) {
         let compared = self.typed().compare(old, new);
-        let here = self.filter(compared.clone());
+        let filtered;
+        let here = match self.reset_fields {
+            None => &compared,
+            Some(_) => {
+                filtered = self.filter(compared.clone());
+                &filtered
+            }
+        };
         let mut others: Vec<(String, Option<Comparison>)> = Vec::new();
         let mut conflicts = Vec::new();
         let mut dropped = Vec::new();
@@ -363,7 +370,7 @@ impl<'a> Request<'a> {
                 continue;
             }
             let comparison = if entry.api_version == self.api_version {
-                Some(&here)
+                Some(here)
             } else {
                 if !others.iter().any(|(v, _)| *v == entry.api_version) {
                     let there = match (
@@ -414,7 +421,10 @@ impl<'a> Request<'a> {
     fn track(&self, old: &Value, new: &Value, mut entries: Vec<Entry>, manager: &str) -> Vec<Entry> {
         let (compared, _) = self.settle(old, new, &mut entries, None);
         entries.retain(|e| !e.fields.is_empty());
-        let mut fields = compared.modified.union(&compared.added);
+        let mut fields = match compared.modified.is_empty() {
+            true => compared.added,
+            false => compared.modified.union(&compared.added),
+        };
         if let Some(reset) = self.reset_fields {
             fields = fields.recursive_difference(reset);
         }

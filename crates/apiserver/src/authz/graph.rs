@@ -1,7 +1,7 @@
 //! What of the cluster is whose node's business: which secrets, config maps, claims, volumes and accounts the pods on a
 //! node refer to. Kept up to date change by change; a question costs a look or two.
 
-use api::core::v1::{EnvFromSource, EnvVar, LocalObjectReference, ObjectReference, Volume};
+use api::core::v1::{ObjectReference, Pod, Volume};
 use component::metrics::{HistogramVec, Opts, Registry, Stability, exponential_buckets};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
@@ -124,7 +124,7 @@ impl Graph {
             return;
         }
         let node: Arc<str> = pod.spec.node_name.as_str().into();
-        let mut to = pod.references();
+        let mut to = references(pod);
         to.push((Kind::Pod, name.clone()));
         to.sort();
         to.dedup();
@@ -210,94 +210,44 @@ fn find(nodes: &Nodes, node: &str) -> Result<usize, usize> {
 #[serde(default)]
 pub(super) struct Meta {
     pub(super) name: String,
-    namespace: String,
-    annotations: BTreeMap<String, String>,
 }
 
-/// The part of a pod that counts here: reading no more keeps a change cheap.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Pod {
-    metadata: Meta,
-    spec: PodSpec,
-    status: PodStatus,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct PodSpec {
-    node_name: String,
-    service_account_name: String,
-    image_pull_secrets: Vec<LocalObjectReference>,
-    init_containers: Vec<Container>,
-    containers: Vec<Container>,
-    ephemeral_containers: Vec<Container>,
-    volumes: Vec<Volume>,
-    resource_claims: Vec<ClaimReference>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Container {
-    env: Vec<EnvVar>,
-    env_from: Vec<EnvFromSource>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct ClaimReference {
-    name: String,
-    resource_claim_name: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct PodStatus {
-    resource_claim_statuses: Vec<ClaimReference>,
-}
-
-impl Pod {
-    /// What the pod refers to in its namespace. A mirror pod refers to nothing: a node could create it.
-    fn references(&self) -> Vec<(Kind, Box<str>)> {
-        if self.metadata.annotations.contains_key("kubernetes.io/config.mirror") {
-            return Vec::new();
-        }
-        let spec = &self.spec;
-        let mut found: Vec<(Kind, &str)> = vec![(Kind::ServiceAccount, &spec.service_account_name)];
-        found.extend(spec.image_pull_secrets.iter().map(|s| (Kind::Secret, s.name.as_str())));
-        let containers =
-            spec.init_containers.iter().chain(&spec.containers).chain(&spec.ephemeral_containers);
-        for container in containers {
-            for source in container.env.iter().filter_map(|e| e.value_from.as_ref()) {
-                found.extend(source.secret_key_ref.as_ref().map(|s| (Kind::Secret, s.name.as_str())));
-                found.extend(source.config_map_key_ref.as_ref().map(|c| (Kind::ConfigMap, c.name.as_str())));
-            }
-            for source in &container.env_from {
-                found.extend(source.secret_ref.as_ref().map(|s| (Kind::Secret, s.name.as_str())));
-                found.extend(source.config_map_ref.as_ref().map(|c| (Kind::ConfigMap, c.name.as_str())));
-            }
-        }
-        spec.volumes.iter().for_each(|v| volume(v, &mut found));
-        let statuses = self.status.resource_claim_statuses.iter();
-        found.extend(
-            spec.resource_claims
-                .iter()
-                .chain(statuses)
-                .map(|c| (Kind::ResourceClaim, c.resource_claim_name.as_str())),
-        );
-        let namespace = &self.metadata.namespace;
-        let mut edges: Vec<_> = found
-            .into_iter()
-            .filter(|(_, name)| !name.is_empty())
-            .map(|(kind, name)| (kind, key(namespace, name)))
-            .collect();
-        // A generic ephemeral volume's claim is called after the pod and the volume.
-        let ephemeral = spec.volumes.iter().filter(|v| v.ephemeral.is_some());
-        edges.extend(
-            ephemeral.map(|v| (Kind::Claim, key(namespace, &format!("{}-{}", self.metadata.name, v.name)))),
-        );
-        edges
+/// What a pod refers to in its namespace. A mirror pod refers to nothing: a node could create it.
+fn references(pod: &Pod) -> Vec<(Kind, Box<str>)> {
+    if pod.metadata.annotations.contains_key("kubernetes.io/config.mirror") {
+        return Vec::new();
     }
+    let spec = &pod.spec;
+    let mut found: Vec<(Kind, &str)> = vec![(Kind::ServiceAccount, &spec.service_account_name)];
+    found.extend(spec.image_pull_secrets.iter().map(|s| (Kind::Secret, s.name.as_str())));
+    let ephemeral = spec.ephemeral_containers.iter().map(|c| (&c.env, &c.env_from));
+    let containers = spec.init_containers.iter().chain(&spec.containers).map(|c| (&c.env, &c.env_from));
+    for (env, env_from) in containers.chain(ephemeral) {
+        for source in env.iter().filter_map(|e| e.value_from.as_ref()) {
+            found.extend(source.secret_key_ref.as_ref().map(|s| (Kind::Secret, s.name.as_str())));
+            found.extend(source.config_map_key_ref.as_ref().map(|c| (Kind::ConfigMap, c.name.as_str())));
+        }
+        for source in env_from {
+            found.extend(source.secret_ref.as_ref().map(|s| (Kind::Secret, s.name.as_str())));
+            found.extend(source.config_map_ref.as_ref().map(|c| (Kind::ConfigMap, c.name.as_str())));
+        }
+    }
+    spec.volumes.iter().for_each(|v| volume(v, &mut found));
+    let claims = spec.resource_claims.iter().map(|c| &c.resource_claim_name);
+    let statuses = pod.status.resource_claim_statuses.iter().map(|c| &c.resource_claim_name);
+    found.extend(claims.chain(statuses).flatten().map(|name| (Kind::ResourceClaim, name.as_str())));
+    let namespace = &pod.metadata.namespace;
+    let mut edges: Vec<_> = found
+        .into_iter()
+        .filter(|(_, name)| !name.is_empty())
+        .map(|(kind, name)| (kind, key(namespace, name)))
+        .collect();
+    // A generic ephemeral volume's claim is called after the pod and the volume.
+    let ephemeral = spec.volumes.iter().filter(|v| v.ephemeral.is_some());
+    edges.extend(
+        ephemeral.map(|v| (Kind::Claim, key(namespace, &format!("{}-{}", pod.metadata.name, v.name)))),
+    );
+    edges
 }
 
 fn volume<'a>(volume: &'a Volume, found: &mut Vec<(Kind, &'a str)>) {

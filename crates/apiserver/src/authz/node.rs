@@ -1,7 +1,7 @@
 //! The Node authorizer: a kubelet (`system:node:<name>` in `system:nodes`) reads what the pods on its node refer to,
 //! and writes what is its own.
 
-use super::graph::{Graph, Kind, OnNode, PersistentVolume, Pod};
+use super::graph::{Graph, Kind, OnNode, PersistentVolume};
 use super::rules::allow;
 use super::{Attributes, Authorizer, Decision, Rules};
 use crate::bootstrap;
@@ -9,6 +9,7 @@ use crate::user::User;
 use api::rbac::v1::PolicyRule;
 use apimachinery::fields::Selector;
 use client::key::Resource;
+use client::recent::Recent;
 use client::source::{Feed, Query, Raw, Source};
 use component::metrics::Registry;
 use futures::StreamExt as _;
@@ -16,6 +17,7 @@ use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
 use std::collections::HashSet;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::watch;
@@ -274,6 +276,7 @@ async fn follow(
     synced: watch::Sender<usize>,
     changes: watch::Sender<u64>,
 ) {
+    let recent = source.recent();
     let mut first = true;
     let heard = |first: &mut bool| {
         if std::mem::take(first) {
@@ -293,7 +296,7 @@ async fn follow(
             };
             for feed in feeds {
                 let whole = matches!(feed, Feed::Snapshot { .. });
-                apply(&mut graph.write(), kind, feed);
+                apply(&mut graph.write(), recent.as_deref(), kind, feed);
                 changes.send_modify(|n| *n += 1);
                 if whole {
                     heard(&mut first);
@@ -303,16 +306,16 @@ async fn follow(
     }
 }
 
-fn apply(graph: &mut Graph, kind: Kind, feed: Feed) {
+fn apply(graph: &mut Graph, recent: Option<&Recent>, kind: Kind, feed: Feed) {
     match feed {
         Feed::Snapshot { objects, .. } => {
             let here: HashSet<String> = objects.iter().map(name).collect();
             for gone in graph.known(kind).into_iter().filter(|known| !here.contains(known)) {
                 remove(graph, kind, &gone);
             }
-            objects.iter().for_each(|raw| put(graph, kind, raw));
+            objects.iter().for_each(|raw| put(graph, recent, kind, raw));
         }
-        Feed::Put(raw) => put(graph, kind, &raw),
+        Feed::Put(raw) => put(graph, recent, kind, &raw),
         Feed::Delete(raw) => remove(graph, kind, &name(&raw)),
         Feed::Progress(_) => {}
     }
@@ -336,14 +339,16 @@ fn remove(graph: &mut Graph, kind: Kind, name: &str) {
     graph.changed(kind, false, start);
 }
 
-fn put(graph: &mut Graph, kind: Kind, raw: &Raw) {
-    fn read<T: DeserializeOwned>(raw: &Raw) -> Option<T> {
-        let read = serde_json::from_slice(&raw.bytes);
+fn put(graph: &mut Graph, recent: Option<&Recent>, kind: Kind, raw: &Raw) {
+    fn known<T>(raw: &Raw, read: Result<T, impl Display>) -> Option<T> {
         read.map_err(|error| tracing::error!(object = %raw.key, %error, "skipping an object")).ok()
+    }
+    fn read<T: DeserializeOwned>(raw: &Raw) -> Option<T> {
+        known(raw, serde_json::from_slice(&raw.bytes))
     }
     let start = Instant::now();
     match kind {
-        Kind::Pod => drop(read::<Pod>(raw).map(|pod| graph.put_pod(&pod))),
+        Kind::Pod => drop(known(raw, raw.shared(recent)).map(|pod| graph.put_pod(&pod))),
         Kind::Volume => drop(read::<PersistentVolume>(raw).map(|volume| graph.put_volume(&volume))),
         _ => {
             let Some(object) = read::<OnNode>(raw) else { return };
@@ -464,7 +469,7 @@ mod tests {
     #[test]
     fn a_node_reads_what_its_pods_refer_to() {
         let authorizer = authorizer();
-        let put = |kind, raw: Raw| apply(&mut authorizer.graph.write(), kind, Feed::Put(raw));
+        let put = |kind, raw: Raw| apply(&mut authorizer.graph.write(), None, kind, Feed::Put(raw));
         let mine = pod(
             "mine",
             "a",
@@ -553,7 +558,7 @@ mod tests {
         ] {
             check(&authorizer, request, said);
         }
-        apply(&mut authorizer.graph.write(), Kind::Pod, Feed::Delete(mine));
+        apply(&mut authorizer.graph.write(), None, Kind::Pod, Feed::Delete(mine));
         for request in [
             "get /secrets ns/mounted",
             "get /secrets vault/key",
@@ -568,7 +573,7 @@ mod tests {
     fn shared_references_are_counted_and_snapshots_forget() {
         let authorizer = authorizer();
         let uses = |name: &str| pod(name, "a", json!({"imagePullSecrets": [{"name": "s"}]}));
-        let feed = |feed| apply(&mut authorizer.graph.write(), Kind::Pod, feed);
+        let feed = |feed| apply(&mut authorizer.graph.write(), None, Kind::Pod, feed);
         feed(Feed::Snapshot { objects: vec![uses("one"), uses("two")], revision: 1 });
         feed(Feed::Put(uses("two")));
         feed(Feed::Delete(uses("one")));

@@ -183,10 +183,18 @@ pub(super) fn keep_times(value: &mut Value, old: &Value) {
     if !same || new == was {
         return;
     }
-    let mut candidate = value.clone();
-    object::copy_meta(&mut candidate, old, "managedFields");
-    object::copy_meta(&mut candidate, old, "resourceVersion");
-    if candidate == *old {
-        *value = candidate;
+    if same_but_for_times(value, old) {
+        object::copy_meta(value, old, "managedFields");
+        object::copy_meta(value, old, "resourceVersion");
     }
+}
+
+/// Whether two objects differ in their managed fields and resourceVersion alone.
+fn same_but_for_times(value: &Value, old: &Value) -> bool {
+    fn others<'a>(object: &'a Value, without: &'a [&str]) -> impl Iterator<Item = (&'a String, &'a Value)> {
+        object.as_object().into_iter().flatten().filter(|(key, _)| !without.contains(&key.as_str()))
+    }
+    const OF_TIMES: &[&str] = &["managedFields", "resourceVersion"];
+    others(value, &["metadata"]).eq(others(old, &["metadata"]))
+        && others(&value["metadata"], OF_TIMES).eq(others(&old["metadata"], OF_TIMES))
 }

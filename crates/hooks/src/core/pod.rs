@@ -8,10 +8,10 @@ use super::pod_status_update;
 use super::pod_update;
 use super::pod_validation::validate_pod;
 use super::pod_warnings;
-use crate::tree::{int, list, text, typed, with};
+use crate::tree::{at, int, list, text, typed, with};
 use crate::{Column, Context, SelectableField, Strategy};
-use api::core::v1::Pod;
-use api::qos::compute_pod_qos;
+use api::core::v1::ResourceRequirements;
+use api::qos::{QosClass, qos_of};
 use apimachinery::field::ErrorList;
 use apimachinery::time::Time;
 use serde_json::{Value, json};
@@ -31,6 +31,15 @@ const FIELDS: &[SelectableField] = &[
     ("status.nominatedNodeName", |pod| text(pod, &["status", "nominatedNodeName"]).into()),
 ];
 
+/// The class of a new pod, of which only the resources are read.
+fn class_of(pod: &Value) -> QosClass {
+    let own = at(pod, &["spec", "resources"]).map(typed::<ResourceRequirements>);
+    let all = list(pod, &["spec", "containers"]).iter().chain(list(pod, &["spec", "initContainers"]));
+    let all: Vec<ResourceRequirements> =
+        all.map(|container| container.get("resources").map(typed).unwrap_or_default()).collect();
+    qos_of(own.as_ref(), all.iter())
+}
+
 impl Strategy for Pods {
     fn default(&self, pod: &mut Value) {
         with(pod, "spec", |spec| {
@@ -44,7 +53,7 @@ impl Strategy for Pods {
     }
 
     fn prepare_for_create(&self, pod: &mut Value, context: &Context) {
-        let class = compute_pod_qos(&typed::<Pod>(pod)).as_str();
+        let class = class_of(pod).as_str();
         pod["status"] = json!({"phase": "Pending", "qosClass": class});
         pod["metadata"]["generation"] = 1.into();
         merge_label_keys(pod);

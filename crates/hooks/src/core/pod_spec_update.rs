@@ -46,6 +46,9 @@ pub(super) fn validate_spec(check: &mut Check, new: (&Pod, &Value), old: (&Pod, 
             check.forbidden(&gates.index(i).child("name"), why);
         }
     }
+    if new.1 == old.1 {
+        return;
+    }
     let munged = munge(check, (now, new.1), (then, old.1));
     if munged != *old.1 {
         let changes = diff("io.k8s.api.core.v1.PodSpec", old.1, &munged);

@@ -2,7 +2,7 @@
 
 use super::resource_names::is_overcommit_allowed;
 use crate::check::Check;
-use crate::tree::typed;
+use crate::tree::{at, typed};
 use api::core::v1::{Container, PodSpec, ResourceRequirements};
 use apimachinery::field::Path;
 use apimachinery::quantity::Quantity;
@@ -56,11 +56,14 @@ fn is_of_pods(name: &str) -> bool {
 
 /// Resources of the whole pod, partly said: limits of huge pages, and requests, are what its containers add up to.
 pub(super) fn default_pod_resources(spec: &mut Value) {
-    let said = typed::<PodSpec>(spec);
-    let Some(mut resources) = said.resources.clone() else { return };
-    if resources.limits.is_empty() && resources.requests.is_empty() {
+    // Few pods say any, and to read a whole spec is not free.
+    let says =
+        |member| at(spec, &["resources", member]).and_then(Value::as_object).is_some_and(|m| !m.is_empty());
+    if !says("limits") && !says("requests") {
         return;
     }
+    let said = typed::<PodSpec>(spec);
+    let Some(mut resources) = said.resources.clone() else { return };
     for (name, quantity) in together(&said, |resources| &resources.limits) {
         if is_huge_pages(&name) && !resources.requests.contains_key(&name) {
             resources.limits.entry(name).or_insert(quantity);

@@ -127,13 +127,8 @@ pub(super) fn write(mut entries: Vec<Entry>) -> Value {
 
 /// Joins the oldest update entries of a version until there are no more than allowed.
 pub(super) fn cap(entries: &mut Vec<Entry>) {
-    let mut updaters: Vec<Entry> = Vec::new();
-    entries.retain(|e| {
-        if e.operation == Operation::Update {
-            updaters.push(e.clone());
-        }
-        e.operation == Operation::Apply
-    });
+    let mut updaters: Vec<Entry> =
+        entries.extract_if(.., |entry| entry.operation == Operation::Update).collect();
     let mut count = updaters.len();
     if count > MAX_UPDATERS {
         updaters.sort_by(|a, b| (&a.time, &a.manager).cmp(&(&b.time, &b.manager)));

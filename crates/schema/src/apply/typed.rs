@@ -305,9 +305,10 @@ impl<'a> Typed<'a> {
     fn walks(self, node: Node<'a>, value: &Value) -> bool {
         let node = node.for_value(value);
         match value {
-            Value::Object(map) if node.is_map() => {
-                map.iter().all(|(name, value)| self.walks(node.member(self.table, name), value))
-            }
+            Value::Object(map) if node.is_map() => map
+                .iter()
+                .filter(|(_, value)| value.is_object() || value.is_array())
+                .all(|(name, value)| self.walks(node.member(self.table, name), value)),
             Value::Array(items) if node.is_list() => items
                 .iter()
                 .all(|item| node.step(self.table, item).is_ok() && self.walks(node.item(self.table), item)),

@@ -57,10 +57,12 @@ fn is_controller(a: &Attributes<'_>) -> bool {
 
 /// Whether an update of a pod can make a difference: other images, or new containers.
 fn is_significant(new: &Value, old: &Value) -> bool {
-    let list = |pod: &Value, key: &str| pod["spec"][key].as_array().cloned().unwrap_or_default();
+    fn list<'a>(pod: &'a Value, key: &str) -> &'a [Value] {
+        pod["spec"][key].as_array().map_or(&[], Vec::as_slice)
+    }
     for key in ["containers", "initContainers"] {
         let (new, old) = (list(new, key), list(old, key));
-        if new.len() != old.len() || new.iter().zip(&old).any(|(n, o)| n["image"] != o["image"]) {
+        if new.len() != old.len() || new.iter().zip(old).any(|(n, o)| n["image"] != o["image"]) {
             return true;
         }
     }
