@@ -98,7 +98,7 @@ impl Scheduler {
         let mut written = Written::default();
         for (name, key) in &bindings.volumes {
             let (Some(volume), Some(claim)) = (self.volumes.named("", name), self.claims.get(key)) else {
-                let why = format!("failed to check binding: persistentvolume {name:?} not found");
+                let why = format!("failed to check binding: {}", absent_volume(name));
                 return Err(Failure::Waiting(why));
             };
             let (mut volume, claim) = (volume.decode()?, claim.decode()?);
@@ -113,10 +113,7 @@ impl Scheduler {
         }
         for key in &bindings.provisions {
             let Some(claim) = self.claims.get(key) else {
-                let why = format!(
-                    "failed to check provisioning pvc: persistentvolumeclaim {:?} not found",
-                    key.name
-                );
+                let why = format!("failed to check provisioning pvc: {}", absent_claim(key));
                 return Err(Failure::Waiting(why));
             };
             let mut claim = claim.decode()?;
@@ -127,6 +124,15 @@ impl Scheduler {
         }
         Ok(written)
     }
+}
+
+/// In the words of upstream's caches.
+fn absent_volume(name: &str) -> String {
+    format!("could not find v1.PersistentVolume {name:?}")
+}
+
+fn absent_claim(key: &ObjectKey) -> String {
+    format!("could not find v1.PersistentVolumeClaim {:?}", key.to_string())
 }
 
 fn revision(text: &str) -> u64 {
@@ -151,11 +157,10 @@ impl State {
         };
         for (name, key) in &bindings.volumes {
             let Some(volume) = storage.volume(name) else {
-                return Err(format!("failed to check binding: persistentvolume {name:?} not found"));
+                return Err(format!("failed to check binding: {}", absent_volume(name)));
             };
             let Some(claim) = storage.claim(key) else {
-                let claim = &key.name;
-                return Err(format!("failed to check binding: persistentvolumeclaim {claim:?} not found"));
+                return Err(format!("failed to check binding: {}", absent_claim(key)));
             };
             if storage.volume_revision(name) < written.volumes.get(name).copied() {
                 return Ok(false);
@@ -171,9 +176,7 @@ impl State {
         for key in &bindings.provisions {
             let name = &key.name;
             let Some(claim) = storage.claim(key) else {
-                return Err(format!(
-                    "failed to check provisioning pvc: persistentvolumeclaim {name:?} not found"
-                ));
+                return Err(format!("failed to check provisioning pvc: {}", absent_claim(key)));
             };
             if storage.claim_revision(key) < written.claims.get(key).copied() {
                 return Ok(false);
