@@ -2,7 +2,7 @@
 //! Containers' own cgroups beneath are the runtime's. Upstream: `cm/pod_container_manager_linux.go`, `qos_container_manager`.
 
 use crate::config::Config;
-use crate::container_config::resources::{QUOTA_PERIOD, quota, shares};
+use crate::container_config::resources::{QUOTA_PERIOD, page_size, page_size_name, quota, shares};
 use crate::container_config::swap::Accounting;
 use api::core::v1::Pod;
 use rules::pod_requests::{Options, limits_as, requests_as};
@@ -25,6 +25,7 @@ struct Layout {
     cpu: Option<PathBuf>,
     memory: Option<PathBuf>,
     pids: Option<PathBuf>,
+    huge_pages: Option<PathBuf>,
     /// Every v1 hierarchy, for removal.
     all: Vec<PathBuf>,
     /// The v2 tree, when it has the controllers.
@@ -41,6 +42,8 @@ pub(crate) struct Cgroups {
     pids_limit: Option<i64>,
     /// Whether limits of processors are enforced.
     quota: bool,
+    /// Bytes of each kind of huge page.
+    page_sizes: Vec<i64>,
 }
 
 fn detect(mountinfo: &str, unified_controllers: impl Fn(&Path) -> String) -> Layout {
@@ -60,6 +63,9 @@ fn detect(mountinfo: &str, unified_controllers: impl Fn(&Path) -> String) -> Lay
                 }
                 if options.contains(&"pids") {
                     out.pids = Some(point.clone());
+                }
+                if options.contains(&"hugetlb") {
+                    out.huge_pages = Some(point.clone());
                 }
                 out.all.push(point);
             }
@@ -89,6 +95,7 @@ impl Cgroups {
             layout,
             pids_limit: config.pod_pids_limit,
             quota: config.cpu_cfs_quota,
+            page_sizes: crate::node::machine::huge_pages().into_iter().map(|(size, _)| size).collect(),
         }
     }
 
@@ -137,7 +144,30 @@ impl Cgroups {
     /// Makes the pod's cgroup with its limits.
     pub(crate) fn set_up_pod(&self, pod: &Pod) -> io::Result<()> {
         let limits = PodLimits { pids: self.pids_limit, ..pod_resources(pod) };
-        self.make(&self.pod_parent(pod), limits)
+        self.make(&self.pod_parent(pod), limits)?;
+        self.limit_huge_pages(pod)
+    }
+
+    /// A pod has as many huge pages as it asks for, and none of sizes that it does not ask for.
+    fn limit_huge_pages(&self, pod: &Pod) -> io::Result<()> {
+        let (hierarchy, file) = match (&self.layout.unified, &self.layout.huge_pages) {
+            (Some(unified), _) => (unified, "max"),
+            (None, Some(v1)) => (v1, "limit_in_bytes"),
+            // Where this controller is on its own, containers are limited alone.
+            (None, None) => return Ok(()),
+        };
+        let requests = requests_as::<i64>(pod, Options::default());
+        let dir = hierarchy.join(self.pod_parent(pod).trim_start_matches('/'));
+        std::fs::create_dir_all(&dir)?;
+        for size in &self.page_sizes {
+            let asked = requests.iter().filter(|(name, _)| page_size(name) == Some(*size));
+            let limit: i64 = asked.map(|(_, bytes)| bytes).sum();
+            let file = format!("hugetlb.{}.{file}", page_size_name(*size));
+            if dir.join(&file).exists() {
+                write(&dir, &file, limit)?;
+            }
+        }
+        Ok(())
     }
 
     /// Changes limits of a pod that runs; those that are `None` stay.

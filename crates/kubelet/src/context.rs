@@ -3,6 +3,7 @@
 use crate::cgroups::Cgroups;
 use crate::claims::Claims;
 use crate::config::Config;
+use crate::container_config::resources::page_size_name;
 use crate::container_config::service_env::ServiceView;
 use crate::container_config::swap::Swap;
 use crate::cpus::Cpus;
@@ -70,10 +71,16 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Leaves away what is not enforced, and says how the kernel kills.
+    /// Leaves away what is not enforced, says how the kernel kills, and that nobody has huge pages who asks for none.
     pub(crate) fn enforce(&self, resources: &mut cri::v1::LinuxContainerResources) {
         if !self.config.cpu_cfs_quota {
             (resources.cpu_quota, resources.cpu_period) = (0, 0);
+        }
+        for (size, _) in &self.machine.huge_pages {
+            let page_size = page_size_name(*size);
+            if !resources.hugepage_limits.iter().any(|known| known.page_size == page_size) {
+                resources.hugepage_limits.push(cri::v1::HugepageLimit { page_size, limit: 0 });
+            }
         }
         if self.cgroups.is_v2() && !self.config.single_process_oom_kill {
             resources.unified.insert("memory.oom.group".into(), "1".into());

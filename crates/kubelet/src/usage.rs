@@ -81,7 +81,7 @@ pub(crate) fn disk_of(dir: &Path) -> Disk {
 fn ephemeral_volumes(pod: &Pod) -> impl Iterator<Item = (&str, &'static str)> {
     pod.spec.volumes.iter().filter_map(|volume| {
         let plugin = match volume {
-            v if v.empty_dir.as_ref().is_some_and(|e| e.medium != "Memory") => "kubernetes.io~empty-dir",
+            v if v.empty_dir.as_ref().is_some_and(|e| e.medium.is_empty()) => "kubernetes.io~empty-dir",
             v if v.config_map.is_some() => "kubernetes.io~configmap",
             v if v.git_repo.is_some() => "kubernetes.io~git-repo",
             _ => return None,

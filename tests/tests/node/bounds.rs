@@ -6,7 +6,7 @@ use cluster_tests::manifests::shell;
 use std::path::{Path, PathBuf};
 
 /// The directories of a pod's cgroup, one of each hierarchy.
-fn groups(uid: &str) -> Vec<PathBuf> {
+pub(crate) fn groups(uid: &str) -> Vec<PathBuf> {
     fn walk(place: &Path, name: &str, found: &mut Vec<PathBuf>) {
         let Ok(entries) = std::fs::read_dir(place) else { return };
         for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {

@@ -5,6 +5,7 @@
 mod bounds;
 mod limits;
 mod lives;
+mod memory;
 mod newer;
 mod places;
 mod rights;
@@ -18,6 +19,7 @@ use lives::{
     refuses_what_it_cannot_run, restarts_by_rules, runs_static_pods, says_that_it_lives,
     sleeps_and_calls_before_it_ends,
 };
+use memory::{has_huge_pages, swaps_as_far_as_it_may};
 use newer::{
     keeps_memory_on_one_node, makes_ephemeral_volumes, reads_variables_from_files, refuses_unsafe_sysctls,
     starts_all_containers_anew,
@@ -59,13 +61,13 @@ fn main() -> ExitCode {
         limits_the_processes_of_a_pod,
         starts_again_soon,
     ];
-    const ALONE: &[Scenario] = scenarios![asks_credential_providers];
+    const ALONE: &[Scenario] = scenarios![asks_credential_providers, has_huge_pages, swaps_as_far_as_it_may];
     let settings = Settings { configuration: CONFIGURATION, ..Default::default() };
     Suite { settings, alone: ALONE, ..Suite::new("node", TOGETHER) }.run()
 }
 
 /// Nothing of it is in the way of pods that do not ask for it.
-const CONFIGURATION: &str = "
+pub(crate) const CONFIGURATION: &str = "
 allowedUnsafeSysctls: [kernel.msg*]
 podPidsLimit: 100
 crashLoopBackOff: {maxContainerRestartPeriod: 2s}

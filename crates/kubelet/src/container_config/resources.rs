@@ -2,7 +2,8 @@
 
 use super::swap::Swap;
 use api::core::v1::{Container, Pod};
-use cri::v1::LinuxContainerResources;
+use apimachinery::quantity::Quantity;
+use cri::v1::{HugepageLimit, LinuxContainerResources};
 use rules::pod_requests::{Options, has_pod_level_requests, limit_of, request_of, requests_as};
 use rules::qos::{QosClass, pod_qos};
 
@@ -48,13 +49,34 @@ pub(crate) fn container_resources(pod: &Pod, container: &Container, swap: Swap) 
         out.cpu_quota = quota(limit);
     }
     swap.limit(&mut out, pod, container);
-    for (name, quantity) in resources.limits.iter().filter(|(n, _)| n.starts_with("hugepages-")) {
-        out.hugepage_limits.push(cri::v1::HugepageLimit {
-            page_size: format!("{}B", name.trim_start_matches("hugepages-").trim_end_matches('i')),
-            limit: u64::try_from(quantity.value()).unwrap_or(0),
-        });
+    // A container that states no limit of a size has its pod's.
+    let whole = pod.spec.resources.iter().flat_map(|whole| &whole.limits);
+    let whole = whole.filter(|(name, _)| !resources.limits.contains_key(*name));
+    for (name, quantity) in resources.limits.iter().chain(whole) {
+        if let Some(size) = page_size(name) {
+            let limit = u64::try_from(quantity.value()).unwrap_or(0);
+            out.hugepage_limits.push(HugepageLimit { page_size: page_size_name(size), limit });
+        }
     }
     out
+}
+
+/// Bytes of the huge pages that a resource is about.
+pub(crate) fn page_size(resource: &str) -> Option<i64> {
+    let size = resource.strip_prefix("hugepages-")?.parse::<Quantity>().ok()?;
+    Some(size.value()).filter(|size| *size > 0)
+}
+
+/// As the kernel's files have it: `2MB`.
+pub(crate) fn page_size_name(bytes: i64) -> String {
+    let mut left = bytes;
+    for unit in ["B", "KB", "MB"] {
+        if left < 1024 || left % 1024 != 0 {
+            return format!("{left}{unit}");
+        }
+        left /= 1024;
+    }
+    format!("{left}GB")
 }
 
 /// Whom the kernel kills first when memory runs out.
@@ -114,6 +136,19 @@ mod tests {
         check(of(whole.clone(), json!({})), (2048, 200_000, 1 << 20));
         check(of(whole.clone(), json!({ "requests": { "cpu": "1" } })), (1024, 200_000, 1 << 20));
         check(of(whole, json!({ "limits": { "cpu": "1", "memory": "2Ki" } })), (1024, 100_000, 2048));
+        let pages = |whole: Value, own: Value| {
+            let pod = json!({ "spec": of(json!({ "limits": whole }), json!({ "limits": own })) });
+            let pod: Pod = serde_json::from_value(pod).unwrap();
+            let made = container_resources(&pod, &pod.spec.containers[0], Swap::default());
+            let shown: Vec<String> =
+                made.hugepage_limits.iter().map(|one| format!("{} {}", one.page_size, one.limit)).collect();
+            shown.join(", ")
+        };
+        let (small, large) = (json!({ "hugepages-2Mi": "4Mi" }), json!({ "hugepages-1Gi": "1Gi" }));
+        assert_eq!(pages(json!({}), small.clone()), "2MB 4194304");
+        assert_eq!(pages(small.clone(), large), "1GB 1073741824, 2MB 4194304");
+        assert_eq!(pages(small, json!({ "hugepages-2Mi": "2Mi" })), "2MB 2097152");
+        assert_eq!(page_size_name(64 << 10), "64KB");
         check(json!({ "containers": [{ "name": "a" }] }), (2, 0, 0));
     }
 }

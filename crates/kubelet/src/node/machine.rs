@@ -73,7 +73,7 @@ fn os_image(os_release: &str) -> String {
     pretty.map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
 }
 
-fn huge_pages() -> Vec<(i64, i64)> {
+pub(crate) fn huge_pages() -> Vec<(i64, i64)> {
     let Ok(entries) = std::fs::read_dir("/sys/kernel/mm/hugepages") else { return Vec::new() };
     let mut out: Vec<(i64, i64)> = entries
         .flatten()

@@ -58,7 +58,7 @@ async fn set_up(request: &Request<'_>) -> Result<Ready, String> {
 fn write(dir: &Path, medium: Medium, files: &payload::Payload, group: Option<i64>) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;
     if medium == Medium::Memory && !mount_table::is_mount_point(dir)? {
-        mount_table::mount_tmpfs(dir, "mode=0777")?;
+        mount_table::mount_memory(dir, "tmpfs", "mode=0777")?;
     }
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o777))?;
     // The group is given before the new files become visible.

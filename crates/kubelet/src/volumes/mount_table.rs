@@ -59,9 +59,9 @@ fn unescape(text: &str) -> PathBuf {
     PathBuf::from(std::ffi::OsString::from_vec(out))
 }
 
-/// Mounts a tmpfs.
-pub(super) fn mount_tmpfs(path: &Path, options: &str) -> io::Result<()> {
+/// Mounts a file system that is in memory: `tmpfs` or `hugetlbfs`.
+pub(super) fn mount_memory(path: &Path, kind: &str, options: &str) -> io::Result<()> {
     let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
     let flags = rustix::mount::MountFlags::empty();
-    rustix::mount::mount("tmpfs", path, "tmpfs", flags, Some(options.as_c_str())).map_err(Into::into)
+    rustix::mount::mount(kind, path, kind, flags, Some(options.as_c_str())).map_err(Into::into)
 }

@@ -81,12 +81,29 @@ impl Cgroup {
             let dir = self.v1_dir("pids").ok_or_else(|| missing("pids"))?;
             set_text(dir, "pids.max", &max(r.pids))?;
         }
-        if let Some(dir) = self.v1_dir("hugetlb") {
-            for (size, bytes) in &r.hugepages {
-                fs::write(dir.join(format!("hugetlb.{size}.limit_in_bytes")), bytes.to_string())?;
+        match (self.v1_dir("hugetlb"), &self.unified) {
+            (Some(dir), _) => limit_huge_pages(dir, "limit_in_bytes", &r.hugepages),
+            // Beside the hierarchies of v1 the unified one may have this controller.
+            (None, Some(dir)) if !r.hugepages.is_empty() => {
+                self.pass_huge_pages_on(dir);
+                limit_huge_pages(dir, "max", &r.hugepages)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Has the groups above, which nobody else gives controllers in a hybrid layout, pass this one on.
+    fn pass_huge_pages_on(&self, dir: &Path) {
+        let depth = self.path.split('/').filter(|part| !part.is_empty()).count();
+        let mut above: Vec<&Path> = dir.ancestors().skip(1).take(depth).collect();
+        above.reverse();
+        for group in above {
+            let passed = fs::read_to_string(group.join("cgroup.subtree_control"));
+            if passed.is_ok_and(|passed| !passed.split_whitespace().any(|name| name == "hugetlb")) {
+                // A kernel without it, or somebody's own hierarchy: then there is no limit to be had.
+                let _ = fs::write(group.join("cgroup.subtree_control"), "+hugetlb");
             }
         }
-        Ok(())
     }
 
     fn apply_v2(&self, r: &Resources) -> io::Result<()> {
@@ -119,13 +136,7 @@ impl Cgroup {
         if r.pids.is_some() {
             set_text(dir, "pids.max", &max(r.pids))?;
         }
-        for (size, bytes) in &r.hugepages {
-            for file in [format!("hugetlb.{size}.max"), format!("hugetlb.{size}.rsvd.max")] {
-                if dir.join(&file).exists() {
-                    fs::write(dir.join(&file), bytes.to_string())?;
-                }
-            }
-        }
+        limit_huge_pages(dir, "max", &r.hugepages)?;
         for (file, value) in &r.unified {
             if file.contains('/') || file.starts_with("cgroup.") {
                 return Err(io::Error::new(
@@ -143,6 +154,18 @@ impl Cgroup {
         let found = self.v1.iter().find(|hierarchy| hierarchy.controllers.iter().any(|c| c == controller));
         found.map(|hierarchy| hierarchy.root.as_path())
     }
+}
+
+/// What is faulted in, and what is reserved, where the kernel has both.
+fn limit_huge_pages(dir: &Path, file: &str, limits: &[(String, u64)]) -> io::Result<()> {
+    for (size, bytes) in limits {
+        for file in [format!("hugetlb.{size}.{file}"), format!("hugetlb.{size}.rsvd.{file}")] {
+            if dir.join(&file).exists() {
+                fs::write(dir.join(&file), bytes.to_string())?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn missing(controller: &str) -> io::Error {
