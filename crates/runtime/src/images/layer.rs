@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use tar::EntryType;
@@ -35,6 +35,8 @@ impl Default for Limits {
 const MAX_HEADER: u64 = 1 << 20;
 const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 const CHUNK: usize = 256 << 10;
+/// So much of a large file goes to the disk at a time.
+const BATCH: u64 = 8 << 20;
 
 /// What an unpacked layer takes, and what is open about it.
 #[derive(Debug, Default)]
@@ -163,18 +165,15 @@ impl Writer {
         if kind == EntryType::Directory {
             return self.make_directory(name, &attributes);
         }
+        if matches!(kind, EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse) {
+            let mut file = self.make_file(name)?;
+            self.done.bytes += copy_sparse(entry, &mut file, &mut self.buffer)?;
+            set(file.as_fd(), &attributes)?;
+            return Ok(rustix::fs::futimens(&file, &times(attributes.mtime))?);
+        }
         self.make_room(name)?;
         let dir = self.tree.directory(parent, &mut Vec::new())?;
         match kind {
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                let flags =
-                    OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let fd = rustix::fs::openat(dir, base, flags, Mode::from_raw_mode(0o600))?;
-                let mut file = std::fs::File::from(fd);
-                self.done.bytes += copy_sparse(entry, &mut file, &mut self.buffer)?;
-                set(file.as_fd(), &attributes)?;
-                rustix::fs::futimens(&file, &times(attributes.mtime))?;
-            }
             EntryType::Link => {
                 let target = clean(&entry.link_name_bytes().ok_or_else(|| invalid("a link to nothing"))?);
                 self.link(name, target)?;
@@ -204,6 +203,23 @@ impl Writer {
             other => return Err(invalid(&format!("unknown entry type {:?}", other.as_byte() as char))),
         }
         Ok(())
+    }
+
+    /// A new file. Rarely there is something of that name: whether there is need not be asked.
+    fn make_file(&mut self, name: &[u8]) -> io::Result<std::fs::File> {
+        let (parent, base) = split(name);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let make = |tree: &mut Tree| -> io::Result<std::fs::File> {
+            let dir = tree.directory(parent, &mut Vec::new())?;
+            Ok(rustix::fs::openat(dir, base, flags, Mode::from_raw_mode(0o600))?.into())
+        };
+        match make(&mut self.tree) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.make_room(name)?;
+                make(&mut self.tree)
+            }
+            made => made,
+        }
     }
 
     /// Later entries replace earlier ones of the same name.
@@ -370,9 +386,17 @@ fn set_by_name(
     Ok(rustix::fs::utimensat(dir, name, &times(attributes.mtime), AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
+/// Has the kernel begin to write what a file has got so far: all of it is waited for in the end, and the disk need not be
+/// idle until then.
+fn begin_writing(file: &std::fs::File, from: u64, to: u64) {
+    let (from, count) = (i64::try_from(from).unwrap_or(0), i64::try_from(to - from).unwrap_or(0));
+    // SAFETY: the call takes an open descriptor and numbers. What comes of it is seen when everything is synced.
+    let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), from, count, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
 /// Copies the content, leaving holes for blocks of zeros; gives the number of bytes written.
 fn copy_sparse(from: &mut impl Read, to: &mut std::fs::File, buffer: &mut [u8]) -> io::Result<u64> {
-    let (mut length, mut written, mut hole) = (0u64, 0u64, false);
+    let (mut length, mut written, mut hole, mut begun) = (0u64, 0u64, false, 0u64);
     loop {
         let mut filled = 0;
         while filled < buffer.len() {
@@ -392,6 +416,10 @@ fn copy_sparse(from: &mut impl Read, to: &mut std::fs::File, buffer: &mut [u8]) 
         } else {
             to.write_all(&buffer[..filled])?;
             written += filled as u64;
+        }
+        if length - begun >= BATCH {
+            begin_writing(to, begun, length);
+            begun = length;
         }
     }
     if hole {

@@ -6,12 +6,13 @@ use crate::places::Places;
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use futures::TryStreamExt as _;
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Empty, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::TokioIo;
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use tokio::net::UnixStream;
 use tokio_util::io::ReaderStream;
@@ -60,10 +61,8 @@ async fn list(places: &Places) -> Result<()> {
 async fn import(places: &Places, archives: &[std::path::PathBuf], names: &[String]) -> Result<()> {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     for archive in archives {
-        let body = file(archive).await.with_context(|| archive.display().to_string())?;
-        let answer = call(places, Method::POST, "/images", &names, body).await;
-        let images: Vec<Listed> =
-            serde_json::from_str(&answer.with_context(|| archive.display().to_string())?)?;
+        let answer = send(places, archive, &names).await.with_context(|| archive.display().to_string())?;
+        let images: Vec<Listed> = serde_json::from_str(&answer)?;
         for image in images {
             println!("{} {}", image.names.join(" "), image.id);
         }
@@ -71,11 +70,25 @@ async fn import(places: &Places, archives: &[std::path::PathBuf], names: &[Strin
     Ok(())
 }
 
-/// A file, or standard input for `-`, as a body.
-async fn file(path: &Path) -> io::Result<Body> {
+/// Imports a file, or standard input for `-`. The server reads in place what it can open, and is sent anything else: a
+/// pipe, or a file of a machine's part that it does not see.
+async fn send(places: &Places, path: &Path, names: &[&str]) -> Result<String> {
     let path = if path == Path::new("-") { Path::new("/dev/stdin") } else { path };
-    let file = tokio::fs::File::open(path).await?;
-    Ok(StreamBody::new(ReaderStream::with_capacity(file, 1 << 17).map_ok(Frame::data)).boxed())
+    let file = std::fs::File::open(path)?;
+    let query = |descriptor: &str| {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(names.iter().map(|name| ("name", name)));
+        query.extend_pairs(Some(descriptor).filter(|it| !it.is_empty()).map(|it| ("descriptor", it)));
+        query.finish()
+    };
+    let here = query(&file.as_raw_fd().to_string());
+    match ask(places, Method::POST, "/images", &here, empty()).await? {
+        (StatusCode::FAILED_DEPENDENCY, _) => {}
+        answer => return success(answer),
+    }
+    let chunks = ReaderStream::with_capacity(tokio::fs::File::from_std(file), 1 << 17);
+    let body = StreamBody::new(chunks.map_ok(Frame::data)).boxed();
+    success(ask(places, Method::POST, "/images", &query(""), body).await?)
 }
 
 fn empty() -> Body {
@@ -83,25 +96,39 @@ fn empty() -> Body {
 }
 
 async fn call(places: &Places, method: Method, path: &str, names: &[&str], body: Body) -> Result<String> {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(names.iter().map(|name| ("name", name)));
+    success(ask(places, method, path, &query.finish(), body).await?)
+}
+
+fn success((status, text): (StatusCode, String)) -> Result<String> {
+    if !status.is_success() {
+        bail!("{text}");
+    }
+    Ok(text)
+}
+
+async fn ask(
+    places: &Places,
+    method: Method,
+    path: &str,
+    query: &str,
+    body: Body,
+) -> Result<(StatusCode, String)> {
     let socket = places.images_socket();
     let stream = UnixStream::connect(&socket).await.with_context(|| {
         format!("no server with a node runs on {}: {}", places.data_dir.display(), socket.display())
     })?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    query.extend_pairs(names.iter().map(|name| ("name", name)));
     let request = Request::builder()
         .method(method)
-        .uri(format!("{path}?{}", query.finish()))
+        .uri(format!("{path}?{query}"))
         .header(http::header::HOST, "tiphys")
         .body(body)?;
     let response = sender.send_request(request).await?;
     let status = response.status();
     let text = String::from_utf8(response.into_body().collect().await?.to_bytes().to_vec())?;
     connection.abort();
-    if !status.is_success() {
-        bail!("{text}");
-    }
-    Ok(text)
+    Ok((status, text))
 }

@@ -1,4 +1,5 @@
-//! The server's side: `GET /images`, `POST /images` (an archive), `POST /pull?name=`, `DELETE /images?name=`.
+//! The server's side: `GET /images`, `POST /images` (an archive, or `descriptor=`, by which the client has one open),
+//! `POST /pull?name=`, `DELETE /images?name=`.
 //!
 //! Errors are plain text. The socket is the owner's alone.
 
@@ -13,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use runtime::images::{Images, ImportOptions};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -73,9 +75,10 @@ impl Door {
                 },
             };
             let answers = self.answers.clone();
+            let peer = stream.peer_cred().ok().and_then(|peer| peer.pid());
             let service = service_fn(move |request| {
                 let answers = answers.clone();
-                async move { Ok::<_, std::convert::Infallible>(answers.answer(request).await) }
+                async move { Ok::<_, std::convert::Infallible>(answers.answer(request, peer).await) }
             });
             let connection =
                 hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
@@ -93,8 +96,8 @@ impl Door {
 }
 
 impl Answers {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let (status, text) = match self.handle(request).await {
+    async fn answer(&self, request: Request<Incoming>, peer: Option<i32>) -> Response<Full<Bytes>> {
+        let (status, text) = match self.handle(request, peer).await {
             Ok(text) => (StatusCode::OK, text),
             Err(failure) => failure,
         };
@@ -103,8 +106,8 @@ impl Answers {
         response
     }
 
-    async fn handle(&self, request: Request<Incoming>) -> Result<String, Failure> {
-        let names = names(request.uri().query().unwrap_or_default());
+    async fn handle(&self, request: Request<Incoming>, peer: Option<i32>) -> Result<String, Failure> {
+        let names = values(request.uri().query().unwrap_or_default(), "name");
         let one = || names.first().cloned().ok_or((StatusCode::BAD_REQUEST, "no name is given".to_owned()));
         match (request.method(), request.uri().path()) {
             (&Method::GET, "/images") => {
@@ -112,7 +115,7 @@ impl Answers {
                     self.images.list_images(ListImagesRequest::default()).await.map_err(cri_failure)?;
                 Ok(json(&listed.images.iter().map(Listed::from).collect::<Vec<_>>()))
             }
-            (&Method::POST, "/images") => self.import(request, names).await,
+            (&Method::POST, "/images") => self.import(request, names, peer).await,
             (&Method::POST, "/pull") => {
                 let image = ImageSpec { image: one()?, ..Default::default() };
                 let request = PullImageRequest { image: Some(image), ..Default::default() };
@@ -131,16 +134,33 @@ impl Answers {
         }
     }
 
-    async fn import(&self, request: Request<Incoming>, names: Vec<String>) -> Result<String, Failure> {
+    async fn import(
+        &self,
+        request: Request<Incoming>,
+        names: Vec<String>,
+        peer: Option<i32>,
+    ) -> Result<String, Failure> {
         let images = self.embedded.clone().ok_or((
             StatusCode::NOT_IMPLEMENTED,
             "the node's container runtime is not the embedded one: import images with its own tool"
                 .to_owned(),
         ))?;
-        let body = request.into_body().into_data_stream().map_err(io::Error::other);
-        let reader = SyncIoBridge::new(StreamReader::new(body));
         let options = ImportOptions { base_name: None, names };
-        let imported = tokio::task::spawn_blocking(move || images.import_stream(reader, &options)).await;
+        let descriptor = values(request.uri().query().unwrap_or_default(), "descriptor").pop();
+        let imported = match descriptor {
+            Some(descriptor) => {
+                let file = opened(peer, &descriptor).ok_or((
+                    StatusCode::FAILED_DEPENDENCY,
+                    "that cannot be read in place: send it".to_owned(),
+                ))?;
+                tokio::task::spawn_blocking(move || images.import_file(file, &options)).await
+            }
+            None => {
+                let body = request.into_body().into_data_stream().map_err(io::Error::other);
+                let reader = SyncIoBridge::new(StreamReader::new(body));
+                tokio::task::spawn_blocking(move || images.import_stream(reader, &options)).await
+            }
+        };
         match imported {
             Ok(Ok(images)) => {
                 Ok(json(&images.iter().map(|image| Listed::from(&image.to_cri())).collect::<Vec<_>>()))
@@ -159,10 +179,20 @@ fn json(listed: &[Listed]) -> String {
     serde_json::to_string(listed).unwrap_or_default()
 }
 
-/// The values of `name` in a query.
-fn names(query: &str) -> Vec<String> {
+/// The file that a client has open, whatever it calls it and wherever it sees it. Whoever may speak here may read all that
+/// this server may.
+fn opened(peer: Option<i32>, descriptor: &str) -> Option<File> {
+    let descriptor: u32 = descriptor.parse().ok()?;
+    let path = format!("/proc/{}/fd/{descriptor}", peer?);
+    // A pipe would wait to be opened.
+    let is_file = std::fs::metadata(&path).is_ok_and(|meta| meta.is_file());
+    if is_file { File::open(path).ok() } else { None }
+}
+
+/// The values of a key in a query.
+fn values(query: &str, wanted: &str) -> Vec<String> {
     form_urlencoded::parse(query.as_bytes())
-        .filter(|(key, _)| key == "name")
+        .filter(|(key, _)| key == wanted)
         .map(|(_, value)| value.into_owned())
         .collect()
 }
