@@ -76,6 +76,16 @@ impl std::fmt::Debug for NamespaceLabels<'_> {
     }
 }
 
+/// Whether a feature gate is on; for what the table's gates cannot say.
+#[derive(Clone, Copy)]
+pub struct Gates<'a>(pub &'a (dyn Fn(&str) -> bool + Send + Sync));
+
+impl std::fmt::Debug for Gates<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gates").finish_non_exhaustive()
+    }
+}
+
 /// Everything a hook may know beside the object.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
@@ -85,6 +95,7 @@ pub struct Context<'a> {
     pub extra: &'a BTreeMap<String, Vec<String>>,
     pub now: Time,
     pub namespace: NamespaceLabels<'a>,
+    pub gates: Gates<'a>,
     /// The apiVersion of the request.
     pub api_version: &'a str,
     /// `status`, `scale`, `resize`, …; absent for the object itself.
@@ -127,6 +138,11 @@ pub trait Strategy: Send + Sync {
     /// The same before an update (PrepareForUpdate). The generic path has already kept the status on an update of the
     /// object, and kept everything but the status on an update of `status`.
     fn prepare_for_update(&self, _object: &mut Value, _old: &Value, _context: &Context) {}
+
+    /// What is wrong with a new object and is told before what is wrong with its metadata.
+    fn validate_first(&self, _object: &Value, _context: &Context) -> ErrorList {
+        ErrorList::default()
+    }
 
     /// All that is wrong with a new object.
     fn validate(&self, _object: &Value, _context: &Context) -> ErrorList {

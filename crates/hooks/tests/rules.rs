@@ -14,6 +14,7 @@ fn context(subresource: Option<&'static str>) -> Context<'static> {
         extra: NO_EXTRA.get_or_init(Default::default),
         now: Time::default(),
         namespace: hooks::NamespaceLabels(&|_| None),
+        gates: hooks::Gates(&|_| false),
         api_version: "",
         subresource,
     }

@@ -137,7 +137,6 @@ pub fn plugins(deps: Deps) -> Vec<Arc<dyn Plugin>> {
     all.extend(policy::ValidatingAdmissionPolicy::new(&deps).map(boxed));
     all.extend(Webhooks::new(Phase::Validating, &deps).map(boxed));
     let quotas = objects("", "v1", "resourcequotas");
-    all.push(Arc::new(crate::custom::rule_check::RuleCheck));
     // Behind all that change objects: what is checked is what is written.
     all.push(Arc::new(Escalation {
         rbac: deps.rbac,

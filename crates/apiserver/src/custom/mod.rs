@@ -2,14 +2,12 @@
 //!
 //! [`controller`] follows the definitions: it decides on names and conditions ([`status`], pure), installs what a
 //! definition brings ([`definition`]) before anybody can see it established, and clears its instances away when it goes
-//! ([`cleanup`]). Between versions stands [`conversion`]. CEL rules are in [`rules`], and judged when a definition comes in [`rule_check`]. What a custom kind does beyond its schema is its [`strategy`].
+//! ([`cleanup`]). Between versions stands [`conversion`]. CEL rules are the business of `hooks::apiextensions::rules`. What a custom kind does beyond its schema is its [`strategy`].
 
 mod cleanup;
 pub mod controller;
 mod conversion;
 mod definition;
-pub mod rule_check;
-mod rules;
 mod source;
 mod status;
 mod strategy;

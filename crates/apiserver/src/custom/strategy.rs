@@ -117,7 +117,9 @@ impl CustomStrategy {
                 let why = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
                 errors.push(Error::invalid(&Path::none(), BadValue::verbatim("null"), why));
             } else {
-                errors.extend(rules.validate(object, old));
+                let verdict = rules.validate(object, old);
+                verdict.warnings.into_iter().for_each(crate::context::warn);
+                errors.extend(verdict.errors);
             }
         }
         errors

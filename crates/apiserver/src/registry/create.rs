@@ -98,16 +98,17 @@ impl Registry {
             (self.gates)(g)
         });
         let labels = |key: &str| self.namespace_label(context.namespace, key);
-        let hooks = context.hook_context(now, &labels);
+        let hooks = context.hook_context(now, &labels, &*self.gates);
         resource.strategy.prepare_for_create(&mut value, &hooks);
 
-        let mut errors = resource.strategy.validate(&value, &hooks);
-        // Kinds judge metadata themselves, before all else, but for a few: theirs is looked at when nothing else is wrong.
-        if errors.is_empty() || !hooks::judges_metadata_last(&resource.row.group, &resource.row.kind) {
-            let mut first = meta_rules::validate(resource, &value);
-            first.extend(errors);
-            errors = first;
+        let mut errors = resource.strategy.validate_first(&value, &hooks);
+        let rest = resource.strategy.validate(&value, &hooks);
+        // Kinds judge metadata themselves, before the rest, but for a few: theirs is looked at when nothing else is wrong.
+        let right = errors.is_empty() && rest.is_empty();
+        if right || !hooks::judges_metadata_last(&resource.row.group, &resource.row.kind) {
+            errors.extend(meta_rules::validate(resource, &value));
         }
+        errors.extend(rest);
         if !errors.is_empty() {
             return Err(Status::invalid(&resource.group_kind(), object::name(&value), &errors));
         }

@@ -75,7 +75,9 @@ impl Registry {
         let deleting = object::is_being_deleted(&value);
         if !deleting {
             let labels = |key: &str| self.namespace_label(context.namespace, key);
-            resource.strategy.begin_deletion(&mut value, &context.hook_context(self.now(), &labels));
+            resource
+                .strategy
+                .begin_deletion(&mut value, &context.hook_context(self.now(), &labels, &*self.gates));
         }
         let wanted = finalizers(context, &value, options);
         object::set_finalizers(&mut value, wanted);

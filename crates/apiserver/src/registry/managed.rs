@@ -5,7 +5,8 @@ use crate::object;
 use crate::resources::{Custom, Resources, Served};
 use apimachinery::status::Status;
 use apimachinery::time::Time;
-use schema::apply::{self, Converted, FieldSet, Typed, Versions};
+use schema::apply::{self, Converted, FieldSet, OneShape, Typed, Versions};
+use schema::{Table, TypeId};
 use serde_json::Value;
 use std::cell::{OnceCell, RefCell};
 use std::sync::Arc;
@@ -154,6 +155,28 @@ pub(super) async fn track(
         object::copy_meta(value, &there, "managedFields");
     })
     .await
+}
+
+/// Notes the fields of what is kept nowhere, and is of another type than the resource: its type, apiVersion and kind.
+pub(super) fn track_as(
+    context: &WriteContext<'_>,
+    (table, ty): (&Table, TypeId),
+    (api_version, kind): (&str, &str),
+    value: &mut Value,
+    now: Time,
+) {
+    let request = apply::Request {
+        table,
+        ty: Some(ty),
+        api_version,
+        kind,
+        subresource: context.subresource,
+        manager: &context.field_manager,
+        now,
+        reset_fields: None,
+        versions: &OneShape,
+    };
+    apply::update(&request, None, value);
 }
 
 /// Merges an applied object into the current one; both are in the served version.

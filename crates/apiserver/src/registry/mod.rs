@@ -81,6 +81,7 @@ impl WriteContext<'_> {
         &'a self,
         now: Time,
         labels: &'a (dyn Fn(&str) -> Option<String> + Send + Sync),
+        gates: &'a (dyn Fn(&str) -> bool + Send + Sync),
     ) -> hooks::Context<'a> {
         hooks::Context {
             user: &self.user.name,
@@ -89,6 +90,7 @@ impl WriteContext<'_> {
             extra: &self.user.extra,
             now,
             namespace: hooks::NamespaceLabels(labels),
+            gates: hooks::Gates(gates),
             api_version: &self.resource.api_version,
             subresource: (!self.subresource.is_empty()).then_some(self.subresource),
         }
@@ -109,6 +111,17 @@ impl Registry {
     /// Notes the fields of an object that is not kept, as they are noted of one that is.
     pub async fn note_fields(&self, context: &WriteContext<'_>, value: &mut Value) -> Result<(), Status> {
         managed::track(&self.resources, context, None, value, self.now()).await
+    }
+
+    /// The same of what a subresource takes and which is no part of its object.
+    pub(crate) fn note_fields_as(
+        &self,
+        context: &WriteContext<'_>,
+        ty: (&schema::Table, schema::TypeId),
+        named: (&str, &str),
+        value: &mut Value,
+    ) {
+        managed::track_as(context, ty, named, value, self.now());
     }
 
     pub fn now(&self) -> Time {

@@ -177,7 +177,7 @@ impl Registry {
             stock.complete(asked).await?;
         }
         let labels = |key: &str| self.namespace_label(context.namespace, key);
-        let hooks = context.hook_context(self.now(), &labels);
+        let hooks = context.hook_context(self.now(), &labels, &*self.gates);
         resource.strategy.prepare_for_update(&mut value, old, &hooks);
         if context.subresource != "status" && resource.strategy.has_generation() && spec_differs(&value, old)
         {

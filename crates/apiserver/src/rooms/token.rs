@@ -3,7 +3,9 @@
 use crate::admission::{Attributes, Operation};
 use crate::authn::service_account::{Bound, Claims, Kubernetes};
 use crate::body::{self, Answer};
+use crate::handlers::{self, WriteOptions};
 use crate::object;
+use crate::registry::ensure_namespace;
 use crate::resources::Served;
 use crate::server::{Call, Server};
 use api::authentication::v1::BoundObjectReference;
@@ -17,6 +19,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 const GROUP: &str = "authentication.k8s.io";
+const API_VERSION: &str = "authentication.k8s.io/v1";
 const SHORTEST: i64 = 600;
 const LONGEST: i64 = 1 << 32;
 const DEFAULT: i64 = 3600;
@@ -29,16 +32,23 @@ pub(crate) async fn create(server: &Server, accounts: &Arc<Served>, call: Call) 
         return Err(Status::service_unavailable("this API server issues no tokens"));
     };
     let mut request = crate::handlers::read_kind(&call, GROUP, "v1", "TokenRequest").await?;
+    let options = WriteOptions::for_create(&call)?;
+    let context = handlers::context(&call, accounts, &options);
+    ensure_namespace(&context, &mut request)?;
+    if request["spec"]["expirationSeconds"].is_null() {
+        request["spec"]["expirationSeconds"] = DEFAULT.into();
+    }
+    let table = api::table();
+    let ty = table.kind(GROUP, "v1", "TokenRequest").ok_or_else(Status::path_not_found)?;
+    server.registry.note_fields_as(&context, (table, ty), (API_VERSION, "TokenRequest"), &mut request);
     // Admission sees what was asked, before audiences are filled in.
     let admission = &server.registry.admission;
     admission.admit(&mut attributes(accounts, &call, &mut request)).await?;
     let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
-    for (key, wanted) in [("name", name), ("namespace", namespace)] {
-        let given = object::meta_str(&request, key);
-        if !given.is_empty() && given != wanted {
-            let why = format!("must match the service account {key} if specified");
-            return Err(invalid(name, Error::invalid(&Path::new("metadata").child(key), given, why)));
-        }
+    let given = object::meta_str(&request, "name");
+    if !given.is_empty() && given != name {
+        let why = "must match the service account name if specified";
+        return Err(invalid(name, Error::invalid(&Path::new("metadata").child("name"), given, why)));
     }
     let account = server.registry.get(accounts, namespace, name)?.value;
     let (asked_uid, uid) = (object::uid(&request).to_owned(), object::uid(&account).to_owned());
@@ -46,19 +56,16 @@ pub(crate) async fn create(server: &Server, accounts: &Arc<Served>, call: Call) 
         let why = format!(
             "the UID in the token request ({asked_uid}) does not match the UID of the service account ({uid})"
         );
-        crate::context::annotate("authentication.k8s.io/token-request-uid-mismatch".into(), why.clone());
         return Err(Status::conflict(&GroupResource::new(GROUP, "TokenRequest"), name, why));
     }
     let now = server.registry.now();
-    request["kind"] = "TokenRequest".into();
-    request["apiVersion"] = "authentication.k8s.io/v1".into();
-    request["metadata"] =
-        json!({"name": name, "namespace": namespace, "uid": uid, "creationTimestamp": now.to_string()});
+    for (key, value) in [("name", name), ("uid", &uid), ("creationTimestamp", &now.to_string())] {
+        object::set_meta(&mut request, key, value);
+    }
     if request["spec"]["audiences"].as_array().is_none_or(Vec::is_empty) {
         request["spec"]["audiences"] = json!(issuer.audiences);
     }
     let asked = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT);
-    request["spec"]["expirationSeconds"] = asked.into();
     check_life(asked)?;
     admission.validate(&attributes(accounts, &call, &mut request)).await?;
 
@@ -111,7 +118,9 @@ pub(crate) async fn create(server: &Server, accounts: &Arc<Served>, call: Call) 
     let token = signed.map_err(|e| Status::internal_error(format!("failed to generate token: {e}")))?;
     let expires: Time = now.plus(Duration::from_seconds(asked));
     request["status"] = json!({"token": token, "expirationTimestamp": expires.to_string()});
-    Ok(body::document(StatusCode::CREATED, &request))
+    let mut bytes = schema::encode::json(table, ty, &request);
+    bytes.push(b'\n');
+    Ok(body::json(StatusCode::CREATED, bytes))
 }
 
 fn invalid(name: &str, error: Error) -> Status {

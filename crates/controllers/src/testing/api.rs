@@ -507,6 +507,7 @@ fn context(now: Time) -> Context<'static> {
         extra: &NO_EXTRA,
         now,
         namespace: hooks::NamespaceLabels(&|_| None),
+        gates: hooks::Gates(&|_| false),
         api_version: "",
         subresource: None,
     }

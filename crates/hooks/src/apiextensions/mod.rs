@@ -1,6 +1,8 @@
 //! CustomResourceDefinition: its defaults, its status, and the finalizer that lets instances go first.
 
 mod names;
+mod rule_check;
+pub mod rules;
 mod selectable;
 mod validate;
 mod version;

@@ -13,8 +13,12 @@ use std::collections::HashSet;
 const APPROVED: &str = "api-approved.kubernetes.io";
 
 pub(super) fn create(object: &Value) -> ErrorList {
-    let options =
-        Options { require_structural: true, schema: SchemaOptions::default(), allow_many_fields: false };
+    let options = Options {
+        require_structural: true,
+        schema: SchemaOptions::default(),
+        allow_many_fields: false,
+        before: None,
+    };
     let mut errors = ErrorList::new();
     let text = |key: &str| object["spec"][key].as_str().unwrap_or_default();
     let wanted =
@@ -58,6 +62,7 @@ pub(super) fn update(object: &Value, old: &Value) -> ErrorList {
             let many = |v: &Value| v["selectableFields"].as_array().is_some_and(|f| f.len() > 8);
             before.is_some_and(|o| many(o) && o["selectableFields"] == v["selectableFields"])
         }),
+        before: Some(&old["spec"]),
     };
     let mut errors = ErrorList::new();
     spec(&object["spec"], options, &mut errors);
@@ -100,7 +105,7 @@ fn common<'a>(spec: &'a Value, get: &dyn Fn(&'a Value) -> &'a Value) -> Option<&
     all.all(|v| v == first).then_some(first)
 }
 
-fn spec(spec: &Value, options: Options, errors: &mut ErrorList) {
+fn spec(spec: &Value, options: Options<'_>, errors: &mut ErrorList) {
     let path = Path::new("spec");
     let group = spec["group"].as_str().unwrap_or_default();
     let problems = is_dns1123_subdomain(group);
@@ -145,7 +150,7 @@ fn spec(spec: &Value, options: Options, errors: &mut ErrorList) {
         errors.extend(version::deprecation(&at.child("deprecationWarning"), version));
         let schema = &version["schema"]["openAPIV3Schema"];
         if shared_schema.is_none() {
-            errors.extend(version::schema(&at.child("schema"), schema, has_status(version), options));
+            errors.extend(version::schema(&at.child("schema"), version, has_status(version), options));
         }
         if shared_subresources.is_none() {
             errors.extend(version::subresources(&at.child("subresources"), &version["subresources"]));
@@ -183,9 +188,9 @@ fn spec(spec: &Value, options: Options, errors: &mut ErrorList) {
         }
     }
     errors.extend(names::validate(&path.child("names"), &spec["names"]));
-    if let Some(schema) = shared_schema {
+    if let Some(first) = versions(spec).next().filter(|_| shared_schema.is_some()) {
         let status = versions(spec).any(has_status);
-        errors.extend(version::schema(&path.child("validation"), schema, status, options));
+        errors.extend(version::schema(&path.child("validation"), first, status, options));
     }
     if let Some(shared) = shared_subresources {
         errors.extend(version::subresources(&path.child("subresources"), shared));

@@ -1,7 +1,10 @@
 //! One version of a definition: its schema, subresources, columns and selectable fields.
 
+use super::rule_check;
+use super::rules::Node;
 use crate::shown::{shown_as, shown_list};
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
+use schema::custom::Check;
 use schema::custom::structural::{self, SchemaOptions};
 use serde_json::Value;
 
@@ -24,14 +27,26 @@ pub(super) fn shown_all(versions: &Value, shared: [bool; 4]) -> BadValue {
 
 /// What an update of a definition does not demand.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Options {
+pub(super) struct Options<'a> {
     pub require_structural: bool,
     pub schema: SchemaOptions,
     pub allow_many_fields: bool,
+    /// The spec before: rules that were accepted once stay so.
+    pub before: Option<&'a Value>,
+}
+
+impl Options<'_> {
+    /// Whether a version had the same schema before.
+    fn knows(&self, version: &str, schema: &Value) -> bool {
+        let versions = self.before.and_then(|spec| spec["versions"].as_array());
+        let mut versions = versions.into_iter().flatten();
+        versions.any(|v| v["name"] == version && v["schema"]["openAPIV3Schema"] == *schema)
+    }
 }
 
 /// All that is wrong with the schema of a version; `path` is that of `schema` (or of `validation`).
-pub(super) fn schema(path: &Path, schema: &Value, has_status: bool, options: Options) -> ErrorList {
+pub(super) fn schema(path: &Path, version: &Value, has_status: bool, options: Options<'_>) -> ErrorList {
+    let schema = &version["schema"]["openAPIV3Schema"];
     let mut errors = ErrorList::new();
     let Value::Object(map) = schema else { return errors };
     if has_status {
@@ -42,24 +57,38 @@ pub(super) fn schema(path: &Path, schema: &Value, has_status: bool, options: Opt
         errors.push(Error::forbidden(&at, "nullable cannot be true at the root"));
     }
     let at = path.child("openAPIV3Schema");
-    let mut unsupported = None;
+    let (mut unsupported, mut has_types) = (None, false);
     if options.require_structural {
         unsupported = structural::unsupported(schema);
         if unsupported.is_none() {
-            let found = structural::validate_structural(&at, schema);
+            let mut found = structural::validate_structural(&at, schema);
             if found.is_empty() {
-                errors.extend(structural::validate_defaults(api::table(), &at, schema));
+                found = structural::validate_defaults(api::table(), &at, schema, &rules_on_default);
             }
+            has_types = found.is_empty();
             errors.extend(found);
         }
     }
-    errors.extend(structural::validate_schema(&at, schema, options.schema));
+    let mistakes = structural::validate_schema(&at, schema, options.schema);
+    let known = options.knows(version["name"].as_str().unwrap_or_default(), schema);
+    let of_rules = match has_types && !known {
+        true => rule_check::judge(schema, &at, &mistakes),
+        false => ErrorList::new(),
+    };
+    errors.extend(mistakes);
+    errors.extend(of_rules);
     if errors.is_empty()
         && let Some(why) = unsupported
     {
         errors.push(Error::invalid(&at, "", why));
     }
     errors
+}
+
+/// What the rules of a schema say of its default.
+fn rules_on_default(schema: &Value, default: &Value, at: &Path) -> ErrorList {
+    let rules = Node::of(schema, &Check::of(schema));
+    rules.map_or_else(ErrorList::new, |rules| rules.validate_default(default, at))
 }
 
 /// With a status subresource the schema of the status is used alone, so that its parent may say little.

@@ -142,6 +142,10 @@ impl Strategy for Events {
         ]
     }
 
+    fn validate_first(&self, event: &Value, context: &Context) -> ErrorList {
+        event_validation::validate_first(&typed(event), context.api_version)
+    }
+
     fn validate(&self, event: &Value, context: &Context) -> ErrorList {
         event_validation::validate(&typed(event), context.api_version)
     }

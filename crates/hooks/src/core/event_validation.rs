@@ -29,10 +29,16 @@ const IMMUTABLE: [&str; 14] = [
 ];
 const ELSEWHERE: &str = "does not match event.namespace";
 
-/// All that is wrong with a new event, written in this version.
-pub(super) fn validate(event: &Event, api_version: &str) -> ErrorList {
+/// What old clients keep to, of a new event that is written in this version.
+pub(super) fn validate_first(event: &Event, api_version: &str) -> ErrorList {
     let mut check = Check::default();
     legacy(&mut check, event, api_version);
+    check.0
+}
+
+/// All else that is wrong with it.
+pub(super) fn validate(event: &Event, api_version: &str) -> ErrorList {
+    let mut check = Check::default();
     if api_version == "v1" {
         return check.0;
     }

@@ -11,6 +11,18 @@ use serde_json::{Value, json};
 
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
+/// Data from another namespace is not to be had while the gate is off. Templates of claims keep what they say of it: only
+/// a claim is looked at.
+fn drop_foreign_source(spec: &mut Value, old: Option<&Value>, context: &Context) {
+    let in_use = old.is_some_and(|old| old["dataSourceRef"].is_object());
+    if in_use || text(spec, &["dataSourceRef", "namespace"]).is_empty() {
+        return;
+    }
+    if !(context.gates.0)("CrossNamespaceVolumeDataSource") {
+        remove(spec, "dataSourceRef");
+    }
+}
+
 /// What was never a source of data goes silently, where no client can know better: one that names `dataSourceRef` does.
 fn drop_unfit_source(spec: &mut Value, old: Option<&Value>) {
     let given = |spec: &Value, member: &str| spec[member].is_object();
@@ -101,9 +113,10 @@ impl Strategy for Claims {
         with(object, "status", |status| absent_or(status, "phase", "Pending"));
     }
 
-    fn prepare_for_create(&self, object: &mut Value, _: &Context) {
+    fn prepare_for_create(&self, object: &mut Value, context: &Context) {
         object["status"] = json!({"phase": "Pending"});
         with(object, "spec", |spec| {
+            drop_foreign_source(spec, None, context);
             drop_unfit_source(spec, None);
             same_sources(spec);
         });
@@ -112,6 +125,7 @@ impl Strategy for Claims {
     fn prepare_for_update(&self, object: &mut Value, old: &Value, context: &Context) {
         if context.subresource.is_none() {
             with(object, "spec", |spec| {
+                drop_foreign_source(spec, Some(&old["spec"]), context);
                 drop_unfit_source(spec, Some(&old["spec"]));
                 same_sources(spec);
             });

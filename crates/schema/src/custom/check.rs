@@ -97,6 +97,8 @@ pub struct Limits {
     pub one_of: Box<[Check]>,
     pub not: Option<Box<Check>>,
     pub rules: Box<[Rule]>,
+    /// A type that there is not; only the defaults of a schema that is refused meet it.
+    pub other_type: Option<Box<str>>,
 }
 
 /// A schema, as far as it judges values.
@@ -212,6 +214,12 @@ impl Check {
         }
     }
 
+    /// The type that messages name; empty where any will do.
+    pub fn type_name(&self) -> &str {
+        let other = self.limits.as_ref().and_then(|limits| limits.other_type.as_deref());
+        other.unwrap_or_else(|| self.kind.name())
+    }
+
     /// The check of a named property.
     pub fn property(&self, name: &str) -> Option<&Check> {
         let at = self.properties.binary_search_by(|(n, _)| (**n).cmp(name)).ok()?;
@@ -276,7 +284,9 @@ impl Limits {
             "not",
             "x-kubernetes-validations",
         ];
-        if !KEYS.iter().any(|k| map.contains_key(*k)) {
+        let ty = text(map, "type");
+        let other_type = Some(ty).filter(|ty| !ty.is_empty() && Kind::of(map) == Kind::Any);
+        if other_type.is_none() && !KEYS.iter().any(|k| map.contains_key(*k)) {
             return None;
         }
         let float = |key: &str| map.get(key).and_then(Value::as_f64);
@@ -303,6 +313,7 @@ impl Limits {
             one_of: checks("oneOf"),
             not: map.get("not").filter(|n| n.is_object()).map(|n| Box::new(Check::of(n))),
             rules: list("x-kubernetes-validations").filter_map(Value::as_object).map(Rule::of).collect(),
+            other_type: other_type.map(Into::into),
         }))
     }
 }

@@ -111,13 +111,13 @@ impl Walk<'_> {
             return out;
         }
         if value.is_null() {
-            if check.kind != Kind::Any && !check.nullable {
-                out.add(self.type_failure(path, check.kind.name(), "null"));
+            if !check.type_name().is_empty() && !check.nullable {
+                out.add(self.type_failure(path, check.type_name(), "null"));
             }
             self.enumeration(check, value, path, &mut out);
             return out;
         }
-        if check.kind != Kind::Any || check.format.is_some() {
+        if !check.type_name().is_empty() || check.format.is_some() {
             self.kind(check, value, path, &mut out);
             out.matches += 1;
         }
@@ -141,7 +141,7 @@ impl Walk<'_> {
 
     fn kind(&self, check: &Check, value: &Value, path: &str, out: &mut Outcome) {
         let (found, found_format) = type_of(value);
-        let contains = |name: &str| check.kind.name().split(',').any(|t| t == name);
+        let contains = |name: &str| check.type_name().split(',').any(|t| t == name);
         let float_as_integer = found == "number" && is_integral(value) && contains("integer");
         let integer_as_float = found == "integer" && contains("number");
         let fits = contains(found) || float_as_integer || integer_as_float;
@@ -156,10 +156,10 @@ impl Walk<'_> {
                 return;
             }
         }
-        if fits || check.kind == Kind::Any {
+        if fits || check.type_name().is_empty() {
             out.matches += 1;
         } else {
-            out.add(self.type_failure(path, check.kind.name(), found));
+            out.add(self.type_failure(path, check.type_name(), found));
         }
     }
 

@@ -1,11 +1,7 @@
-//! The CEL rules of a definition that is written: they compile, and cannot cost more than they may. Beside the kind's own
-//! validation, for which CEL is out of reach.
+//! The CEL rules of a definition that is written: they compile, and cannot cost more than they may.
 
 use super::rules::{Compiled, Node};
-use crate::admission::{Attributes, Operation, Plugin};
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
-use apimachinery::status::Status;
-use futures::future::BoxFuture;
 use schema::custom::Check;
 use serde_json::{Value, json};
 
@@ -15,10 +11,6 @@ const PER_SCHEMA: u64 = 100_000_000;
 const MAX_REQUEST: u64 = 3 * 1024 * 1024;
 /// How many of the most expensive rules are named.
 const NAMED: usize = 4;
-
-/// See the module.
-#[derive(Debug)]
-pub struct RuleCheck;
 
 fn too_much(what: &str, cost: u64, limit: u64) -> String {
     let factor = cost as f64 / limit as f64;
@@ -115,11 +107,19 @@ impl Judge {
     }
 }
 
-/// All that is wrong with the rules of a schema.
-fn judge(schema: &Value, path: &Path) -> ErrorList {
+/// All that is wrong with the rules of a schema, but for those in parts of it that have `mistakes` otherwise: what is
+/// wrong with such rules may not be when those are mended.
+pub(super) fn judge(schema: &Value, path: &Path, mistakes: &ErrorList) -> ErrorList {
+    let within = |field: &str, at: &str| {
+        field.strip_prefix(at).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
     let mut judge = Judge { errors: ErrorList::new(), total: 0, costs: Vec::new() };
     if let Some(root) = Node::of(schema, &Check::of(schema)) {
         root.walk(path, None, Some(1), &mut |node, at, old_from, occurs| {
+            let place = at.to_string();
+            if mistakes.iter().any(|mistake| within(&mistake.field, &place)) {
+                return;
+            }
             for (i, compiled) in node.rules.iter().enumerate() {
                 let at = at.child("x-kubernetes-validations").index(i);
                 judge.rule(node, compiled, &at, old_from, occurs);
@@ -137,47 +137,4 @@ fn judge(schema: &Value, path: &Path) -> ErrorList {
         judge.errors.push(Error::forbidden(path, too_much(what, judge.total, PER_SCHEMA)));
     }
     judge.errors
-}
-
-fn check(a: &Attributes<'_>) -> Result<(), Status> {
-    let writes = matches!(a.operation, Operation::Create | Operation::Update) && a.subresource.is_empty();
-    if !writes || !a.is("apiextensions.k8s.io", "customresourcedefinitions") {
-        return Ok(());
-    }
-    let Some(definition) = a.object.as_deref() else { return Ok(()) };
-    let versions = |d: &Value| d["spec"]["versions"].as_array().cloned().unwrap_or_default();
-    let schema = |v: &Value| v["schema"]["openAPIV3Schema"].clone();
-    let all = versions(definition);
-    let alike = all.iter().all(|v| schema(v) == schema(&all[0]));
-    let before = a.old.map(versions).unwrap_or_default();
-    let mut errors = ErrorList::new();
-    for (i, version) in all.iter().enumerate() {
-        // What was accepted once stays so.
-        if before.iter().any(|b| b["name"] == version["name"] && schema(b) == schema(version)) {
-            continue;
-        }
-        let spec = Path::new("spec");
-        let at = match alike {
-            true => spec.child("validation"),
-            false => spec.child("versions").index(i).child("schema"),
-        };
-        errors.extend(judge(&schema(version), &at.child("openAPIV3Schema")));
-        if alike {
-            break;
-        }
-    }
-    if errors.is_empty() {
-        return Ok(());
-    }
-    Err(Status::invalid(&a.resource.group_kind(), a.name, &errors))
-}
-
-impl Plugin for RuleCheck {
-    fn name(&self) -> &'static str {
-        "CustomResourceRules"
-    }
-
-    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(check(a)))
-    }
 }

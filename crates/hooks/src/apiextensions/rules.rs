@@ -1,4 +1,5 @@
-//! CEL rules of custom resources (`x-kubernetes-validations`): compiled once per schema, evaluated on every write.
+//! CEL rules of custom resources (`x-kubernetes-validations`): compiled once per schema, evaluated on every write, and on
+//! the defaults of a definition.
 
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use cel::env::{Checked, Environment};
@@ -17,19 +18,26 @@ const BUDGET: u64 = 10_000_000;
 
 /// A rule ready to be evaluated, or why it is not.
 pub(super) struct Compiled {
-    pub rule: Rule,
-    pub checked: Result<Checked, String>,
+    pub(super) rule: Rule,
+    pub(super) checked: Result<Checked, String>,
     program: Option<Program>,
-    pub message: Option<Result<Checked, String>>,
+    pub(super) message: Option<Result<Checked, String>>,
     message_program: Option<Program>,
-    pub uses_old: bool,
+    pub(super) uses_old: bool,
+}
+
+/// What rules say of an object: refusals, and warnings where what they refuse was there before.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    pub errors: ErrorList,
+    pub warnings: Vec<String>,
 }
 
 /// The rules at one place of a schema, and below it.
-pub(super) struct Node {
+pub struct Node {
     schema: Arc<Schema>,
-    pub decl: Option<Arc<DeclType>>,
-    pub rules: Vec<Compiled>,
+    pub(super) decl: Option<Arc<DeclType>>,
+    pub(super) rules: Vec<Compiled>,
     properties: BTreeMap<String, Node>,
     items: Option<Box<Node>>,
     additional: Option<Box<Node>>,
@@ -86,7 +94,7 @@ impl Compiled {
 
 impl Node {
     /// The rules of a schema (as JSON) with its checks; none if there are none.
-    pub(super) fn of(json: &Value, check: &Check) -> Option<Self> {
+    pub fn of(json: &Value, check: &Check) -> Option<Self> {
         let schema = Arc::new(Schema::from_json(json, &|_| None).with_type_and_object_meta());
         check.has_rules().then(|| Self::build(schema, check))
     }
@@ -131,7 +139,6 @@ impl Node {
         occurs: Option<u64>,
         visit: &mut dyn FnMut(&Node, &Path, Option<&Path>, Option<u64>),
     ) {
-        visit(self, path, old_from, occurs);
         for (name, node) in &self.properties {
             let old = old_from.or(self.atomic_map.then_some(path));
             node.walk(&path.child("properties").key(name.as_str()), old, occurs, visit);
@@ -146,14 +153,27 @@ impl Node {
             let occurs = times(self.schema.max_properties);
             node.walk(&path.child("additionalProperties"), old_from, occurs, visit);
         }
+        visit(self, path, old_from, occurs);
     }
 
     /// All rules that an object breaks.
-    pub(super) fn validate(&self, object: &Value, old: Option<&Value>) -> ErrorList {
-        let mut run = Run { errors: ErrorList::new(), left: BUDGET };
+    pub fn validate(&self, object: &Value, old: Option<&Value>) -> Verdict {
+        let mut run = Run { verdict: Verdict::default(), left: BUDGET, ratchet: true };
         // An exhausted budget has been told; nothing more is to be said.
         let _ = run.node(self, object, old, &Path::none(), false);
-        run.errors
+        run.verdict
+    }
+
+    /// All rules that a default breaks, whether it stays or comes.
+    pub(super) fn validate_default(&self, default: &Value, path: &Path) -> ErrorList {
+        for old in [Some(default), None] {
+            let mut run = Run { verdict: Verdict::default(), left: BUDGET, ratchet: false };
+            let _ = run.node(self, default, old, path, false);
+            if !run.verdict.errors.is_empty() {
+                return run.verdict.errors;
+            }
+        }
+        ErrorList::new()
     }
 }
 
@@ -161,8 +181,10 @@ impl Node {
 struct Spent;
 
 struct Run {
-    errors: ErrorList,
+    verdict: Verdict,
     left: u64,
+    /// Whether what was there before is only warned of.
+    ratchet: bool,
 }
 
 fn type_name(schema: &Schema) -> &'static str {
@@ -227,7 +249,7 @@ impl Run {
     }
 
     fn refuse(&mut self, node: &Node, path: &Path, why: String) {
-        self.errors.push(Error::invalid(path, type_name(&node.schema), why));
+        self.verdict.errors.push(Error::invalid(path, type_name(&node.schema), why));
     }
 
     /// Evaluates within what is left; nothing when that is not enough.
@@ -334,10 +356,10 @@ impl Run {
             "FieldValueDuplicate" => Error::duplicate(&at, shown),
             _ => Error::invalid(&at, shown, detail),
         };
-        if unchanged && !compiled.uses_old {
-            crate::context::warn(error.to_string());
+        if self.ratchet && unchanged && !compiled.uses_old {
+            self.verdict.warnings.push(error.to_string());
         } else {
-            self.errors.push(error);
+            self.verdict.errors.push(error);
         }
         Ok(())
     }
