@@ -65,9 +65,10 @@ pub(crate) fn cbor(data: &[u8]) {
     });
     for bytes in [Some(data), made.as_deref()].into_iter().flatten() {
         let Ok(value) = schema::cbor::document(bytes) else { continue };
-        let _ = schema::cbor::type_meta(&value);
+        let _ = schema::cbor::type_meta(bytes);
         let (table, ty) = of(&value);
         let _ = schema::cbor::unknown_field(table, ty, bytes);
+        let _ = schema::cbor::typed(table, ty, bytes);
         assert_eq!(schema::cbor::document(&schema::cbor::encode_free(&value)).as_ref(), Ok(&value));
     }
 }

@@ -5,12 +5,16 @@
 //! encoding and lengths are definite, so that equal objects are equal bytes. What is read may be less strict: text
 //! strings, lengths without end, tags that mean nothing here.
 
+mod fault;
 mod read;
 mod strict;
+mod typed;
+mod wellformed;
 mod write;
 
-pub use read::{document, object, type_meta};
+pub use read::{document, object};
 pub use strict::unknown_field;
+pub use typed::{type_meta, typed};
 pub use write::{encode, encode_free, event};
 
 /// The content type of one document.
@@ -34,6 +38,36 @@ enum Major {
     Map,
     Tag,
     Simple,
+}
+
+impl Major {
+    /// What an item is that begins with this byte.
+    fn of(first: u8) -> Self {
+        match first >> 5 {
+            0 => Major::Unsigned,
+            1 => Major::Negative,
+            2 => Major::Bytes,
+            3 => Major::Text,
+            4 => Major::Array,
+            5 => Major::Map,
+            6 => Major::Tag,
+            _ => Major::Simple,
+        }
+    }
+
+    /// As messages name it.
+    fn name(self) -> &'static str {
+        match self {
+            Major::Unsigned => "positive integer",
+            Major::Negative => "negative integer",
+            Major::Bytes => "byte string",
+            Major::Text => "UTF-8 text string",
+            Major::Array => "array",
+            Major::Map => "map",
+            Major::Tag => "tag",
+            Major::Simple => "primitives",
+        }
+    }
 }
 
 /// Tags of byte strings that are to be text one day, in an encoding of their own.

@@ -17,6 +17,7 @@ mod visit;
 mod yaml;
 mod yaml_keys;
 
+pub(crate) use scalar::bad_base64;
 pub use scalar::go_type;
 pub use surrogates::without_halves;
 
@@ -291,7 +292,7 @@ impl<'t> Cx<'t> {
 }
 
 /// What Go's lists and maps of this name are made of.
-fn element(ty: &'static str) -> Option<&'static str> {
+pub(crate) fn element(ty: &'static str) -> Option<&'static str> {
     let element = ty.strip_prefix("[]").or_else(|| Some(ty.strip_prefix("map[")?.split_once(']')?.1));
     element.map(|ty| ty.trim_start_matches('*'))
 }

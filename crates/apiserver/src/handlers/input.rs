@@ -116,10 +116,7 @@ impl Expected<'_> {
             Media::Cbor => {
                 let no_meta =
                     |e: DecodeError| unrecognized(&format!("unable to determine group/version/kind: {e}"));
-                let tree = cbor::document(bytes).map_err(no_meta)?;
-                let meta = cbor::type_meta(&tree).map_err(no_meta)?;
-                free = Some(Decoded { value: tree, strict: Vec::new() });
-                meta
+                cbor::type_meta(bytes).map_err(no_meta)?
             }
         };
         let (group, version) = match api_version.split('/').collect::<Vec<_>>().as_slice() {
@@ -147,12 +144,12 @@ impl Expected<'_> {
                 let decoded = api::protobuf().decode(ty, bytes);
                 decoded.and_then(|value| decode::normalise(self.table, ty, value, FieldValidation::Ignore))
             }
-            (Media::Cbor, Some(free)) => {
-                decode::normalise(self.table, ty, free.value, validation).map(|decoded| match self.custom {
-                    true => decoded,
-                    false => Decoded { strict: self.unknown(ty, bytes, validation), ..decoded },
-                })
+            (Media::Cbor, _) if self.custom => {
+                cbor::object(bytes).and_then(|value| decode::normalise(self.table, ty, value, validation))
             }
+            (Media::Cbor, _) => cbor::typed(self.table, ty, bytes)
+                .and_then(|value| decode::normalise(self.table, ty, value, FieldValidation::Ignore))
+                .map(|decoded| Decoded { strict: self.unknown(ty, bytes, validation), ..decoded }),
             (_, Some(free)) => {
                 decode::normalise(self.table, ty, free.value, validation).map(|mut decoded| {
                     decoded.strict.splice(0..0, free.strict);
@@ -263,9 +260,10 @@ pub(super) fn delete_options(call: &Call, bytes: &Bytes) -> Result<DeleteOptions
             .decode(ty, bytes)
             .and_then(|value| decode::normalise(table, ty, value, FieldValidation::Ignore)),
         Media::Cbor => {
-            let tree = cbor::document(bytes)
+            cbor::type_meta(bytes)
                 .map_err(|e| bad(&format!("unable to determine group/version/kind: {e}")))?;
-            decode::normalise(table, ty, tree, FieldValidation::Ignore)
+            cbor::typed(table, ty, bytes)
+                .and_then(|value| decode::normalise(table, ty, value, FieldValidation::Ignore))
         }
         _ => {
             let text = match &*String::from_utf8_lossy(bytes) {

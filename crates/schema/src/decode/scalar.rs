@@ -53,16 +53,19 @@ pub(super) fn bytes(cx: &mut Cx<'_>, text: Cow<'_, str>) -> Value {
     match STANDARD.decode(text.as_bytes()) {
         Ok(_) => Value::String(text.into_owned()),
         Err(error) => {
-            let at = match error {
-                base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
-                base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => {
-                    text.len() / 4 * 4
-                }
-            };
-            cx.fail(format!("illegal base64 data at input byte {at}"));
+            cx.fail(bad_base64(&error, text.len()));
             Value::Null
         }
     }
+}
+
+/// What Go says of text of this length that is no base64.
+pub(crate) fn bad_base64(error: &base64::DecodeError, length: usize) -> String {
+    let at = match error {
+        base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => *at,
+        base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => length / 4 * 4,
+    };
+    format!("illegal base64 data at input byte {at}")
 }
 
 fn canonical<T: FromStr<Err: Display> + Display>(
