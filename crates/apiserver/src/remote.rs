@@ -1,6 +1,7 @@
 //! HTTPS to servers that are configured by URL or kubeconfig: identity providers, and webhooks of authentication and
 //! authorization. Connections are kept for the next call; one that was closed meanwhile is opened anew.
 
+use crate::egress::Way;
 use apimachinery::quote::quote;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
@@ -13,7 +14,6 @@ use pki::tls::Trust;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 
 /// The largest answer that is read.
 const MAX_ANSWER: usize = 8 << 20;
@@ -27,6 +27,7 @@ pub struct Remote {
     tls: Arc<rustls::ClientConfig>,
     server_name: Option<String>,
     authorization: Authorization,
+    way: Way,
     idle: Mutex<Vec<(Origin, SendRequest<Full<Bytes>>)>>,
 }
 
@@ -85,6 +86,7 @@ impl Remote {
             tls: Arc::new(tls),
             server_name: None,
             authorization: Authorization::None,
+            way: Way::default(),
             idle: Mutex::default(),
         })
     }
@@ -98,9 +100,15 @@ impl Remote {
             tls: Arc::new(tls),
             server_name: resolved.tls_server_name.clone(),
             authorization: authorization(&resolved)?,
+            way: Way::default(),
             idle: Mutex::default(),
         };
         Ok((remote, resolved.server))
+    }
+
+    /// With connections that go this way.
+    pub fn through(self, way: Way) -> Self {
+        Remote { way, ..self }
     }
 
     /// Sends a request and reads the answer, within the time.
@@ -222,9 +230,8 @@ impl Remote {
 
     async fn connect(&self, origin: &Origin) -> Result<SendRequest<Full<Bytes>>, CallError> {
         let Origin { host, port, encrypted } = origin;
-        let dialled = TcpStream::connect((host.as_str(), *port)).await;
+        let dialled = self.way.dial(host, *port).await;
         let tcp = dialled.map_err(|e| CallError::Broken(format!("dial tcp {host}:{port}: {}", go_io(&e))))?;
-        tcp.set_nodelay(true).map_err(|e| CallError::Broken(e.to_string()))?;
         if !encrypted {
             return handshake(TokioIo::new(tcp)).await;
         }

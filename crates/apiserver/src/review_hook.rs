@@ -1,6 +1,7 @@
 //! Webhooks of authentication and authorization: a review is posted to the URL of a kubeconfig, and tried again with
 //! growing pauses while the fault seems to pass (upstream's `webhook.WithExponentialBackoff`).
 
+use crate::egress::Way;
 use crate::remote::{CallError, Remote, Response};
 use apimachinery::errors::ResponseBody;
 use apimachinery::gvk::GroupResource;
@@ -63,9 +64,9 @@ pub struct ReviewHook {
 }
 
 impl ReviewHook {
-    pub fn new(kubeconfig: &Path, timeout: Duration, backoff: Backoff) -> Result<Self, String> {
+    pub fn new(kubeconfig: &Path, timeout: Duration, backoff: Backoff, way: Way) -> Result<Self, String> {
         let (remote, url) = Remote::of_kubeconfig(kubeconfig)?;
-        Ok(ReviewHook { remote, url, timeout, backoff })
+        Ok(ReviewHook { remote: remote.through(way), url, timeout, backoff })
     }
 
     /// Posts a review until it is answered or trying again is of no use. `heard` is told of every round trip.

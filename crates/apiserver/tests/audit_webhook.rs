@@ -9,6 +9,7 @@ use apiserver::audit::backend::truncate::Truncate;
 use apiserver::audit::backend::webhook::Webhook;
 use apiserver::audit::policy::Policy;
 use apiserver::audit::{Audit, Metrics};
+use apiserver::egress::Way;
 use apiserver::gate::Gate;
 use bytes::Bytes;
 use component::metrics::Registry;
@@ -68,7 +69,7 @@ async fn audited(url: &str, at_a_time: usize, largest: usize) -> House {
         "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}]});
     std::fs::write(&file, config.to_string()).unwrap();
     let metrics = Metrics::new(&Registry::new());
-    let webhook = Webhook::load(&file, Duration::from_millis(1), metrics.clone()).unwrap();
+    let webhook = Webhook::load(&file, Duration::from_millis(1), metrics.clone(), Way::default()).unwrap();
     let options = Options {
         buffer_size: 100,
         max_size: at_a_time,

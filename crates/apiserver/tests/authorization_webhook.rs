@@ -8,6 +8,7 @@ use apimachinery::clock::FakeClock;
 use apiserver::authz::chain::{AuthorizerChain, Parts};
 use apiserver::authz::validation::load;
 use apiserver::authz::{Attributes, Authorizer as _, Decision, always};
+use apiserver::egress::Way;
 use apiserver::review_hook::Backoff;
 use apiserver::user::User;
 use component::metrics::Registry;
@@ -73,7 +74,8 @@ async fn webhooks_decide_and_are_remembered() {
     let metrics = Registry::new();
     let backoff = Backoff { first: Duration::from_millis(1), factor: 1.0, jitter: 0.0, steps: 3 };
     let always: Arc<dyn apiserver::authz::Authorizer> = Arc::new(always::AlwaysDeny);
-    let parts = Parts { rbac: always, node: None, abac: None, clock: clock.clone(), backoff };
+    let parts =
+        Parts { rbac: always, node: None, abac: None, clock: clock.clone(), backoff, way: Way::default() };
     let plain = text("NoOpinion", "");
     let chain = AuthorizerChain::new(load(&plain, &BTreeSet::new()).unwrap(), None, parts, &metrics).unwrap();
     let mut user = User::new("jane", &["g"]);

@@ -61,6 +61,7 @@ impl House {
             disallowed_issuers: Vec::new(),
             clock: self.clock.clone(),
             metrics: OidcMetrics::new(&self.metrics, "server"),
+            egress: Arc::default(),
         };
         Issuers::new(&configuration, shared).unwrap()
     }

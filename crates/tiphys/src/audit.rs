@@ -7,6 +7,7 @@ use apiserver::audit::backend::batch;
 use apiserver::audit::backend::config::{Delivery, LogOptions, WebhookOptions};
 use apiserver::audit::policy::Policy;
 use apiserver::audit::{Audit, Metrics};
+use apiserver::egress::Way;
 use component::metrics::Registry;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -162,7 +163,12 @@ impl AuditFlags {
     }
 
     /// What they come to: nothing, without a policy or without anybody to tell. To be called inside the runtime.
-    pub(crate) fn audit(&self, registry: &Registry, clock: &Arc<dyn Clock>) -> Result<Option<Arc<Audit>>> {
+    pub(crate) fn audit(
+        &self,
+        registry: &Registry,
+        clock: &Arc<dyn Clock>,
+        way: Way,
+    ) -> Result<Option<Arc<Audit>>> {
         let metrics = Metrics::new(registry);
         let Some(path) = &self.audit_policy_file else {
             if self.audit_log_path.is_some() || self.audit_webhook_config_file.is_some() {
@@ -181,7 +187,8 @@ impl AuditFlags {
             backends.push(self.log(path).backend(&metrics).map_err(anyhow::Error::msg)?);
         }
         if let Some(file) = &self.audit_webhook_config_file {
-            backends.push(self.webhook(file.clone()).backend(&metrics).map_err(anyhow::Error::msg)?);
+            let webhook = self.webhook(file.clone()).backend(&metrics, way);
+            backends.push(webhook.map_err(anyhow::Error::msg)?);
         }
         if backends.is_empty() {
             return Ok(None);

@@ -18,6 +18,7 @@ use apiserver::authn::x509::X509;
 use apiserver::authz::chain::{AuthorizerChain, Parts};
 use apiserver::authz::{node::NodeAuthorizer, rbac::Rbac};
 use apiserver::config_metrics::ConfigMetrics;
+use apiserver::egress::{Egress, Purpose};
 use apiserver::registry::Registry;
 use apiserver::review_hook::Backoff;
 use component::metrics::Registry as Metrics;
@@ -43,6 +44,7 @@ pub(crate) fn authentication(
     registry: &Arc<Registry>,
     metrics: &Metrics,
     id: &str,
+    egress: &Arc<Egress>,
 ) -> Result<Who> {
     let (authentication, accounts) = (&settings.authentication, &settings.service_accounts);
     let clock = registry.clock.clone();
@@ -76,6 +78,7 @@ pub(crate) fn authentication(
         disallowed_issuers: accounts.issuers.clone(),
         clock: clock.clone(),
         metrics: OidcMetrics::new(metrics, id),
+        egress: egress.clone(),
     };
     let issuers = Issuers::new(&authentication.configuration, shared).map_err(anyhow::Error::msg)?;
     let issuers = Arc::new(issuers);
@@ -83,7 +86,8 @@ pub(crate) fn authentication(
     authenticators.push(cached(Arc::new(agnostic), REMEMBERED, Duration::ZERO));
     if let Some(path) = &authentication.webhook {
         let version = &authentication.webhook_version;
-        let webhook = TokenWebhook::new(path, version, audiences.clone(), Backoff::default());
+        let way = egress.way(Purpose::ControlPlane);
+        let webhook = TokenWebhook::new(path, version, audiences.clone(), Backoff::default(), way);
         let webhook =
             webhook.map_err(anyhow::Error::msg).context("--authentication-token-webhook-config-file")?;
         let ttl = authentication.webhook_ttl;
@@ -110,6 +114,7 @@ pub(crate) fn authorization(
     node: &Arc<NodeAuthorizer>,
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
+    egress: &Arc<Egress>,
 ) -> Result<Arc<AuthorizerChain>> {
     let parts = Parts {
         rbac: Arc::new(rbac.clone()),
@@ -117,6 +122,7 @@ pub(crate) fn authorization(
         abac: None,
         clock: clock.clone(),
         backoff: Backoff::default(),
+        way: egress.way(Purpose::ControlPlane),
     };
     let configuration = authorization.configuration.clone();
     let policies = authorization.policy_file.as_deref();

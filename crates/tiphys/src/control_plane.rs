@@ -17,6 +17,7 @@ use apiserver::bootstrap;
 use apiserver::cache::StoreSource;
 use apiserver::custom::controller::Definitions;
 use apiserver::documents::{Documents, VersionInfo};
+use apiserver::egress::Purpose;
 use apiserver::flowcontrol::controller::Controller as FlowController;
 use apiserver::gate::{Gate, Limit};
 use apiserver::inprocess::InProcess;
@@ -134,7 +135,7 @@ pub(crate) async fn start(
     let rbac = Rbac::new(&informers);
     let pod_certificates = features.gates.enabled("PodCertificateRequest");
     let node = Arc::new(NodeAuthorizer::new(&source, pod_certificates, &metrics, shutdown));
-    let chain = auth::authorization(&settings.authorization, &rbac, &node, &clock, &metrics)?;
+    let chain = auth::authorization(&settings.authorization, &rbac, &node, &clock, &metrics, &egress)?;
     let authorizers: Vec<Arc<dyn Authorizer>> = vec![chain.clone()];
     let outbound = Arc::new(Outbound::new(store.clone(), &resources, None).through(egress.clone()));
     let asked = gates.clone();
@@ -160,7 +161,7 @@ pub(crate) async fn start(
         gates: Arc::new(move |gate| features.field(gate)),
     });
     let id = format!("{}:{}", settings.advertise_address, settings.secure_port);
-    let who = auth::authentication(&settings, &registry, &metrics, &id)?;
+    let who = auth::authentication(&settings, &registry, &metrics, &id, &egress)?;
     // Other servers know this one by the front proxy's certificate.
     let front = settings.front_client.clone();
     let to_others = Outbound::new(store.clone(), &resources, front).through(egress.clone());
@@ -170,6 +171,7 @@ pub(crate) async fn start(
     let address = format!("{}:{}", settings.advertise_address, settings.secure_port);
     let documents = documents(&resources, &settings, &address)?;
     let running = Running::default();
+    let audit = settings.audit.audit(&metrics, &clock, egress.way(Purpose::ControlPlane))?;
     let rooms = Rooms {
         egress,
         components: running.components(&store),
@@ -196,7 +198,6 @@ pub(crate) async fn start(
             &[b"http/1.1"],
         )?)),
     };
-    let audit = settings.audit.audit(&metrics, &clock)?;
     let limit = settings.limits.limit(&metrics, &clock)?;
     let timing = settings.limits.timing()?;
     let flow = match &limit {

@@ -1,6 +1,7 @@
 //! `--authentication-token-webhook-config-file`: another server says whose a token is, by TokenReview.
 
 use super::tokens::{Answer, Known, TokenAuthenticator, intersect};
+use crate::egress::Way;
 use crate::review_hook::{Backoff, ReviewHook};
 use crate::user::User;
 use api::authentication::v1::TokenReviewStatus;
@@ -28,13 +29,14 @@ impl TokenWebhook {
         version: &str,
         audiences: Arc<[String]>,
         backoff: Backoff,
+        way: Way,
     ) -> Result<Self, String> {
         if !["v1", "v1beta1"].contains(&version) {
             return Err(format!(
                 "unsupported authentication webhook version {version:?}, supported versions are \"v1\", \"v1beta1\""
             ));
         }
-        let hook = ReviewHook::new(kubeconfig, TIMEOUT, backoff)?;
+        let hook = ReviewHook::new(kubeconfig, TIMEOUT, backoff, way)?;
         Ok(TokenWebhook { hook, api_version: format!("authentication.k8s.io/{version}"), audiences })
     }
 

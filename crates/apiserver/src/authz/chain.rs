@@ -8,6 +8,7 @@ use super::masters::Masters;
 use super::validation::load;
 use super::webhook::{WebhookAuthorizer, WebhookMetrics};
 use super::{Attributes, Authorizer, Decision, Rules, decide};
+use crate::egress::Way;
 use crate::review_hook::Backoff;
 use crate::user::User;
 use apimachinery::clock::Clock;
@@ -26,6 +27,8 @@ pub struct Parts {
     pub abac: Option<Arc<Abac>>,
     pub clock: Arc<dyn Clock>,
     pub backoff: Backoff,
+    /// Which way webhooks are reached.
+    pub way: Way,
 }
 
 /// See the module.
@@ -130,7 +133,8 @@ impl AuthorizerChain {
                     let webhook =
                         configured.webhook.as_ref().ok_or("a webhook authorizer without a webhook")?;
                     let (clock, metrics) = (self.parts.clock.clone(), self.webhooks.clone());
-                    Arc::new(WebhookAuthorizer::new(name, webhook, clock, metrics, self.parts.backoff)?)
+                    let (backoff, way) = (self.parts.backoff, self.parts.way.clone());
+                    Arc::new(WebhookAuthorizer::new(name, webhook, clock, metrics, backoff, way)?)
                 }
                 _ => return Err(format!("unknown authorization mode {kind} specified")),
             };

@@ -3,6 +3,7 @@
 use super::conditions::{Conditions, Verdict};
 use super::configuration::WebhookConfiguration;
 use super::{Attributes, Authorizer, Decision, Rules};
+use crate::egress::Way;
 use crate::review_hook::{Backoff, Failure, ReviewHook, Trip};
 use crate::user::User;
 use api::authorization::v1::SubjectAccessReviewStatus;
@@ -138,6 +139,7 @@ impl WebhookAuthorizer {
         clock: Arc<dyn Clock>,
         metrics: WebhookMetrics,
         backoff: Backoff,
+        way: Way,
     ) -> Result<Self, String> {
         let version = configuration.subject_access_review_version.as_str();
         if !["v1", "v1beta1"].contains(&version) {
@@ -158,7 +160,7 @@ impl WebhookAuthorizer {
         };
         Ok(WebhookAuthorizer {
             name: name.to_owned(),
-            hook: ReviewHook::new(std::path::Path::new(file), timeout, backoff)?,
+            hook: ReviewHook::new(std::path::Path::new(file), timeout, backoff, way)?,
             api_version: format!("authorization.k8s.io/{version}"),
             conditions,
             denies_on_error: configuration.failure_policy == "Deny",

@@ -9,7 +9,7 @@ use component::metrics::{CounterVec, HistogramVec, Opts, Registry, Stability};
 use config::{Connection as Selected, Tcp, Transport as Wanted};
 use pki::tls::{Slot, Trust};
 use rustls_pki_types::ServerName;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,6 +40,8 @@ pub type Connection = Box<dyn Wire>;
 #[derive(Default)]
 pub struct Egress {
     proxies: BTreeMap<Purpose, Proxy>,
+    /// Those that the file names, the direct ones too.
+    named: BTreeSet<Purpose>,
     measures: Option<Measures>,
 }
 
@@ -52,6 +54,26 @@ impl std::fmt::Debug for Egress {
 enum Proxy {
     Tcp { host: String, port: u16, tls: Option<(TlsConnector, ServerName<'static>)> },
     Uds(PathBuf),
+}
+
+/// The way of those who connect for one purpose only; by default the direct one.
+#[derive(Debug, Clone, Default)]
+pub struct Way(Option<(Arc<Egress>, Purpose)>);
+
+impl Way {
+    /// Connects to a host.
+    pub async fn dial(&self, host: &str, port: u16) -> io::Result<Connection> {
+        match &self.0 {
+            Some((egress, purpose)) => egress.dial(*purpose, host, port).await,
+            None => direct(host, port).await,
+        }
+    }
+}
+
+async fn direct(host: &str, port: u16) -> io::Result<Connection> {
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(Box::new(stream))
 }
 
 /// `apiserver_egress_dialer_*`.
@@ -94,18 +116,19 @@ impl Measures {
 impl Egress {
     /// The ways of a file; keys and authorities that it names are read.
     pub fn new(configuration: &Configuration, registry: &Registry) -> Result<Self, String> {
-        let mut proxies = BTreeMap::new();
+        let (mut proxies, mut named) = (BTreeMap::new(), BTreeSet::new());
         for selection in &configuration.egress_selections {
             let purpose = match selection.name.to_lowercase().as_str() {
                 "controlplane" => Purpose::ControlPlane,
                 "etcd" => Purpose::Etcd,
                 _ => Purpose::Cluster,
             };
+            named.insert(purpose);
             if let Some(proxy) = Proxy::of(&selection.connection)? {
                 proxies.insert(purpose, proxy);
             }
         }
-        Ok(Egress { proxies, measures: Some(Measures::new(registry)) })
+        Ok(Egress { proxies, named, measures: Some(Measures::new(registry)) })
     }
 
     /// Whether connections for a purpose go through a proxy.
@@ -113,13 +136,24 @@ impl Egress {
         self.proxies.contains_key(&purpose)
     }
 
+    /// The way of connections for a purpose.
+    pub fn way(self: &Arc<Self>, purpose: Purpose) -> Way {
+        Way(Some((self.clone(), purpose)))
+    }
+
+    /// Whether a file says which way connections go.
+    pub fn is_configured(&self) -> bool {
+        self.measures.is_some()
+    }
+
+    /// Whether that file says so for a purpose.
+    pub fn names(&self, purpose: Purpose) -> bool {
+        self.named.contains(&purpose)
+    }
+
     /// Connects to a host for a purpose.
     pub async fn dial(&self, purpose: Purpose, host: &str, port: u16) -> io::Result<Connection> {
-        let Some(proxy) = self.proxies.get(&purpose) else {
-            let stream = TcpStream::connect((host, port)).await?;
-            stream.set_nodelay(true)?;
-            return Ok(Box::new(stream));
-        };
+        let Some(proxy) = self.proxies.get(&purpose) else { return direct(host, port).await };
         let labels = ["http-connect", proxy.transport()];
         let start = Instant::now();
         let failed = |stage: &str| {

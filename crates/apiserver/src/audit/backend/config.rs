@@ -7,6 +7,7 @@ use super::truncate::Truncate;
 use super::webhook::Webhook;
 use super::{Backend, IgnoreErrors};
 use crate::audit::Metrics;
+use crate::egress::Way;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -137,9 +138,9 @@ impl LogOptions {
 }
 
 impl WebhookOptions {
-    pub fn backend(&self, metrics: &Metrics) -> Result<Arc<dyn Backend>, String> {
+    pub fn backend(&self, metrics: &Metrics, way: Way) -> Result<Arc<dyn Backend>, String> {
         self.delivery.check()?;
-        let webhook = Webhook::load(&self.config_file, self.initial_backoff, metrics.clone());
+        let webhook = Webhook::load(&self.config_file, self.initial_backoff, metrics.clone(), way);
         let webhook = webhook.map_err(|why| format!("initializing audit webhook: {why}"))?;
         Ok(self.delivery.wrap(Arc::new(webhook), metrics))
     }

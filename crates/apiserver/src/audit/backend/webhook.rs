@@ -3,6 +3,7 @@
 use super::Backend;
 use crate::audit::Metrics;
 use crate::audit::event::{self, Event};
+use crate::egress::Way;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{Request, header};
@@ -12,7 +13,6 @@ use pki::kubeconfig::Kubeconfig;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 
 /// A whole call, its answer included.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,13 +32,14 @@ struct Inner {
     /// Absent: plain HTTP.
     tls: Option<Arc<rustls::ClientConfig>>,
     authorization: Option<http::HeaderValue>,
+    way: Way,
     initial_backoff: Duration,
     metrics: Metrics,
 }
 
 impl Webhook {
     /// Reads the kubeconfig file that says where to.
-    pub fn load(path: &Path, initial_backoff: Duration, metrics: Metrics) -> Result<Self, String> {
+    pub fn load(path: &Path, initial_backoff: Duration, metrics: Metrics, way: Way) -> Result<Self, String> {
         let resolved = Kubeconfig::load(path).and_then(|config| config.resolve(None));
         let resolved = resolved.map_err(|error| error.to_string())?;
         let uri: http::Uri = resolved.server.parse().map_err(|e| format!("{}: {e}", resolved.server))?;
@@ -73,6 +74,7 @@ impl Webhook {
             host,
             tls,
             authorization: authorization.map_err(|error| error.to_string())?,
+            way,
             initial_backoff,
             metrics,
         })))
@@ -82,7 +84,7 @@ impl Webhook {
 impl Inner {
     async fn post(&self, body: Bytes) -> Result<(), String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
-        let tcp = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|e| text(&e))?;
+        let tcp = self.way.dial(&self.host, self.port).await.map_err(|e| text(&e))?;
         match &self.tls {
             None => self.speak(TokioIo::new(tcp), body).await,
             Some(config) => {

@@ -5,6 +5,7 @@ use super::{Jwt, OidcMetrics};
 use crate::authn::configuration::{AuthenticationConfiguration, JwtAuthenticator};
 use crate::authn::tokens::{Answer, TokenAuthenticator};
 use crate::authn::validation::validate;
+use crate::egress::Egress;
 use apimachinery::clock::Clock;
 use apimachinery::field::{Error, Path, aggregate};
 use futures::future::BoxFuture;
@@ -25,6 +26,8 @@ pub struct Shared {
     pub disallowed_issuers: Vec<String>,
     pub clock: Arc<dyn Clock>,
     pub metrics: OidcMetrics,
+    /// The ways that configurations choose from.
+    pub egress: Arc<Egress>,
 }
 
 /// See the module.

@@ -18,6 +18,7 @@ use super::CREDENTIAL_ID;
 use super::configuration::JwtAuthenticator;
 use super::tokens::{Answer, Known, TokenAuthenticator};
 use super::validation::validate_jwt;
+use crate::egress::{Egress, Purpose, Way};
 use crate::remote::Remote;
 use crate::user::User;
 use apimachinery::field::Path;
@@ -39,6 +40,23 @@ const GOOGLE_WITHOUT_SCHEME: &str = "accounts.google.com";
 pub const ALGORITHMS: [&str; 9] =
     ["ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"];
 
+/// The way to an issuer. Who chooses one must have it configured.
+fn way(egress: &Arc<Egress>, selected: &str) -> Result<Way, String> {
+    let purpose = match selected {
+        "" => return Ok(Way::default()),
+        "controlplane" => Purpose::ControlPlane,
+        "cluster" => Purpose::Cluster,
+        other => return Err(format!("oidc: unknown egress selector type {}", quote(other))),
+    };
+    if !egress.is_configured() {
+        return Err(format!("oidc: egress lookup required with egress selector type {}", quote(selected)));
+    }
+    if !egress.names(purpose) {
+        return Err(format!("oidc: egress lookup for {} is not configured", quote(selected)));
+    }
+    Ok(egress.way(purpose))
+}
+
 /// Authenticates the tokens of one issuer.
 struct Jwt {
     config: JwtAuthenticator,
@@ -58,14 +76,11 @@ impl Jwt {
             return Err(format!("oidc: unsupported signing alg: {}", quote(wrong)));
         }
         let issuer = &config.issuer;
-        let egress = &issuer.egress_selector_type;
-        if !egress.is_empty() {
-            return Err(format!("oidc: egress lookup required with egress selector type {}", quote(egress)));
-        }
+        let way = way(&shared.egress, &issuer.egress_selector_type)?;
         let authority = &issuer.certificate_authority;
         let trust = if authority.is_empty() { Trust::system() } else { Trust::pem(authority.as_bytes()) };
         let trust = trust.map_err(|e| format!("Failed to read the CA contents: {e}"))?;
-        let remote = Arc::new(Remote::new(&trust)?);
+        let remote = Arc::new(Remote::new(&trust)?.through(way));
         let groups = &config.claim_mappings.groups.claim;
         let resolver = (!groups.is_empty()).then(|| Resolver {
             claim: groups.clone(),
