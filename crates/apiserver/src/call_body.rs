@@ -52,7 +52,10 @@ impl CallBody {
 
     /// Reads the whole body within the limits of size and time.
     pub async fn read(&self) -> Result<Bytes, Status> {
-        let Some(slot) = &self.0 else { return Ok(Bytes::new()) };
+        let Some(slot) = &self.0 else {
+            crate::context::body_read(0);
+            return Ok(Bytes::new());
+        };
         let Some(mut body) = slot.lock().body.take() else { return Ok(Bytes::new()) };
         let read = match tokio::time::timeout(PATIENCE, whole(&mut body)).await {
             Ok(read) => read,
@@ -60,8 +63,9 @@ impl CallBody {
         };
         let mut slot = slot.lock();
         slot.settled = read.is_ok();
-        if read.is_err() {
-            slot.body = Some(body);
+        match &read {
+            Ok(read) => crate::context::body_read(read.len()),
+            Err(_) => slot.body = Some(body),
         }
         read
     }

@@ -18,6 +18,7 @@ pub(crate) struct Context {
     record: Option<Arc<Record>>,
     completion: RefCell<Option<Arc<Completion>>>,
     excluded: Cell<Duration>,
+    body: Cell<Option<usize>>,
 }
 
 /// What was said of a request while it was served.
@@ -26,6 +27,8 @@ pub(crate) struct Said {
     pub warnings: Vec<String>,
     /// The time that others took for it.
     pub excluded: Duration,
+    /// The size of its body, if that was read.
+    pub body: Option<usize>,
 }
 
 impl Context {
@@ -37,8 +40,11 @@ impl Context {
     pub(crate) async fn around<T>(self, request: impl Future<Output = T>) -> (T, Said) {
         let within = async {
             let result = request.await;
-            let said = CONTEXT
-                .with(|context| Said { warnings: context.warnings.take(), excluded: context.excluded.get() });
+            let said = CONTEXT.with(|context| Said {
+                warnings: context.warnings.take(),
+                excluded: context.excluded.get(),
+                body: context.body.get(),
+            });
             (result, said)
         };
         CONTEXT.scope(self, within).await
@@ -58,6 +64,11 @@ pub fn warn(text: String) {
 /// So much of the request's time is not this server's to answer for: it waited for its turn, or for a webhook.
 pub(crate) fn exclude(time: Duration) {
     let _ = CONTEXT.try_with(|context| context.excluded.set(context.excluded.get() + time));
+}
+
+/// The request's body was read: so many bytes.
+pub(crate) fn body_read(size: usize) {
+    let _ = CONTEXT.try_with(|context| context.body.set(Some(size)));
 }
 
 /// The audit record of the request under way, if anything is recorded of it.

@@ -2,11 +2,12 @@
 //! labels. A request finds its row by one look-up; the rest are atomic additions.
 
 use crate::body::Answer;
+use crate::context::Said;
 use crate::request::RequestInfo;
-use component::metrics::exponential_buckets;
 use component::metrics::{
     Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramVec, Opts, Registry, Stability,
 };
+use component::metrics::{exponential_buckets, linear_buckets};
 use http::request::Parts;
 use parking_lot::RwLock;
 use std::collections::HashMap;
@@ -20,6 +21,8 @@ const DURATIONS: [f64; 23] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0,
     20.0, 30.0, 45.0, 60.0,
 ];
+const WATCH_LISTS: [f64; 17] =
+    [0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0];
 const CONNECTS: [&str; 5] = ["log", "exec", "portforward", "attach", "proxy"];
 
 /// What tells a request's row from others.
@@ -44,6 +47,8 @@ struct Row {
     seconds: Histogram,
     sli: Option<Histogram>,
     sizes: Option<Histogram>,
+    /// Of requests whose bodies are objects, patches or options.
+    bodies: Option<Histogram>,
     /// Of those that go on for as long as they like.
     running: Option<Gauge>,
     terminations: CounterVec8,
@@ -137,12 +142,6 @@ impl<'a> Labels<'a> {
             "delete" | "deletecollection" => "DELETE",
             _ => "other",
         };
-        let scope = match (info.name.as_str(), info.namespace.as_str()) {
-            ("", _) if info.verb == "create" => "resource",
-            ("", "") => "cluster",
-            ("", _) => "namespace",
-            _ => "resource",
-        };
         let dry_run = match info.query.get("dryRun") {
             None => "",
             Some("All") => "All",
@@ -155,7 +154,7 @@ impl<'a> Labels<'a> {
             version: &info.version,
             resource: &info.resource,
             subresource: &info.subresource,
-            scope,
+            scope: scope(info),
             component: COMPONENT,
         })
     }
@@ -174,6 +173,28 @@ impl<'a> Labels<'a> {
     }
 }
 
+/// How much a request is about.
+fn scope(info: &RequestInfo) -> &'static str {
+    match (info.name.as_str(), info.namespace.as_str()) {
+        ("", _) if info.verb == "create" => "resource",
+        ("", "") => "cluster",
+        ("", _) => "namespace",
+        _ => "resource",
+    }
+}
+
+/// What the sizes of bodies call a verb whose requests have one.
+fn body_verb(verb: &str, scope: &str) -> Option<&'static str> {
+    Some(match verb {
+        "POST" => "create",
+        "PUT" => "update",
+        "PATCH" | "APPLY" => "patch",
+        "DELETE" if scope == "resource" => "delete",
+        "DELETE" => "delete_collection",
+        _ => return None,
+    })
+}
+
 /// Requests under way, and the most there were since somebody last looked.
 #[derive(Debug, Default)]
 struct InFlight {
@@ -188,11 +209,14 @@ pub struct Observed {
     seconds: HistogramVec,
     sli: HistogramVec,
     sizes: HistogramVec,
+    bodies: HistogramVec,
     running: GaugeVec,
     terminations: CounterVec,
     deprecated: GaugeVec,
     watch_events: CounterVec,
     watch_sizes: HistogramVec,
+    watch_lists: HistogramVec,
+    terminated_watchers: CounterVec,
     /// Reads, and writes.
     in_flight: [Arc<InFlight>; 2],
 }
@@ -248,7 +272,11 @@ impl Drop for Observation {
 
 impl Observation {
     /// The request is answered. Gives what observes the rest of it, where the answer goes on.
-    pub(crate) fn answered(self, answer: &Answer, excluded: Duration) -> Option<Running> {
+    pub(crate) fn answered(self, answer: &Answer, said: &Said) -> Option<Running> {
+        if let Some((bodies, size)) = self.row.as_ref().and_then(|row| row.bodies.as_ref()).zip(said.body) {
+            bodies.observe(size as f64);
+        }
+        let excluded = said.excluded;
         let size = http_body::Body::size_hint(answer.body()).exact();
         self.ended(answer.status().as_u16(), size, excluded)
     }
@@ -333,6 +361,15 @@ impl Observed {
                 &WITHOUT_DRY_RUN,
                 &exponential_buckets(1000.0, 10.0, 7),
             ),
+            bodies: registry.histogram_vec(
+                opts(
+                    "apiserver_request_body_size_bytes",
+                    "Apiserver request body size in bytes broken out by resource and verb.",
+                    alpha,
+                ),
+                &["group", "resource", "verb"],
+                &linear_buckets(50_000.0, 100_000.0, 31),
+            ),
             running: registry.gauge_vec(
                 opts(
                     "apiserver_longrunning_requests",
@@ -365,6 +402,23 @@ impl Observed {
                 opts("apiserver_watch_events_sizes", "Watch event size distribution in bytes", alpha),
                 &of_resource,
                 &exponential_buckets(1024.0, 2.0, 8),
+            ),
+            terminated_watchers: registry.counter_vec(
+                opts(
+                    "apiserver_terminated_watchers_total",
+                    "Counter of watchers closed due to unresponsiveness broken by resource type.",
+                    alpha,
+                ),
+                &["group", "resource"],
+            ),
+            watch_lists: registry.histogram_vec(
+                opts(
+                    "apiserver_watch_list_duration_seconds",
+                    "Response latency distribution in seconds for watch list requests broken by group, version, resource and scope.",
+                    Stability::Beta,
+                ),
+                &["group", "version", "resource", "scope"],
+                &WATCH_LISTS,
             ),
             in_flight,
         }
@@ -410,6 +464,8 @@ impl Observed {
             seconds: self.seconds.with(&all),
             sli: labels.dry_run.is_empty().then(|| self.sli.with(&rest)),
             sizes: matches!(labels.verb, "GET" | "LIST").then(|| self.sizes.with(&rest)),
+            bodies: body_verb(labels.verb, labels.scope)
+                .map(|verb| self.bodies.with(&[group, resource, verb])),
             running: matches!(labels.verb, "WATCH" | "CONNECT").then(|| self.running.with(&rest)),
             terminations: CounterVec8(self.terminations.clone()),
         });
@@ -421,6 +477,16 @@ impl Observed {
     pub(crate) fn deprecated(&self, info: &RequestInfo, removed: &str) {
         let labels = [&*info.group, &*info.version, &*info.resource, &*info.subresource, removed];
         self.deprecated.with(&labels).set(1.0);
+    }
+
+    /// What tells how long lists take that begin watches.
+    pub(crate) fn watch_list(&self, info: &RequestInfo) -> Histogram {
+        self.watch_lists.with(&[&info.group, &info.version, &info.resource, scope(info)])
+    }
+
+    /// A watcher was too slow, and lost what it had not read.
+    pub(crate) fn terminated_watcher(&self, group: &str, resource: &str) {
+        self.terminated_watchers.with(&[group, resource]).inc();
     }
 
     pub(crate) fn watch_events(&self, info: &RequestInfo) -> WatchEvents {

@@ -2,6 +2,7 @@
 //! Built-in ones are there from the start; others come and go ([`Resources::install`]), and a request in flight keeps the
 //! one it began with.
 
+use crate::storage::measures::{Families, Measures};
 use apimachinery::gvk::{GroupKind, GroupResource};
 use apimachinery::status::Status;
 use client::recent::Recent;
@@ -12,7 +13,7 @@ use schema::{ResourceRow, Table, TypeId};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use store::Entry;
 use tokio_util::sync::CancellationToken;
 
@@ -76,6 +77,8 @@ pub struct Served {
     pub subresources: HashMap<String, Shared<ResourceRow>>,
     /// What a resource that may go has beside.
     pub custom: Option<Custom>,
+    /// What counts what the store is asked for.
+    pub measures: OnceLock<Measures>,
 }
 
 /// A resource that came at run time.
@@ -119,6 +122,12 @@ impl Served {
     /// Whether a PUT must say which version of the object it replaces.
     pub fn put_needs_version(&self) -> bool {
         self.custom.is_some() || hooks::put_needs_version(&self.row.group, &self.row.kind)
+    }
+
+    fn measure(&self, families: &Arc<Families>) {
+        // Of groups that share objects the one counts in which they are stored.
+        let group = self.hub_api_version.split_once('/').map_or("", |(group, _)| group);
+        self.measures.get_or_init(|| Measures::new(families.clone(), group, &self.row.resource));
     }
 
     /// The kind of a list of these.
@@ -261,6 +270,7 @@ pub struct Resources {
     installed: RwLock<Installed>,
     /// What the informers of this process decoded of their objects lately.
     pub recent: Arc<Recent>,
+    families: OnceLock<Arc<Families>>,
 }
 
 /// Group, version and resource.
@@ -336,15 +346,22 @@ impl Resources {
                     hub_api_version,
                     subresources,
                     custom: None,
+                    measures: OnceLock::new(),
                 }),
             );
         }
-        Resources { served, installed: RwLock::default(), recent: Arc::default() }
+        Resources { served, installed: RwLock::default(), recent: Arc::default(), families: OnceLock::new() }
     }
 
     pub fn get(&self, group: &str, version: &str, resource: &str) -> Option<Arc<Served>> {
         let name = (group.to_owned(), version.to_owned(), resource.to_owned());
         self.served.get(&name).cloned().or_else(|| self.installed.read().served.get(&name).cloned())
+    }
+
+    /// Counts from now on what the store is asked for, of resources that come later, too.
+    pub fn measure(&self, families: Arc<Families>) {
+        let families = self.families.get_or_init(|| families);
+        self.all().iter().for_each(|served| served.measure(families));
     }
 
     /// All that is served now.
@@ -369,6 +386,9 @@ impl Resources {
         let before = {
             let mut installed = self.installed.write();
             let before = installed.by_owner.remove(owner).unwrap_or_default();
+            if let Some(families) = self.families.get() {
+                resources.iter().for_each(|served| served.measure(families));
+            }
             for served in &before {
                 installed.served.remove(&served.name());
             }

@@ -130,7 +130,7 @@ impl Server {
             .headers_mut()
             .entry(http::header::CACHE_CONTROL)
             .or_insert(HeaderValue::from_static("no-cache, private"));
-        match observation.and_then(|observation| observation.answered(&answer, said.excluded)) {
+        match observation.and_then(|observation| observation.answered(&answer, &said)) {
             Some(running) => body::keeping(answer, running),
             None => answer,
         }

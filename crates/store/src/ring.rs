@@ -22,9 +22,19 @@ pub(crate) struct Ring {
     /// Events up to and including this revision may be gone.
     pub(crate) horizon: Revision,
     pub(crate) bytes: usize,
+    /// Events that were there from the start.
+    pub(crate) restored: u64,
+    /// How often it was broken off and begun anew.
+    pub(crate) breaks: u64,
 }
 
 impl Ring {
+    /// How many events came in since the start.
+    pub(crate) fn received(&self) -> u64 {
+        // A break takes a position without an event.
+        (self.first + self.events.len() as u64).saturating_sub(self.restored + self.breaks)
+    }
+
     /// The position after `after`, or `Compacted`.
     pub(crate) fn position_after(&self, after: Revision) -> Result<u64> {
         if after < self.horizon {
@@ -94,6 +104,7 @@ impl Ring {
     pub(crate) fn break_off(&mut self, revision: Revision, gone: &mut Vec<Arc<Event>>) -> usize {
         // One more than there were events: every position handed out lies before the front now.
         self.first += self.events.len() as u64 + 1;
+        self.breaks += 1;
         self.horizon = revision;
         gone.extend(self.events.drain(..));
         std::mem::take(&mut self.bytes)

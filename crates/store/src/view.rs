@@ -53,6 +53,12 @@ pub struct BucketStats {
     pub history_bytes: usize,
     /// The oldest revision it can be read at and watched from.
     pub oldest: Revision,
+    /// As many events as it keeps.
+    pub capacity: usize,
+    /// Events that came in since the store was opened.
+    pub received: u64,
+    /// How often it was read as a whole: when the store was opened, and when events had been missed.
+    pub readings: u64,
 }
 
 /// A bucket's history and those who wait for it.
@@ -356,6 +362,9 @@ impl View {
                     events: ring.events.len(),
                     history_bytes: ring.bytes,
                     oldest: ring.horizon,
+                    capacity: self.history.events,
+                    received: ring.received(),
+                    readings: 1 + ring.breaks,
                 }
             })
             .collect();
@@ -424,6 +433,7 @@ impl State {
             let mut ring = Ring { horizon, ..Ring::default() };
             for event in events {
                 state.history_bytes += ring.push(event);
+                ring.restored += 1;
             }
             while ring.events.len() > history.events {
                 state.history_bytes -= ring.pop(&mut gone);

@@ -4,10 +4,11 @@ use super::select::Selection;
 use super::token::Continue;
 use crate::registry::{body, store_error};
 use crate::resources::Served;
+use crate::storage::measures::{Operation, Origin};
 use apimachinery::meta::ListMeta;
 use apimachinery::status::Status;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use store::{Entry, Revision, Snapshot, Store};
 
 /// How long a read waits for a revision that has not happened yet (upstream's 3 s).
@@ -29,6 +30,8 @@ pub struct Listed {
     pub revision: u64,
     pub continue_token: String,
     pub remaining: Option<i64>,
+    /// How many objects were looked at.
+    pub seen: usize,
 }
 
 /// Whether a list is wanted at its revision and no other.
@@ -36,20 +39,44 @@ fn is_exact(page: &Page<'_>) -> bool {
     page.resource_version_match == "Exact" || page.limit > 0
 }
 
-async fn snapshot(store: &dyn Store, prefix: &str, page: &Page<'_>) -> Result<Snapshot, Status> {
+async fn snapshot(store: &dyn Store, resource: &Served, page: &Page<'_>) -> Result<Snapshot, Status> {
+    let (prefix, began) = (&resource.prefix, Instant::now());
+    let measures = resource.measures.get();
     let asked = parse_revision(page.resource_version)?;
     match (asked, page.resource_version_match) {
-        (None, _) => store.consistent_snapshot(prefix).await.map_err(store_error),
+        (None, _) => consistent(store, resource).await,
         (Some(0), _) => Ok(store.snapshot(prefix)),
         // Before there was resourceVersionMatch, pages were exact.
         (Some(revision), "Exact" | "") if is_exact(page) => {
-            store.snapshot_at(prefix, Revision(revision)).await.map_err(store_error)
+            at(store, resource, Revision(revision)).await.map_err(store_error)
         }
         (Some(revision), _) => {
             wait_for(store, revision).await?;
+            measures.into_iter().for_each(|measures| measures.waited(began));
             Ok(store.snapshot(prefix))
         }
     }
+}
+
+/// What is newest.
+async fn consistent(store: &dyn Store, resource: &Served) -> Result<Snapshot, Status> {
+    let began = Instant::now();
+    let found = store.consistent_snapshot(&resource.prefix).await;
+    if let Some(measures) = resource.measures.get() {
+        measures.waited(began);
+        measures.consistent(found.is_ok());
+    }
+    found.map_err(store_error)
+}
+
+/// What was at a revision.
+async fn at(store: &dyn Store, resource: &Served, revision: Revision) -> store::Result<Snapshot> {
+    let began = Instant::now();
+    let found = store.snapshot_at(&resource.prefix, revision).await;
+    if let Some(measures) = resource.measures.get() {
+        measures.asked(Operation::List, began, found.is_err());
+    }
+    found
 }
 
 /// Waits until a revision is visible, or says that it is too large.
@@ -79,18 +106,34 @@ pub async fn list(
     selection: &Selection,
     page: &Page<'_>,
 ) -> Result<Listed, Status> {
+    let listed = select(store, resource, selection, page).await?;
+    if let Some(measures) = resource.measures.get() {
+        let back = is_exact(page) && !matches!(page.resource_version, "" | "0");
+        let back = back || !page.continue_token.is_empty();
+        let origin = if back { Origin::Storage } else { Origin::Cache };
+        measures.listed(origin, listed.seen, listed.entries.len());
+    }
+    Ok(listed)
+}
+
+async fn select(
+    store: &dyn Store,
+    resource: &Served,
+    selection: &Selection,
+    page: &Page<'_>,
+) -> Result<Listed, Status> {
     if !page.continue_token.is_empty() && !matches!(page.resource_version, "" | "0") {
         return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
     }
     let (snapshot, start) = if page.continue_token.is_empty() {
-        (snapshot(store, &resource.prefix, page).await?, selection.scope.clone())
+        (snapshot(store, resource, page).await?, selection.scope.clone())
     } else {
         let token = Continue::parse(page.continue_token)?;
         let start = format!("{}{}", selection.scope, token.start);
         let snapshot = if token.rv < 0 {
-            store.consistent_snapshot(&resource.prefix).await.map_err(store_error)?
+            consistent(store, resource).await?
         } else {
-            match store.snapshot_at(&resource.prefix, Revision(token.rv as u64)).await {
+            match at(store, resource, Revision(token.rv as u64)).await {
                 Ok(snapshot) => snapshot,
                 Err(store::Error::Compacted { .. }) => return Err(expired(&token)),
                 Err(error) => return Err(store_error(error)),
@@ -118,12 +161,15 @@ pub async fn list(
             revision,
             continue_token: String::new(),
             remaining: None,
+            seen: 1,
         });
     }
     if resource.custom.is_some() {
         return custom(resource, selection, limit, revision, rest.cloned()).await;
     }
+    let mut seen = 0;
     while let Some(entry) = rest.next() {
+        seen += 1;
         // Whether one that cannot be read is wanted cannot be told.
         body(entry)?;
         if !selection.matches(resource, entry) {
@@ -140,10 +186,10 @@ pub async fn list(
             };
             let continue_token =
                 if more { after(&selection.scope, revision, &entries) } else { String::new() };
-            return Ok(Listed { entries, revision, continue_token, remaining });
+            return Ok(Listed { entries, revision, continue_token, remaining, seen });
         }
     }
-    Ok(Listed { entries, revision, continue_token: String::new(), remaining: None })
+    Ok(Listed { entries, revision, continue_token: String::new(), remaining: None, seen })
 }
 
 /// The token of the page after these: it begins behind the last one's name, below the scope.
@@ -164,12 +210,13 @@ async fn custom(
     rest: impl Iterator<Item = Arc<Entry>> + Send,
 ) -> Result<Listed, Status> {
     let mut rest = rest.peekable();
-    let mut entries = Vec::new();
+    let (mut entries, mut seen) = (Vec::new(), 0);
     while rest.peek().is_some() {
         let wanted = limit.saturating_sub(entries.len()).saturating_add(1).min(TOGETHER);
         let piece: Vec<Arc<Entry>> = rest.by_ref().take(wanted).collect();
         let piece = resource.present_all(piece).await?;
         let left = piece.len();
+        seen += left;
         for (i, entry) in piece.into_iter().enumerate() {
             if !selection.matches(resource, &entry) {
                 continue;
@@ -181,11 +228,11 @@ async fn custom(
                 let continue_token =
                     if more { after(&selection.scope, revision, &entries) } else { String::new() };
                 let remaining = (more && selection.is_everything()).then_some(left as i64);
-                return Ok(Listed { entries, revision, continue_token, remaining });
+                return Ok(Listed { entries, revision, continue_token, remaining, seen });
             }
         }
     }
-    Ok(Listed { entries, revision, continue_token: String::new(), remaining: None })
+    Ok(Listed { entries, revision, continue_token: String::new(), remaining: None, seen })
 }
 
 /// The answer to a token whose revision was compacted: with a token that goes on at the newest revision.

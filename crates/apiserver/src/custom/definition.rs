@@ -158,6 +158,7 @@ fn one(definition: &Value, version: &Value, conversion: &Arc<Conversion>) -> Opt
             source,
             conversion: conversion.clone(),
         }),
+        measures: Default::default(),
     })
 }
 

@@ -102,7 +102,8 @@ impl Server {
         };
         let mut entries: Vec<Arc<Entry>> = objects.into_iter().map(entry).collect();
         entries.retain(|entry| selection.matches(resource, entry));
-        let listed = list::Listed { entries, revision: 0, continue_token: String::new(), remaining: None };
+        let listed =
+            list::Listed { entries, revision: 0, continue_token: String::new(), remaining: None, seen: 0 };
         self.listed(resource, listed, form, media)
     }
 

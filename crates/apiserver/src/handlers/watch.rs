@@ -13,6 +13,7 @@ use apimachinery::meta::ListMeta;
 use apimachinery::status::Status;
 use apimachinery::value::to_json_vec;
 use bytes::{Bytes, BytesMut};
+use component::metrics::Histogram;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream;
@@ -53,6 +54,8 @@ struct Watcher {
     described: bool,
     over: bool,
     counted: Option<WatchEvents>,
+    /// The watch begins with a list: what tells how long that takes, and since when.
+    listing: Option<(Histogram, Instant)>,
 }
 
 impl Server {
@@ -61,6 +64,7 @@ impl Server {
         resource: &Arc<Served>,
         call: Call,
     ) -> Result<Answer, Status> {
+        let began = Instant::now();
         let (form, media) = accepted(resource, &call)?;
         let query = &call.info.query;
         let parameter = |name| query.get(name).unwrap_or_default();
@@ -115,6 +119,7 @@ impl Server {
                 described: false,
                 over: false,
                 counted: self.gate.observed.as_ref().map(|observed| observed.watch_events(&call.info)),
+                listing: None,
             };
             if let Some(snapshot) = first {
                 let mut out = BytesMut::new();
@@ -128,6 +133,8 @@ impl Server {
                 }
                 if send_initial == Some(true) && bookmarks {
                     out.extend_from_slice(&watcher.bookmark(snapshot.revision.0, true));
+                    let observed = self.gate.observed.as_ref();
+                    watcher.listing = observed.map(|observed| (observed.watch_list(&call.info), began));
                 }
                 watcher.first = Some(out.freeze());
             }
@@ -185,6 +192,10 @@ impl Watcher {
         if let Some(first) = self.first.take() {
             return Some(first);
         }
+        // Who asks for more has been given the list.
+        if let Some((listing, began)) = self.listing.take() {
+            listing.observe(began.elapsed().as_secs_f64());
+        }
         loop {
             let stopping =
                 self.server.gate.timing.watch_grace.is_zero() && self.server.shutdown.is_cancelled();
@@ -221,6 +232,9 @@ impl Watcher {
                 Err(store::Error::Closed) => return None,
                 Err(error) => {
                     self.over = true;
+                    if let Some(observed) = &self.server.gate.observed {
+                        observed.terminated_watcher(&self.resource.row.group, &self.resource.row.resource);
+                    }
                     return Some(self.event("ERROR", &to_json_vec(&expired(error)).ok()?));
                 }
             }

@@ -3,12 +3,13 @@
 use super::{Registry, WriteContext, managed, store_error};
 use crate::object;
 use crate::resources::Served;
+use crate::storage::measures::Operation;
 use apimachinery::gvk::GroupResource;
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use serde_json::Value;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use store::{Event, Expect, Write};
 
 /// How long a store may take to answer a write. Its outcome is unknown then, as it is to upstream's clients.
@@ -85,12 +86,21 @@ impl Registry {
         new: Option<&Value>,
     ) -> Result<Written, Status> {
         let key = write.key.clone();
+        let operation = match (old, new) {
+            (None, _) => Operation::Create,
+            (_, Some(_)) => Operation::Update,
+            (_, None) => Operation::Delete,
+        };
         let Some(stock) = self.stock(context.resource) else {
+            let began = Instant::now();
             let event = match &context.user.pin {
-                None => patiently(self.store.commit(write)).await?,
-                pin => patiently(self.store.commit_pinned(vec![write], pin.as_ref())).await?.and_then(first),
+                None => patiently(self.store.commit(write)).await,
+                pin => patiently(self.store.commit_pinned(vec![write], pin.as_ref()))
+                    .await
+                    .map(|events| events.and_then(first)),
             };
-            return outcome(context, &key, event);
+            measure(context.resource, operation, began, &event);
+            return outcome(context, &key, event?);
         };
         let name = new.or(old).map(object::name).unwrap_or_default();
         let change = Change { namespace: context.namespace, name, old, new };
@@ -101,7 +111,10 @@ impl Registry {
                 writes.push(self.write_of(context, companion).await?);
             }
             let pin = context.user.pin.as_ref();
-            match patiently(self.store.commit_pinned(writes, pin)).await?.and_then(first) {
+            let began = Instant::now();
+            let events = patiently(self.store.commit_pinned(writes, pin)).await;
+            measure(context.resource, operation, began, &events);
+            match events?.and_then(first) {
                 // Somebody else took from the stock: the companions are made anew.
                 Err(store::Error::Conflict { key: lost, .. })
                     if lost != key && pin.is_none_or(|pin| lost != pin.key) => {}
@@ -132,6 +145,19 @@ impl Registry {
         let body = self.encode(&resource, &value).await?;
         let key = resource.key(object::namespace(&value), object::name(&value));
         Ok(Write::put(key, body.stored().clone(), Expect::Absent))
+    }
+}
+
+/// Counts a write. That somebody else wrote before is no failure.
+fn measure<T>(
+    resource: &Served,
+    operation: Operation,
+    began: Instant,
+    came: &Result<store::Result<T>, Status>,
+) {
+    if let Some(measures) = resource.measures.get() {
+        let failed = !matches!(came, Ok(Ok(_) | Err(store::Error::Conflict { .. })));
+        measures.asked(operation, began, failed);
     }
 }
 

@@ -21,6 +21,7 @@ use crate::admission::{Chain, Operation};
 use crate::object;
 use crate::resources::{Resources, Served};
 use crate::storage::Encryption;
+use crate::storage::measures;
 use crate::user::User;
 use apimachinery::clock::Clock;
 use apimachinery::status::Status;
@@ -29,6 +30,7 @@ use schema::encode::{Body, TypeMeta};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 use store::{Entry, Key, Life, Store};
 
 /// Reads and writes objects of all resources.
@@ -166,14 +168,18 @@ impl Registry {
 
     /// The entry of an object, no older than what anyone had committed when this was called.
     pub async fn latest(&self, resource: &Served, namespace: &str, name: &str) -> Result<Arc<Entry>, Status> {
-        let found = self.store.consistent_get(&resource.key(namespace, name)).await.map_err(store_error)?;
-        found.ok_or_else(|| resource.not_found(name))
+        let began = Instant::now();
+        let found = self.store.consistent_get(&resource.key(namespace, name)).await;
+        read(resource, began, found.is_err());
+        found.map_err(store_error)?.ok_or_else(|| resource.not_found(name))
     }
 
     /// The newest logged object, which a write is checked against.
     async fn newest(&self, resource: &Served, key: &Key) -> Result<Option<Stored>, Status> {
-        let newest = self.store.newest(key).await.map_err(store_error)?;
-        match newest {
+        let began = Instant::now();
+        let newest = self.store.newest(key).await;
+        read(resource, began, newest.is_err());
+        match newest.map_err(store_error)? {
             Some(entry) => self.open(resource, entry).await.map(Some),
             None => Ok(None),
         }
@@ -296,6 +302,13 @@ impl Registry {
             dry_run: context.dry_run,
         };
         self.admission.validate(&attributes).await
+    }
+}
+
+/// Counts a read of one object.
+fn read(resource: &Served, began: Instant, failed: bool) {
+    if let Some(counted) = resource.measures.get() {
+        counted.asked(measures::Operation::Get, began, failed);
     }
 }
 

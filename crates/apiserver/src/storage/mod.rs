@@ -3,6 +3,7 @@
 
 mod encryption;
 mod form;
+pub mod measures;
 pub mod metrics;
 
 pub use encryption::{ConfigError, Configuration, Encryption};
