@@ -119,6 +119,14 @@ impl Served {
         GroupKind::new(group.to_owned(), self.row.kind.to_string())
     }
 
+    /// The kind that a refused object is told of as; one of a custom kind may say that it is another.
+    pub fn group_kind_of(&self, value: &Value) -> GroupKind {
+        match (&self.custom, value["kind"].as_str()) {
+            (Some(_), Some(kind)) => GroupKind::new(self.row.group.to_string(), kind.to_owned()),
+            _ => self.group_kind(),
+        }
+    }
+
     /// Whether a PUT must say which version of the object it replaces.
     pub fn put_needs_version(&self) -> bool {
         self.custom.is_some() || hooks::put_needs_version(&self.row.group, &self.row.kind)

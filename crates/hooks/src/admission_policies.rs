@@ -360,7 +360,7 @@ fn mutation(check: &mut Check, path: &Path, mutation: &Mutation, known: &Variabl
 
 fn validate_mutating(policy: &MutatingAdmissionPolicy) -> ErrorList {
     let (mut check, path, spec) = (Check::default(), Path::new("spec"), &policy.spec);
-    let known = Variables::new(&spec.variables, spec.param_kind.is_some());
+    let known = Variables::new(&spec.variables, spec.param_kind.is_some()).composed();
     failure_policy(&mut check, spec.failure_policy.as_deref());
     if let Some(kind) = &spec.param_kind {
         param_kind(&mut check, kind);

@@ -56,7 +56,7 @@ pub use deprecations::{deprecation, removed_release};
 pub use metadata::{Finalizers, Judgement, finalizers, judges_metadata_last, metadata_judgements};
 pub use names::{name_errors, randomizes};
 pub use put::{put_creates, put_needs_version};
-pub use reset::{Fields, kept_fields, reset_fields};
+pub use reset::{Fields, OF_CUSTOM_STATUS, kept_fields, reset_fields};
 pub use tree::object_age;
 pub use views::{has_table, unknown_field};
 

@@ -35,6 +35,9 @@ const EXCEPTIONS: &[(&str, &str, &str, Fields)] = &[
     ("storagemigration.k8s.io", "StorageVersionMigration", "status", METADATA_AND_SPEC),
 ];
 
+/// Of the status of a custom kind: nothing else can be set through it.
+pub const OF_CUSTOM_STATUS: Fields = METADATA_AND_SPEC;
+
 /// The fields that a write through `subresource` (empty for the object itself) leaves as they are; `has_status` says
 /// whether the resource has a status of its own.
 pub fn reset_fields(group: &str, kind: &str, subresource: &str, has_status: bool) -> Fields {

@@ -28,7 +28,8 @@ static NO_EXTRA: std::sync::OnceLock<std::collections::BTreeMap<String, Vec<Stri
 fn check(group: &str, kind: &str, mut object: Value, expected: Expect) {
     let strategy = strategy(group, kind);
     strategy.default(&mut object);
-    let errors = strategy.validate(&object, &context(None));
+    let mut errors = strategy.validate_first(&object, &context(None));
+    errors.extend(strategy.validate(&object, &context(None)));
     let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
     expected.assert_eq(&lines.join("\n"));
 }

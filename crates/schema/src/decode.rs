@@ -175,8 +175,20 @@ fn syntax(error: &serde_json::Error, text: &[u8]) -> DecodeError {
     DecodeError(match syntax::mistake(text) {
         Some(mistake) => mistake,
         None if apimachinery::value::json_depth(text) >= 128 => "exceeded max depth".into(),
+        None if error.to_string().starts_with("number out of range") => out_of_range(error, text),
         None => error.to_string(),
     })
+}
+
+/// A number that no float holds.
+fn out_of_range(error: &serde_json::Error, text: &[u8]) -> String {
+    let line = text.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
+    let is_number = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.' | b'e' | b'E');
+    let end = error.column().min(line.len());
+    let before = line[..end].iter().rev().take_while(|byte| is_number(byte)).count();
+    let after = line[end..].iter().take_while(|byte| is_number(byte)).count();
+    let number = String::from_utf8_lossy(&line[end - before..end + after]);
+    format!("json: cannot unmarshal number {number} into Go value of type float64")
 }
 
 /// One step from an object to a part of it.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::options::*;
 use super::{
     Condition, FieldSelectorRequirement, LabelSelector, LabelSelectorRequirement, ManagedFieldsEntry,
+    OwnerReference,
 };
 use crate::field::{BadValue, Error, ErrorList, Path};
 use crate::validation::{is_qualified_name, is_valid_label_value, regex_error};
@@ -372,6 +373,55 @@ fn is_condition_reason(text: &str) -> bool {
     text.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic())
         && text.bytes().all(|byte| word(byte) || matches!(byte, b',' | b':'))
         && text.bytes().next_back().is_some_and(word)
+}
+
+/// Finalizers.
+pub fn validate_finalizers(finalizers: &[String], path: &Path) -> ErrorList {
+    let mut errors = ErrorList::default();
+    for finalizer in finalizers {
+        for message in is_qualified_name(finalizer) {
+            errors.push(Error::invalid(path, finalizer.as_str(), message));
+        }
+    }
+    let has = |name: &str| finalizers.iter().any(|f| f == name);
+    if has("orphan") && has("foregroundDeletion") {
+        let why = "finalizer orphan and foregroundDeletion cannot be both set";
+        errors.push(Error::invalid(path, BadValue::json(finalizers), why));
+    }
+    errors
+}
+
+/// References to owners. Upstream's paths name no index here.
+pub fn validate_owner_references(references: &[OwnerReference], path: &Path) -> ErrorList {
+    let mut errors = ErrorList::default();
+    let mut controller: Option<String> = None;
+    for owner in references {
+        let api_version = owner.api_version.as_str();
+        if api_version.is_empty() || api_version.matches('/').count() > 1 || api_version.ends_with('/') {
+            errors.push(Error::invalid(&path.child("apiVersion"), api_version, "version must not be empty"));
+        }
+        for (key, value) in [("kind", &owner.kind), ("name", &owner.name), ("uid", &owner.uid)] {
+            if value.is_empty() {
+                errors.push(Error::invalid(&path.child(key), "", "must not be empty"));
+            }
+        }
+        if (api_version, owner.kind.as_str()) == ("v1", "Event") {
+            let why = "/v1, Kind=Event is disallowed from being an owner";
+            errors.push(Error::invalid(path, BadValue::json(owner), why));
+        }
+        if owner.controller == Some(true) {
+            let name = format!("{}/{}", owner.kind, owner.name);
+            if let Some(first) = &controller {
+                let why = format!(
+                    "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {name}"
+                );
+                errors.push(Error::invalid(path, BadValue::json(references), why));
+            } else {
+                controller = Some(name);
+            }
+        }
+    }
+    errors
 }
 
 #[cfg(test)]

@@ -94,7 +94,7 @@ fn unknown_field(resource: &Served, field: &str) -> String {
     if let Some(said) = hooks::unknown_field(&row.group, &row.version, &row.kind, field) {
         return said;
     }
-    if resource.custom.is_none() && !resource.strategy.selectable_fields().is_empty() {
+    if resource.custom.is_some() || !resource.strategy.selectable_fields().is_empty() {
         return format!("field label not supported: {field}");
     }
     format!(

@@ -134,8 +134,8 @@ fn one(definition: &Value, version: &Value, conversion: &Arc<Conversion>) -> Opt
     if terminating {
         listed.verbs = Cow::Borrowed(GOING);
     }
-    let listed =
-        std::iter::once(listed).chain(subresources.values().map(|row| ResourceRow::clone(row))).collect();
+    let of = |name: &str| subresources.get(name).map(|row: &Shared<ResourceRow>| ResourceRow::clone(row));
+    let listed = std::iter::once(listed).chain(["status", "scale"].into_iter().filter_map(of)).collect();
     let api_version = format!("{group}/{name}");
     let source = conversion.version(&api_version)?.clone();
     Some(Served {

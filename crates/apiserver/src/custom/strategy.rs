@@ -89,6 +89,11 @@ impl CustomStrategy {
     fn judge(&self, object: &Value, old: Option<&Value>, status_only: bool) -> ErrorList {
         let Some(check) = self.source.checks() else { return ErrorList::new() };
         let mut errors = ErrorList::new();
+        for (key, wanted) in [("kind", &self.source.kind), ("apiVersion", &self.source.api_version)] {
+            if object[key] != **wanted {
+                errors.push(Error::invalid(&Path::new(key), &object[key], format!("must be {wanted}")));
+            }
+        }
         if status_only {
             if let (Some(status), Some(check)) = (object.get("status"), check.property("status")) {
                 let before = old.and_then(|o| o.get("status"));
@@ -113,7 +118,7 @@ impl CustomStrategy {
                 use ErrorType::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
                 matches!(e.kind, NotSupported | Required | TooLong | TooMany | TypeInvalid)
             };
-            if errors.iter().any(blocks) {
+            if nameless(object) || errors.iter().any(blocks) {
                 let why = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
                 errors.push(Error::invalid(&Path::none(), BadValue::verbatim("null"), why));
             } else {
@@ -133,8 +138,9 @@ impl CustomStrategy {
                 Some(Value::Object(map)) => map.get(name),
                 Some(other) => {
                     let why = format!(
-                        ".{} accessor error: {other} is of the type {}, expected map[string]interface{{}}",
-                        path[..i].join("."),
+                        ".{} accessor error: {} is of the type {}, expected map[string]interface{{}}",
+                        path[..=i].join("."),
+                        shown(other),
                         go_type(other)
                     );
                     errors.push(Error::invalid(&at, 0, why));
@@ -155,8 +161,9 @@ impl CustomStrategy {
             },
             Some(other) => {
                 let why = format!(
-                    ".{} accessor error: {other} is of the type {}, expected int64",
+                    ".{} accessor error: {} is of the type {}, expected int64",
                     path.join("."),
+                    shown(other),
                     go_type(other)
                 );
                 errors.push(Error::invalid(&at, 0, why));
@@ -178,11 +185,28 @@ impl CustomStrategy {
         if let Some(other) = value.filter(|v| !v.is_string()) {
             let dotted = path.join(".");
             let why = format!(
-                ".{dotted} accessor error: {other} is of the type {}, expected string",
+                ".{dotted} accessor error: {} is of the type {}, expected string",
+                shown(other),
                 go_type(other)
             );
             errors.push(Error::invalid(&Path::new(format!(".{dotted}")), BadValue::from(""), why));
         }
+    }
+}
+
+/// An object without a name is told of with its metadata, and rules are not asked about it.
+fn nameless(object: &Value) -> bool {
+    let absent = |key: &str| object["metadata"][key].as_str().is_none_or(str::is_empty);
+    absent("name") && absent("generateName")
+}
+
+/// A value as Go prints it.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            apimachinery::value::go_float(number.as_f64().unwrap_or_default())
+        }
+        value => schema::patch::go_format(value),
     }
 }
 

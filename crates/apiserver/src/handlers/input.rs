@@ -120,11 +120,15 @@ impl Expected<'_> {
             }
         };
         let (group, version) = match api_version.split('/').collect::<Vec<_>>().as_slice() {
-            [""] => (self.group, self.version),
+            [""] if !self.custom => (self.group, self.version),
             [version] => ("", *version),
             [group, version] => (*group, *version),
             _ => return Err(unrecognized(&format!("unexpected GroupVersion string: {api_version}"))),
         };
+        if self.custom && kind.is_empty() {
+            let body = String::from_utf8_lossy(bytes);
+            return Err(unrecognized(&format!("Object 'Kind' is missing in '{body}'")));
+        }
         let kind = if kind.is_empty() { self.kind } else { kind.as_str() };
         let refuse = |why: &dyn std::fmt::Display| {
             Status::bad_request(format!(
@@ -135,7 +139,9 @@ impl Expected<'_> {
         if self.custom && (group, version) != (self.group, self.version) {
             return Err(self.other_version(group, version));
         }
-        let Some(ty) = self.table.kind(group, version, kind) else {
+        // What a custom object says that it is, its own rules judge.
+        let of = if self.custom { self.kind } else { kind };
+        let Some(ty) = self.table.kind(group, version, of) else {
             let why = not_registered(self.group, kind, &self::api_version(group, version));
             return Err(refuse(&why));
         };
@@ -159,7 +165,7 @@ impl Expected<'_> {
             _ => decode::json(self.table, ty, text.as_bytes(), validation),
         };
         let mut decoded = decoded.map_err(|e| refuse(&e))?;
-        let expected = (group, version, kind) == (self.group, self.version, self.kind);
+        let expected = (group, version, of) == (self.group, self.version, self.kind);
         let is_of_kind = kind == self.kind && (self.is_same)(group, version);
         if !expected && !is_of_kind {
             return Err(refuse(&format!(

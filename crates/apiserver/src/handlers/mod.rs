@@ -81,7 +81,10 @@ impl Server {
             return refuse(Status::path_not_found());
         }
         if !resource.has(&info.subresource) {
-            return refuse(Status::path_not_found());
+            return refuse(match &resource.custom {
+                Some(_) => resource.not_found(&info.name),
+                None => Status::path_not_found(),
+            });
         }
         let row = resource.subresources.get(&info.subresource).unwrap_or(&resource.row);
         let verb = if call.parts.method == Method::HEAD { "get" } else { info.verb.as_str() };
@@ -97,6 +100,10 @@ impl Server {
         if resource.prefix.is_empty() {
             return Box::pin(self.room(resource, call));
         }
+        let not_allowed = || match &resource.custom {
+            Some(_) => Status::method_not_supported(&resource.group_resource(), verb),
+            None => not_allowed(),
+        };
         if !row.allows(verb) {
             return refuse(not_allowed());
         }

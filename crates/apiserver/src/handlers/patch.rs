@@ -97,6 +97,22 @@ impl Patch {
         })
     }
 
+    /// The kind of a patch of a custom object. None of it can be strategic: nobody knows of keys to merge by.
+    pub fn media_of_custom(call: &Call) -> Result<PatchMedia, Status> {
+        match Self::media(call) {
+            Ok(media) if media != PatchMedia::Strategic => Ok(media),
+            _ => {
+                let has_cbor = call.encodings == Encodings::WithCbor;
+                let served = MEDIA.iter().filter(|(_, media)| match media {
+                    PatchMedia::Strategic => false,
+                    PatchMedia::ApplyCbor => has_cbor,
+                    _ => true,
+                });
+                Err(Status::unsupported_media_type(&served.map(|(name, _)| *name).collect::<Vec<_>>()))
+            }
+        }
+    }
+
     /// The patched document, for documents that are no rows of the table; strategic patches act as merge patches.
     pub fn apply_free(&self, mut document: Value) -> Result<Value, Status> {
         match self.media {
@@ -170,6 +186,10 @@ impl Patch {
             return patch.map(|patch| go_format(&patch.value)).unwrap_or_default();
         }
         let patched = self.patched(resource, current).map(|(patched, _)| patched).unwrap_or_default();
+        if resource.custom.is_some() {
+            let body = schema::encode::Body::encode_free(&patched);
+            return String::from_utf8_lossy(body.json()).into_owned();
+        }
         let patch = match self.media {
             PatchMedia::Merge => parse_object(&self.bytes, self.validation).ok().map(|patch| patch.value),
             _ => None,
@@ -190,7 +210,9 @@ impl Patch {
         if self.media == PatchMedia::Strategic {
             // What a strategic patch says of the type does not count.
             super::input::set_type(resource, &mut patched);
-        } else if let Some(why) = super::input::other_type(resource, &patched) {
+        } else if resource.custom.is_none()
+            && let Some(why) = super::input::other_type(resource, &patched)
+        {
             return Err(unfit(&shown(), &why));
         }
         let decoded = decode::normalise(&resource.table, resource.ty, patched, self.validation)
@@ -200,7 +222,9 @@ impl Patch {
             return Err(unfit(&shown(), &decode::strict_message(&strict)));
         }
         let mut value = decoded.value;
-        super::input::set_type(resource, &mut value);
+        if resource.custom.is_none() {
+            super::input::set_type(resource, &mut value);
+        }
         Ok((resource.to_hub(value), strict))
     }
 

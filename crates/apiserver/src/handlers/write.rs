@@ -66,7 +66,10 @@ impl Server {
     }
 
     pub(super) async fn patch(&self, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
-        let media = Patch::media(&call)?;
+        let media = match &resource.custom {
+            Some(_) => Patch::media_of_custom(&call)?,
+            None => Patch::media(&call)?,
+        };
         let form = form(resource, &call)?;
         let bytes = call.body.read().await?;
         let options = WriteOptions::for_patch(&call, media.kind())?;

@@ -110,7 +110,7 @@ impl Registry {
         }
         errors.extend(rest);
         if !errors.is_empty() {
-            return Err(Status::invalid(&resource.group_kind(), object::name(&value), &errors));
+            return Err(Status::invalid(&resource.group_kind_of(&value), object::name(&value), &errors));
         }
         resource.strategy.warnings(&value, None, &hooks).into_iter().for_each(crate::context::warn);
         let name = object::name(&value).to_owned();

@@ -89,8 +89,12 @@ async fn with_request<T>(
     mut work: impl FnMut(&apply::Request<'_>) -> T,
 ) -> Result<T, Status> {
     let served = context.resource;
-    let fields =
-        hooks::reset_fields(&served.row.group, &served.row.kind, context.subresource, served.has_status());
+    let fields = match (&served.custom, context.subresource) {
+        (Some(_), "status") => hooks::OF_CUSTOM_STATUS,
+        (_, subresource) => {
+            hooks::reset_fields(&served.row.group, &served.row.kind, subresource, served.has_status())
+        }
+    };
     let reset = (!fields.is_empty()).then(|| FieldSet::of_fields(fields));
     let mut answers = Answers::new();
     loop {

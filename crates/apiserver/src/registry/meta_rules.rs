@@ -1,8 +1,11 @@
 //! Validation of object metadata, the same for every kind (upstream's ValidateObjectMeta and ValidateObjectMetaUpdate).
 
-use apimachinery::field::{BadValue, Error, ErrorList, Path};
-use apimachinery::meta::validation::{validate_annotations, validate_labels, validate_managed_fields};
-use apimachinery::meta::{ObjectMeta, OwnerReference};
+use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::meta::ObjectMeta;
+use apimachinery::meta::validation::{
+    validate_annotations, validate_finalizers, validate_labels, validate_managed_fields,
+    validate_owner_references,
+};
 use apimachinery::validation::{self, NameUse};
 use hooks::{Finalizers, Judgement, name_errors};
 use serde_json::Value;
@@ -109,7 +112,7 @@ fn whole(resource: &Served, meta: &ObjectMeta, names: &dyn Fn(&str, NameUse) -> 
         errors.push(Error::invalid(&at, meta.generation, "must be greater than or equal to 0"));
     }
     common(&mut errors, meta, &path);
-    finalizers(&mut errors, &meta.finalizers, &path.child("finalizers"));
+    errors.extend(validate_finalizers(&meta.finalizers, &path.child("finalizers")));
     errors.extend(validate_managed_fields(&meta.managed_fields, &path.child("managedFields")));
     errors
 }
@@ -118,51 +121,7 @@ fn whole(resource: &Served, meta: &ObjectMeta, names: &dyn Fn(&str, NameUse) -> 
 fn common(errors: &mut ErrorList, meta: &ObjectMeta, path: &Path) {
     errors.extend(validate_labels(&meta.labels, &path.child("labels")));
     errors.extend(validate_annotations(&meta.annotations, &path.child("annotations")));
-    owner_references(errors, &path.child("ownerReferences"), &meta.owner_references);
-}
-
-fn finalizers(errors: &mut ErrorList, finalizers: &[String], path: &Path) {
-    for finalizer in finalizers {
-        for message in validation::is_qualified_name(finalizer) {
-            errors.push(Error::invalid(path, finalizer.as_str(), message));
-        }
-    }
-    let has = |name: &str| finalizers.iter().any(|f| f == name);
-    if has("orphan") && has("foregroundDeletion") {
-        let why = "finalizer orphan and foregroundDeletion cannot be both set";
-        errors.push(Error::invalid(path, BadValue::json(finalizers), why));
-    }
-}
-
-/// Upstream's paths name no index here.
-fn owner_references(errors: &mut ErrorList, path: &Path, references: &[OwnerReference]) {
-    let mut controller: Option<String> = None;
-    for owner in references {
-        let api_version = owner.api_version.as_str();
-        if api_version.is_empty() || api_version.matches('/').count() > 1 || api_version.ends_with('/') {
-            errors.push(Error::invalid(&path.child("apiVersion"), api_version, "version must not be empty"));
-        }
-        for (key, value) in [("kind", &owner.kind), ("name", &owner.name), ("uid", &owner.uid)] {
-            if value.is_empty() {
-                errors.push(Error::invalid(&path.child(key), "", "must not be empty"));
-            }
-        }
-        if (api_version, owner.kind.as_str()) == ("v1", "Event") {
-            let why = "/v1, Kind=Event is disallowed from being an owner";
-            errors.push(Error::invalid(path, BadValue::json(owner), why));
-        }
-        if owner.controller == Some(true) {
-            let name = format!("{}/{}", owner.kind, owner.name);
-            if let Some(first) = &controller {
-                let why = format!(
-                    "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {name}"
-                );
-                errors.push(Error::invalid(path, BadValue::json(references), why));
-            } else {
-                controller = Some(name);
-            }
-        }
-    }
+    errors.extend(validate_owner_references(&meta.owner_references, &path.child("ownerReferences")));
 }
 
 /// All that is wrong with a change of metadata.

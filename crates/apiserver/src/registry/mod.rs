@@ -219,6 +219,10 @@ impl Registry {
 
     /// Table defaults, then the kind's own.
     pub fn default(&self, resource: &Served, value: &mut Value) {
+        // Of a custom kind, who says that it is another is told so, and nothing is made of it.
+        if resource.custom.is_some() && value["kind"] != *resource.row.kind {
+            return;
+        }
         schema::defaults::apply(&resource.table, resource.hub_ty, value);
         resource.strategy.default(value);
     }

@@ -187,7 +187,7 @@ impl Registry {
         let mut errors = meta_rules::validate_update(resource, context.subresource, &value, old);
         errors.extend(resource.strategy.validate_update(&value, old, &hooks));
         if !errors.is_empty() {
-            return Err(Status::invalid(&resource.group_kind(), name, &errors));
+            return Err(Status::invalid(&resource.group_kind_of(&value), name, &errors));
         }
         resource.strategy.warnings(&value, Some(old), &hooks).into_iter().for_each(crate::context::warn);
         self.check(context, Operation::Update, name, Some(&mut value), Some(old)).await?;

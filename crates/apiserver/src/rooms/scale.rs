@@ -71,7 +71,10 @@ pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -
     }
     let (patch, put, options) = match call.info.verb.as_str() {
         "patch" => {
-            let media = Patch::media(&call)?;
+            let media = match &resource.custom {
+                Some(_) => Patch::media_of_custom(&call)?,
+                None => Patch::media(&call)?,
+            };
             let bytes = call.body.read().await?;
             let options = WriteOptions::for_patch(&call, media.kind())?;
             let patch = Patch { media, bytes, validation: options.field_validation, force: options.force };
@@ -105,15 +108,17 @@ pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -
             }
             let mut value = current.clone();
             side.take(&mut value, &scale)?;
-            match object::meta_str(&scale, "resourceVersion") {
-                "" => object::remove_meta(&mut value, "resourceVersion"),
-                asked => object::set_meta(&mut value, "resourceVersion", asked),
+            // Who names no version means whatever is there.
+            let asked = object::meta_str(&scale, "resourceVersion");
+            if !asked.is_empty() {
+                object::set_meta(&mut value, "resourceVersion", asked);
             }
             Ok(value)
         })();
         Box::pin(std::future::ready(result)) as BoxFuture<'_, _>
     };
-    let options = UpdateOptions { create: false, replace: put.is_some() };
+    let versioned = put.as_ref().is_some_and(|scale| !object::meta_str(scale, "resourceVersion").is_empty());
+    let options = UpdateOptions { create: false, replace: versioned };
     let updated = server.registry.update(&context, &name, options, &change).await?;
     answer(&updated.stored)
 }
@@ -130,7 +135,8 @@ impl Side for OfScale {
     fn take(&self, object: &mut Value, scale: &Value) -> Result<(), Status> {
         let replicas = &scale["spec"]["replicas"];
         let wanted = if replicas.is_null() { 0 } else { replicas.as_i64().unwrap_or(-1) };
-        if wanted < 0 {
+        // Custom kinds judge for themselves.
+        if wanted < 0 && self.0.custom.is_none() {
             let at = apimachinery::field::Path::new("spec").child("replicas");
             let error =
                 apimachinery::field::Error::invalid(&at, replicas, "must be greater than or equal to 0");

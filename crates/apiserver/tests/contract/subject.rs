@@ -38,7 +38,7 @@ pub const NAMESPACED: &[Kind] = &[
         root: "/apis/contract.example.com/v1",
         plural: "examples",
         field: "spec.node",
-        base: |_| json!({}),
+        base: |_| json!({"apiVersion": "contract.example.com/v1", "kind": "Example"}),
         member: |value| json!({"spec": {"node": value}}),
     },
 ];
@@ -56,7 +56,7 @@ pub const CLUSTER: &[Kind] = &[
         root: "/apis/contract.example.com/v1",
         plural: "clusterexamples",
         field: "spec.node",
-        base: |_| json!({}),
+        base: |_| json!({"apiVersion": "contract.example.com/v1", "kind": "ClusterExample"}),
         member: |value| json!({"spec": {"node": value}}),
     },
 ];

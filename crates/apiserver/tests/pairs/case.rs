@@ -18,6 +18,8 @@ pub struct Case {
     pub body: Body,
     /// Later requests refer to its answer.
     pub referred: bool,
+    /// It makes a definition, which is waited for.
+    pub established: bool,
 }
 
 /// Requests that are sent in this order; what is before and after is not compared.
@@ -44,6 +46,7 @@ pub fn case(name: impl Into<String>, method: Method, path: impl Into<String>) ->
         headers: Vec::new(),
         body: Body::None,
         referred: false,
+        established: false,
     }
 }
 

@@ -29,6 +29,7 @@ pub fn stories() -> Vec<Story> {
     let mut stories: Vec<Story> = seeds().iter().map(Story::of).collect();
     stories.extend(crate::more::stories());
     stories.push(crate::bytes::story());
+    stories.extend(crate::told::stories());
     stories
 }
 

@@ -115,9 +115,21 @@ pub fn differences(wanted: &Answer, got: &Answer) -> Vec<String> {
     found
 }
 
+fn is_custom(group: &str) -> bool {
+    group.ends_with(".example")
+}
+
 /// Upstream tells the conflicts of an apply in the order of a map of Go, which is none.
 fn sort_conflicts(status: &mut Value) -> bool {
     let applied = status["message"].as_str().is_some_and(|m| m.starts_with("Apply failed with "));
+    // So are the mistakes in an object of a custom kind told: its message only joins them.
+    if status["reason"] == "Invalid" && status["details"]["group"].as_str().is_some_and(is_custom) {
+        if let Some(causes) = status.pointer_mut("/details/causes").and_then(Value::as_array_mut) {
+            causes.sort_by_key(Value::to_string);
+        }
+        status["message"] = Value::Null;
+        return true;
+    }
     let Some(causes) = status.pointer_mut("/details/causes").and_then(Value::as_array_mut) else {
         return false;
     };

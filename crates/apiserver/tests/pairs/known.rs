@@ -15,6 +15,7 @@ const DROPPED: &str =
 const ECHO: &str = "upstream gives back a resourceVersion that it does not look at";
 const CHECKS: &str = "the health checks in the index are ours";
 const NO_NODE: &str = "upstream answers a binding to what is no node with a 500";
+const APPLIED: &str = "upstream answers what is wrong with an applied object with a 500";
 const NO_ORDER: &str = "Go goes through a map in no order";
 
 /// File, the beginning of the case's name (the whole of it before a `$`), and why.
@@ -164,6 +165,12 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("v1_bindings", "create /target/kind = \"Not Valid!", NO_NODE),
     ("v1_bindings", "create /target/name = \"\"", NO_NODE),
     ("v1_bindings", "create /target/name = nothing", NO_NODE),
+    ("told_definitions", "schemas {\"properties\":{\"a\":{\"pattern\":", REGEXP),
+    ("told_custom", "apply scale", APPLIED),
+    ("told_custom", "apply twice in a list map", APPLIED),
+    ("told_custom", "apply twice in a set", APPLIED),
+    ("told_custom", "apply of another type", APPLIED),
+    ("told_custom", "apply in the other version", APPLIED),
     ("v1_persistentvolumes", "create /spec/capacity = {}", NIL),
     ("v1_pods", "create resources", NO_ORDER),
     ("v1_pods", "create /spec/overhead = {}", NIL),

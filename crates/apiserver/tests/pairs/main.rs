@@ -22,6 +22,7 @@ mod play;
 mod recorded;
 mod sample;
 mod seeds;
+mod told;
 
 use client::transport::Transport;
 use std::collections::HashSet;

@@ -16,7 +16,11 @@ static REFERENCE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\{\{([^{}/]+) 
 
 pub async fn play(transport: &Arc<dyn Transport>, story: &Story) -> Vec<(String, Answer)> {
     for case in story.before.iter() {
-        send(transport, case, &HashMap::new()).await;
+        let (parts, body) = send(transport, case, &HashMap::new()).await;
+        if case.established {
+            assert!(parts.status.is_success(), "{}", String::from_utf8_lossy(&body));
+            established(transport, case).await;
+        }
     }
     let (mut answers, mut known) = (Vec::new(), HashMap::new());
     for case in &story.cases {
@@ -31,6 +35,31 @@ pub async fn play(transport: &Arc<dyn Transport>, story: &Story) -> Vec<(String,
     }
     answers
 }
+
+/// Waits until a definition that was made is established.
+async fn established(transport: &Arc<dyn Transport>, case: &Case) {
+    let Body::Json(definition) = &case.body else { return };
+    let name = definition["metadata"]["name"].as_str().unwrap_or_default();
+    let path = format!("{}?watch=1&fieldSelector=metadata.name%3D{name}", case.path);
+    let request = Request::get(path).body(Bytes::new()).unwrap();
+    let wait = async {
+        let mut events = transport.send(request).await.unwrap().into_body();
+        let mut seen = String::new();
+        while let Some(frame) = events.frame().await {
+            let data = frame.unwrap().into_data().unwrap_or_default();
+            seen.push_str(&String::from_utf8_lossy(&data));
+            let is_whole = seen.ends_with('\n');
+            if is_whole && ESTABLISHED.is_match(&seen) {
+                break;
+            }
+        }
+    };
+    let waited = tokio::time::timeout(std::time::Duration::from_secs(30), wait).await;
+    waited.unwrap_or_else(|_| panic!("{name} was not established"));
+}
+
+static ESTABLISHED: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r#""type":"Established","status":"True""#).unwrap());
 
 async fn send(
     transport: &Arc<dyn Transport>,
@@ -60,7 +89,7 @@ async fn send(
     }
     let request = request.body(body).unwrap_or_else(|e| panic!("{} {path}: {e}", case.name));
     let answer = async {
-        let response = transport.send(request).await.unwrap();
+        let response = transport.send(request).await.unwrap_or_else(|e| panic!("{}: {e}", case.name));
         let (parts, body) = response.into_parts();
         (parts, body.collect().await.unwrap().to_bytes())
     };

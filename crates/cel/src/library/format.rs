@@ -198,7 +198,7 @@ fn grouped(number: &str) -> String {
     out
 }
 
-/// `1.052033 × 10⁰³`, with narrow spaces, and whatever the clause asks for, six digits.
+/// `1.052033×10⁰³`: whatever the clause asks for, six digits.
 fn scientific(number: f64) -> String {
     const SUPERSCRIPTS: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
     let text = format!("{number:.6e}");
@@ -208,7 +208,7 @@ fn scientific(number: f64) -> String {
         .chars()
         .filter_map(|digit| SUPERSCRIPTS.get(digit.to_digit(10)? as usize))
         .collect();
-    format!("{mantissa}\u{202f}×\u{202f}10{sign}{raised}")
+    format!("{mantissa}×10{sign}{raised}")
 }
 
 type Written = Result<String, Option<String>>;

@@ -77,10 +77,11 @@ fn string<'a>(text: &'a str, format: &str) -> Evaluated<'a> {
     }
 }
 
-const fn go_type(value: &Value) -> &'static str {
+fn go_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "<nil>",
         Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
         Value::Number(_) => "int64",
         Value::String(_) => "string",
         Value::Array(_) => "[]interface {}",

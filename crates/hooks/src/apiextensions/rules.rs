@@ -42,7 +42,6 @@ pub struct Node {
     items: Option<Box<Node>>,
     additional: Option<Box<Node>>,
     all_of: Vec<Node>,
-    atomic_map: bool,
 }
 
 fn cel_rule(env: &Environment, text: &str) -> Result<Checked, String> {
@@ -62,22 +61,30 @@ fn cel_message(env: &Environment, text: &str) -> Result<Checked, String> {
     }
 }
 
+/// An expression that checks, and its program; one whose constants cannot be computed is refused after all.
+fn planned(checked: Result<Checked, String>, what: &str) -> (Result<Checked, String>, Option<Program>) {
+    match checked.as_ref().map(Checked::program) {
+        Ok(Ok(program)) => (checked, Some(program)),
+        Ok(Err(why)) => (Err(format!("{what} instantiation failed: {why}")), None),
+        Err(_) => (checked, None),
+    }
+}
+
 impl Compiled {
     fn new(rule: &Rule, decl: &Arc<DeclType>) -> Self {
         let optional = rule.optional_old_self == Some(true);
         let own = decl.celtype.clone();
         let old = if optional { Type::optional(own.clone()) } else { own.clone() };
         let env = Environment::kubernetes().declare(decl).variable("self", own).variable("oldSelf", old);
-        let checked = cel_rule(&env, &rule.rule);
-        let message = Some(rule.message_expression.trim()).filter(|m| !m.is_empty());
-        let message = message.map(|text| cel_message(&env, text));
-        let program =
-            |checked: &Result<Checked, String>| checked.as_ref().ok().and_then(|c| c.program().ok());
+        let (checked, program) = planned(cel_rule(&env, &rule.rule), "program");
+        let text = Some(&*rule.message_expression).filter(|m| !m.trim().is_empty());
+        let message = text.map(|text| planned(cel_message(&env, text), "messageExpression"));
+        let (message, message_program) = message.unzip();
         Compiled {
             rule: rule.clone(),
             uses_old: checked.as_ref().is_ok_and(|c| c.refers_to("oldSelf")),
-            program: program(&checked),
-            message_program: message.as_ref().and_then(program),
+            program,
+            message_program: message_program.flatten(),
             checked,
             message,
         }
@@ -124,7 +131,6 @@ impl Node {
             items: below(schema.items.as_ref(), check.items.as_deref()).map(Box::new),
             additional: additional.map(Box::new),
             all_of: all_of.map(|c| Self::build(schema.clone(), c)).collect(),
-            atomic_map: check.atomic_map,
             decl,
             schema,
         }
@@ -140,8 +146,7 @@ impl Node {
         visit: &mut dyn FnMut(&Node, &Path, Option<&Path>, Option<u64>),
     ) {
         for (name, node) in &self.properties {
-            let old = old_from.or(self.atomic_map.then_some(path));
-            node.walk(&path.child("properties").key(name.as_str()), old, occurs, visit);
+            node.walk(&path.child("properties").key(name.as_str()), old_from, occurs, visit);
         }
         let times = |most: Option<i64>| Some(occurs?.saturating_mul(u64::try_from(most?).ok()?));
         if let Some(node) = &self.items {
@@ -233,7 +238,6 @@ impl Run {
                 }
             }
             Value::Object(map) => {
-                let old = old.filter(|_| !node.atomic_map);
                 for (name, value) in map {
                     let before = old.and_then(|o| o.get(name));
                     if let Some(inner) = node.properties.get(name) {
@@ -331,7 +335,11 @@ impl Run {
             "" => format!("failed rule: {}", compiled.rule.rule.trim()),
             message => message.to_owned(),
         };
-        if let Some(program) = &compiled.message_program {
+        // What speaks of a value that there was not says nothing.
+        let speaks = old.is_some()
+            || optional
+            || !matches!(&compiled.message, Some(Ok(message)) if message.refers_to("oldSelf"));
+        if let Some(program) = compiled.message_program.as_ref().filter(|_| speaks) {
             match self.evaluate(program, &variables) {
                 None => {
                     self.refuse(node, path, EXHAUSTED.into());

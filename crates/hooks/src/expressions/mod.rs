@@ -27,6 +27,8 @@ pub struct Variables {
     pub defined: Vec<(String, Expression)>,
     fields: BTreeMap<String, Arc<DeclType>>,
     params: bool,
+    /// Whether `variables` may be spoken of.
+    composed: bool,
 }
 
 /// What an expression may evaluate to.
@@ -81,9 +83,10 @@ pub fn compile(env: &Environment, text: &str, wanted: Wanted) -> (Result<Program
 }
 
 impl Variables {
-    /// Compiles the variables in order: each may use those before it.
+    /// Compiles the variables in order: each may use those before it. Where there are none, none may be used.
     pub fn new(variables: &[Variable], params: bool) -> Self {
-        let mut this = Variables { defined: Vec::new(), fields: BTreeMap::new(), params };
+        let composed = !variables.is_empty();
+        let mut this = Variables { defined: Vec::new(), fields: BTreeMap::new(), params, composed };
         for variable in variables {
             let env = this.environment(true);
             let (program, output) = compile(&env, &variable.expression, Wanted::Anything);
@@ -94,12 +97,20 @@ impl Variables {
         this
     }
 
+    /// Lets `variables` be spoken of even where there are none.
+    #[must_use]
+    pub fn composed(self) -> Self {
+        Variables { composed: true, ..self }
+    }
+
     /// The environment of expressions that see all variables defined so far.
     pub fn environment(&self, authorizer: bool) -> Environment {
+        let env = environment(Optional { params: self.params, authorizer });
+        if !self.composed {
+            return env;
+        }
         let decl = DeclType::object_named("kubernetes.variables", &self.fields);
-        environment(Optional { params: self.params, authorizer })
-            .declare(&decl)
-            .variable("variables", decl.celtype.clone())
+        env.declare(&decl).variable("variables", decl.celtype.clone())
     }
 
     /// Compiles an expression that sees all variables.

@@ -6,6 +6,11 @@ use crate::decode::{self, FieldValidation};
 use crate::row::Type;
 use crate::table::Table;
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
+use apimachinery::meta::ObjectMeta;
+use apimachinery::meta::validation::{
+    validate_annotations, validate_finalizers, validate_labels, validate_managed_fields,
+    validate_owner_references,
+};
 use apimachinery::validation;
 use serde_json::Value;
 
@@ -105,16 +110,43 @@ fn one(resource: &Value, path: &Path, errors: &mut ErrorList) {
     }
     if let Some(metadata) = resource.get("metadata") {
         let at = path.child("metadata");
-        let Value::Object(metadata) = metadata else {
+        if !metadata.is_object() {
             errors.push(Error::invalid(&at, BadValue::json(metadata), "must be an object"));
             return;
-        };
-        for key in ["name", "generateName"] {
-            if let Some(name) = metadata.get(key).and_then(Value::as_str) {
-                for problem in validation::is_path_segment_name(name) {
-                    errors.push(Error::invalid(&at.child(key), name, problem));
-                }
-            }
+        }
+        errors.extend(metadata_of(resource, &at));
+    }
+}
+
+/// What every object's metadata must be, but that they need no name.
+fn metadata_of(resource: &Value, path: &Path) -> ErrorList {
+    let mut errors = ErrorList::default();
+    let Ok(meta) = apimachinery::value::typed_metadata::<ObjectMeta>(resource) else {
+        return errors;
+    };
+    if !meta.generate_name.is_empty() {
+        for problem in validation::is_path_segment_prefix(&meta.generate_name) {
+            errors.push(Error::invalid(&path.child("generateName"), meta.generate_name.as_str(), problem));
         }
     }
+    if !meta.name.is_empty() {
+        for problem in validation::is_path_segment_name(&meta.name) {
+            errors.push(Error::invalid(&path.child("name"), meta.name.as_str(), problem));
+        }
+    }
+    if !meta.namespace.is_empty() {
+        for problem in validation::is_dns1123_label(&meta.namespace) {
+            errors.push(Error::invalid(&path.child("namespace"), meta.namespace.as_str(), problem));
+        }
+    }
+    if meta.generation < 0 {
+        let why = "must be greater than or equal to 0";
+        errors.push(Error::invalid(&path.child("generation"), meta.generation, why));
+    }
+    errors.extend(validate_labels(&meta.labels, &path.child("labels")));
+    errors.extend(validate_annotations(&meta.annotations, &path.child("annotations")));
+    errors.extend(validate_owner_references(&meta.owner_references, &path.child("ownerReferences")));
+    errors.extend(validate_finalizers(&meta.finalizers, &path.child("finalizers")));
+    errors.extend(validate_managed_fields(&meta.managed_fields, &path.child("managedFields")));
+    errors
 }

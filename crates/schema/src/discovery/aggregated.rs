@@ -130,7 +130,7 @@ fn response_kind(row: &ResourceRow) -> ResponseKind<'_> {
 fn resources<'a>(rows: &[&'a ResourceRow]) -> Vec<ResourceDiscovery<'a>> {
     let mut found: BTreeMap<&str, ResourceDiscovery<'a>> = BTreeMap::new();
     let mut sorted = rows.to_vec();
-    sorted.sort_by(|a, b| a.resource.cmp(&b.resource));
+    sorted.sort_by(|a, b| a.split().0.cmp(b.split().0));
     for row in sorted {
         let (name, subresource) = row.split();
         let scope = if row.namespaced { "Namespaced" } else { "Cluster" };

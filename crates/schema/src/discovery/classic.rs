@@ -117,7 +117,8 @@ pub fn group(group: &Group<'_>) -> Vec<u8> {
 pub fn resource_list(group: &str, version: &Version<'_>) -> Option<Vec<u8>> {
     let Resources::Rows(rows) = &version.resources else { return None };
     let mut rows = rows.clone();
-    rows.sort_by(|a, b| a.resource.cmp(&b.resource));
+    // Subresources stay in the order in which they are told of: of custom kinds it is not that of their names.
+    rows.sort_by(|a, b| a.split().0.cmp(b.split().0));
     Some(to_json(&ApiResourceList {
         kind: "APIResourceList",
         // The core group's document never had one.

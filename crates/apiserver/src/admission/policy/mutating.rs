@@ -50,7 +50,7 @@ enum Mutation {
 impl Policy {
     fn new(object: Object) -> Self {
         let spec = object.spec;
-        let variables = Variables::new(&spec.variables, spec.param_kind.is_some());
+        let variables = Variables::new(&spec.variables, spec.param_kind.is_some()).composed();
         let mutations = spec.mutations.iter().filter_map(|mutation| {
             match (&mutation.apply_configuration, &mutation.json_patch) {
                 (Some(apply), _) if mutation.patch_type == "ApplyConfiguration" => {

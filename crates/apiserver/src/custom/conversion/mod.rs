@@ -217,8 +217,12 @@ impl Conversion {
         let mut object = value.clone();
         // The revision is known at commit only, and nobody's business before.
         crate::object::remove_meta(&mut object, "resourceVersion");
-        let mut converted = self.convert(vec![object], &self.storage).await?;
-        Ok(Body::encode_free(&converted.pop().unwrap_or_default()))
+        let mut converted = self.convert(vec![object], &self.storage).await?.pop().unwrap_or_default();
+        // Whoever reads it is to find it as its version has it.
+        if let Some(source) = self.version(&self.storage) {
+            schema::defaults::apply(source, TypeId(0), &mut converted);
+        }
+        Ok(Body::encode_free(&converted))
     }
 }
 
