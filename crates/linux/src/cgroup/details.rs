@@ -40,6 +40,8 @@ pub struct Details {
     pub cpu_quota: Option<u64>,
     pub memory_reservation: Option<u64>,
     pub max_threads: Option<u64>,
+    /// By the size of the pages (`2MB`): bytes in use, and the most that were.
+    pub huge_pages: BTreeMap<String, (u64, Option<u64>)>,
     /// By major and minor number.
     pub io: BTreeMap<(u32, u32), DeviceIo>,
 }
@@ -87,6 +89,9 @@ impl Cgroup {
         if let Some(dir) = self.v1_dir("pids") {
             out.max_threads = number(dir, "pids.max");
         }
+        if let Some(dir) = self.v1_dir("hugetlb") {
+            out.huge_pages = huge_pages(dir, "usage_in_bytes");
+        }
         if let Some(dir) = self.v1_dir("blkio") {
             for (file, bytes) in [
                 ("blkio.throttle.io_service_bytes_recursive", true),
@@ -114,6 +119,19 @@ fn v1_io(io: &mut BTreeMap<(u32, u32), DeviceIo>, line: &str, bytes: bool) {
         ("Write", false) => entry.writes = count,
         _ => {}
     }
+}
+
+/// From the files `hugetlb.2MB.<used>` of a group.
+fn huge_pages(dir: &Path, used: &str) -> BTreeMap<String, (u64, Option<u64>)> {
+    let files = fs::read_dir(dir).into_iter().flatten().flatten();
+    let sizes = files.filter_map(|file| {
+        let name = file.file_name().into_string().ok()?;
+        let size = name.strip_prefix("hugetlb.")?.strip_suffix(used)?.strip_suffix('.')?;
+        // Those that are reserved are counted apart.
+        let most = number(dir, &format!("hugetlb.{size}.max_usage_in_bytes"));
+        (!size.contains('.')).then(|| Some((size.to_owned(), (number(dir, &name)?, most))))?
+    });
+    sizes.collect()
 }
 
 fn device_number(text: &str) -> Option<(u32, u32)> {
@@ -166,6 +184,7 @@ fn unified(dir: &Path) -> Details {
         cpu_quota: quota.and_then(|text| text.parse().ok()),
         memory_reservation: number(dir, "memory.low").filter(|bytes| *bytes > 0),
         max_threads: number(dir, "pids.max"),
+        huge_pages: huge_pages(dir, "current"),
         io,
     }
 }
@@ -190,6 +209,8 @@ mod tests {
             ),
             ("memory.events", "low 0\nmax 8\noom 1\noom_kill 2\n"),
             ("pids.max", "max\n"),
+            ("hugetlb.2MB.current", "4194304\n"),
+            ("hugetlb.2MB.rsvd.current", "8388608\n"),
             ("io.stat", "254:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n"),
         ] {
             std::fs::write(dir.path().join(file), text).unwrap();
@@ -199,6 +220,7 @@ mod tests {
         assert_eq!((seen.cpu_quota, seen.cpu_period, seen.max_threads), (Some(50000), Some(100_000), None));
         assert_eq!((seen.own_faults, seen.oom_kills, seen.memory_failures), (Some((6, 7)), Some(2), Some(8)));
         assert_eq!(seen.io[&(254, 0)], DeviceIo { read_bytes: 1, write_bytes: 2, reads: 3, writes: 4 });
+        assert_eq!(seen.huge_pages, BTreeMap::from([("2MB".into(), (4 << 20, None))]));
         let mut io = BTreeMap::new();
         for line in ["8:0 Read 10", "8:0 Write 20", "8:0 Sync 5", "Total 30"] {
             v1_io(&mut io, line, true);

@@ -8,6 +8,8 @@ mod details;
 mod devices;
 /// Ending every process of a group.
 mod kill;
+/// Usage under the names that metrics have for it.
+mod measures;
 /// Limits.
 mod resources;
 /// Usage.
@@ -15,6 +17,7 @@ mod stats;
 
 pub use details::{Details, DeviceIo};
 pub use devices::DeviceRule;
+pub use measures::{Disk, MEASURES, Measure, MetricKind, Processes, Reading, Tell};
 pub use resources::{Resources, shares_to_weight};
 pub use stats::{Cpu, Memory, Pressure, Stats};
 

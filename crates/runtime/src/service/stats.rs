@@ -140,45 +140,93 @@ pub(super) fn sandbox(inner: &Inner, sandbox: &Sandbox) -> PodSandboxStats {
     }
 }
 
-/// The interfaces of a pod with a network of its own.
-fn network(sandbox: &Sandbox, timestamp: i64) -> Option<NetworkUsage> {
+/// What went through an interface in one direction.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Traffic {
+    pub(super) bytes: u64,
+    pub(super) packets: u64,
+    pub(super) errors: u64,
+    pub(super) dropped: u64,
+}
+
+/// An interface of a pod's network.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Interface {
+    pub(super) name: String,
+    pub(super) received: Traffic,
+    pub(super) sent: Traffic,
+}
+
+/// The interfaces of a pod with a network of its own, but for the loopback.
+pub(super) fn interfaces(sandbox: &Sandbox) -> Option<Vec<Interface>> {
     if sandbox.phase() != Phase::Ready || crate::spec::on_host_network(&sandbox.record().config) {
         return None;
     }
-    let netns = linux::netns::Netns::open(sandbox.netns()).ok()?;
-    let text = netns.run(|| std::fs::read_to_string("/proc/thread-self/net/dev")).ok()?.ok()?;
-    let mut interfaces: Vec<NetworkInterfaceUsage> = text.lines().filter_map(interface).collect();
-    let default = interfaces.iter().position(|interface| interface.name == "eth0");
-    let default = default.map(|at| interfaces.remove(at));
-    Some(NetworkUsage { timestamp, default_interface: default, interfaces })
+    let read = || std::fs::read_to_string("/proc/thread-self/net/dev");
+    let text = linux::netns::Netns::open(sandbox.netns()).and_then(|netns| netns.run(read)?).ok()?;
+    Some(text.lines().filter_map(interface).collect())
 }
 
-/// A line of /proc/net/dev, the loopback aside.
-fn interface(line: &str) -> Option<NetworkInterfaceUsage> {
+/// A line of /proc/net/dev.
+fn interface(line: &str) -> Option<Interface> {
     let (name, numbers) = line.split_once(':')?;
     let name = name.trim();
     let numbers: Vec<u64> = numbers.split_whitespace().filter_map(|number| number.parse().ok()).collect();
-    let get = |index: usize| numbers.get(index).copied().and_then(value);
-    (name != "lo" && numbers.len() >= 16).then(|| NetworkInterfaceUsage {
+    let traffic = |n: &[u64]| Traffic { bytes: n[0], packets: n[1], errors: n[2], dropped: n[3] };
+    (name != "lo" && numbers.len() >= 16).then(|| Interface {
         name: name.to_owned(),
-        rx_bytes: get(0),
-        rx_errors: get(2),
-        tx_bytes: get(8),
-        tx_errors: get(10),
+        received: traffic(&numbers),
+        sent: traffic(&numbers[8..]),
     })
 }
 
-pub(super) fn sandboxes(inner: &Inner, wanted: Option<&PodSandboxStatsFilter>) -> Vec<PodSandboxStats> {
-    let all: Vec<Arc<Sandbox>> = inner.sandboxes.lock().values().cloned().collect();
-    let fits = |record: &PodSandbox| {
-        let wanted = wanted.cloned().unwrap_or_default();
-        let ready = PodSandboxStateValue { state: PodSandboxState::SandboxReady.into() };
-        let wanted =
-            PodSandboxFilter { id: wanted.id, state: Some(ready), label_selector: wanted.label_selector };
-        filter::sandbox_matches(Some(&wanted), record)
+fn network(sandbox: &Sandbox, timestamp: i64) -> Option<NetworkUsage> {
+    let usage = |interface: Interface| NetworkInterfaceUsage {
+        name: interface.name,
+        rx_bytes: value(interface.received.bytes),
+        rx_errors: value(interface.received.errors),
+        tx_bytes: value(interface.sent.bytes),
+        tx_errors: value(interface.sent.errors),
     };
+    let mut all: Vec<NetworkInterfaceUsage> = interfaces(sandbox)?.into_iter().map(usage).collect();
+    let default = all.iter().position(|interface| interface.name == "eth0").map(|at| all.remove(at));
+    Some(NetworkUsage { timestamp, default_interface: default, interfaces: all })
+}
+
+pub(super) fn sandboxes(inner: &Inner, wanted: Option<&PodSandboxStatsFilter>) -> Vec<PodSandboxStats> {
+    ready(inner, wanted).iter().map(|pod| sandbox(inner, pod)).collect()
+}
+
+/// The pods that run, of those that are wanted.
+pub(super) fn ready(inner: &Inner, wanted: Option<&PodSandboxStatsFilter>) -> Vec<Arc<Sandbox>> {
+    let wanted = wanted.cloned().unwrap_or_default();
+    let state = PodSandboxStateValue { state: PodSandboxState::SandboxReady.into() };
+    let wanted =
+        PodSandboxFilter { id: wanted.id, state: Some(state), label_selector: wanted.label_selector };
     let listed = super::status::list_sandboxes(inner, None);
-    let listed: Vec<&str> =
-        listed.iter().filter(|record| fits(record)).map(|record| record.id.as_str()).collect();
-    all.iter().filter(|s| listed.contains(&s.id.as_str())).map(|s| sandbox(inner, s)).collect()
+    let fits = |record: &&PodSandbox| filter::sandbox_matches(Some(&wanted), record);
+    let listed: Vec<&str> = listed.iter().filter(fits).map(|record| record.id.as_str()).collect();
+    let all: Vec<Arc<Sandbox>> = inner.sandboxes.lock().values().cloned().collect();
+    all.into_iter().filter(|pod| listed.contains(&pod.id.as_str())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_interfaces() {
+        let line = "  eth0:    1296      14    1    2    0     0          0         0     1086      15    3    4    0     0       0          0";
+        let eth0 = Interface {
+            name: "eth0".into(),
+            received: Traffic { bytes: 1296, packets: 14, errors: 1, dropped: 2 },
+            sent: Traffic { bytes: 1086, packets: 15, errors: 3, dropped: 4 },
+        };
+        assert_eq!(interface(line), Some(eth0));
+        assert_eq!(interface(&line.replace("eth0", "lo")), None);
+        assert_eq!(
+            interface("Inter-|   Receive                                                |  Transmit"),
+            None
+        );
+    }
 }

@@ -67,6 +67,18 @@ async fn root_a_container_from_birth_to_removal() {
         memory.label_values[place].as_str()
     };
     assert_eq!((label("container"), label("id"), label("pod")), ("main", id.as_str(), "web"));
+    for metric in used[0].metrics.iter().chain(&of_container.metrics) {
+        let descriptor = described.iter().find(|d| d.name == metric.name).unwrap();
+        assert_eq!(descriptor.label_keys.len(), metric.label_values.len(), "{metric:?}");
+    }
+    let of = |name: &str| {
+        let mut all = used[0].metrics.iter().chain(&of_container.metrics).filter(|m| m.name == name);
+        all.next().unwrap_or_else(|| panic!("no {name}")).value.unwrap().value
+    };
+    assert!(of("container_processes") >= 1 && of("container_file_descriptors") >= 1);
+    assert!(of("container_fs_limit_bytes") > of("container_fs_usage_bytes"));
+    assert!(of("container_last_seen") >= of("container_start_time_seconds"));
+    assert!(of("container_start_time_seconds") > 1_700_000_000);
 
     // What it sees.
     let (code, seen) = node
