@@ -332,6 +332,7 @@ impl Acting<'_> {
             Ok((made, config)) => {
                 self.shared.release(SANDBOX);
                 self.look_again().await?;
+                self.prune_sandboxes(&made.pod_sandbox_id).await;
                 self.sandbox = Some((made.pod_sandbox_id, config));
                 Ok(())
             }
@@ -403,6 +404,20 @@ impl Acting<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Sandboxes of before are kept as long as there are containers of theirs to be read about.
+    async fn prune_sandboxes(&self, newest: &str) {
+        let RuntimePod { sandboxes, containers } = &self.runtime;
+        for old in sandboxes.iter().filter(|s| !s.ready && s.id != newest) {
+            if containers.iter().any(|c| c.sandbox_id == old.id) {
+                continue;
+            }
+            let request = v1::RemovePodSandboxRequest { pod_sandbox_id: old.id.clone() };
+            if let Err(error) = self.context.runtime.remove_pod_sandbox(request).await {
+                tracing::debug!(id = %old.id, %error, "an old sandbox could not be removed");
+            }
+        }
     }
 
     /// Of earlier runs only the last is kept, for `--previous` and `lastState`.

@@ -164,12 +164,14 @@ pub(super) async fn kill_pod(
         let waited = began.elapsed().saturating_sub(hooks_took).as_secs();
         finish(context, running[i], left - i64::try_from(waited).unwrap_or(0)).await;
     }
-    for sandbox in runtime.sandboxes.iter().filter(|s| s.ready) {
+    // One that died by itself too: its network is given back by this call only.
+    let mut stopped = Ok(());
+    for sandbox in &runtime.sandboxes {
         let request = v1::StopPodSandboxRequest { pod_sandbox_id: sandbox.id.clone() };
         match context.runtime.stop_pod_sandbox(request).await {
-            Err(error) if !error.is_not_found() => return Err(error),
+            Err(error) if !error.is_not_found() => stopped = stopped.and(Err(error)),
             _ => {}
         }
     }
-    Ok(())
+    stopped
 }

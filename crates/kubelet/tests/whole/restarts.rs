@@ -189,3 +189,36 @@ async fn root_critical_pods_make_room() {
     assert!(node.ready("two"));
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn root_sandboxes_that_die_are_stopped_and_forgotten() {
+    let mut node = Node::with(|config| {
+        let little = std::time::Duration::from_secs(1);
+        (config.restart_initial, config.restart_most) = (little, little);
+    });
+    node.create("web", json!({ "containers": [container("a")] }));
+    node.until("ready", |n| n.ready("web")).await;
+    let mut made: Vec<String> = node.runtime.sandboxes().into_keys().collect();
+    for round in 1..=3 {
+        node.runtime.set_now(now());
+        let dead = made.last().unwrap().clone();
+        node.runtime.kill_sandbox(&dead);
+        node.until("another sandbox", |n| n.runtime.sandboxes().keys().any(|id| !made.contains(id))).await;
+        made.extend(node.runtime.sandboxes().into_keys().filter(|id| !made.contains(id)).collect::<Vec<_>>());
+        node.until("ready again", |n| {
+            n.ready("web") && n.api.pod("web").unwrap().status.container_statuses[0].restart_count == round
+        })
+        .await;
+        let calls = node.runtime.take_calls();
+        assert!(calls.contains(&format!("stop_pod_sandbox {dead}")), "its network is given back: {calls:?}");
+        let failed = |event: &String| event.starts_with("Failed");
+        assert!(!node.api.events().iter().any(failed), "{:?}", node.api.events());
+    }
+    // Of the last run before this there is something to be read; of those before it, nothing.
+    let left: Vec<String> = node.runtime.sandboxes().into_keys().collect();
+    assert!(
+        !left.contains(&made[0]) && left.contains(&made[2]) && left.contains(&made[3]),
+        "{made:?} {left:?}"
+    );
+    node.stop().await;
+}

@@ -423,6 +423,10 @@ pub(super) async fn died(inner: Arc<Inner>, sandbox: Arc<Sandbox>) {
     if !sandbox.is_ready() {
         return;
     }
+    // Before any exit is told: whoever hears of one must not try to go on in this sandbox.
+    if let Err(error) = sandbox.update(|record| record.phase = Phase::Stopping) {
+        tracing::error!(sandbox = %sandbox.id, %error, "could not record that a pod dies");
+    }
     let shim = sandbox.shim.lock().take();
     if let Some(shim) = shim {
         // The shim may live if only PID 1 has gone.

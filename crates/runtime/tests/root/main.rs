@@ -280,6 +280,9 @@ async fn root_a_restart_changes_nothing() {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     loop {
         let event = events.next().await.unwrap().unwrap();
+        // Whoever hears of a container's end knows that there is no going on in this sandbox.
+        let sandbox = event.pod_sandbox_status.as_ref().unwrap();
+        assert_eq!(sandbox.state(), cri::v1::PodSandboxState::SandboxNotready);
         if event.container_id == pod {
             assert_eq!(event.container_event_type(), ContainerEventType::ContainerStoppedEvent);
             break;
