@@ -265,12 +265,16 @@ impl<P: Projection> Informer<P> {
         };
         {
             let mut state = self.0.state.write();
-            if let Some(old) = &old {
-                unindex(&mut state, old);
-            }
             for (i, (_, values)) in P::indices().iter().enumerate() {
-                for value in values(&new) {
-                    state.indices[i].entry(value).or_default().insert(new.key().clone());
+                let (was, is) = (old.as_deref().map(values).unwrap_or_default(), values(&new));
+                // Most changes leave an object where it stands.
+                if was == is {
+                    continue;
+                }
+                let index = &mut state.indices[i];
+                unindex(index, was, new.key());
+                for value in is {
+                    index.entry(value).or_default().insert(new.key().clone());
                 }
             }
             state.objects.insert(new.key().clone(), new.clone());
@@ -291,7 +295,9 @@ impl<P: Projection> Informer<P> {
         let Some(old) = self.get(&raw.key) else { return };
         {
             let mut state = self.0.state.write();
-            unindex(&mut state, &old);
+            for (i, (_, values)) in P::indices().iter().enumerate() {
+                unindex(&mut state.indices[i], values(&old), old.key());
+            }
             state.objects.remove(&raw.key);
         }
         // The last state may be newer than what was cached; if it cannot be read, the cached one is told.
@@ -322,14 +328,12 @@ impl<P: Projection> Informer<P> {
     }
 }
 
-fn unindex<P: Projection>(state: &mut State<P>, old: &Cached<P>) {
-    for (i, (_, values)) in P::indices().iter().enumerate() {
-        for value in values(old) {
-            if let Some(keys) = state.indices[i].get_mut(&value) {
-                keys.remove(old.key());
-                if keys.is_empty() {
-                    state.indices[i].remove(&value);
-                }
+fn unindex(index: &mut HashMap<String, BTreeSet<ObjectKey>>, values: Vec<String>, key: &ObjectKey) {
+    for value in values {
+        if let Some(keys) = index.get_mut(&value) {
+            keys.remove(key);
+            if keys.is_empty() {
+                index.remove(&value);
             }
         }
     }
