@@ -323,10 +323,13 @@ async fn bad_requests_get_upstreams_words() {
         (400, "BadRequest", "unable to parse requirement: found '=', expected: identifier"),
     )
     .await;
-    // Of the methods that are no verbs, proxies hand on one.
+    // Proxies hand on every verb, whatever its body is, and of the methods that are no verbs one.
     let nobody = "/api/v1/namespaces/default/pods/nobody";
     let not_found = (404, "NotFound", "pods \"nobody\" not found");
-    check(&house, Method::OPTIONS, &format!("{nobody}/proxy/x"), json, Value::Null, not_found).await;
+    let verbs = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+    for method in verbs.into_iter().chain([Method::OPTIONS]) {
+        check(&house, method, &format!("{nobody}/proxy/x"), json, Value::Null, not_found).await;
+    }
     let no_method =
         (405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
     check(&house, Method::OPTIONS, nobody, json, Value::Null, no_method).await;

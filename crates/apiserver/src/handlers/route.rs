@@ -15,11 +15,11 @@ const CONNECT: [&str; 4] = ["attach", "exec", "portforward", "proxy"];
 pub(super) fn check(resource: &Served, call: &Call) -> Result<(), Status> {
     let verb = if call.parts.method == Method::HEAD { "get" } else { call.info.verb.as_str() };
     method(resource, call, verb)?;
-    if verb == "patch" {
-        Patch::media(call)?;
-    }
     if CONNECT.contains(&call.info.subresource.as_str()) {
         return Ok(());
+    }
+    if verb == "patch" {
+        Patch::media(call)?;
     }
     accepts(&call.parts.headers, &made(call.encodings, &call.info.subresource, verb))
 }
