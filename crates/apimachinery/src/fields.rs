@@ -77,6 +77,9 @@ impl Selector {
     ) -> Result<Self, E> {
         let mut requirements = Vec::with_capacity(self.0.len());
         for Requirement { field, operator, value } in self.0 {
+            if field.is_empty() && value.is_empty() {
+                continue;
+            }
             let (field, value) = rename(field, value)?;
             if !(field.is_empty() && value.is_empty()) {
                 requirements.push(Requirement { field, operator, value });

@@ -176,7 +176,7 @@ async fn applied_documents_are_read_strictly() {
         let body: Value = serde_json::from_slice(answer.body()).unwrap();
         format!("{} {}", answer.status().as_u16(), body["message"])
     };
-    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: twice\ndata:\n  a: x\n  a: y\n";
+    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: twice\ndata:\n  a: x\n  a: z\n";
     let json =
         r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"twice"},"data":{"a":"x","a":"y"}}"#;
     let expected = expect![[r#"

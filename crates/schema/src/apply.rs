@@ -15,6 +15,7 @@ use set::print_path;
 use std::sync::LazyLock;
 
 mod managed;
+pub mod scale;
 mod set;
 mod typed;
 
@@ -313,7 +314,8 @@ impl<'a> Request<'a> {
         empty
     }
 
-    fn describe(&self, object: &Value) -> String {
+    /// The object and its type, as messages name them.
+    pub fn describe(&self, object: &Value) -> String {
         let text = |name: &str| object["metadata"][name].as_str().unwrap_or_default().to_owned();
         format!(
             "{}/{}; {}, Kind={}",

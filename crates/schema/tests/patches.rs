@@ -23,6 +23,11 @@ fn json_patches_apply_as_upstreams_do() {
         (json!([{"op": "add", "path": "/l/-1", "value": 4}]), json!({"a": {"b/c": 1}, "l": [1, 2, 3, 4]})),
         (json!([{"op": "remove", "path": "/l/-1"}]), json!({"a": {"b/c": 1}, "l": [1, 2]})),
         (json!([{"op": "replace", "path": "/a/b~1c", "value": 2}]), json!({"a": {"b/c": 2}, "l": [1, 2, 3]})),
+        // What is not there is null.
+        (
+            json!([{"op": "replace", "path": "/z", "value": 2}, {"op": "test", "path": "/y", "value": null}]),
+            json!({"a": {"b/c": 1}, "l": [1, 2, 3], "z": 2}),
+        ),
         (
             json!([{"op": "move", "from": "/l/0", "path": "/a/m"}]),
             json!({"a": {"b/c": 1, "m": 1}, "l": [2, 3]}),
@@ -40,9 +45,10 @@ fn json_patches_apply_as_upstreams_do() {
             "error in remove for path: '/nope': Unable to remove nonexistent key: nope: missing value",
         ),
         (
-            json!([{"op": "replace", "path": "/a/z", "value": 1}]),
-            "replace operation does not apply: doc is missing key: /a/z: missing value",
+            json!([{"op": "replace", "path": "/l/9", "value": 1}]),
+            "replace operation does not apply: doc is missing key: /l/9: missing value",
         ),
+        (json!([{"op": "test", "path": "/a/z", "value": 1}]), "testing value /a/z failed: test failed"),
         (
             json!([{"op": "add", "path": "/z/y", "value": 1}]),
             "add operation does not apply: doc is missing path: \"/z/y\": missing value",

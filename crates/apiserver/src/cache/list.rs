@@ -48,7 +48,12 @@ async fn snapshot(store: &dyn Store, resource: &Served, page: &Page<'_>) -> Resu
         (Some(0), _) => Ok(store.snapshot(prefix)),
         // Before there was resourceVersionMatch, pages were exact.
         (Some(revision), "Exact" | "") if is_exact(page) => {
-            at(store, resource, Revision(revision)).await.map_err(store_error)
+            at(store, resource, Revision(revision)).await.map_err(|error| match error {
+                store::Error::Future { asked, current } => {
+                    Status::too_large_resource_version(asked.0, current.0, 0)
+                }
+                error => store_error(error),
+            })
         }
         (Some(revision), _) => {
             wait_for(store, revision).await?;
@@ -93,8 +98,12 @@ pub fn parse_revision(text: &str) -> Result<Option<u64>, Status> {
         return Ok(None);
     }
     text.parse().map(Some).map_err(|_| {
+        let why = match text.bytes().all(|byte| byte.is_ascii_digit()) {
+            true => "value out of range",
+            false => "invalid syntax",
+        };
         Status::bad_request(format!(
-            "invalid resource version: resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+            "invalid resource version: resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: {why}"
         ))
     })
 }
@@ -122,13 +131,15 @@ async fn select(
     selection: &Selection,
     page: &Page<'_>,
 ) -> Result<Listed, Status> {
-    if !page.continue_token.is_empty() && !matches!(page.resource_version, "" | "0") {
-        return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
-    }
     let (snapshot, start) = if page.continue_token.is_empty() {
         (snapshot(store, resource, page).await?, selection.scope.clone())
     } else {
         let token = Continue::parse(page.continue_token)?;
+        if !matches!(page.resource_version, "" | "0") {
+            return Err(Status::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
         let start = format!("{}{}", selection.scope, token.start);
         let snapshot = if token.rv < 0 {
             consistent(store, resource).await?

@@ -1,6 +1,6 @@
 //! DELETE of one object and of a collection.
 
-use super::respond::form;
+use super::respond::{accepted, form};
 use crate::body::{self, Answer};
 use crate::cache::{Selection, list};
 use crate::registry::{DeleteOutcome, Ownership, WriteContext, delete_message};
@@ -18,11 +18,13 @@ use std::sync::Arc;
 async fn options(call: &Call) -> Result<DeleteOptions, Status> {
     let bytes = call.body.read().await?;
     let sent = !bytes.is_empty();
-    let options = if !sent {
+    let mut options = if !sent {
         call.info.query.delete_options().map_err(|e| Status::bad_request(e.to_string()))?
     } else {
         super::input::delete_options(call, &bytes)?
     };
+    // As long as nothing that cannot be read may be deleted, nobody says so.
+    options.ignore_store_read_error_with_cluster_breaking_potential = None;
     if sent && let Some(record) = crate::context::record() {
         record.request_object(&Value::Null, || {
             let mut json = br#"{"kind":"DeleteOptions","apiVersion":"v1""#.to_vec();
@@ -94,6 +96,7 @@ impl Server {
         resource: &Arc<Served>,
         call: Call,
     ) -> Result<Answer, Status> {
+        let (form, media) = accepted(resource, &call)?;
         let options = options(&call).await?;
         warn(resource, &options);
         let query = &call.info.query;
@@ -105,7 +108,12 @@ impl Server {
             parameter("fieldSelector"),
         )?;
         let limit = super::read::limit(&super::read::list_options(query)?);
-        let page = list::Page { limit, continue_token: parameter("continue"), ..Default::default() };
+        let page = list::Page {
+            resource_version: parameter("resourceVersion"),
+            resource_version_match: parameter("resourceVersionMatch"),
+            limit,
+            continue_token: parameter("continue"),
+        };
         let listed = list::list(&*self.registry.store, resource, &selection, &page).await?;
         let base = delete_context(&call, resource, &options);
         // Together, so that one sync of the store serves many.
@@ -125,6 +133,6 @@ impl Server {
         for result in futures::future::join_all(deletes).await {
             result?;
         }
-        super::read::json_list(resource, listed)
+        self.listed(resource, listed, form, media)
     }
 }

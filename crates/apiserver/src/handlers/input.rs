@@ -246,7 +246,7 @@ pub(super) fn object(
 }
 
 /// Warns of what was read and is not known; of each of a YAML's mistakes for itself.
-pub(super) fn warn(strict: Vec<String>) {
+pub(crate) fn warn(strict: Vec<String>) {
     for text in strict {
         match text.split_once("yaml: unmarshal errors:\n") {
             Some((_, lines)) => lines.lines().for_each(|line| crate::context::warn(line.trim().into())),

@@ -1,6 +1,7 @@
 //! The four kinds of patch, each a function from the current object to the patched one.
 
 use super::Encodings;
+use crate::object;
 use crate::registry::{Registry, WriteContext, merge};
 use crate::resources::Served;
 use crate::server::Call;
@@ -60,9 +61,9 @@ pub struct Patch {
 
 fn failure(error: PatchError) -> Status {
     match error.failure {
-        PatchFailure::BadRequest => Status::bad_request(error.to_string()),
+        // Upstream answers the latter mistakes of the client as if they were its own.
+        PatchFailure::BadRequest | PatchFailure::Internal => Status::bad_request(error.to_string()),
         PatchFailure::TooLarge => Status::request_entity_too_large(error),
-        PatchFailure::Internal => Status::internal_error(error),
         PatchFailure::Unprocessable => Status::generic_server_response(
             422,
             "",
@@ -78,6 +79,41 @@ fn failure(error: PatchError) -> Status {
 /// A patched object that is none of its kind any more.
 fn unfit(what: &str, why: &str) -> Status {
     Status::invalid(&GroupKind::default(), "", &Error::invalid(&Path::new("patch"), what, why).into())
+}
+
+/// An applied object that does not fit its type. Upstream answers this mistake of the client as if it were its own.
+fn unconvertible(resource: &Served, applied: &Value, why: &str) -> Status {
+    let meta = |name| object::meta_str(applied, name);
+    let (namespace, name) = (meta("namespace"), meta("name"));
+    let slash = if resource.row.group.is_empty() { "/" } else { "" };
+    let kind = format!("{slash}{}, Kind={}", resource.api_version, resource.row.kind);
+    let decoding = if why.starts_with("illegal base64") { "error decoding from json: " } else { "" };
+    Status::bad_request(format!(
+        "failed to convert new object ({namespace}/{name}; {kind}) to proper version: \
+         unable to convert unstructured object to {kind}: {decoding}{why}"
+    ))
+}
+
+/// What upstream says of a member that does not fit, where it reads no text: so it is after a strategic patch.
+fn restored(why: &str) -> String {
+    let parts = || {
+        let rest = why.strip_prefix("json: cannot unmarshal ")?;
+        let (found, rest) = rest.split_once(' ')?;
+        let (_, wanted) = rest.rsplit_once(" of type ")?;
+        let wanted = match wanted {
+            list if list.starts_with("[]") => "slice",
+            map if map.starts_with("map[") => "map",
+            _ => return None,
+        };
+        let found = match found {
+            "object" => "map",
+            "array" => "slice",
+            "number" => "int64",
+            other => other,
+        };
+        Some(format!("cannot restore {wanted} from {found}"))
+    };
+    parts().unwrap_or_else(|| why.to_owned())
 }
 
 impl Patch {
@@ -113,26 +149,22 @@ impl Patch {
         }
     }
 
-    /// The patched document, for documents that are no rows of the table; strategic patches act as merge patches.
+    /// The patched document, for documents that are no rows of the table; strategic patches act as merge
+    /// patches, and applies are not for here.
     pub fn apply_free(&self, mut document: Value) -> Result<Value, Status> {
         match self.media {
             PatchMedia::Json => JsonPatch::parse(&self.bytes, self.validation)
                 .and_then(|p| p.apply(document))
                 .map_err(failure),
-            PatchMedia::Merge | PatchMedia::Strategic => {
+            _ => {
                 let patch = parse_object(&self.bytes, self.validation).map_err(failure)?.value;
-                merge_patch(&mut document, &patch);
-                Ok(document)
-            }
-            PatchMedia::Apply | PatchMedia::ApplyCbor => {
-                let patch = self.applied(self.validation)?.value;
                 merge_patch(&mut document, &patch);
                 Ok(document)
             }
         }
     }
 
-    fn applied(&self, validation: FieldValidation) -> Result<Decoded, Status> {
+    pub(crate) fn applied(&self, validation: FieldValidation) -> Result<Decoded, Status> {
         // Of CBOR too.
         let bad = |why: &dyn std::fmt::Display| Status::bad_request(format!("error decoding YAML: {why}"));
         if self.media == PatchMedia::ApplyCbor {
@@ -140,7 +172,18 @@ impl Patch {
             return Ok(Decoded { value, strict: Vec::new() });
         }
         let text = std::str::from_utf8(&self.bytes).map_err(|e| bad(&e))?;
-        decode::yaml_document(text, validation).map_err(|e| bad(&e))
+        let decoded = decode::yaml_document(text, validation).map_err(|e| bad(&e))?;
+        let found = match &decoded.value {
+            Value::Object(_) | Value::Null => return Ok(decoded),
+            Value::Array(_) => "array",
+            Value::String(_) => "string",
+            Value::Number(_) => "number",
+            Value::Bool(_) => "bool",
+        };
+        Err(bad(&format!(
+            "error unmarshaling JSON: while decoding JSON: \
+             json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
+        )))
     }
 
     /// The patched object, in the hub version, and warnings, for every kind of patch but an apply. `current` is in the
@@ -215,8 +258,13 @@ impl Patch {
         {
             return Err(unfit(&shown(), &why));
         }
-        let decoded = decode::normalise(&resource.table, resource.ty, patched, self.validation)
-            .map_err(|error| unfit(&shown(), &error.to_string()))?;
+        let decoded =
+            decode::normalise(&resource.table, resource.ty, patched, self.validation).map_err(|error| {
+                match self.media {
+                    PatchMedia::Strategic => unfit(&shown(), &restored(&error.to_string())),
+                    _ => unfit(&shown(), &error.to_string()),
+                }
+            })?;
         strict.extend(decoded.strict);
         if self.validation == FieldValidation::Strict && !strict.is_empty() {
             return Err(unfit(&shown(), &decode::strict_message(&strict)));
@@ -246,7 +294,7 @@ impl Patch {
             return Err(Status::bad_request(format!("error strict decoding YAML: {why}")));
         }
         let decoded = decode::normalise(&resource.table, resource.ty, merged, FieldValidation::Ignore)
-            .map_err(Status::internal_error)?;
+            .map_err(|why| unconvertible(resource, &applied.value, &why.to_string()))?;
         let mut value = decoded.value;
         super::input::set_type(resource, &mut value);
         Ok((resource.to_hub(value), applied.strict))

@@ -107,7 +107,7 @@ impl Server {
         self.listed(resource, listed, form, media)
     }
 
-    fn listed(
+    pub(super) fn listed(
         &self,
         resource: &Arc<Served>,
         listed: list::Listed,
@@ -171,7 +171,7 @@ fn protobuf_list(resource: &Served, listed: &list::Listed, metadata: &ListMeta) 
 }
 
 /// A list of whole objects, as JSON.
-pub(super) fn json_list(resource: &Served, listed: list::Listed) -> Result<Answer, Status> {
+fn json_list(resource: &Served, listed: list::Listed) -> Result<Answer, Status> {
     let kind = resource.list_kind();
     let head = ListHead {
         kind: &kind,

@@ -236,8 +236,10 @@ impl Server {
             Form::Metadata(version) => body::json(code, line(partial(resource, &stored.value, version))),
             Form::Table(include, version) => {
                 let rows = vec![row(resource, &stored.value, (include, version), self.registry.now())];
-                let metadata =
-                    ListMeta { resource_version: stored.revision.to_string(), ..Default::default() };
+                let mut metadata = ListMeta::default();
+                if stored.revision != 0 {
+                    metadata.resource_version = stored.revision.to_string();
+                }
                 body::json(code, line(table(Some(columns(resource)), &metadata, &rows, version)))
             }
         }

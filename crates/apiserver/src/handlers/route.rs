@@ -47,6 +47,7 @@ fn method(resource: &Served, call: &Call, verb: &str) -> Result<(), Status> {
         "update" | "patch" => !named,
         _ => false,
     };
+    let misplaced = misplaced || (info.watches_by_path && verb != "watch");
     match row.allows(verb) && !misplaced && (lists || !everywhere) {
         true => Ok(()),
         false => Err(not_allowed()),

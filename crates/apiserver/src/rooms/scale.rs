@@ -3,7 +3,7 @@
 use crate::body::{self, Answer};
 use crate::handlers::{self, Form, Include, Patch, WriteOptions};
 use crate::object;
-use crate::registry::{Side, Stored, UpdateOptions, WriteContext};
+use crate::registry::{Ownership, Side, Stored, UpdateOptions, WriteContext};
 use crate::resources::Served;
 use crate::server::{Call, Server};
 use apimachinery::meta::ListMeta;
@@ -12,6 +12,8 @@ use apimachinery::status::Status;
 use apimachinery::time::Time;
 use futures::future::BoxFuture;
 use http::StatusCode;
+use schema::apply::scale::{of_parent, of_scale};
+use schema::apply::{self, OneShape};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -61,6 +63,43 @@ fn scale(resource: &Served, object: &Value) -> Value {
     })
 }
 
+/// Where an object keeps its number of replicas.
+fn replicas(resource: &Served) -> Vec<String> {
+    match resource.strategy.scale_paths() {
+        Some(paths) => paths.spec_replicas.clone(),
+        None => vec!["spec".into(), "replicas".into()],
+    }
+}
+
+/// The Scale of an object after an apply: by whom, whether by force, and when.
+fn applied_to(
+    resource: &Served,
+    current: &Value,
+    applied: &Value,
+    (manager, force, now): (&str, bool, Time),
+) -> Result<Value, Status> {
+    let table = api::table();
+    let mut live = scale(resource, current);
+    let path = replicas(resource);
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    let managed = of_scale(&current["metadata"]["managedFields"], &path);
+    if !managed.is_null() {
+        live["metadata"]["managedFields"] = managed;
+    }
+    let request = apply::Request {
+        table,
+        ty: table.kind("autoscaling", "v1", "Scale"),
+        api_version: "autoscaling/v1",
+        kind: "Scale",
+        subresource: "scale",
+        manager,
+        now,
+        reset_fields: None,
+        versions: &OneShape,
+    };
+    apply::apply(&request, Some(&live), applied, force).map_err(|e| e.status())
+}
+
 pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
     let name = call.info.name.clone();
     let form = handlers::form(resource, &call)?;
@@ -86,14 +125,28 @@ pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -
         }
     };
     let side = OfScale(resource.clone());
-    let context = WriteContext { side: Some(&side), ..handlers::context(&call, resource, &options) };
+    let mut context = WriteContext { side: Some(&side), ..handlers::context(&call, resource, &options) };
+    let applied = match &patch {
+        Some(patch) if patch.media.applies() => {
+            context.ownership = Ownership::Settled;
+            let applied = patch.applied(patch.validation)?;
+            handlers::warn(applied.strict);
+            Some(applied.value)
+        }
+        _ => None,
+    };
+    let manager = context.field_manager.clone();
+    let now = server.registry.now();
     let change = |current: Option<&Value>| {
         let result = (|| {
             let current = current.ok_or_else(|| resource.not_found(&name))?;
-            let scale = match (&put, &patch) {
-                (Some(scale), _) => scale.clone(),
-                (None, Some(patch)) => patch.apply_free(scale(resource, current))?,
-                (None, None) => scale(resource, current),
+            let scale = match (&put, &patch, &applied) {
+                (Some(scale), ..) => scale.clone(),
+                (None, Some(patch), Some(applied)) => {
+                    applied_to(resource, current, applied, (&manager, patch.force, now))?
+                }
+                (None, Some(patch), None) => patch.apply_free(scale(resource, current))?,
+                (None, None, _) => scale(resource, current),
             };
             if object::name(&scale).is_empty() {
                 return Err(Status::bad_request(format!(
@@ -108,6 +161,13 @@ pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -
             }
             let mut value = current.clone();
             side.take(&mut value, &scale)?;
+            if applied.is_some() {
+                let of = |object: &Value| object["metadata"]["managedFields"].clone();
+                let path = replicas(resource);
+                let path: Vec<&str> = path.iter().map(String::as_str).collect();
+                let managed = of_parent(&of(current), &of(&scale), &path, &resource.api_version);
+                value["metadata"]["managedFields"] = managed;
+            }
             // Who names no version means whatever is there.
             let asked = object::meta_str(&scale, "resourceVersion");
             if !asked.is_empty() {

@@ -16,6 +16,8 @@ const ECHO: &str = "upstream gives back a resourceVersion that it does not look 
 const CHECKS: &str = "the health checks in the index are ours";
 const NO_NODE: &str = "upstream answers a binding to what is no node with a 500";
 const APPLIED: &str = "upstream answers what is wrong with an applied object with a 500";
+const STRATEGIC: &str = "upstream answers what is wrong with a strategic patch with a 500";
+const VERSION: &str = "upstream answers a version that is none with a 500";
 const NO_ORDER: &str = "Go goes through a map in no order";
 
 /// File, the beginning of the case's name (the whole of it before a `$`), and why.
@@ -166,6 +168,69 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("v1_bindings", "create /target/name = \"\"", NO_NODE),
     ("v1_bindings", "create /target/name = nothing", NO_NODE),
     ("told_definitions", "schemas {\"properties\":{\"a\":{\"pattern\":", REGEXP),
+    ("told_applied", "pod finalizers twice$", APPLIED),
+    ("told_applied", "pod a container twice$", APPLIED),
+    ("told_applied", "pod env twice$", APPLIED),
+    ("told_applied", "pod ports twice$", APPLIED),
+    ("told_applied", "pod null in a list$", APPLIED),
+    ("told_applied", "pod a list of text$", APPLIED),
+    ("told_applied", "pod containers a map$", APPLIED),
+    ("told_applied", "pod odd$", APPLIED),
+    ("told_applied", "pod odd strictly$", APPLIED),
+    ("told_applied", "pod number for text$", APPLIED),
+    ("told_applied", "pod text for number$", APPLIED),
+    ("told_applied", "pod bad quantity$", APPLIED),
+    ("told_applied", "pod status conditions twice$", APPLIED),
+    (
+        "told_applied",
+        "strategic-merge-patch+json {\"spec\": {\"$setElementOrder/containers\": [{\"name\": \"d\"}], \"containers\": [{\"name\": \"c\", \"image\": \"z\"}]}}$",
+        STRATEGIC,
+    ),
+    (
+        "told_applied",
+        "strategic-merge-patch+json {\"spec\": {\"containers\": [{\"image\": \"z\"}]}}$",
+        STRATEGIC,
+    ),
+    (
+        "told_applied",
+        "strategic-merge-patch+json {\"spec\": {\"containers\": [{\"name\": \"c\", \"$patch\": \"odd\"}]}}$",
+        STRATEGIC,
+    ),
+    ("told_applied", "map binary odd$", APPLIED),
+    ("told_applied", "spread$", APPLIED),
+    ("told_applied", "host aliases$", APPLIED),
+    ("told_applied", "pull secrets$", APPLIED),
+    ("told_applied", "claims$", APPLIED),
+    ("told_applied", "node status$", APPLIED),
+    ("told_collections", "list watch=x$", VERSION),
+    ("told_collections", "list watch=$", VERSION),
+    (
+        "told_collections",
+        "watch watch=true&sendInitialEvents=false&resourceVersionMatch=NotOlderThan&resourceVersion=x$",
+        VERSION,
+    ),
+    ("told_collections", "watch watch=true&resourceVersion=x$", VERSION),
+    (
+        "told_collections",
+        "watch watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=x$",
+        VERSION,
+    ),
+    ("told_collections", "watch as application/yaml$", VERSION),
+    ("told_collections", "watch as application/json;as=Table;v=v1;g=meta.k8s.io$", VERSION),
+    (
+        "told_collections",
+        "watch as application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io$",
+        VERSION,
+    ),
+    ("told_collections", "watch as application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io$", VERSION),
+    ("told_collections", "watch of one as object$", VERSION),
+    ("told_collections", "old watch$", VERSION),
+    ("told_collections", "old watch of one$", VERSION),
+    ("told_collections", "get resourceVersion=x$", VERSION),
+    ("told_collections", "get resourceVersion=-1$", VERSION),
+    ("told_applied", "new pod with a version", ECHO),
+    ("told_applied", "map no YAML", YAML),
+    ("told_collections", "delete all with text application/yaml", YAML),
     ("told_custom", "apply scale", APPLIED),
     ("told_custom", "apply twice in a list map", APPLIED),
     ("told_custom", "apply twice in a set", APPLIED),

@@ -221,7 +221,7 @@ fn settled(bytes: &[u8]) -> Vec<u8> {
 }
 
 static ADDRESS: LazyLock<regex::bytes::Regex> =
-    LazyLock::new(|| regex::bytes::Regex::new(r"(?-u).10\.96\.\d+\.\d+").unwrap());
+    LazyLock::new(|| regex::bytes::Regex::new(r"(?s-u).10\.96\.\d+\.\d+").unwrap());
 
 fn holds_address(value: &[u8]) -> bool {
     ADDRESS.is_match(value)

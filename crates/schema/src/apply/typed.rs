@@ -18,6 +18,44 @@ pub struct Typed<'a> {
     pub ty: Option<TypeId>,
 }
 
+/// What upstream's schema says of values without parts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scalar {
+    String,
+    Numeric,
+    Boolean,
+    Untyped,
+}
+
+impl Scalar {
+    fn of(ty: &Type) -> Self {
+        match ty {
+            Type::String | Type::Bytes => Scalar::String,
+            Type::Bool => Scalar::Boolean,
+            Type::Int32 | Type::Int64 | Type::Double => Scalar::Numeric,
+            _ => Scalar::Untyped,
+        }
+    }
+
+    /// Why a value is none, in upstream's words.
+    fn refusal(self, value: &Value) -> Option<String> {
+        let is_whole = matches!(value, Value::Object(_) | Value::Array(_));
+        match self {
+            Scalar::String if !value.is_string() => {
+                Some(format!("expected string, got &value.valueUnstructured{{Value:{}}}", go_syntax(value)))
+            }
+            Scalar::Numeric if !value.is_number() => {
+                Some(format!("expected numeric (int or float), got {}", go_type(value)))
+            }
+            Scalar::Boolean if !value.is_boolean() => {
+                Some(format!("expected boolean, got {}", go_value(value)))
+            }
+            Scalar::Untyped if is_whole => Some(format!("expected any scalar, got {}", go_value(value))),
+            _ => None,
+        }
+    }
+}
+
 /// How a value merges.
 #[derive(Clone, Copy)]
 enum Node<'a> {
@@ -26,7 +64,7 @@ enum Node<'a> {
     Set,
     Keyed(&'a Type, &'a Seq<Str>),
     Atomic,
-    Scalar,
+    Scalar(Scalar),
     /// By the value itself: maps merge, lists are atomic.
     Deduced,
 }
@@ -60,7 +98,7 @@ impl<'a> Node<'a> {
             // What built-in kinds carry without looking into it (RawExtension) is one field.
             Type::Object if table.checks().is_none() => Node::Atomic,
             Type::Any | Type::Object => Node::Deduced,
-            _ => Node::Scalar,
+            other => Node::Scalar(Scalar::of(other)),
         }
     }
 
@@ -69,7 +107,7 @@ impl<'a> Node<'a> {
         match (self, value) {
             (Node::Deduced, Value::Array(_)) => Node::Atomic,
             (Node::Deduced, Value::Object(_) | Value::Null) => Node::Deduced,
-            (Node::Deduced, _) => Node::Scalar,
+            (Node::Deduced, _) => Node::Scalar(Scalar::Untyped),
             (node, _) => node,
         }
     }
@@ -85,7 +123,7 @@ impl<'a> Node<'a> {
     fn item(self, table: &'a Table) -> Node<'a> {
         match self {
             Node::Keyed(item, _) => Node::of(table, item, None),
-            _ => Node::Scalar,
+            _ => Node::Scalar(Scalar::Untyped),
         }
     }
 
@@ -266,8 +304,10 @@ impl<'a> Typed<'a> {
             (Node::Set | Node::Keyed(..), found) => {
                 fail(path, format!("expected list, got {}", go_value(found)))
             }
-            (Node::Scalar, Value::Object(_) | Value::Array(_)) => {
-                fail(path, format!("expected scalar, got {}", go_value(value)))
+            (Node::Scalar(scalar), value) => {
+                if let Some(why) = scalar.refusal(value) {
+                    fail(path, why);
+                }
             }
             _ => {}
         }
@@ -353,7 +393,7 @@ impl<'a> Typed<'a> {
                 }
                 false
             }
-            Value::Null => matches!(node, Node::Scalar | Node::Atomic),
+            Value::Null => matches!(node, Node::Scalar(_) | Node::Atomic),
             _ => true,
         }
     }
@@ -424,6 +464,38 @@ fn put(out: &mut Map<String, Value>, step: String, inner: Map<String, Value>, me
         out.insert(step, member_of(inner));
     } else if !inner.is_empty() {
         out.insert(step, Value::Object(inner));
+    }
+}
+
+/// The Go type of a value that is read from JSON.
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
+/// A value as Go would write it in a program.
+fn go_syntax(value: &Value) -> String {
+    use apimachinery::quote::quote;
+    match value {
+        Value::Null => "interface {}(nil)".into(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::String(text) => quote(text),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(go_syntax).collect();
+            format!("{}{{{}}}", go_type(value), items.join(", "))
+        }
+        Value::Object(map) => {
+            let members: Vec<String> =
+                map.iter().map(|(name, value)| format!("{}:{}", quote(name), go_syntax(value))).collect();
+            format!("{}{{{}}}", go_type(value), members.join(", "))
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! JSON patch (RFC 6902) as upstream's library has it: negative indices count from the end, the root cannot be
-//! replaced, and the messages are the library's.
+//! JSON patch (RFC 6902) as upstream's library has it: negative indices count from the end, what an
+//! object lacks is null, and the messages are the library's.
 
 use super::{MAX_COPY_BYTES, MAX_OPERATIONS, PatchError, PatchFailure};
 use crate::decode::{self, FieldValidation};
@@ -131,10 +131,22 @@ impl Operation {
                     .map(drop)
                     .map_err(|e| wrap(format!("error in remove for path: '{path}'"), e))
             }
+            "replace" if path.is_empty() => match value() {
+                whole @ (Value::Object(_) | Value::Array(_)) => {
+                    *doc = whole;
+                    Ok(())
+                }
+                _ => Err(Failed("replace operation value must be object or array: %!w(<nil>)".into())),
+            },
             "replace" => {
                 let (parent, key) = find(doc, path).ok_or_else(|| {
                     missing(format!("replace operation does not apply: doc is missing path: {path}"))
                 })?;
+                // Of an object, what is not there is as good as null.
+                if let Value::Object(map) = parent {
+                    map.insert(key, value());
+                    return Ok(());
+                }
                 let present = get_mut(parent, &key).map_err(|_| {
                     missing(format!("replace operation does not apply: doc is missing key: {path}"))
                 })?;
@@ -142,11 +154,15 @@ impl Operation {
                 Ok(())
             }
             "test" => {
-                let (parent, key) = find(doc, path).ok_or_else(|| {
-                    missing(format!("test operation does not apply: is missing path: {path}"))
-                })?;
-                let present = get_mut(parent, &key)
-                    .map_err(|e| wrap(format!("error in test for path: '{path}'"), e))?;
+                let present = match path {
+                    "" => &*doc,
+                    _ => {
+                        let (parent, key) = find(doc, path).ok_or_else(|| {
+                            missing(format!("test operation does not apply: is missing path: {path}"))
+                        })?;
+                        get(parent, &key).map_err(|e| wrap(format!("error in test for path: '{path}'"), e))?
+                    }
+                };
                 if equal(present, self.value.as_ref().unwrap_or(&Value::Null)) {
                     Ok(())
                 } else {
@@ -164,7 +180,7 @@ impl Operation {
                 let taken = if op == "move" {
                     remove(parent, &key).map_err(|e| wrap(format!("error in move for path: '{key}'"), e))?
                 } else {
-                    let taken = get_mut(parent, &key)
+                    let taken = get(parent, &key)
                         .map_err(|e| wrap(format!("error in copy for from: '{from}'"), e))?
                         .clone();
                     *copied += taken.to_string().len();
@@ -178,7 +194,11 @@ impl Operation {
                 let (parent, key) = find(doc, path).ok_or_else(|| {
                     missing(format!("{op} operation does not apply: doc is missing destination path: {path}"))
                 })?;
-                add(parent, &key, taken).map_err(|e| wrap(format!("error in {op} for path: '{path}'"), e))
+                let what = match op {
+                    "copy" => "error while adding value during copy".to_owned(),
+                    _ => format!("error in move for path: '{path}'"),
+                };
+                add(parent, &key, taken).map_err(|e| wrap(what, e))
             }
         }
     }
@@ -218,6 +238,14 @@ fn index(key: &str, length: usize) -> Result<usize, Failed> {
     let invalid = || Failed(format!("Unable to access invalid index: {i}: invalid index referenced"));
     let at = if i < 0 { i + length as i64 } else { i };
     usize::try_from(at).ok().filter(|at| *at < length).ok_or_else(invalid)
+}
+
+/// As upstream's library gets: what an object does not have is null.
+fn get<'a>(container: &'a mut Value, key: &str) -> Result<&'a Value, Failed> {
+    match container {
+        Value::Object(map) => Ok(map.get(key).unwrap_or(&Value::Null)),
+        other => get_mut(other, key).map(|value| &*value),
+    }
 }
 
 fn get_mut<'a>(container: &'a mut Value, key: &str) -> Result<&'a mut Value, Failed> {
