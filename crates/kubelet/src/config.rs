@@ -16,11 +16,12 @@ use std::time::Duration;
 pub const VERSION: &str = "v1.36.2";
 
 /// The gates that this kubelet asks about, with v1.36's defaults.
-const GATES: [(&str, bool); 7] = [
+const GATES: [(&str, bool); 8] = [
     ("CPUManagerPolicyAlphaOptions", false),
     ("CPUManagerPolicyBetaOptions", true),
     ("ContainerCheckpoint", true),
     ("KubeletCrashLoopBackOffMax", true),
+    ("PreventStaticPodAPIReferences", true),
     ("ReduceDefaultCrashLoopBackOffDecay", false),
     ("ResourceHealthStatus", true),
     ("ResourceHealthStatusMessage", true),

@@ -147,13 +147,13 @@ impl Objects {
 
 /// Names a pod refers to.
 #[derive(Debug, Default)]
-struct References {
-    config_maps: BTreeSet<String>,
-    secrets: BTreeSet<String>,
+pub(crate) struct References {
+    pub config_maps: BTreeSet<String>,
+    pub secrets: BTreeSet<String>,
 }
 
 impl References {
-    fn of(pod: &Pod) -> Self {
+    pub(crate) fn of(pod: &Pod) -> Self {
         let mut out = References::default();
         let spec = &pod.spec;
         out.secrets.extend(spec.image_pull_secrets.iter().map(|s| s.name.clone()).filter(|n| !n.is_empty()));

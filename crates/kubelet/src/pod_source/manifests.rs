@@ -1,6 +1,7 @@
 //! Static pods: manifests in a directory, or a file (watched, not polled), run without the API's consent, and shown in it
 //! by mirror pods. Upstream: `pkg/kubelet/config/file_linux.go`, `pod/mirror_client.go`.
 
+use super::static_pod;
 use crate::context::Context;
 use crate::file_watch::{FileWatch, WatchFlags};
 use crate::labels::{CONFIG_HASH, CONFIG_MIRROR, CONFIG_SEEN, CONFIG_SOURCE};
@@ -138,12 +139,12 @@ fn read_all(context: &Context, path: &Path) -> HashMap<String, Pod> {
 /// A manifest as a pod of this node, with defaults where the API server would have set them.
 fn read(context: &Context, bytes: &[u8]) -> Result<Pod, String> {
     let text = std::str::from_utf8(bytes).map_err(|e| e.to_string())?;
-    let mut pod: Pod = manifest(text)?;
+    let mut pod: Pod = static_pod::parse(text)?;
     let node = &context.config.node_name;
     let hash = rules::template_hash::hash(&pod, None);
     let meta = &mut pod.metadata;
     if meta.name.is_empty() {
-        return Err("a static pod needs a name".into());
+        return Err("invalid pod: name is needed for the pod".into());
     }
     meta.name = format!("{}-{}", meta.name, node.to_lowercase());
     if meta.namespace.is_empty() {
@@ -158,15 +159,10 @@ fn read(context: &Context, bytes: &[u8]) -> Result<Pod, String> {
     meta.annotations.insert(CONFIG_SEEN.into(), crate::clock::time().to_string());
     meta.creation_timestamp = crate::clock::time();
     defaults(&mut pod);
+    static_pod::check(&context.config, &pod)?;
     pod.spec.node_name = node.clone();
     pod.status.phase = "Pending".into();
     Ok(pod)
-}
-
-fn manifest(text: &str) -> Result<Pod, String> {
-    let decoded = schema::decode::free_yaml(text, schema::decode::FieldValidation::Ignore)
-        .map_err(|e| e.to_string())?;
-    serde_json::from_value(decoded.value).map_err(|e| e.to_string())
 }
 
 fn defaults(pod: &mut Pod) {

@@ -2,3 +2,4 @@
 
 pub(crate) mod api;
 pub(crate) mod manifests;
+mod static_pod;
