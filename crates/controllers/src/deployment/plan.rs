@@ -82,9 +82,10 @@ pub(super) fn plan(observed: &Observed) -> Plan {
         annotate_newest(&mut annotated, deployment, next_revision);
         annotated.spec.min_ready_seconds = deployment.spec.min_ready_seconds;
         if annotated != *newest {
-            // The next look goes on from what is written here.
+            // The next look goes on from what is written here. The status waits for it: who sees this
+            // generation observed shall see a judgement of it beside.
             plan.update.push(annotated);
-            plan.status = progress.keep(sets, roles.newest);
+            plan.status = deployment.status.clone();
             return plan;
         }
         plan.revision = Some(revision(newest));
