@@ -9,6 +9,10 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+const FIRST_PORT: u16 = 15_000;
+/// The first port that Linux gives to those who connect.
+const EPHEMERAL: u16 = 32_768;
+
 /// Where and how a member runs.
 #[derive(Debug)]
 pub struct Member {
@@ -22,15 +26,17 @@ pub struct Member {
     user: Option<u32>,
 }
 
-/// A port that nobody listens at, and that this process was not given before: a member binds its ports later.
+/// A port that nobody listens at, and that this process was not given before: a member binds its ports later, and again
+/// when it is restarted. So it is none of those that the kernel gives to whoever connects.
 fn free_port() -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    loop {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        if GIVEN.lock().insert(port) {
-            return port;
-        }
-    }
+    // Not where another process looks first.
+    let from = FIRST_PORT + (std::process::id() % 10_000) as u16;
+    let mut given = GIVEN.lock();
+    let free = |port: &u16| !given.contains(port) && TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let port = (from..EPHEMERAL).chain(FIRST_PORT..from).find(free).unwrap();
+    given.insert(port);
+    port
 }
 
 /// The program, if it is installed; without it the test has nothing to run against.
