@@ -35,11 +35,22 @@ pub(crate) struct Foreign;
 struct Kept<T> {
     inner: ResponseBody,
     kept: Option<T>,
+    /// What is kept is told how many bytes are sent.
+    sent: fn(&mut T, usize),
 }
 
 /// The answer, which keeps something until its body is sent or given up.
 pub(crate) fn keeping<T: Send + Unpin + 'static>(answer: Answer, kept: T) -> Answer {
-    answer.map(|inner| Kept { inner, kept: Some(kept) }.boxed_unsync())
+    counting(answer, kept, |_, _| ())
+}
+
+/// The answer, which keeps something until its body is sent or given up, and tells it of the bytes that are sent.
+pub(crate) fn counting<T: Send + Unpin + 'static>(
+    answer: Answer,
+    kept: T,
+    sent: fn(&mut T, usize),
+) -> Answer {
+    answer.map(|inner| Kept { inner, kept: Some(kept), sent }.boxed_unsync())
 }
 
 impl<T: Unpin> http_body::Body for Kept<T> {
@@ -51,8 +62,14 @@ impl<T: Unpin> http_body::Body for Kept<T> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BoxError>>> {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
-        if !matches!(frame, Some(Ok(_))) {
-            self.kept = None;
+        let sent = self.sent;
+        match &frame {
+            Some(Ok(frame)) => {
+                if let (Some(kept), Some(data)) = (&mut self.kept, frame.data_ref()) {
+                    sent(kept, data.len());
+                }
+            }
+            _ => self.kept = None,
         }
         Poll::Ready(frame)
     }

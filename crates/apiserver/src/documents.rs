@@ -145,12 +145,13 @@ impl VersionInfo {
         }
     }
 
-    /// Says the same under `/metrics`.
+    /// Says the same under `/metrics`, and how many metrics there are.
     pub fn register(&self, registry: &Registry) {
+        registry.count_families();
         let opts = Opts {
             name: "kubernetes_build_info",
             help: "A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, build date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.",
-            stability: Stability::Alpha,
+            stability: Stability::Beta,
         };
         let labels = [
             ("major", &self.major),

@@ -118,9 +118,12 @@ impl<'a> Labels<'a> {
         };
         if !info.is_resource {
             // Those that upstream counts; paths from outside must not make rows.
-            let endpoint = ["/healthz", "/livez", "/readyz", "/metrics"];
-            let path = endpoint.into_iter().find(|path| *path == info.path)?;
-            return Some(Labels { verb: "GET", subresource: path, ..empty });
+            let subresource = match info.path.strip_prefix("/openapi/v3") {
+                Some("") => "openapi/v3",
+                Some(group) if group.starts_with('/') => "openapi/v3/",
+                _ => ["/healthz", "/livez", "/readyz"].into_iter().find(|path| *path == info.path)?,
+            };
+            return Some(Labels { verb: "GET", subresource, ..empty });
         }
         if !known {
             return None;
@@ -154,7 +157,7 @@ impl<'a> Labels<'a> {
             version: &info.version,
             resource: &info.resource,
             subresource: &info.subresource,
-            scope: scope(info),
+            scope: route_scope(info),
             component: COMPONENT,
         })
     }
@@ -180,6 +183,15 @@ fn scope(info: &RequestInfo) -> &'static str {
         ("", "") => "cluster",
         ("", _) => "namespace",
         _ => "resource",
+    }
+}
+
+/// How much a request's path is about: a list's selector may name an object, its path does not.
+fn route_scope(info: &RequestInfo) -> &'static str {
+    match (info.verb.as_str(), info.namespace.as_str()) {
+        ("list" | "watch", "") => "cluster",
+        ("list" | "watch", _) => "namespace",
+        _ => scope(info),
     }
 }
 
@@ -243,10 +255,22 @@ pub(crate) struct Running {
     began: Instant,
     excluded: Duration,
     long: bool,
+    /// The bytes of the answer that are sent.
+    sent: usize,
+}
+
+impl Running {
+    /// More of the answer is sent.
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.sent += bytes;
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if let Some(sizes) = &self.row.sizes {
+            sizes.observe(self.sent as f64);
+        }
         if let Some(running) = self.row.running.as_ref().filter(|_| self.long) {
             running.dec();
         }
@@ -292,7 +316,7 @@ impl Observation {
             if let Some(running) = row.running.as_ref().filter(|_| self.long) {
                 running.inc();
             }
-            return Some(Running { row, began: self.began, excluded, long: self.long });
+            return Some(Running { row, began: self.began, excluded, long: self.long, sent: 0 });
         }
         observe(&row, self.began, excluded);
         None
@@ -424,7 +448,7 @@ impl Observed {
         }
     }
 
-    /// A request has come; `known` says whether its resource and subresource are served here.
+    /// A request has come; `known` says whether its verb, resource and subresource are served here.
     pub(crate) fn begin(&self, parts: &Parts, info: &RequestInfo, known: bool) -> Observation {
         let long = info.is_long_running();
         let row = Labels::of(parts, info, known).map(|labels| self.row(&labels));
@@ -463,7 +487,7 @@ impl Observed {
             codes: RwLock::default(),
             seconds: self.seconds.with(&all),
             sli: labels.dry_run.is_empty().then(|| self.sli.with(&rest)),
-            sizes: matches!(labels.verb, "GET" | "LIST").then(|| self.sizes.with(&rest)),
+            sizes: matches!(labels.verb, "GET" | "LIST" | "WATCH").then(|| self.sizes.with(&rest)),
             bodies: body_verb(labels.verb, labels.scope)
                 .map(|verb| self.bodies.with(&[group, resource, verb])),
             running: matches!(labels.verb, "WATCH" | "CONNECT").then(|| self.running.with(&rest)),
@@ -566,7 +590,8 @@ mod tests {
             apiserver_request_total{code="429",component="apiserver",dry_run="All",group="",resource="pods",scope="resource",subresource="",verb="POST",version="v1"} 1
             apiserver_request_total{code="200",component="apiserver",dry_run="",group="",resource="pods",scope="namespace",subresource="",verb="WATCH",version="v1"} 1
             apiserver_response_sizes_count{component="",group="",resource="",scope="",subresource="/readyz",verb="GET",version=""} 1
-            apiserver_response_sizes_count{component="apiserver",group="",resource="pods",scope="resource",subresource="",verb="GET",version="v1"} 2"#]].assert_eq(&shown.join("\n"));
+            apiserver_response_sizes_count{component="apiserver",group="",resource="pods",scope="resource",subresource="",verb="GET",version="v1"} 2
+            apiserver_response_sizes_count{component="apiserver",group="",resource="pods",scope="namespace",subresource="",verb="WATCH",version="v1"} 0"#]].assert_eq(&shown.join("\n"));
         drop(watch);
         let text = registry.render();
         assert!(text.contains("apiserver_longrunning_requests{component=\"apiserver\",group=\"\",resource=\"pods\",scope=\"namespace\",subresource=\"\",verb=\"WATCH\",version=\"v1\"} 0"), "{text}");

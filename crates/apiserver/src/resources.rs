@@ -151,6 +151,14 @@ impl Served {
         self.row.group.is_empty() && self.row.resource == "namespaces"
     }
 
+    /// Whether a verb is served of the object itself, which has no name, or of a subresource.
+    pub fn serves(&self, verb: &str, subresource: &str) -> bool {
+        match subresource {
+            "" => self.row.allows(verb),
+            _ => self.subresources.get(subresource).is_some_and(|row| row.allows(verb)),
+        }
+    }
+
     /// Whether there is such a subresource; the object itself has no name.
     pub fn has(&self, subresource: &str) -> bool {
         subresource.is_empty() || self.subresources.contains_key(subresource)

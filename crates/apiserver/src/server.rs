@@ -14,6 +14,7 @@ use crate::context::{self, Context};
 use crate::documents::Health;
 use crate::gate::Gate;
 use crate::handlers::{Encodings, Style};
+use crate::observed::Running;
 use crate::registry::Registry;
 use crate::request::RequestInfo;
 use crate::rooms::Rooms;
@@ -113,7 +114,7 @@ impl Server {
         let observation = self.gate.observed.as_ref().map(|observed| {
             // Words from outside must not make rows.
             let resource = self.registry.resources.get(&info.group, &info.version, &info.resource);
-            let known = info.is_resource && resource.is_some_and(|r| r.has(&info.subresource));
+            let known = info.is_resource && resource.is_some_and(|r| r.serves(&info.verb, &info.subresource));
             observed.begin(&parts, &info, known)
         });
         let answering = self.answer(origin, parts, info, request_body);
@@ -131,7 +132,7 @@ impl Server {
             .entry(http::header::CACHE_CONTROL)
             .or_insert(HeaderValue::from_static("no-cache, private"));
         match observation.and_then(|observation| observation.answered(&answer, &said)) {
-            Some(running) => body::keeping(answer, running),
+            Some(running) => body::counting(answer, running, Running::sent),
             None => answer,
         }
     }

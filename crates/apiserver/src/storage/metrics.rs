@@ -4,7 +4,7 @@
 use super::measures::Families;
 use crate::resources::Resources;
 use component::metrics::{Encoder, Registry};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use store::{BucketStats, Stats, Store};
 
@@ -61,8 +61,8 @@ const ROWS: &[Row] = &[
     (
         "apiserver_watch_cache_resource_version",
         "gauge",
-        "[ALPHA] Current resource version of watch cache broken by resource type.",
-        |_, stats| stats.revision.0 as f64,
+        "[ALPHA] Current resource version of watch cache broken by resource type. This is truncated to the 15 least significant digits.",
+        |_, stats| (stats.revision.0 % 1_000_000_000_000_000) as f64,
     ),
     (
         "watch_cache_capacity",
@@ -74,7 +74,7 @@ const ROWS: &[Row] = &[
 
 fn collect(encoder: &mut Encoder, stats: &Stats, resources: &Resources) {
     let buckets: HashMap<&str, &BucketStats> = stats.buckets.iter().map(|b| (&*b.prefix, b)).collect();
-    // A resource is counted once, whatever the versions it is served in.
+    // A resource is counted once, whatever the versions and groups it is served in: in the first of them, where it is stored.
     let all: BTreeMap<(String, String), Arc<str>> = resources
         .all()
         .iter()
@@ -83,17 +83,19 @@ fn collect(encoder: &mut Encoder, stats: &Stats, resources: &Resources) {
             ((served.row.group.to_string(), served.row.resource.to_string()), served.prefix.clone())
         })
         .collect();
+    let mut counted = HashSet::new();
+    let all: Vec<_> = all.iter().filter(|(_, prefix)| counted.insert((*prefix).clone())).collect();
     let help = "[STABLE] (Deprecated since 1.34.0) [DEPRECATED, consider using apiserver_resource_objects instead] Number of stored objects at the time of last check split by kind. In case of a fetching error, the value will be -1.";
     let mut family = encoder.family("apiserver_storage_objects", help, "gauge", &["resource".to_owned()]);
     for ((group, resource), prefix) in &all {
         let name = if group.is_empty() { resource.clone() } else { format!("{resource}.{group}") };
-        family.value(&[name], buckets.get(&**prefix).map_or(0, |b| b.keys) as f64);
+        family.value(&[name], buckets.get(&***prefix).map_or(0, |b| b.keys) as f64);
     }
     let labels = ["group".to_owned(), "resource".to_owned()];
     for (name, kind, help, value) in ROWS {
         let mut family = encoder.family(name, help, kind, &labels);
         for ((group, resource), prefix) in &all {
-            family.value(&[group, resource], value(buckets.get(&**prefix).copied(), stats));
+            family.value(&[group, resource], value(buckets.get(&***prefix).copied(), stats));
         }
     }
     let help = "[STABLE] Size of the storage database file physically allocated in bytes.";

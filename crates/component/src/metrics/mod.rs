@@ -5,7 +5,13 @@
 mod text;
 mod value;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -55,6 +61,8 @@ pub struct Registry(Arc<Inner>);
 struct Inner {
     families: RwLock<BTreeMap<String, Family>>,
     collectors: Mutex<Vec<Box<dyn Fn(&mut Encoder) + Send + Sync>>>,
+    /// Whether the families themselves are counted.
+    counts_families: AtomicBool,
 }
 
 #[derive(Clone)]
@@ -62,6 +70,16 @@ enum Family {
     Counter(Vector<Counter>),
     Gauge(Vector<Gauge>),
     Histogram(Vector<Histogram>),
+}
+
+impl Family {
+    fn help(&self) -> &str {
+        match self {
+            Family::Counter(v) => &v.0.help,
+            Family::Gauge(v) => &v.0.help,
+            Family::Histogram(v) => &v.0.help,
+        }
+    }
 }
 
 /// A metric with labels: a value per combination of label values.
@@ -192,6 +210,11 @@ impl Registry {
         self.0.collectors.lock().push(Box::new(collect));
     }
 
+    /// Counts the families that are registered, as upstream's registries do: `registered_metrics_total`.
+    pub fn count_families(&self) {
+        self.0.counts_families.store(true, Ordering::Relaxed);
+    }
+
     fn family(&self, name: &str, make: impl FnOnce() -> Family) -> Family {
         if let Some(found) = self.0.families.read().get(name) {
             return found.clone();
@@ -222,8 +245,38 @@ impl Registry {
         for collect in self.0.collectors.lock().iter() {
             collect(&mut encoder);
         }
+        if self.0.counts_families.load(Ordering::Relaxed) {
+            count(&families, &mut encoder);
+        }
         encoder.finish()
     }
+}
+
+/// The families that are registered, and those that collectors write, by what their help says of them. It counts itself.
+fn count(families: &BTreeMap<String, Family>, encoder: &mut Encoder) {
+    let opts = Opts {
+        name: "registered_metrics_total",
+        help: "The count of registered metrics broken by stability level and deprecation version.",
+        stability: Stability::Beta,
+    };
+    let collected: Vec<String> = encoder
+        .helps()
+        .filter(|(name, _)| !families.contains_key(*name))
+        .map(|(_, help)| help.to_owned())
+        .collect();
+    let own = opts.help();
+    let registered = families.values().map(Family::help);
+    let mut counts: BTreeMap<[&str; 2], u32> = BTreeMap::new();
+    for help in registered.chain(collected.iter().map(String::as_str)).chain([own.as_str()]) {
+        let Some((level, rest)) = help.strip_prefix('[').and_then(|help| help.split_once("] ")) else {
+            continue;
+        };
+        let since = rest.strip_prefix("(Deprecated since ").and_then(|rest| rest.split_once(')'));
+        *counts.entry([level, since.map_or("", |(version, _)| version)]).or_default() += 1;
+    }
+    let labels = ["stability_level", "deprecated_version"].map(str::to_owned);
+    let mut out = encoder.family(opts.name, &own, "counter", &labels);
+    counts.iter().for_each(|(values, count)| out.value(values, f64::from(*count)));
 }
 
 /// A name that is taken by a metric of another kind: it counts, unseen. A bug, which debug builds stop at.
@@ -305,6 +358,25 @@ mod tests {
         .assert_eq(&registry.render());
         requests.remove(&["GET", "200"]);
         assert!(!registry.render().contains("GET\"} 1.2"));
+    }
+
+    #[test]
+    fn families_are_counted_by_stability() {
+        let registry = Registry::new();
+        registry.counter_vec(opts("a", "No values, and yet registered.", Stability::Alpha), &["x"]);
+        registry.counter(opts("b", "B.", Stability::Stable));
+        registry.counter(opts("c", "(Deprecated since 1.34.0) C.", Stability::Stable));
+        registry.counter(opts("d", "Nobody's.", Stability::Unmarked));
+        registry.collector(|e| e.family("e", "[ALPHA] Late.", "gauge", &[]).value::<&str>(&[], 1.0));
+        registry.count_families();
+        let text = registry.render();
+        let counted: Vec<&str> = text.lines().filter(|line| line.starts_with("registered_")).collect();
+        expect![[r#"
+            registered_metrics_total{deprecated_version="",stability_level="ALPHA"} 2
+            registered_metrics_total{deprecated_version="",stability_level="BETA"} 1
+            registered_metrics_total{deprecated_version="",stability_level="STABLE"} 1
+            registered_metrics_total{deprecated_version="1.34.0",stability_level="STABLE"} 1"#]]
+        .assert_eq(&counted.join("\n"));
     }
 
     #[test]

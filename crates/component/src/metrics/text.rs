@@ -28,6 +28,14 @@ impl Encoder {
         }
     }
 
+    /// The families that have values so far, with their help.
+    pub(super) fn helps(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.families.iter().filter_map(|(name, text)| {
+            let help = text.strip_prefix("# HELP ")?.strip_prefix(name.as_str())?.strip_prefix(' ')?;
+            Some((name.as_str(), help.lines().next()?))
+        })
+    }
+
     pub(super) fn finish(self) -> String {
         self.families.into_values().collect()
     }
