@@ -219,6 +219,13 @@ impl Status {
         failure(406, StatusReason::NotAcceptable, message)
     }
 
+    /// 406: metadata of one object is wanted of a list, or of a list of what is none; `ty` is the type as Go names it.
+    pub fn not_acceptable_form(form: &str, is_list: bool, ty: &str) -> Self {
+        let is = if is_list { "is a list" } else { "is not a list" };
+        let message = format!("you requested {form}, but the requested object {is} ({ty})");
+        failure(406, StatusReason::NotAcceptable, message)
+    }
+
     /// 415: the body's `Content-Type` is not read.
     pub fn unsupported_media_type(accepted: &[&str]) -> Self {
         let message = format!(

@@ -151,6 +151,16 @@ impl Served {
         self.row.group.is_empty() && self.row.resource == "namespaces"
     }
 
+    /// What Go calls the type of an object in memory, as upstream's refusals do: the package is the first word of the group
+    /// in which it is stored.
+    pub fn go_type(&self) -> String {
+        if self.custom.is_some() {
+            return "*unstructured.Unstructured".to_owned();
+        }
+        let group = self.hub_api_version.split_once('/').map_or("core", |(group, _)| group);
+        format!("*{}.{}", group.split('.').next().unwrap_or(group), self.row.kind)
+    }
+
     /// Whether a verb is served of the object itself, which has no name, or of a subresource.
     pub fn serves(&self, verb: &str, subresource: &str) -> bool {
         match subresource {

@@ -174,7 +174,8 @@ impl Environment {
             return Some(match (object, field) {
                 ("JSONPatch", "op" | "path" | "from") => Some(Type::String),
                 ("JSONPatch", "value") => Some(Type::Dyn),
-                ("JSONPatch", _) => None,
+                // Upstream gives whatever else is named there a type without a name, which no value has.
+                ("JSONPatch", _) => Some(Type::object("")),
                 _ => Some(Type::Dyn),
             });
         }

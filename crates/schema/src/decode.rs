@@ -222,6 +222,12 @@ impl<'t> Cx<'t> {
         }
     }
 
+    /// The type of schemas, where a schema may stand.
+    fn schema_here(&self, ty: &Type) -> Option<&'t Type> {
+        let Some(Seg::Field(name, row)) = self.path.last() else { return None };
+        row.schema_in(name, ty)
+    }
+
     fn finish(self, value: Value) -> Result<Decoded, DecodeError> {
         match self.error {
             Some(error) => Err(DecodeError(error)),

@@ -36,7 +36,7 @@ pub fn write_metadata(table: &Table, id: TypeId, metadata: &Value, out: &mut Vec
     }
 }
 
-/// A patched object, for the message that says why it is none of its kind: what the merge patch went into has its keys
+/// A patched object, for the message that says why it is none of its kind: what the patch went into has its keys
 /// sorted, what it left alone is written as its type says.
 pub fn patched(table: &Table, id: TypeId, value: &Value, patch: &Value) -> Vec<u8> {
     let mut out = Vec::new();
@@ -45,6 +45,18 @@ pub fn patched(table: &Table, id: TypeId, value: &Value, patch: &Value) -> Vec<u
 }
 
 fn touched(table: &Table, ty: Option<&Type>, value: &Value, patch: &Value, out: &mut Vec<u8>) {
+    if let (Value::Array(items), Value::Object(changes), Some(Type::List(of))) = (value, patch, ty) {
+        out.push(b'[');
+        for (i, item) in items.iter().enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            let change = changes.get(&i.to_string()).unwrap_or(&Value::Null);
+            touched(table, Some(of), item, change, out);
+        }
+        out.push(b']');
+        return;
+    }
     let (Value::Object(members), Value::Object(changes)) = (value, patch) else {
         return match ty {
             Some(ty) => Writer { table, out, revision_at: None, empties: Empties::Kept }.of_type(ty, value),
@@ -169,7 +181,7 @@ impl Writer<'_> {
         self.of_type(ty, &value);
     }
 
-    fn field(&mut self, field: &Field, value: Option<&Value>, start: usize) {
+    fn field(&mut self, row: &TypeRow, field: &Field, value: Option<&Value>, start: usize) {
         let value = value.filter(|v| !omitted(self.table, field, v));
         let value = value.filter(|v| self.empties == Empties::Kept || !is_empty(&field.ty, v));
         let filled;
@@ -184,7 +196,7 @@ impl Writer<'_> {
             Some(value) => value,
         };
         self.key(&field.name, start);
-        self.of_type(&field.ty, value);
+        self.of_type(row.schema_in(&field.name, &field.ty).unwrap_or(&field.ty), value);
     }
 
     /// Writes a key, with a comma unless it is the first of the object that begins at `start`.
@@ -236,7 +248,7 @@ impl Writer<'_> {
                     self.key("metadata", start);
                     self.metadata(&field.ty, value);
                 }
-                _ => self.field(field, value, start),
+                _ => self.field(row, field, value, start),
             }
         }
         if unknown && row.shape == Shape::Open {

@@ -219,6 +219,15 @@ impl TypeRow {
         self.index(name).map(|i| &self.fields[i])
     }
 
+    /// What an object in a field of any JSON is: JSON schemas hold schemas where something else may stand too.
+    pub fn schema_in(&self, field: &str, ty: &Type) -> Option<&Type> {
+        let holds =
+            matches!(ty, Type::Any) && matches!(field, "items" | "additionalItems" | "additionalProperties");
+        // `not` is nothing but a schema.
+        let schema = self.field("not").filter(|_| holds && self.name.ends_with(".JSONSchemaProps"))?;
+        Some(&schema.ty)
+    }
+
     /// The place of the field with this JSON name.
     pub fn index(&self, name: &str) -> Option<usize> {
         self.by_name

@@ -18,7 +18,7 @@ pub use negotiate::{Encodings, Media, Style};
 pub use options::WriteOptions;
 pub use patch::Patch;
 pub use respond::{Form, Include, form};
-pub(crate) use respond::{partial_of as partial, table};
+pub(crate) use respond::{no_list, partial_of as partial, table};
 pub(crate) use route::{accepts, accepts_discovery};
 
 use crate::body::Answer;

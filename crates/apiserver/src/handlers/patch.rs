@@ -235,6 +235,9 @@ impl Patch {
         }
         let patch = match self.media {
             PatchMedia::Merge => parse_object(&self.bytes, self.validation).ok().map(|patch| patch.value),
+            PatchMedia::Json => {
+                JsonPatch::parse(&self.bytes, self.validation).ok().map(|patch| patch.entered())
+            }
             _ => None,
         };
         let patch = patch.unwrap_or_else(|| Value::Object(Default::default()));

@@ -131,7 +131,11 @@ impl Server {
                     line(table(Some(columns(resource)), &metadata, &rows, version)),
                 ))
             }
-            Form::Metadata(version) => {
+            Form::Metadata(_) => {
+                let ty = format!("{}List", resource.go_type());
+                Err(Status::not_acceptable_form("PartialObjectMetadata", true, &ty))
+            }
+            Form::MetadataList(version) => {
                 let items = rows(resource, &listed, |object| partial(resource, object, version))?;
                 let mut out = head("PartialObjectMetadataList", version);
                 out.extend(to_json_vec(&metadata).map_err(Status::internal_error)?);

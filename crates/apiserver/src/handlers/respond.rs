@@ -21,6 +21,8 @@ use serde_json::Value;
 pub enum Form {
     Object,
     Metadata(Version),
+    /// The metadata of each object of a list.
+    MetadataList(Version),
     Table(Include, Version),
 }
 
@@ -68,7 +70,8 @@ pub(super) fn accepted(resource: &Served, call: &Call) -> Result<(Form, Media), 
             Some("Table") if media != Media::Protobuf && has_table => {
                 Some(Form::Table(Include::Metadata, version))
             }
-            Some("PartialObjectMetadata" | "PartialObjectMetadataList") => Some(Form::Metadata(version)),
+            Some("PartialObjectMetadata") => Some(Form::Metadata(version)),
+            Some("PartialObjectMetadataList") => Some(Form::MetadataList(version)),
             _ => None,
         }
     });
@@ -234,6 +237,7 @@ impl Server {
                 body::json(code, out.freeze())
             }
             Form::Metadata(version) => body::json(code, line(partial(resource, &stored.value, version))),
+            Form::MetadataList(_) => body::status(&no_list(&resource.go_type())),
             Form::Table(include, version) => {
                 let rows = vec![row(resource, &stored.value, (include, version), self.registry.now())];
                 let mut metadata = ListMeta::default();
@@ -244,6 +248,11 @@ impl Server {
             }
         }
     }
+}
+
+/// The refusal of a list of metadata where there is one object.
+pub(crate) fn no_list(ty: &str) -> Status {
+    Status::not_acceptable_form("PartialObjectMetadataList", false, ty)
 }
 
 /// Appends the JSON of an object in the served version, with its revision, and with type metadata where it is wanted.

@@ -337,7 +337,7 @@ impl Watcher {
                 let rows = vec![row(&self.resource, object, (include, version), self.server.registry.now())];
                 table(first.then(|| columns(&self.resource)), &at(revision), &rows, version)
             }
-            Form::Metadata(version) => partial(&self.resource, object, version),
+            Form::Metadata(version) | Form::MetadataList(version) => partial(&self.resource, object, version),
             Form::Object => partial(&self.resource, object, Version::V1),
         }
     }
@@ -349,7 +349,9 @@ impl Watcher {
         }
         let object = match self.form {
             Form::Table(_, version) => table(None, &at(revision), &[], version),
-            Form::Metadata(version) => partial(&self.resource, &json!({"metadata": metadata}), version),
+            Form::Metadata(version) | Form::MetadataList(version) => {
+                partial(&self.resource, &json!({"metadata": metadata}), version)
+            }
             Form::Object => {
                 let resource = &self.resource;
                 let mut object = schema::decode::zero(&resource.table, &schema::Type::Ref(resource.ty));

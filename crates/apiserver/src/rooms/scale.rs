@@ -226,6 +226,7 @@ fn answer(scale: &Value, form: Form, now: Time) -> Result<Answer, Status> {
     let ty = table.kind("autoscaling", "v1", "Scale").ok_or_else(Status::path_not_found)?;
     let mut bytes = match form {
         Form::Object => schema::encode::json(table, ty, scale),
+        Form::MetadataList(_) => return Err(handlers::no_list("*autoscaling.Scale")),
         Form::Metadata(version) => handlers::partial(table, ty, &scale["metadata"], version),
         Form::Table(include, version) => {
             let column = |name: &str, ty: &str, description: &str| TableColumnDefinition {

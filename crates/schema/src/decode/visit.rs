@@ -23,8 +23,18 @@ impl<'de> DeserializeSeed<'de> for Typed<'_, '_> {
             Type::Any | Type::Object => {
                 let report = std::mem::replace(&mut self.cx.report, false);
                 let value = deserializer.deserialize_any(Free { cx: self.cx });
+                let value = schema_or(self.cx, value?);
+                // A schema unmarshals itself, and what it does not know is not told.
+                let value = match (self.cx.schema_here(self.ty), value) {
+                    (Some(ty), value @ Value::Object(_)) => {
+                        self.cx.report = false;
+                        let schema = Typed { cx: self.cx, ty };
+                        schema.deserialize(value).map_err(serde::de::Error::custom)
+                    }
+                    (_, value) => Ok(value),
+                };
                 self.cx.report = report;
-                Ok(schema_or(self.cx, value?))
+                value
             }
             _ => deserializer.deserialize_any(self),
         }

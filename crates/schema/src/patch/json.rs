@@ -3,7 +3,7 @@
 
 use super::{MAX_COPY_BYTES, MAX_OPERATIONS, PatchError, PatchFailure};
 use crate::decode::{self, FieldValidation};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 #[derive(Debug, Clone, PartialEq)]
 struct Operation {
@@ -91,6 +91,20 @@ impl JsonPatch {
             operations.push(Operation { op: op.unwrap_or_else(|| "unknown".into()), path, from, value });
         }
         Ok(JsonPatch { operations, strict })
+    }
+
+    /// The objects and lists that the operations go into, as a tree of objects; what is in lists has its place as its name.
+    pub fn entered(&self) -> Value {
+        let mut root = Value::Object(Map::new());
+        for path in self.operations.iter().flat_map(|o| [&o.path, &o.from]).flatten() {
+            let Some((above, _)) = path.rsplit_once('/') else { continue };
+            let mut at = &mut root;
+            for step in above.split('/').skip(1) {
+                let Value::Object(members) = at else { break };
+                at = members.entry(unescape(step)).or_insert_with(|| Value::Object(Map::new()));
+            }
+        }
+        root
     }
 
     /// Applies all operations, or fails without saying anything of the document's state.
