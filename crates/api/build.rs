@@ -494,7 +494,7 @@ fn structs(facts: &Value) -> String {
             }
             let _ = writeln!(out, "    #[serde({})]\n    pub {}: {rust},", attrs.join(", "), snake(&n));
         }
-        out.push_str("}\n");
+        let _ = writeln!(out, "}}\napimachinery::decode!({kind});");
         if let Some(g) = list(t, "gvk").iter().find(|g| {
             hub.get(&(g[0].as_str().unwrap_or_default().into(), g[2].as_str().unwrap_or_default().into()))
                 == Some(&name)

@@ -1,13 +1,11 @@
 //! What every typed kind can say of itself.
 
+use apimachinery::decode::Decode;
 use apimachinery::meta::ObjectMeta;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 /// A stored kind in its hub version.
-pub trait Kind:
-    Serialize + DeserializeOwned + Clone + Default + std::fmt::Debug + Send + Sync + 'static
-{
+pub trait Kind: Serialize + Decode + Clone + Default + std::fmt::Debug + Send + Sync + 'static {
     const GROUP: &'static str;
     const VERSION: &'static str;
     const KIND: &'static str;

@@ -107,6 +107,8 @@ impl Serialize for IntOrString {
     }
 }
 
+crate::decode!(IntOrString);
+
 impl<'de> Deserialize<'de> for IntOrString {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Either;

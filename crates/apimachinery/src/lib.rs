@@ -6,6 +6,8 @@ pub mod clock;
 pub mod cron;
 /// How typed structs read and write JSON as upstream does.
 pub mod de;
+/// Typed structs out of JSON, by code that is compiled once.
+pub mod decode;
 /// The named constructors of `Status`.
 pub mod errors;
 /// Field paths, errors and their lists.

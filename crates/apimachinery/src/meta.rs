@@ -28,6 +28,7 @@ macro_rules! wire {
                 pub $field: $ty,
             )*
         }
+        crate::decode!($name);
     )+};
 }
 

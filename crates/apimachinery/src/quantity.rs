@@ -316,6 +316,8 @@ impl Serialize for Quantity {
     }
 }
 
+crate::decode!(Quantity);
+
 impl<'de> Deserialize<'de> for Quantity {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Amount;

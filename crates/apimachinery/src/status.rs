@@ -81,6 +81,8 @@ impl fmt::Display for Status {
 
 impl std::error::Error for Status {}
 
+crate::decode!(Status);
+
 /// What a [`StatusReason`] is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -1,8 +1,7 @@
 //! `Value` trees: the form in which objects are defaulted, pruned, patched and converted.
 //! Walks by path, and JSON text exactly as Go's `encoding/json` writes it.
 
-use serde::de::value::{MapDeserializer, SeqDeserializer};
-use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
+use crate::decode::{Decode, Tree};
 use std::io;
 
 pub use serde_json::{Map, Number, Value};
@@ -44,112 +43,13 @@ pub fn nested_object<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Map<Stri
 
 /// The typed form of an object, without `metadata.managedFields`: they are long, and only those read them who settle
 /// ownership, on the tree. As in Go, a null member is an absent one.
-pub fn typed<T: DeserializeOwned>(object: &Value) -> Result<T, serde_json::Error> {
-    T::deserialize(Tree { value: object, without: &["metadata", "managedFields"] })
+pub fn typed<T: Decode>(object: &Value) -> Result<T, serde_json::Error> {
+    T::from_tree(Tree::without(object, &["metadata", "managedFields"]))
 }
 
 /// The typed metadata of an object, managed fields included but for the sets in them.
-pub fn typed_metadata<T: DeserializeOwned>(object: &Value) -> Result<T, serde_json::Error> {
-    T::deserialize(Tree { value: &object["metadata"], without: &["managedFields", "fieldsV1"] })
-}
-
-/// A value that is read as if nothing were at a path in it; lists are no step of the path.
-#[derive(Clone, Copy)]
-struct Tree<'a> {
-    value: &'a Value,
-    without: &'static [&'static str],
-}
-
-impl<'de> Tree<'de> {
-    fn member(self, (key, value): (&'de String, &'de Value)) -> Option<(&'de str, Tree<'de>)> {
-        let without = match self.without {
-            [last] if key == last => return None,
-            [first, rest @ ..] if key == first => rest,
-            _ => &[],
-        };
-        (!value.is_null()).then_some((key.as_str(), Tree { value, without }))
-    }
-
-    fn members<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, serde_json::Error> {
-        match self.value {
-            Value::Object(map) => {
-                visitor.visit_map(MapDeserializer::new(map.iter().filter_map(|member| self.member(member))))
-            }
-            other => other.deserialize_any(visitor),
-        }
-    }
-}
-
-impl<'de> IntoDeserializer<'de, serde_json::Error> for Tree<'de> {
-    type Deserializer = Self;
-    fn into_deserializer(self) -> Self {
-        self
-    }
-}
-
-impl<'de> Deserializer<'de> for Tree<'de> {
-    type Error = serde_json::Error;
-
-    /// What has no type is read as it is.
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
-        self.value.deserialize_any(visitor)
-    }
-
-    fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        _: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Self::Error> {
-        self.members(visitor)
-    }
-
-    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
-        self.members(visitor)
-    }
-
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
-        match self.value {
-            Value::Array(items) => {
-                let items = items.iter().map(|value| Tree { value, ..self });
-                visitor.visit_seq(SeqDeserializer::new(items))
-            }
-            other => other.deserialize_any(visitor),
-        }
-    }
-
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
-        match self.value {
-            Value::Null => visitor.visit_none(),
-            _ => visitor.visit_some(self),
-        }
-    }
-
-    /// Raw values are asked for in this way too.
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Self::Error> {
-        if name.starts_with("$serde_json::private") {
-            return self.value.deserialize_newtype_struct(name, visitor);
-        }
-        visitor.visit_newtype_struct(self)
-    }
-
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        variants: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Self::Error> {
-        self.value.deserialize_enum(name, variants, visitor)
-    }
-
-    serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct tuple
-        tuple_struct identifier ignored_any
-    }
+pub fn typed_metadata<T: Decode>(object: &Value) -> Result<T, serde_json::Error> {
+    T::from_tree(Tree::without(&object["metadata"], &["managedFields", "fieldsV1"]))
 }
 
 /// The object that `value` is; whatever else it was gives way to an empty one.

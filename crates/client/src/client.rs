@@ -5,13 +5,13 @@ use crate::key::Resource;
 use crate::params::{ListParams, ListResult, Patch, PatchParams};
 use crate::transport::{ResponseBody, Transport};
 use api::Kind;
+use apimachinery::decode::Decode;
 use apimachinery::meta::options::DeleteOptions;
 use apimachinery::status::Status;
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -73,7 +73,7 @@ impl Client {
         }
         let code = response.status();
         let body = collect(response.into_body()).await?;
-        let status = serde_json::from_slice::<Status>(&body).unwrap_or_else(|_| Status {
+        let status = Status::from_json(&body).unwrap_or_else(|_| Status {
             code: i32::from(code.as_u16()),
             message: String::from_utf8_lossy(&body[..body.len().min(2048)]).into_owned(),
             status: "Failure".into(),
@@ -83,7 +83,7 @@ impl Client {
     }
 
     /// Sends a request with an optional JSON body and decodes the answer.
-    pub async fn request<T: DeserializeOwned>(
+    pub async fn request<T: Decode>(
         &self,
         method: Method,
         path: &str,
@@ -127,9 +127,8 @@ impl Client {
     }
 }
 
-fn decode<T: DeserializeOwned>(path: &str, answer: &[u8]) -> Result<T> {
-    serde_json::from_slice(answer)
-        .map_err(|source| Error::Decode { what: format!("the answer to {path}"), source })
+fn decode<T: Decode>(path: &str, answer: &[u8]) -> Result<T> {
+    T::from_json(answer).map_err(|source| Error::Decode { what: format!("the answer to {path}"), source })
 }
 
 /// Reads a body to its end.
@@ -186,7 +185,7 @@ impl Dynamic {
         self
     }
 
-    async fn request<T: DeserializeOwned>(
+    async fn request<T: Decode>(
         &self,
         method: Method,
         path: &str,
@@ -198,11 +197,11 @@ impl Dynamic {
         decode(path, &answer)
     }
 
-    pub async fn get<T: DeserializeOwned>(&self, name: &str, subresource: Option<&str>) -> Result<T> {
+    pub async fn get<T: Decode>(&self, name: &str, subresource: Option<&str>) -> Result<T> {
         self.request(Method::GET, &self.path(Some(name), subresource), &[], JSON, Bytes::new()).await
     }
 
-    pub async fn list<T: DeserializeOwned>(&self, params: &ListParams) -> Result<T> {
+    pub async fn list<T: Decode>(&self, params: &ListParams) -> Result<T> {
         let accept = if self.accept == METADATA { METADATA_LIST } else { self.accept };
         let (path, query) = (self.path(None, None), params.query());
         let answer = self.client.raw_as(accept, Method::GET, &path, &query, JSON, Bytes::new()).await?;
@@ -210,7 +209,7 @@ impl Dynamic {
     }
 
     /// Creates an object, or posts to a subresource of an existing one.
-    pub async fn create<B: Serialize, T: DeserializeOwned>(
+    pub async fn create<B: Serialize, T: Decode>(
         &self,
         name: Option<&str>,
         subresource: Option<&str>,
@@ -219,7 +218,7 @@ impl Dynamic {
         self.request(Method::POST, &self.path(name, subresource), &[], JSON, encode(body)?).await
     }
 
-    pub async fn update<B: Serialize, T: DeserializeOwned>(
+    pub async fn update<B: Serialize, T: Decode>(
         &self,
         name: &str,
         subresource: Option<&str>,
@@ -228,7 +227,7 @@ impl Dynamic {
         self.request(Method::PUT, &self.path(Some(name), subresource), &[], JSON, encode(body)?).await
     }
 
-    pub async fn patch<T: DeserializeOwned>(
+    pub async fn patch<T: Decode>(
         &self,
         name: &str,
         subresource: Option<&str>,
@@ -314,12 +313,7 @@ impl<K: Kind> Api<K> {
     }
 
     /// Posts to a subresource (`binding`, `eviction`, `token`) and decodes its answer.
-    pub async fn post<B: Serialize, T: DeserializeOwned>(
-        &self,
-        name: &str,
-        subresource: &str,
-        body: &B,
-    ) -> Result<T> {
+    pub async fn post<B: Serialize, T: Decode>(&self, name: &str, subresource: &str, body: &B) -> Result<T> {
         self.dynamic.create(Some(name), Some(subresource), body).await
     }
 

@@ -2,9 +2,10 @@
 
 use crate::client::Dynamic;
 use crate::error::{Error, Result};
-use crate::params::ListParams;
+use crate::params::{ListParams, ListResult};
 use crate::source::Raw;
-use apimachinery::meta::{ListMeta, ObjectMeta};
+use apimachinery::decode::Decode as _;
+use apimachinery::meta::ObjectMeta;
 use serde::Deserialize;
 
 /// What is read of an object.
@@ -14,13 +15,7 @@ pub struct Partial {
     pub metadata: ObjectMeta,
 }
 
-#[derive(Deserialize)]
-struct PartialList {
-    #[serde(default)]
-    metadata: ListMeta,
-    #[serde(default)]
-    items: Option<Vec<Partial>>,
-}
+apimachinery::decode!(Partial);
 
 /// How many objects one answer carries.
 const PAGE: u64 = 500;
@@ -31,8 +26,8 @@ pub async fn list(objects: &Dynamic) -> Result<Vec<ObjectMeta>> {
     let mut params = ListParams { limit: Some(PAGE), ..Default::default() };
     let mut all = Vec::new();
     loop {
-        let page: PartialList = objects.list(&params).await?;
-        all.extend(page.items.into_iter().flatten().map(|item| item.metadata));
+        let page: ListResult<Partial> = objects.list(&params).await?;
+        all.extend(page.items.into_iter().map(|item| item.metadata));
         if page.metadata.continue_token.is_empty() {
             return Ok(all);
         }
@@ -43,7 +38,7 @@ pub async fn list(objects: &Dynamic) -> Result<Vec<ObjectMeta>> {
 impl Raw {
     /// The metadata alone: nothing else is decoded.
     pub fn metadata(&self) -> Result<ObjectMeta> {
-        let partial: Partial = serde_json::from_slice(&self.bytes)
+        let partial = Partial::from_json(&self.bytes)
             .map_err(|source| Error::Decode { what: format!("the metadata of {}", self.key), source })?;
         Ok(partial.metadata)
     }

@@ -1,9 +1,10 @@
 //! Parameters and results of requests.
 
-use api::Kind;
+use apimachinery::decode::{Decode, Tree};
 use apimachinery::meta::ListMeta;
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// Parameters of a list.
 #[derive(Debug, Clone, Default)]
@@ -38,13 +39,33 @@ impl ListParams {
 }
 
 /// A list as it is answered.
-#[derive(Debug, Deserialize)]
-#[serde(bound(deserialize = "K: Kind"))]
+#[derive(Debug)]
 pub struct ListResult<K> {
-    #[serde(default)]
     pub metadata: ListMeta,
-    #[serde(default, deserialize_with = "apimachinery::de::null_default")]
     pub items: Vec<K>,
+}
+
+impl<K: Decode> Decode for ListResult<K> {
+    fn from_json(text: &[u8]) -> Result<Self, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct List<'a> {
+            #[serde(default)]
+            metadata: ListMeta,
+            #[serde(borrow)]
+            items: Option<&'a RawValue>,
+        }
+        let List { metadata, items } = serde_json::from_slice(text)?;
+        let items = items.map(|items| Vec::from_json(items.get().as_bytes())).transpose()?;
+        Ok(ListResult { metadata, items: items.unwrap_or_default() })
+    }
+
+    fn from_tree(tree: Tree<'_>) -> Result<Self, serde_json::Error> {
+        let (metadata, items) = (tree.get("metadata"), tree.get("items"));
+        Ok(ListResult {
+            metadata: metadata.map(ListMeta::from_tree).transpose()?.unwrap_or_default(),
+            items: items.map(Vec::from_tree).transpose()?.unwrap_or_default(),
+        })
+    }
 }
 
 /// A patch and its type.

@@ -58,7 +58,7 @@ pub struct Raw {
 impl Raw {
     /// The typed object, its resourceVersion set.
     pub fn decode<K: Kind>(&self) -> Result<K> {
-        let mut object: K = serde_json::from_slice(&self.bytes)
+        let mut object = K::from_json(&self.bytes)
             .map_err(|source| Error::Decode { what: format!("{} {}", K::KIND, self.key), source })?;
         object.metadata_mut().resource_version = self.revision.to_string();
         Ok(object)

@@ -5,11 +5,11 @@ use super::expressions::{Variables, Wanted};
 use super::tree::typed;
 use super::webhook_client::{validate_service, validate_url};
 use api::admissionregistration::v1::{MatchCondition, MatchResources, RuleWithOperations};
+use apimachinery::decode::Decode;
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::meta::LabelSelector;
 use apimachinery::meta::validation::validate_label_selector;
 use apimachinery::validation::{is_dns1035_label, is_fully_qualified_name, is_path_segment_name};
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub(super) const FAILURE_POLICIES: &[&str] = &["Fail", "Ignore"];
@@ -177,7 +177,7 @@ const NO_SIDE_EFFECTS: &[&str] = &["None", "NoneOnDryRun"];
 const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 
 /// A part of a webhook; what is absent is empty.
-fn part<T: DeserializeOwned + Default>(value: &Value) -> T {
+fn part<T: Decode + Default>(value: &Value) -> T {
     if value.is_null() { T::default() } else { typed(value) }
 }
 

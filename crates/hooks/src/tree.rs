@@ -1,7 +1,7 @@
 //! Reading and editing trees, for hooks.
 
+use apimachinery::decode::Decode;
 use apimachinery::time::Time;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Whether Go would see the zero value: absent, null, empty, 0, false.
@@ -77,7 +77,7 @@ pub(super) fn at<'a>(object: &'a Value, path: &[&str]) -> Option<&'a Value> {
 
 /// The typed form, without `managedFields`, which no hook reads. Trees that hooks see were decoded by the same rows, so that this cannot fail;
 /// should it do so, validation finds an empty object at fault.
-pub(super) fn typed<T: DeserializeOwned + Default>(object: &Value) -> T {
+pub(super) fn typed<T: Decode + Default>(object: &Value) -> T {
     apimachinery::value::typed(object).unwrap_or_else(|error| {
         debug_assert!(false, "{} of an unfit tree: {error}", std::any::type_name::<T>());
         T::default()

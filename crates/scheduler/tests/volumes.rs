@@ -3,6 +3,7 @@
 
 mod small_clusters;
 
+use apimachinery::decode::Decode as _;
 use client::{ObjectKey, Projection};
 use expect_test::{Expect, expect};
 use scheduler::cache::Cache;
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use small_clusters::{HOST, ZONE, asks, cluster, outcome, pod, with, zones};
 
 fn row<P: Projection>(object: Value) -> P {
-    P::project(&serde_json::from_value::<P::Kind>(object).unwrap())
+    P::project(&P::Kind::from_value(&object).unwrap())
 }
 
 fn storage(cache: &mut Cache) -> &mut Storage {

@@ -3,10 +3,10 @@
 use super::lookup::Objects;
 use super::{Attributes, Operation, Plugin};
 use api::core::v1::PodSpec;
+use apimachinery::decode::Decode as _;
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use rules::declared_features::{missing, to_change};
-use serde::Deserialize as _;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ impl NodeDeclaredFeatureValidator {
 }
 
 fn spec(pod: &Value) -> Result<PodSpec, Status> {
-    PodSpec::deserialize(&pod["spec"]).map_err(|error| Status::bad_request(error.to_string()))
+    PodSpec::from_value(&pod["spec"]).map_err(|error| Status::bad_request(error.to_string()))
 }
 
 impl Plugin for NodeDeclaredFeatureValidator {

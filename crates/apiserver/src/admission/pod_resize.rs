@@ -3,11 +3,11 @@
 use super::lookup::Objects;
 use super::{Attributes, Operation, Plugin};
 use api::core::v1::Pod;
+use apimachinery::decode::Decode;
 use apimachinery::quantity::Quantity;
 use apimachinery::status::{Status, StatusCause};
 use futures::future::BoxFuture;
 use rules::pod_requests::{Options, amount, pod_requests};
-use serde::Deserialize as _;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -47,11 +47,11 @@ impl PodResizeValidator {
 
 /// What of a pod's requests is more than a node has.
 fn beyond(pod: &Value, allocatable: &Value) -> Result<Option<String>, Status> {
-    let pod = Pod::deserialize(pod).map_err(|error| Status::bad_request(error.to_string()))?;
+    let pod = Pod::from_value(pod).map_err(|error| Status::bad_request(error.to_string()))?;
     let requests = pod_requests(&pod, Options::default());
     let mut more = Vec::new();
     for resource in ["cpu", "memory"] {
-        let has: Quantity = serde_json::from_value(allocatable[resource].clone()).unwrap_or_default();
+        let has: Quantity = Decode::from_value(&allocatable[resource]).unwrap_or_default();
         let Some(wanted) = requests.get(resource) else { continue };
         if wanted.cmp(&has).is_gt() {
             let (wanted, has) = (amount(resource, wanted), amount(resource, &has));

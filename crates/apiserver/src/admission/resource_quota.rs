@@ -4,6 +4,7 @@
 use super::lookup::Objects;
 use super::{Attributes, Operation, Plugin};
 use api::core::v1::{Container, PersistentVolumeClaim, Pod, ResourceQuota as Quota, Service};
+use apimachinery::decode::Decode;
 use apimachinery::quantity::Quantity;
 use apimachinery::status::Status;
 use apimachinery::time::Time;
@@ -28,7 +29,7 @@ enum Counted {
 
 impl Counted {
     fn of(a: &Attributes<'_>, object: &Value) -> Result<Self, Status> {
-        fn read<T: serde::de::DeserializeOwned>(object: &Value) -> Result<Box<T>, Status> {
+        fn read<T: Decode>(object: &Value) -> Result<Box<T>, Status> {
             apimachinery::value::typed(object).map(Box::new).map_err(Status::internal_error)
         }
         Ok(match (a.resource.row.group.as_ref(), a.resource.row.resource.as_ref()) {
@@ -133,7 +134,7 @@ impl ResourceQuota {
             let key = store::Key { prefix: self.0.resource.prefix.clone(), name };
             let Some(entry) = self.0.store.pending(&key) else { continue };
             let value = crate::registry::decode(&self.0.resource, &entry)?.value;
-            let quota = serde_json::from_value(value.clone()).map_err(Status::internal_error)?;
+            let quota = Decode::from_value(&value).map_err(Status::internal_error)?;
             quotas.push(Stored { entry, value, quota });
         }
         Ok(quotas)

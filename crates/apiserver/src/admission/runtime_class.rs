@@ -2,6 +2,7 @@
 
 use super::lookup::Objects;
 use super::{Attributes, Operation, Plugin};
+use apimachinery::decode::Decode;
 use apimachinery::quantity::Quantity;
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
@@ -16,7 +17,7 @@ fn applies(a: &Attributes<'_>) -> bool {
 }
 
 fn quantities(value: &Value) -> BTreeMap<String, Quantity> {
-    serde_json::from_value(value.clone()).unwrap_or_default()
+    Decode::from_value(value).unwrap_or_default()
 }
 
 impl RuntimeClass {

@@ -5,6 +5,7 @@ use crate::object;
 use crate::registry::Registry;
 use crate::user::User;
 use api::core::v1::Secret;
+use apimachinery::decode::Decode as _;
 use apimachinery::time::Time;
 use futures::future::BoxFuture;
 use std::collections::BTreeSet;
@@ -47,7 +48,7 @@ impl BootstrapTokens {
         if object::is_being_deleted(&found.value) {
             return refuse("is deleted and awaiting removal");
         }
-        let Ok(kept) = serde_json::from_value::<Secret>(found.value) else { return Ok(None) };
+        let Ok(kept) = Secret::from_value(&found.value) else { return Ok(None) };
         match self.groups(&kept, id, secret) {
             Ok(groups) => Ok(Some(Known {
                 user: User { name: format!("system:bootstrap:{id}"), groups, ..Default::default() },

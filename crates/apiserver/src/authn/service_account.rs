@@ -11,6 +11,7 @@ use crate::object;
 use crate::registry::{Registry, WriteContext};
 use crate::user::User;
 use api::core::v1::Secret;
+use apimachinery::decode::Decode as _;
 use futures::future::BoxFuture;
 use pki::jwt::Verifier;
 use serde::{Deserialize, Serialize};
@@ -318,7 +319,7 @@ impl ServiceAccountTokens {
         }
         let invalidated = || "Token has been invalidated".to_owned();
         let found = self.rest(&mut known, "secrets", namespace, name).map_err(|_| invalidated())?;
-        let secret: Secret = serde_json::from_value(found).map_err(|_| invalidated())?;
+        let secret = Secret::from_value(&found).map_err(|_| invalidated())?;
         if secret.metadata.deletion_timestamp.is_some() {
             return Err(invalidated());
         }

@@ -5,6 +5,7 @@ use crate::egress::Way;
 use crate::review_hook::{Backoff, ReviewHook};
 use crate::user::User;
 use api::authentication::v1::TokenReviewStatus;
+use apimachinery::decode::Decode as _;
 use futures::future::BoxFuture;
 use serde_json::json;
 use std::path::Path;
@@ -48,12 +49,11 @@ impl TokenWebhook {
             "spec": {"token": token, "audiences": audiences},
             "status": {"user": {}},
         });
-        let mut answer = self.hook.ask(&review, |_, _| {}).await.map_err(|failure| {
+        let answer = self.hook.ask(&review, |_, _| {}).await.map_err(|failure| {
             tracing::error!(error = failure.message, "Failed to make webhook authenticator request");
             vec![failure.message]
         })?;
-        let status: TokenReviewStatus =
-            serde_json::from_value(answer["status"].take()).map_err(|e| vec![e.to_string()])?;
+        let status = TokenReviewStatus::from_value(&answer["status"]).map_err(|e| vec![e.to_string()])?;
         let got = if status.audiences.is_empty() { &self.audiences } else { status.audiences.as_slice() };
         let common = intersect(audiences, got);
         if common.is_empty() && !audiences.is_empty() {

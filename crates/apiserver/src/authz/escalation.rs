@@ -9,6 +9,7 @@ use crate::object;
 use crate::resources::Resources;
 use crate::user::{MASTERS, User};
 use api::rbac::v1::{PolicyRule, RoleRef};
+use apimachinery::decode::Decode;
 use apimachinery::quote::quote;
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
@@ -82,7 +83,7 @@ impl Escalation {
     }
 
     async fn binding(&self, a: &admission::Attributes<'_>, binding: &Value) -> Result<(), Status> {
-        let Ok(role) = serde_json::from_value::<RoleRef>(binding["roleRef"].clone()) else { return Ok(()) };
+        let Ok(role) = RoleRef::from_value(&binding["roleRef"]) else { return Ok(()) };
         if a.old.is_some_and(|old| only_collector_fields(binding, old)) {
             return Ok(());
         }
@@ -121,7 +122,7 @@ impl Plugin for Escalation {
 }
 
 fn rules(role: &Value) -> Vec<PolicyRule> {
-    serde_json::from_value(role["rules"].clone()).unwrap_or_default()
+    Decode::from_value(&role["rules"]).unwrap_or_default()
 }
 
 /// Whether only what the garbage collector writes differs.

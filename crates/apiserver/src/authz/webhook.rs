@@ -8,6 +8,7 @@ use crate::review_hook::{Backoff, Failure, ReviewHook, Trip};
 use crate::user::User;
 use api::authorization::v1::SubjectAccessReviewStatus;
 use apimachinery::clock::Clock;
+use apimachinery::decode::Decode;
 use apimachinery::field::Path;
 use apimachinery::fields;
 use apimachinery::labels;
@@ -252,8 +253,8 @@ impl WebhookAuthorizer {
             self.metrics.evaluations.with(&labels).inc();
             self.metrics.duration.with(&labels).observe(took.as_secs_f64());
         };
-        let mut answer = self.hook.ask(&review, heard).await?;
-        Ok(serde_json::from_value(answer["status"].take()).unwrap_or_default())
+        let answer = self.hook.ask(&review, heard).await?;
+        Ok(Decode::from_value(&answer["status"]).unwrap_or_default())
     }
 
     /// The old version calls the groups `group`.

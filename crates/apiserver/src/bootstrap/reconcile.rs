@@ -3,6 +3,7 @@
 
 use crate::authz::cover::uncovered;
 use api::rbac::v1::PolicyRule;
+use apimachinery::decode::Decode;
 use serde_json::{Value, json};
 
 /// What becomes of an object that is there.
@@ -65,7 +66,7 @@ fn outcome(current: &Value, right: Value) -> Outcome {
 }
 
 fn rules(role: &Value) -> Vec<PolicyRule> {
-    serde_json::from_value(role["rules"].clone()).unwrap_or_default()
+    Decode::from_value(&role["rules"]).unwrap_or_default()
 }
 
 /// The object with the labels and annotations that are wanted; where it has other values, those stay.

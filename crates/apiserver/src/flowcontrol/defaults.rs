@@ -2,6 +2,7 @@
 //! suggestion for the rest.
 
 use api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
+use apimachinery::decode::Decode;
 use serde_json::{Value, json};
 
 /// Says whether the server keeps the spec as it suggests it.
@@ -177,8 +178,8 @@ pub(crate) fn objects() -> Vec<(&'static str, &'static str, Value)> {
     levels.chain(flow_schema_values().into_iter().map(|value| (GROUP, "flowschemas", value))).collect()
 }
 
-fn typed<K: serde::de::DeserializeOwned>(values: Vec<Value>) -> Vec<K> {
-    values.into_iter().filter_map(|value| serde_json::from_value(value).ok()).collect()
+fn typed<K: Decode>(values: Vec<Value>) -> Vec<K> {
+    values.iter().filter_map(|value| K::from_value(value).ok()).collect()
 }
 
 pub(super) fn priority_levels() -> Vec<PriorityLevelConfiguration> {

@@ -4,6 +4,7 @@ use super::WriteOptions;
 use super::negotiate::{Clause, Media, negotiate};
 use crate::resources::Served;
 use crate::server::Call;
+use apimachinery::decode::Decode;
 use apimachinery::meta::options::DeleteOptions;
 use apimachinery::status::Status;
 use bytes::Bytes;
@@ -298,7 +299,7 @@ pub(super) fn delete_options(call: &Call, bytes: &Bytes) -> Result<DeleteOptions
         // Absent members are absent options.
         map.retain(|_, member| !member.is_null());
     }
-    serde_json::from_value(value).map_err(|e| bad(&e))
+    Decode::from_value(&value).map_err(|e| bad(&e))
 }
 
 /// Says of an object which type it is.

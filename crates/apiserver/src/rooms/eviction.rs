@@ -8,6 +8,7 @@ use crate::object;
 use crate::registry::WriteContext;
 use crate::resources::Served;
 use crate::server::{Call, Server};
+use apimachinery::decode::Decode;
 use apimachinery::gvk::{GroupKind, GroupResource};
 use apimachinery::labels::Selector;
 use apimachinery::meta::LabelSelector;
@@ -34,9 +35,7 @@ pub(crate) async fn create(server: &Server, pods: &Arc<Served>, call: Call) -> R
     }
     admission.validate(&creation(pods, &call, &call.info.name, &mut eviction, written.dry_run)).await?;
     let mut options: DeleteOptions = match eviction.get("deleteOptions") {
-        Some(options) => {
-            serde_json::from_value(options.clone()).map_err(|e| Status::bad_request(e.to_string()))?
-        }
+        Some(options) => Decode::from_value(options).map_err(|e| Status::bad_request(e.to_string()))?,
         None => DeleteOptions::default(),
     };
     let errors = validate_delete_options(&options);
@@ -165,7 +164,7 @@ async fn spend_budget(server: &Server, call: &Call, pod: &Value) -> Result<Spent
     let mut matching = Vec::new();
     for entry in &listed.entries {
         let budget = crate::registry::decode(&budgets, entry)?.value;
-        let selector: Option<LabelSelector> = serde_json::from_value(budget["spec"]["selector"].clone()).ok();
+        let selector = LabelSelector::from_value(&budget["spec"]["selector"]).ok();
         let Ok(selector) = Selector::from_label_selector(selector.as_ref()) else { continue };
         if selector.matches(&labels) {
             matching.push(budget);

@@ -11,6 +11,7 @@ use api::authorization::v1::{
     FieldSelectorAttributes, LabelSelectorAttributes, NonResourceAttributes, ResourceAttributes,
     SubjectAccessReviewSpec,
 };
+use apimachinery::decode::Decode as _;
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::fields::{self, escape_value};
 use apimachinery::gvk::GroupKind;
@@ -44,7 +45,7 @@ pub(crate) async fn create(server: &Server, resource: &Arc<Served>, call: Call) 
             rules(server, &call.user, namespace.as_str().unwrap_or_default())?
         }
         kind => {
-            let spec: SubjectAccessReviewSpec = serde_json::from_value(review["spec"].clone())
+            let spec = SubjectAccessReviewSpec::from_value(&review["spec"])
                 .map_err(|e| Status::bad_request(e.to_string()))?;
             let mut shown = Vec::new();
             let metadata = &review["metadata"];

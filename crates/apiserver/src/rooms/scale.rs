@@ -6,6 +6,7 @@ use crate::object;
 use crate::registry::{Ownership, Side, Stored, UpdateOptions, WriteContext};
 use crate::resources::Served;
 use crate::server::{Call, Server};
+use apimachinery::decode::Decode as _;
 use apimachinery::meta::ListMeta;
 use apimachinery::meta::table::TableColumnDefinition;
 use apimachinery::status::Status;
@@ -50,7 +51,7 @@ fn scale(resource: &Served, object: &Value) -> Value {
         .flatten()
         .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()))
         .collect();
-    if let Ok(typed) = serde_json::from_value::<apimachinery::meta::LabelSelector>(selector.clone())
+    if let Ok(typed) = apimachinery::meta::LabelSelector::from_value(selector)
         && selector.get("matchLabels").or(selector.get("matchExpressions")).is_some()
         && let Ok(selector) = apimachinery::labels::Selector::from_label_selector(Some(&typed))
     {

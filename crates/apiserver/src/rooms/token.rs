@@ -9,6 +9,7 @@ use crate::registry::ensure_namespace;
 use crate::resources::Served;
 use crate::server::{Call, Server};
 use api::authentication::v1::BoundObjectReference;
+use apimachinery::decode::Decode as _;
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::gvk::{GroupKind, GroupResource, GroupVersionKind};
 use apimachinery::quote::quote;
@@ -75,9 +76,8 @@ pub(crate) async fn create(server: &Server, accounts: &Arc<Served>, call: Call) 
         ..Default::default()
     };
     if request["spec"]["boundObjectRef"].is_object() {
-        let reference: BoundObjectReference =
-            serde_json::from_value(request["spec"]["boundObjectRef"].take())
-                .map_err(|e| Status::bad_request(e.to_string()))?;
+        let reference = BoundObjectReference::from_value(&request["spec"]["boundObjectRef"])
+            .map_err(|e| Status::bad_request(e.to_string()))?;
         bind(server, &mut kubernetes, &reference, namespace, name)?;
         request["spec"]["boundObjectRef"] = json!(reference);
     }

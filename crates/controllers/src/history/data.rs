@@ -5,6 +5,7 @@
 //! name. A difference would roll every pod of the set.
 
 use api::core::v1::PodTemplateSpec;
+use apimachinery::decode::Decode as _;
 use apimachinery::rand_name::safe_encode_string;
 use apimachinery::value::to_json_string;
 use serde_json::{Map, Value, json};
@@ -25,7 +26,7 @@ pub(crate) fn template(data: &Value) -> Option<Value> {
 
 /// The same, typed.
 pub(crate) fn typed_template(data: &Value) -> Option<PodTemplateSpec> {
-    serde_json::from_value(template(data)?).ok()
+    PodTemplateSpec::from_value(&template(data)?).ok()
 }
 
 /// JSON as Go's `encoding/json` writes a map: keys sorted, `<`, `>` and `&` escaped.

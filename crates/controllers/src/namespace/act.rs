@@ -8,7 +8,7 @@ use api::core::v1::Namespace;
 use apimachinery::meta::options::DeleteOptions;
 use apimachinery::time::Time;
 use client::discovery::{ApiResource, discover};
-use client::{Client, Error, ListParams, Resource, Result, metadata};
+use client::{Client, Error, ListParams, ListResult, Resource, Result, metadata};
 use futures::{FutureExt as _, StreamExt as _};
 use serde::Deserialize;
 
@@ -21,17 +21,14 @@ pub(super) struct Act {
 
 /// What is read of pods for the estimate.
 #[derive(Deserialize)]
-struct Pods {
-    items: Vec<Pod>,
-}
-
-#[derive(Deserialize)]
 struct Pod {
     #[serde(default)]
     spec: PodSpec,
     #[serde(default)]
     status: PodStatus,
 }
+
+apimachinery::decode!(Pod);
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
@@ -120,7 +117,7 @@ impl Act {
     /// In how many seconds the pods should have ended.
     async fn pods_take(&self, namespace: &str, deleted_at: Time) -> Result<i64> {
         let pods = self.client.resource(Resource::new("", "v1", "pods"), Some(namespace));
-        let pods: Pods = pods.list(&ListParams::default()).await?;
+        let pods: ListResult<Pod> = pods.list(&ListParams::default()).await?;
         let alive =
             pods.items.iter().filter(|pod| !matches!(pod.status.phase.as_str(), "Succeeded" | "Failed"));
         let periods = alive.filter_map(|pod| pod.spec.termination_grace_period_seconds);

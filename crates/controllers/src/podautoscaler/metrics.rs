@@ -2,10 +2,11 @@
 
 use super::replicas::{Sample, Samples};
 use api::autoscaling::v2::CrossVersionObjectReference;
+use apimachinery::decode::Decode;
 use apimachinery::quantity::Quantity;
 use apimachinery::time::Time;
 use bytes::Bytes;
-use client::{Client, Resource, Result};
+use client::{Client, ListResult, Resource, Result};
 use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
@@ -13,12 +14,6 @@ use std::collections::BTreeMap;
 
 /// The window of a sample that does not tell, in seconds.
 const WINDOW: i64 = 60;
-
-#[derive(Deserialize)]
-struct List<T> {
-    #[serde(default = "Vec::new")]
-    items: Vec<T>,
-}
 
 #[derive(Deserialize)]
 struct PodMetrics {
@@ -56,11 +51,13 @@ struct MetricValue {
     value: Quantity,
 }
 
+apimachinery::decode!(PodMetrics, MetricValue);
+
 /// Asks the metrics APIs. Errors are told as upstream words them.
 pub(super) struct Metrics(pub Client);
 
 impl Metrics {
-    async fn get<T: serde::de::DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T> {
+    async fn get<T: Decode>(&self, path: &str, query: &[(&str, String)]) -> Result<T> {
         let query: Vec<_> = query.iter().filter(|(_, value)| !value.is_empty()).cloned().collect();
         self.0.request(Method::GET, path, &query, "", Bytes::new()).await
     }
@@ -75,7 +72,8 @@ impl Metrics {
     ) -> std::result::Result<Samples, String> {
         let failed = |why: String| format!("unable to get metrics for resource {resource}: {why}");
         let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods");
-        let listed: Result<List<PodMetrics>> = self.get(&path, &[("labelSelector", selector.into())]).await;
+        let listed: Result<ListResult<PodMetrics>> =
+            self.get(&path, &[("labelSelector", selector.into())]).await;
         let listed = listed
             .map_err(|error| failed(format!("unable to fetch metrics from resource metrics API: {error}")))?;
         if listed.items.is_empty() {
@@ -122,7 +120,7 @@ impl Metrics {
         let listed = async {
             let path = format!("{}/namespaces/{namespace}/pods/*/{metric}", self.custom().await?);
             let query = [("labelSelector", selector.into()), ("metricLabelSelector", metric_selector.into())];
-            self.get::<List<MetricValue>>(&path, &query).await
+            self.get::<ListResult<MetricValue>>(&path, &query).await
         };
         let listed = listed
             .await
@@ -162,7 +160,8 @@ impl Metrics {
                 let resource = resource.unwrap_or_else(|| kind.to_lowercase());
                 format!("{base}/namespaces/{namespace}/{resource}/{name}/{metric}")
             };
-            self.get::<List<MetricValue>>(&path, &[("metricLabelSelector", metric_selector.into())]).await
+            self.get::<ListResult<MetricValue>>(&path, &[("metricLabelSelector", metric_selector.into())])
+                .await
         };
         let listed = got
             .await
@@ -180,7 +179,8 @@ impl Metrics {
         selector: &str,
     ) -> std::result::Result<i64, String> {
         let path = format!("/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/{metric}");
-        let listed: Result<List<MetricValue>> = self.get(&path, &[("labelSelector", selector.into())]).await;
+        let listed: Result<ListResult<MetricValue>> =
+            self.get(&path, &[("labelSelector", selector.into())]).await;
         let listed =
             listed.map_err(|error| format!("unable to fetch metrics from external metrics API: {error}"))?;
         if listed.items.is_empty() {

@@ -4,6 +4,7 @@
 use crate::config::Config;
 use crate::objects::References;
 use api::core::v1::{Pod, VolumeProjection};
+use apimachinery::decode::Decode as _;
 use apimachinery::validation::{NameUse, is_dns1123_label, name_is_dns_subdomain};
 
 /// A manifest's text as a pod, and as nothing else.
@@ -17,7 +18,7 @@ pub(super) fn parse(text: &str) -> Result<Pod, String> {
         (_, "") => return Err(no_pod("Object 'Kind' is missing")),
         (version, kind) => return Err(no_pod(&format!("it is a {kind:?} of version {version:?}"))),
     }
-    serde_json::from_value(decoded.value).map_err(|error| no_pod(&error.to_string()))
+    Pod::from_value(&decoded.value).map_err(|error| no_pod(&error.to_string()))
 }
 
 /// What of the API server's rules would make no sense to run, and what only the API could give.

@@ -20,9 +20,9 @@ pub(super) use mutating::MutatingAdmissionPolicy;
 pub(super) use validating::ValidatingAdmissionPolicy;
 
 use crate::resources::Served;
+use apimachinery::decode::Decode;
 use apimachinery::status::Status;
 use parking_lot::RwLock;
-use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::sync::Arc;
 use store::Store;
@@ -40,7 +40,7 @@ impl<T> Prepared<T> {
     }
 
     /// All of them, by name.
-    fn all<O: DeserializeOwned>(&self, prepare: impl Fn(O) -> T) -> Result<Vec<Arc<T>>, Status> {
+    fn all<O: Decode>(&self, prepare: impl Fn(O) -> T) -> Result<Vec<Arc<T>>, Status> {
         let entries = self.store.snapshot(&self.served.prefix).entries;
         if entries.is_empty() {
             return Ok(Vec::new());
@@ -53,7 +53,7 @@ impl<T> Prepared<T> {
                 continue;
             }
             let value = crate::registry::decode(&self.served, entry)?.value;
-            let object = serde_json::from_value(value).map_err(|error| {
+            let object = O::from_value(&value).map_err(|error| {
                 Status::internal_error(format!("the stored object {} is damaged: {error}", entry.name))
             })?;
             let made = Arc::new(prepare(object));

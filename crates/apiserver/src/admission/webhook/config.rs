@@ -1,6 +1,7 @@
 //! The configured webhooks, read anew when a configuration changes.
 
 use crate::resources::Served;
+use apimachinery::decode::Decode as _;
 use apimachinery::labels::Selector;
 use apimachinery::meta::LabelSelector;
 use parking_lot::Mutex;
@@ -48,7 +49,7 @@ fn texts(value: &Value) -> Vec<String> {
 
 /// A selector as objects have it. One that cannot be read selects nothing.
 fn selector(value: &Value) -> Selector {
-    let typed: Option<LabelSelector> = serde_json::from_value(value.clone()).ok();
+    let typed = LabelSelector::from_value(value).ok();
     let everything = LabelSelector::default();
     Selector::from_label_selector(typed.as_ref().or(Some(&everything)))
         .or_else(|_| Selector::from_label_selector(None))
