@@ -1,7 +1,7 @@
 //! Typed structs out of JSON text and out of trees, by code that is compiled once.
 //!
 //! What a derived `Deserialize` becomes is compiled anew in every crate that reads by it, and for every form that it reads:
-//! for a pod that are a quarter of a megabyte. [`Decode`] is implemented where a type is, for the two forms there are.
+//! for pods that were ten times 25 KB, and more for all within. [`Decode`] is implemented where a type is, for the two forms there are.
 
 use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{Deserializer, IntoDeserializer, Unexpected, Visitor};
