@@ -82,6 +82,8 @@ pub struct Cluster {
 pub struct Signing {
     /// Signs the certificates of clients and kubelets.
     pub authority: Arc<pki::Authority>,
+    /// `--cluster-signing-duration`: how long they are good for, unless less is asked for.
+    pub duration: Duration,
     /// Signs tokens of service accounts.
     pub tokens: Arc<pki::jwt::Signer>,
 }

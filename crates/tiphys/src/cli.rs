@@ -276,6 +276,10 @@ pub(crate) struct Server {
     pub cluster_dns: IpAddr,
     #[arg(long, default_value = "cluster.local")]
     pub cluster_domain: String,
+    /// The max length of duration signed certificates will be given. Individual CSRs may request shorter certs by setting
+    /// spec.expirationSeconds.
+    #[arg(long, default_value = "8760h", value_parser = duration)]
+    pub cluster_signing_duration: Duration,
     /// Where each node's DNS server listens, behind --cluster-dns.
     #[arg(long, default_value_t = 10053)]
     pub dns_port: u16,

@@ -213,16 +213,20 @@ fn cluster(flags: &Flags, bundle: &pki::Bundle) -> Result<controllers::Cluster> 
         node_mask: if network.is_ipv4() { 24 } else { 64 },
         domain: flags.cluster_domain.clone(),
         dns_port: flags.dns_port,
-        signing: Some(signing(bundle).context("reading the keys that controllers sign with")?),
+        signing: Some(signing(flags, bundle).context("reading the keys that controllers sign with")?),
     })
 }
 
 /// The keys that controllers sign with.
-fn signing(bundle: &pki::Bundle) -> Result<controllers::Signing> {
+fn signing(flags: &Flags, bundle: &pki::Bundle) -> Result<controllers::Signing> {
     let ca = &bundle.cluster_ca;
     let authority = pki::Authority::from_pem(ca.certificate.to_pem().as_bytes(), ca.key.to_pem().as_bytes())?;
     let key = pki::PrivateKey::from_pem(bundle.service_account.to_pem().as_bytes())?;
-    Ok(controllers::Signing { authority: Arc::new(authority), tokens: Arc::new(pki::jwt::Signer::new(key)) })
+    Ok(controllers::Signing {
+        authority: Arc::new(authority),
+        duration: flags.cluster_signing_duration,
+        tokens: Arc::new(pki::jwt::Signer::new(key)),
+    })
 }
 
 /// The address from which this machine would reach others. Nothing is sent.

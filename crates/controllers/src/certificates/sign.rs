@@ -9,8 +9,6 @@ use client::Client;
 use pki::{Csr, Usage};
 use std::time::Duration;
 
-/// `--cluster-signing-duration`.
-const TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 const SHORTEST: Duration = Duration::from_secs(600);
 
 /// Whether the signer would sign such a request; none if it is no signer of ours.
@@ -41,11 +39,11 @@ fn client_usages(usages: &[String]) -> Result<(), String> {
     }
 }
 
-/// How long the certificate holds.
-fn duration(asked: Option<i32>) -> Duration {
-    match asked {
-        None => TTL,
-        Some(seconds) => Duration::from_secs(seconds.max(0).unsigned_abs().into()).clamp(SHORTEST, TTL),
+/// How long the certificate holds, of at most `most`.
+fn duration(asked: Option<i32>, most: Duration) -> Duration {
+    match asked.map(|seconds| Duration::from_secs(seconds.max(0).unsigned_abs().into())) {
+        Some(asked) if asked <= most => asked.max(SHORTEST),
+        _ => most,
     }
 }
 
@@ -92,7 +90,7 @@ impl Loop {
         if !unknown.is_empty() {
             return Err(Error::Usages(unknown));
         }
-        let ttl = duration(request.spec.expiration_seconds);
+        let ttl = duration(request.spec.expiration_seconds, signing.duration);
         let certificate =
             signing.authority.sign_csr(&csr, &usages, ttl, jiff::Timestamp::now()).map_err(Error::Sign)?;
         request.status.certificate = ByteString(certificate.to_pem().into_bytes());
@@ -106,10 +104,15 @@ mod tests {
 
     #[test]
     fn durations_have_bounds() {
-        for (asked, want) in
-            [(None, 31_536_000), (Some(60), 600), (Some(3600), 3600), (Some(i32::MAX), 31_536_000)]
-        {
-            assert_eq!(duration(asked).as_secs(), want);
+        for (asked, most, want) in [
+            (None, 31_536_000, 31_536_000),
+            (Some(60), 31_536_000, 600),
+            (Some(3600), 31_536_000, 3600),
+            (Some(i32::MAX), 31_536_000, 31_536_000),
+            (None, 60, 60),
+            (Some(3600), 60, 60),
+        ] {
+            assert_eq!(duration(asked, Duration::from_secs(most)).as_secs(), want);
         }
     }
 
