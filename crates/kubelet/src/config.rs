@@ -111,6 +111,11 @@ pub struct Config {
     pub static_pod_path: Option<PathBuf>,
     /// Where the HTTPS server listens; port 10250.
     pub address: SocketAddr,
+    /// `--tls-cert-file` and `--tls-private-key-file`: what the server shows.
+    pub tls_files: Option<(PathBuf, PathBuf)>,
+    /// Whether the server's certificate is asked for, and whether the node's own to call with is renewed.
+    pub server_tls_bootstrap: bool,
+    pub rotate_certificates: bool,
     /// Where anybody may ask whether the kubelet lives; nobody with port 0.
     pub healthz: SocketAddr,
     pub seccomp_default: bool,
@@ -203,6 +208,9 @@ impl Config {
             fail_swap_on: false,
             static_pod_path: None,
             address: SocketAddr::from(([0, 0, 0, 0], 10250)),
+            tls_files: None,
+            server_tls_bootstrap: false,
+            rotate_certificates: false,
             healthz: SocketAddr::from(([127, 0, 0, 1], 10248)),
             seccomp_default: false,
             parallel_image_pulls: 1,
@@ -260,6 +268,11 @@ impl Config {
     /// Where checkpoints of containers are put.
     pub(crate) fn checkpoints_dir(&self) -> PathBuf {
         self.root_dir.join("checkpoints")
+    }
+
+    /// `--cert-dir`: where certificates are kept that were asked for.
+    pub fn certificates_dir(&self) -> PathBuf {
+        self.root_dir.join("pki")
     }
 
     /// `<root>/pods/<uid>`.

@@ -24,8 +24,8 @@ use crate::topology::numa::Numa;
 use crate::user_namespaces::UserNamespaces;
 use crate::volumes::Volumes;
 use crate::{
-    claims, devices, eviction, logs, node_shutdown, orphans, plugins, pod_resources, pod_source,
-    runtime_events,
+    certificates, claims, devices, eviction, logs, node_shutdown, orphans, plugins, pod_resources,
+    pod_source, runtime_events,
 };
 use api::core::v1::Node;
 use client::{Client, Informers, Recorder};
@@ -47,6 +47,8 @@ pub struct Parts {
     pub streams: Option<Arc<dyn Streams>>,
     /// The server's certificate, and whom it believes; without it no server is started.
     pub serving: Option<server::Serving>,
+    /// What the node calls with at first, where its certificate to call with is renewed.
+    pub bootstrap: Option<certificates::Pair>,
 }
 
 /// A kubelet, ready to run.
@@ -150,8 +152,24 @@ impl Kubelet {
         let pods = Pods::new(context.clone(), shutdown.clone());
         let mut tasks = tokio::task::JoinSet::new();
         let mut port = context.config.address.port();
+        let client_certificate = context.config.rotate_certificates.then(pki::tls::Slot::empty);
+        if let Some(slot) = client_certificate.clone() {
+            let manager = certificates::Manager::client(context.clone(), slot, parts.bootstrap.as_ref());
+            tasks.spawn(manager.run(shutdown.clone()));
+        }
         if let Some(serving) = parts.serving {
-            let server = server::Server::bind(context.clone(), pods.clone(), parts.streams, serving).await?;
+            if context.config.server_tls_bootstrap {
+                let manager = certificates::Manager::server(context.clone(), serving.identity.clone());
+                tasks.spawn(manager.run(shutdown.clone()));
+            }
+            let server = server::Server::bind(
+                context.clone(),
+                pods.clone(),
+                parts.streams,
+                serving,
+                client_certificate,
+            );
+            let server = server.await?;
             port = server.port();
             tasks.spawn(server.run(shutdown.clone()));
         }

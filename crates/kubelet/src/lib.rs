@@ -3,6 +3,8 @@
 //! [`Kubelet`] puts the parts together and runs them. A pod's way: [`pod_source`] → [`pods`] → its worker in
 //! [`pod_worker`] (plan and status are pure, act is the only IO) → the runtime, and back through [`runtime_events`].
 
+/// The kubelet's own certificates.
+pub mod certificates;
 mod cgroups;
 /// Claims of pods, and the drivers of their devices.
 mod claims;

@@ -2,6 +2,7 @@
 
 use crate::cli::{CpuManagerPolicy, Server as Flags};
 use crate::places::Places;
+use crate::reload::Reload;
 use crate::{images, kernel_settings};
 use anyhow::{Context as _, Result};
 use client::{Client, Informers};
@@ -83,7 +84,8 @@ async fn engine(
     Ok(Engine { runtime: shared.clone(), images: shared, embedded: Some(runtime) })
 }
 
-/// Starts the node's tasks. `client` and `informers` are those of `system:node:<name>`.
+/// Starts the node's tasks. `client` and `informers` are those of `system:node:<name>`. Returns where the bundle's
+/// certificate is shown, if it is.
 pub(crate) async fn start(
     flags: &Flags,
     places: &Places,
@@ -92,7 +94,7 @@ pub(crate) async fn start(
     (client, informers): (Client, Informers),
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
-) -> Result<()> {
+) -> Result<Option<Arc<pki::tls::Slot>>> {
     kernel_settings::remember(places)?;
     let mut config = kubelet::Config::new(&identity.name, &identity.ip.to_string());
     config.root_dir = places.root_dir.clone();
@@ -139,10 +141,27 @@ pub(crate) async fn start(
     }
     let runtime = flags.container_runtime_endpoint.as_ref().or(config.container_runtime_endpoint.as_ref());
     let engine = engine(flags, places, identity.ip, runtime, config.image_service_endpoint.as_ref()).await?;
-    let serving = Serving {
-        identity: pki::tls::Slot::of(&bundle.kubelet_server)?,
-        client_authorities: vec![bundle.cluster_ca.certificate.clone()],
+    let slot = match &config.tls_files {
+        Some((certificate, key)) => {
+            let named = || format!("reading {} and {}", certificate.display(), key.display());
+            let slot = pki::tls::Slot::of_pem(
+                &std::fs::read(certificate).with_context(named)?,
+                &std::fs::read(key).with_context(named)?,
+            );
+            let slot = slot.with_context(named)?;
+            // What was asked for counts before the files.
+            if !config.server_tls_bootstrap {
+                Reload::pair(certificate, key, slot.clone()).start(tasks, shutdown)?;
+            }
+            slot
+        }
+        None if config.server_tls_bootstrap => pki::tls::Slot::empty(),
+        None => pki::tls::Slot::of(&bundle.kubelet_server)?,
     };
+    let calling = &bundle.kubelet_client;
+    let bootstrap = (calling.certificate.to_pem(), calling.key.to_pem());
+    let shown = (config.tls_files.is_none() && !config.server_tls_bootstrap).then(|| slot.clone());
+    let serving = Serving { identity: slot, client_authorities: vec![bundle.cluster_ca.certificate.clone()] };
     let streams = engine.embedded.as_ref().map(|runtime| Arc::new(runtime.clone()) as Arc<dyn Streams>);
     let parts = Parts {
         client,
@@ -151,6 +170,7 @@ pub(crate) async fn start(
         images: engine.images.clone(),
         streams,
         serving: Some(serving),
+        bootstrap: Some(bootstrap),
     };
     let embedded = engine.embedded.map(|runtime| runtime.images());
     let door = images::server::bind(&places.images_socket(), engine.images, embedded)
@@ -163,5 +183,5 @@ pub(crate) async fn start(
             stop.cancel();
         }
     });
-    Ok(())
+    Ok(shown)
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bounds;
+mod certificates;
 mod limits;
 mod lives;
 mod memory;
@@ -11,6 +12,7 @@ mod places;
 mod rights;
 
 use bounds::{bounds_pods_as_a_whole, tells_the_kernel_of_every_class, tells_what_waits};
+use certificates::renews_its_certificates;
 use cluster_tests::cluster::{NODE, Settings};
 use cluster_tests::manifests::shell;
 use cluster_tests::{Room, Scenario, Suite, scenarios};
@@ -62,7 +64,12 @@ fn main() -> ExitCode {
         starts_again_soon,
     ];
     // The last leaves a mark on the image that all are made of: it was pulled with a password, which others do not have.
-    const ALONE: &[Scenario] = scenarios![has_huge_pages, swaps_as_far_as_it_may, asks_credential_providers];
+    const ALONE: &[Scenario] = scenarios![
+        has_huge_pages,
+        swaps_as_far_as_it_may,
+        renews_its_certificates,
+        asks_credential_providers
+    ];
     let settings = Settings { configuration: CONFIGURATION, ..Default::default() };
     Suite { settings, alone: ALONE, ..Suite::new("node", TOGETHER) }.run()
 }

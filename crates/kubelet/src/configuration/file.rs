@@ -76,8 +76,11 @@ pub(super) struct File {
     #[serde(rename = "reservedSystemCPUs")]
     pub reserved_system_cpus: String,
     pub resolv_conf: Option<String>,
+    pub rotate_certificates: Option<bool>,
     pub seccomp_default: Option<bool>,
     pub serialize_image_pulls: Option<bool>,
+    #[serde(rename = "serverTLSBootstrap")]
+    pub server_tls_bootstrap: Option<bool>,
     pub shutdown_grace_period: Duration,
     pub shutdown_grace_period_by_pod_priority: Vec<PriorityPeriod>,
     pub shutdown_grace_period_critical_pods: Duration,
@@ -85,6 +88,8 @@ pub(super) struct File {
     pub single_process_oom_kill: Option<bool>,
     pub static_pod_path: Option<String>,
     pub system_reserved: BTreeMap<String, Quantity>,
+    pub tls_cert_file: String,
+    pub tls_private_key_file: String,
     pub topology_manager_policy: String,
     pub topology_manager_policy_options: Texts,
     pub topology_manager_scope: String,

@@ -14,7 +14,6 @@ use Rule::{Anything, Only};
 
 const EVENTS: &str = "nothing is looked at from time to time: what happens is told";
 const UNHINDERED: &str = "the kubelet's requests are not held back";
-const CERTIFICATES: &str = "the cluster signs and renews the kubelet's certificates";
 const CGROUPS: &str = "the kubelet's own cgroups are not its own to choose";
 const PROXY: &str = "the proxy keeps rules of its own";
 const PROFILES: &str = "there is no profile to be had";
@@ -64,10 +63,8 @@ const FIELDS: &[(&str, Rule, &str)] = &[
     ("registerNode", Only(&["true"]), "a node registers itself"),
     ("registryBurst", Anything, UNHINDERED),
     ("registryPullQPS", Anything, UNHINDERED),
-    ("rotateCertificates", Anything, CERTIFICATES),
     ("runOnce", Only(&["false"]), "Runonce mode has been deprecated and should not be set"),
     ("runtimeRequestTimeout", Anything, "the runtime's calls take as long as they take"),
-    ("serverTLSBootstrap", Only(&["false"]), CERTIFICATES),
     ("showHiddenMetricsForVersion", Only(&[]), "no metric is hidden"),
     ("staticPodURL", Only(&[]), "static pods come from files alone"),
     ("staticPodURLHeader", Only(&[]), "static pods come from files alone"),
@@ -75,11 +72,9 @@ const FIELDS: &[(&str, Rule, &str)] = &[
     ("syncFrequency", Anything, EVENTS),
     ("systemCgroups", Only(&[]), CGROUPS),
     ("systemReservedCgroup", Only(&[]), CGROUPS),
-    ("tlsCertFile", Only(&[]), CERTIFICATES),
     ("tlsCipherSuites", Only(&[]), "they are those of TLS 1.2 and 1.3 that are sound"),
     ("tlsCurvePreferences", Only(&[]), "they are those of TLS 1.2 and 1.3 that are sound"),
     ("tlsMinVersion", Only(&[r#""VersionTLS12""#]), "TLS 1.2 and 1.3 are served"),
-    ("tlsPrivateKeyFile", Only(&[]), CERTIFICATES),
     ("tracing", Only(&[]), "the kubelet sends no traces"),
     ("userNamespaces", Only(&[r#"{"idsPerPod":65536}"#]), "each pod has 65536 users"),
     ("volumePluginDir", Anything, "there are no flexvolumes"),

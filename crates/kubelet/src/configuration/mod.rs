@@ -72,6 +72,13 @@ pub fn apply(text: &str, config: &mut Config) -> Result<Vec<String>, String> {
     config.image_service_endpoint = said(file.image_service_endpoint);
     put(&mut config.provider_id, file.provider_id);
     put(&mut config.register_with_taints, file.register_with_taints);
+    put(&mut config.rotate_certificates, file.rotate_certificates);
+    put(&mut config.server_tls_bootstrap, file.server_tls_bootstrap);
+    config.tls_files = match (said(file.tls_cert_file), said(file.tls_private_key_file)) {
+        (Some(certificate), Some(key)) => Some((certificate.into(), key.into())),
+        (None, None) => None,
+        _ => return Err("tlsCertFile and tlsPrivateKeyFile need each other".into()),
+    };
     put(&mut config.seccomp_default, file.seccomp_default);
     put(&mut config.debugging_handlers, file.enable_debugging_handlers);
     put(&mut config.system_log_handler, file.enable_system_log_handler);

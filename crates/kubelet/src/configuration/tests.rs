@@ -115,8 +115,7 @@ fn nothing_is_passed_over() {
     let told = apply(&format!("{head}{KUBEADM}"), &mut config).unwrap();
     expect![[r#"
         cgroupDriver has no effect: cgroups are made without systemd
-        logging has no effect: the program's own flags say how it logs
-        rotateCertificates has no effect: the cluster signs and renews the kubelet's certificates"#]]
+        logging has no effect: the program's own flags say how it logs"#]]
     .assert_eq(&told.join("\n"));
     let default = Config::new("n", "127.0.0.1");
     assert_eq!(config.eviction_transition, default.eviction_transition);

@@ -4,12 +4,14 @@ mod dra;
 mod families;
 mod http;
 mod managers;
+mod renewals;
 mod resizes;
 pub(crate) mod startup;
 
 pub(crate) use dra::Dra;
 pub(crate) use http::Http;
 pub(crate) use managers::{Managers, Pinned, PodResources};
+pub(crate) use renewals::{CLIENT_RENEWALS, Names, Renewals, SERVER_RENEWALS};
 
 use component::metrics::{
     Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramVec, Opts, Registry, Stability,
@@ -400,6 +402,11 @@ impl Metrics {
                 this.operation_errors.with(&[&name]).inc();
             }
         })
+    }
+
+    /// Counts the renewals of a certificate; asked for once.
+    pub(crate) fn renewals(&self, names: Names) -> Renewals {
+        Renewals::new(&self.registry, names)
     }
 
     pub(crate) fn image_pulled(&self, bytes: u64, took: Duration) {

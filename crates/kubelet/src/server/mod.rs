@@ -53,6 +53,8 @@ struct Inner {
     auth: Auth,
     health: healthz::Health,
     identity: Arc<pki::tls::Slot>,
+    /// What the node calls with, where it is renewed.
+    client_certificate: Option<Arc<pki::tls::Slot>>,
 }
 
 impl Inner {
@@ -78,6 +80,7 @@ impl Server {
         pods: Arc<Pods>,
         streams: Option<Arc<dyn Streams>>,
         serving: Serving,
+        client_certificate: Option<Arc<pki::tls::Slot>>,
     ) -> Result<Self, Error> {
         let address = context.config.address;
         let listen = |source: std::io::Error| Error::Listen { address, source };
@@ -94,7 +97,7 @@ impl Server {
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let auth = Auth::new(context.client.clone(), context.config.node_name.clone(), roots);
         let health = healthz::Health::new(context.pulse.clone());
-        let inner = Arc::new(Inner { context, pods, streams, auth, health, identity });
+        let inner = Arc::new(Inner { context, pods, streams, auth, health, identity, client_certificate });
         Ok(Server { inner, tls: Arc::new(tls).into(), listener })
     }
 

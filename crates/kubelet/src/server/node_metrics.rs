@@ -189,6 +189,8 @@ struct Asked {
     pulls: (usize, usize),
     /// Seconds for which the server's certificate is good.
     certificate: f64,
+    /// And that with which the node calls, where it is renewed.
+    client_certificate: Option<f64>,
 }
 
 impl Asked {
@@ -202,6 +204,10 @@ impl Asked {
             plugins: context.plugins.list(),
             pulls: context.images.records(),
             certificate: inner.identity.not_after().map_or(f64::INFINITY, left),
+            client_certificate: inner
+                .client_certificate
+                .as_ref()
+                .map(|slot| slot.not_after().map_or(f64::INFINITY, left)),
         }
     }
 }
@@ -236,6 +242,11 @@ fn managers(asked: &Asked, encoder: &mut Encoder) {
         ),
     ] {
         encoder.family(name, help, "gauge", &[]).value(&none, value);
+    }
+    if let Some(left) = asked.client_certificate {
+        let name = "kubelet_certificate_manager_client_ttl_seconds";
+        let help = "[ALPHA] Gauge of the TTL (time-to-live) of the Kubelet's client certificate. The value is in seconds until certificate expiry (negative if already expired). If client certificate is invalid or unused, the value will be +INF.";
+        encoder.family(name, help, "gauge", &[]).value(&none, left);
     }
     let help = "[ALPHA] Number of CPUs allocated per NUMA node";
     let by_node = names(&["numa_node"]);

@@ -90,6 +90,7 @@ impl Node {
             images: Arc::new(self.runtime.clone()),
             streams: None,
             serving: Some(self.serving()),
+            bootstrap: None,
         };
         let stop = shutdown.clone();
         let task = tokio::spawn(async move { Kubelet::new(config, parts).run(stop).await.unwrap() });
