@@ -17,6 +17,7 @@ mod limits;
 mod node;
 mod places;
 mod reload;
+mod renew;
 mod reset;
 mod running;
 mod runtime_socket;

@@ -4,6 +4,7 @@ use crate::cli::{Server as Flags, StoreEngine};
 use crate::control_plane::{self, ControlPlane};
 use crate::node::{self, Identity};
 use crate::places::Places;
+use crate::renew::{self, Renew};
 use crate::services;
 use crate::settings::Settings;
 use anyhow::{Context as _, Result, bail};
@@ -66,16 +67,28 @@ async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
 
     let url = format!("https://{node_ip}:{}", flags.secure_port);
     let kubeconfig = bundle.kubeconfig(&url, &bundle.admin);
-    kubeconfig
-        .save(&flags.data_dir.join("admin.kubeconfig"))
-        .context("writing the administrator's kubeconfig")?;
-    if let Some(path) = &flags.write_kubeconfig {
+    let own = flags.data_dir.join("admin.kubeconfig");
+    let kubeconfigs: Vec<_> = std::iter::once(own).chain(flags.write_kubeconfig.clone()).collect();
+    for path in &kubeconfigs {
         kubeconfig.save(path).with_context(|| format!("writing {}", path.display()))?;
     }
 
     // The API server outlives the components, so that they can say goodbye.
     let server_shutdown = CancellationToken::new();
     let settings = Settings::of_server(&flags, &bundle, node_ip)?;
+    let mut shows: Vec<renew::Place> = vec![(|bundle| &bundle.apiserver, settings.serving.clone())];
+    shows.extend(
+        settings
+            .front_client
+            .clone()
+            .map(|slot| -> renew::Place { (|bundle| &bundle.front_proxy_client, slot) }),
+    );
+    shows.extend(
+        settings
+            .kubelet_client
+            .clone()
+            .map(|slot| -> renew::Place { (|bundle| &bundle.apiserver_kubelet_client, slot) }),
+    );
     let plane = control_plane::start(settings, listener, &server_shutdown).await?;
     let plane = Arc::new(plane);
     tracing::info!(%url, "the API server is ready");
@@ -97,9 +110,13 @@ async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
         let identity = Identity { name: node_name, ip: node_ip };
         let client = plane.node(&identity.name);
         let informers = Informers::new(&client, shutdown.clone());
-        node::start(&flags, &places, &identity, &bundle, (client, informers), &components, &shutdown).await?;
+        let shown =
+            node::start(&flags, &places, &identity, &bundle, (client, informers), &components, &shutdown);
+        shows.extend(shown.await?.map(|slot| -> renew::Place { (|bundle| &bundle.kubelet_server, slot) }));
         services::start(&flags, &places, &identity, &plane, &components, &shutdown).await?;
     }
+    let renew = Renew { directory: flags.data_dir.join("pki"), params, places: shows, url, kubeconfigs };
+    components.spawn(renew.run(shutdown.clone()));
     components.close();
     shutdown.cancelled().await;
     tracing::info!("stopping");
