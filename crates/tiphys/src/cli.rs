@@ -293,6 +293,11 @@ pub(crate) struct Server {
     /// A KubeletConfiguration (kubelet.config.k8s.io/v1beta1) for this node; what it says counts before flags.
     #[arg(long, value_name = "FILE")]
     pub kubelet_config: Option<PathBuf>,
+    /// Path to a directory containing drop-in configuration files that override settings from defaults and the
+    /// --kubelet-config file. Drop-in files must have a '.conf' suffix; all of the directory and its subdirectories are
+    /// processed in lexical order.
+    #[arg(long, value_name = "DIR")]
+    pub kubelet_config_dir: Option<PathBuf>,
     /// The port of the localhost healthz endpoint of the node (set to 0 to disable).
     #[arg(long, default_value_t = 10248)]
     pub healthz_port: u16,

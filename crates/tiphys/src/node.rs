@@ -130,14 +130,13 @@ pub(crate) async fn start(
     if let Some(limit) = flags.pod_max_pids {
         config.pod_pids_limit = Some(limit).filter(|limit| *limit > 0);
     }
-    if let Some(path) = &flags.kubelet_config {
-        let named = || format!("--kubelet-config {}", path.display());
-        let text = std::fs::read_to_string(path).with_context(named)?;
-        let told = kubelet::configuration::apply(&text, &mut config);
-        for warning in told.map_err(anyhow::Error::msg).with_context(named)? {
+    let (file, drop_ins) = (flags.kubelet_config.as_deref(), flags.kubelet_config_dir.as_deref());
+    if file.is_some() || drop_ins.is_some() {
+        let told = kubelet::configuration::load(file, drop_ins, &mut config);
+        for warning in told.map_err(anyhow::Error::msg).context("--kubelet-config")? {
             tracing::warn!("--kubelet-config: {warning}");
         }
-        flags.features.check(&config.features).with_context(named)?;
+        flags.features.check(&config.features).context("--kubelet-config")?;
     }
     let runtime = flags.container_runtime_endpoint.as_ref().or(config.container_runtime_endpoint.as_ref());
     let engine = engine(flags, places, identity.ip, runtime, config.image_service_endpoint.as_ref()).await?;

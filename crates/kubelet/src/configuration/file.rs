@@ -10,7 +10,7 @@ use std::net::IpAddr;
 pub(super) type Texts = BTreeMap<String, String>;
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", default)]
 pub(super) struct File {
     pub kind: String,
     pub api_version: String,
@@ -96,26 +96,26 @@ pub(super) struct File {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", default)]
 pub(super) struct MemorySwap {
     pub swap_behavior: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", default)]
 pub(super) struct CrashLoopBackOff {
     pub max_container_restart_period: Option<Duration>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", default)]
 pub(super) struct MemoryReservation {
     pub numa_node: u32,
     pub limits: BTreeMap<String, Quantity>,
 }
 
 #[derive(Debug, Default, Clone, Copy, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", default)]
 pub(super) struct PriorityPeriod {
     pub priority: i32,
     pub shutdown_grace_period_seconds: i64,

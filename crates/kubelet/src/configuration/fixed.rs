@@ -93,6 +93,11 @@ fn is_unset(value: &Value) -> bool {
     }
 }
 
+/// Whether it is one of these.
+pub(super) fn is_field(name: &str) -> bool {
+    matches!(name, "authentication" | "authorization") || FIELDS.iter().any(|(field, ..)| *field == name)
+}
+
 /// Takes these fields out of a configuration. Returns what has no effect, and what is refused.
 pub(super) fn take(object: &mut Map<String, Value>) -> (Vec<String>, Vec<String>) {
     let (mut without_effect, mut refused) = (Vec::new(), Vec::new());

@@ -3,6 +3,8 @@
 
 mod file;
 mod fixed;
+mod known;
+mod load;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -17,21 +19,34 @@ use crate::topology::{Options, Policy, Scope, Settings};
 use apimachinery::quantity::Quantity;
 use apimachinery::time::Duration;
 use file::{File, Texts};
-use schema::decode::{FieldValidation, free_yaml};
+use serde_json::{Map, Value};
+use std::path::Path;
 
-/// Tells a kubelet what a file says; what it does not say stays as it is. Returns what the file says in vain.
+/// Tells a kubelet what a file says, and the files of a directory over it; what they do not say stays as it is. Returns
+/// what they say in vain.
+pub fn load(
+    file: Option<&Path>,
+    drop_ins: Option<&Path>,
+    config: &mut Config,
+) -> Result<Vec<String>, String> {
+    let (object, mut warnings) = load::merged(file, drop_ins)?;
+    warnings.extend(take(object, config)?);
+    Ok(warnings)
+}
+
+/// Tells a kubelet what a text says, as [`load`] does.
 pub fn apply(text: &str, config: &mut Config) -> Result<Vec<String>, String> {
-    let mut decoded = free_yaml(text, FieldValidation::Strict).map_err(|error| error.to_string())?;
-    let (without_effect, mut errors) = match decoded.value.as_object_mut() {
-        Some(object) => fixed::take(object),
-        None => return Err("a KubeletConfiguration is a map".into()),
-    };
-    let file: File = serde_json::from_value(decoded.value).map_err(|error| undecodable(&error))?;
-    if (file.kind.as_str(), file.api_version.as_str())
-        != ("KubeletConfiguration", "kubelet.config.k8s.io/v1beta1")
-    {
-        return Err(format!("no kind {:?} is registered for version {:?}", file.kind, file.api_version));
-    }
+    let (object, mut warnings) = load::document(text)?;
+    warnings.extend(take(object, config)?);
+    Ok(warnings)
+}
+
+fn take(mut object: Map<String, Value>, config: &mut Config) -> Result<Vec<String>, String> {
+    let (without_effect, mut errors) = fixed::take(&mut object);
+    // What is null is not said.
+    let mut present = Value::Object(Map::new());
+    schema::patch::merge(&mut present, &Value::Object(object));
+    let file: File = serde_json::from_value(present).map_err(|error| format!("failed to decode: {error}"))?;
     validate::validate(&file, &mut errors);
     if let Some(errors) = apimachinery::field::aggregate(errors) {
         return Err(errors);
@@ -99,14 +114,6 @@ pub fn apply(text: &str, config: &mut Config) -> Result<Vec<String>, String> {
         config.static_pod_path = Some(path.into());
     }
     Ok(without_effect)
-}
-
-fn undecodable(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    match text.split('`').nth(1).filter(|_| text.starts_with("unknown field")) {
-        Some(field) => format!("strict decoding error: unknown field {field:?}"),
-        None => text,
-    }
 }
 
 fn said(text: String) -> Option<String> {

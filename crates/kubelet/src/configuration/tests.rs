@@ -125,8 +125,9 @@ fn nothing_is_passed_over() {
     for field in FIELDS.split_whitespace() {
         let unset = format!("{head}{field}: null");
         let mut config = Config::new("n", "127.0.0.1");
-        if let Err(error) = apply(&unset, &mut config) {
-            assert!(!error.contains("unknown field"), "{field}: {error}");
+        match apply(&unset, &mut config) {
+            Ok(warnings) => assert!(warnings.is_empty(), "{field}: {warnings:?}"),
+            Err(error) => panic!("{field}: {error}"),
         }
     }
 }
@@ -190,7 +191,7 @@ fn limits_and_periods() {
 #[test]
 fn what_upstream_refuses() {
     let fails = |text: &str, expected: Expect| check(text, |_| "accepted".into(), expected);
-    fails("colour: red", expect![[r#"strict decoding error: unknown field "colour""#]]);
+    fails("maxPods: many", expect![[r#"failed to decode: invalid type: string "many", expected i64"#]]);
     fails(
         "maxPods: -1\npodsPerCore: -2",
         expect![
@@ -259,4 +260,72 @@ fn what_upstream_refuses() {
             r#"[invalid configuration: pod logs path "logs/../x" must be absolute path, invalid configuration: pod logs path "logs/../x" must be normalized]"#
         ]],
     );
+}
+
+#[test]
+fn what_only_a_lenient_reader_takes_is_told() {
+    let warned = |text: &str, expected: Expect| {
+        let head = "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\n";
+        let mut config = Config::new("n", "127.0.0.1");
+        let warnings = apply(&format!("{head}{text}"), &mut config).unwrap();
+        expected.assert_eq(&format!("{} {}", config.max_pods, warnings.join("\n")));
+    };
+    warned("maxPods: 7", expect!["7 "]);
+    warned(
+        "colour: red\nmaxPods: 7\nmemorySwap: {swap: x}\nreservedMemory: [{limits: {memory: 1Mi}}, {node: 1}]\nauthentication: {webhook: {ttl: 1s}}",
+        expect![[
+            r#"7 Using lenient decoding as strict decoding failed: strict decoding error: unknown field "authentication.webhook.ttl", unknown field "colour", unknown field "memorySwap.swap", unknown field "reservedMemory[1].node""#
+        ]],
+    );
+    // The last one counts.
+    warned(
+        "maxPods: 6\nmaxPods: 7",
+        expect![[r#"
+        7 Using lenient decoding as strict decoding failed: strict decoding error: error converting YAML to JSON: yaml: unmarshal errors:
+          line 4: key "maxPods" already set in map"#]],
+    );
+}
+
+#[test]
+fn drop_ins_go_over_the_file_in_the_order_of_their_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let head = "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\n";
+    let put = |name: &str, text: &str| std::fs::write(at(name), format!("{head}{text}")).unwrap();
+    std::fs::create_dir_all(at("d/15-sub")).unwrap();
+    put(
+        "base",
+        "maxPods: 5\nstaticPodPath: pods\nclusterDNS: [1.1.1.1]\nfeatureGates: {A: true, B: true}\npodsPerCore: 9",
+    );
+    put("d/20.conf", "maxPods: 7\nfeatureGates: {B: false}\nevictionHard: {memory.available: 1Gi}");
+    put("d/10.conf", "maxPods: 6\nclusterDNS: [2.2.2.2]\nshape: round");
+    put("d/15-sub/1.conf", "podsPerCore: null\nclusterDomain: x.y");
+    put("d/30.yaml", "maxPods: 8");
+    let load = |base: Option<&str>| {
+        let mut config = Config::new("n", "127.0.0.1");
+        let base = base.map(at);
+        load(base.as_deref(), Some(&at("d")), &mut config).map(|warnings| {
+            let path = config.static_pod_path.map(|path| path.strip_prefix(dir.path()).unwrap().to_owned());
+            format!(
+                "{} {} {:?} {} {:?} {} {path:?} {warnings:?}",
+                config.max_pods,
+                config.pods_per_core,
+                config.cluster_dns,
+                config.cluster_domain,
+                config.features,
+                config.eviction_thresholds.len()
+            )
+        })
+    };
+    expect![[r#"7 0 ["2.2.2.2"] x.y {"A": true, "B": false} 5 Some("pods") ["unknown field \"shape\" in a drop-in file"]"#]].assert_eq(&load(Some("base")).unwrap());
+    expect![[r#"7 0 ["2.2.2.2"] x.y {"B": false} 1 None ["unknown field \"shape\" in a drop-in file"]"#]]
+        .assert_eq(&load(None).unwrap());
+    let says = |error: String| error.replace(dir.path().to_str().unwrap(), "");
+    std::fs::write(at("d/40.conf"), "maxPods: 8").unwrap();
+    expect![[r#"failed to merge kubelet configs: failed to walk through kubelet dropin directory "/d": failed to load kubelet dropin file, path: /d/40.conf, error: failed to decode: Object 'Kind' is missing"#]].assert_eq(&says(load(Some("base")).unwrap_err()));
+    std::fs::write(at("d/40.conf"), "").unwrap();
+    expect![[r#"failed to merge kubelet configs: failed to walk through kubelet dropin directory "/d": failed to load kubelet dropin file, path: /d/40.conf, error: kubelet config file "/d/40.conf" was empty"#]].assert_eq(&says(load(Some("base")).unwrap_err()));
+    std::fs::write(at("base"), "").unwrap();
+    expect![[r#"failed to load Kubelet config file /base, error kubelet config file "/base" was empty"#]]
+        .assert_eq(&says(load(Some("base")).unwrap_err()));
 }
