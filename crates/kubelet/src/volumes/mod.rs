@@ -148,15 +148,17 @@ impl Volumes {
         self.claims.forget(uid);
         let dir = config.pod_dir(uid);
         mount_table::unmount_beneath(&dir)?;
-        for part in ["volumes", "volume-subpaths", "plugins"] {
-            tear_down(&dir.join(part))?;
-        }
-        Ok(())
+        ["volumes", "volume-subpaths", "plugins"].iter().try_for_each(|part| remove(&dir.join(part)))
     }
 }
 
 fn tear_down(dir: &Path) -> std::io::Result<()> {
     mount_table::unmount_beneath(dir)?;
+    remove(dir)
+}
+
+/// Removes a directory beneath which nothing is mounted any more, if it is there.
+fn remove(dir: &Path) -> std::io::Result<()> {
     match std::fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

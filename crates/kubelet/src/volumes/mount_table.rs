@@ -10,8 +10,18 @@ pub(super) fn beneath(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(points.filter(|point| point.starts_with(dir)).collect())
 }
 
-/// Whether something is mounted exactly there.
+/// Whether something is mounted exactly there. The table, which grows with every pod of the node, is read only where the
+/// kernel (before 5.8) or the file system does not say.
 pub(super) fn is_mount_point(path: &Path) -> io::Result<bool> {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+    let told = match statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()) {
+        Ok(told) => told,
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    if told.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
+        return Ok(told.stx_attributes.contains(StatxAttributes::MOUNT_ROOT));
+    }
     Ok(beneath(path)?.iter().any(|point| point == path))
 }
 
@@ -64,4 +74,28 @@ pub(super) fn mount_memory(path: &Path, kind: &str, options: &str) -> io::Result
     let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
     let flags = rustix::mount::MountFlags::empty();
     rustix::mount::mount(kind, path, kind, flags, Some(options.as_c_str())).map_err(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_a_mount_point_is_told_from_what_leads_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, at, link) = (dir.path().join("from"), dir.path().join("at"), dir.path().join("link"));
+        std::fs::create_dir_all(from.join("within")).unwrap();
+        std::fs::create_dir(&at).unwrap();
+        std::os::unix::fs::symlink(&at, &link).unwrap();
+        assert!(!is_mount_point(&at).unwrap());
+        rustix::mount::mount_bind(&from, &at).unwrap();
+        for (path, is) in
+            [(at.clone(), true), (link, false), (at.join("within"), false), (at.join("no"), false)]
+        {
+            assert_eq!(is_mount_point(&path).unwrap(), is, "{}", path.display());
+            assert_eq!(beneath(dir.path()).unwrap().contains(&path), is, "{}", path.display());
+        }
+        unmount_beneath(dir.path()).unwrap();
+        assert!(!is_mount_point(&at).unwrap());
+    }
 }
