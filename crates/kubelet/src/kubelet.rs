@@ -124,7 +124,12 @@ impl Kubelet {
                 providers,
                 metrics.clone(),
             ),
-            volumes: Volumes::new(parts.client.clone(), objects.clone()),
+            volumes: Volumes::new(
+                parts.client.clone(),
+                objects.clone(),
+                events.clone(),
+                metrics.storage.clone(),
+            ),
             services: parts.informers.get(),
             node: watch::Sender::new(Arc::new(Node::default())),
             started_at: crate::clock::now(),

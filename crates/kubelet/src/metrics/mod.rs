@@ -7,11 +7,14 @@ mod managers;
 mod renewals;
 mod resizes;
 pub(crate) mod startup;
+mod storage;
 
 pub(crate) use dra::Dra;
 pub(crate) use http::Http;
 pub(crate) use managers::{Managers, Pinned, PodResources};
 pub(crate) use renewals::{CLIENT_RENEWALS, Names, Renewals, SERVER_RENEWALS};
+
+pub(crate) use storage::StorageOperations;
 
 use component::metrics::{
     Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramVec, Opts, Registry, Stability,
@@ -95,6 +98,7 @@ pub(crate) struct Metrics {
     pub dra: Dra,
     pub http: Http,
     pub startup: startup::Startup,
+    pub storage: StorageOperations,
     pub restarted_pods: CounterVec,
     pub orphans_cleaned: Gauge,
     pub orphans_not_cleaned: Gauge,
@@ -310,6 +314,7 @@ impl Metrics {
             dra: Dra::new(&registry),
             http: Http::new(&registry),
             startup: startup::Startup::new(&registry),
+            storage: StorageOperations::new(&registry),
             orphans_cleaned: registry.gauge(opts(
                 "kubelet_orphan_pod_cleaned_volumes",
                 "The total number of orphaned Pods whose volumes were cleaned in the last periodic sweep.",

@@ -185,6 +185,8 @@ struct Asked {
     cpus: crate::cpus::Counts,
     claims: BTreeMap<String, usize>,
     plugins: Vec<(String, bool)>,
+    /// By plugin and state.
+    volumes: BTreeMap<(&'static str, &'static str), usize>,
     /// Pulls that go on, and have been.
     pulls: (usize, usize),
     /// Seconds for which the server's certificate is good.
@@ -202,6 +204,7 @@ impl Asked {
             cpus: context.cpus.as_ref().map(|cpus| cpus.counts()).unwrap_or_default(),
             claims: context.claims.in_use(),
             plugins: context.plugins.list(),
+            volumes: context.volumes.measures.counts(),
             pulls: context.images.records(),
             certificate: inner.identity.not_after().map_or(f64::INFINITY, left),
             client_certificate: inner
@@ -258,6 +261,12 @@ fn managers(asked: &Asked, encoder: &mut Encoder) {
     let help = "[ALPHA] The number of ResourceClaims that are currently in use on the node, by driver name (driver_name label value) and across all drivers (special value <any> for driver_name). Note that the sum of all by-driver counts is not the total number of in-use ResourceClaims because the same ResourceClaim might use devices from different drivers. Instead, use the count for the <any> driver_name.";
     let mut family = encoder.family("dra_resource_claims_in_use", help, "gauge", &names(&["driver_name"]));
     asked.claims.iter().for_each(|(driver, count)| family.value(&[driver], *count as f64));
+    let help = "[ALPHA] Number of volumes in Volume Manager";
+    let labels = names(&["plugin_name", "state"]);
+    let mut family = encoder.family("volume_manager_total_volumes", help, "gauge", &labels);
+    for ((plugin, state), count) in &asked.volumes {
+        family.value(&[*plugin, *state], *count as f64);
+    }
     let help = "[ALPHA] Number of plugins in Plugin Manager";
     let labels = names(&["socket_path", "state"]);
     let mut family = encoder.family("plugin_manager_total_plugins", help, "gauge", &labels);

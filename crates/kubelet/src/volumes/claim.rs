@@ -16,6 +16,10 @@ impl Plugin for Claim {
         volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some()
     }
 
+    fn name(&self, _: &Volume) -> Option<&'static str> {
+        None
+    }
+
     fn set_up<'a>(&'a self, request: &'a Request<'a>) -> BoxFuture<'a, Result<Ready, String>> {
         Box::pin(set_up(request))
     }
@@ -25,6 +29,7 @@ async fn set_up(request: &Request<'_>) -> Result<Ready, String> {
     let (claim, read_only) = claim(request).await?;
     let volume = volume_of(request, &claim).await?;
     let mut ready = if let Some(source) = &volume.spec.local {
+        let _ = request.plugin.set(local::PLUGIN);
         let ready = local::ready(request, &volume, source).await?;
         // A bare device has nothing on it that could be counted.
         if volume.spec.volume_mode.as_deref() != Some("Block") {
@@ -37,6 +42,7 @@ async fn set_up(request: &Request<'_>) -> Result<Ready, String> {
         }
         ready
     } else if let Some(path) = &volume.spec.host_path {
+        let _ = request.plugin.set("kubernetes.io/host-path");
         host_path::ready(path.path.clone().into(), path.type_.clone().unwrap_or_default()).await?
     } else {
         return Err(format!(

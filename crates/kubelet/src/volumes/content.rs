@@ -7,6 +7,11 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+const CONFIG_MAP: &str = "kubernetes.io/configmap";
+const SECRET: &str = "kubernetes.io/secret";
+const DOWNWARD_API: &str = "kubernetes.io/downward-api";
+const PROJECTED: &str = "kubernetes.io/projected";
+
 pub(super) struct Content;
 
 /// On what a volume's files lie.
@@ -25,6 +30,15 @@ impl Plugin for Content {
             || volume.projected.is_some()
     }
 
+    fn name(&self, volume: &Volume) -> Option<&'static str> {
+        Some(match volume {
+            Volume { config_map: Some(_), .. } => CONFIG_MAP,
+            Volume { secret: Some(_), .. } => SECRET,
+            Volume { downward_api: Some(_), .. } => DOWNWARD_API,
+            _ => PROJECTED,
+        })
+    }
+
     fn set_up<'a>(&'a self, request: &'a Request<'a>) -> BoxFuture<'a, Result<Ready, String>> {
         Box::pin(set_up(request))
     }
@@ -34,17 +48,17 @@ async fn set_up(request: &Request<'_>) -> Result<Ready, String> {
     let volume = request.volume;
     let mut refresh_at = None;
     let (plugin, medium, files) = if let Some(source) = &volume.config_map {
-        ("kubernetes.io/configmap", Medium::Disk, payload::of_config_map(request, source).await?)
+        (CONFIG_MAP, Medium::Disk, payload::of_config_map(request, source).await?)
     } else if let Some(source) = &volume.secret {
-        ("kubernetes.io/secret", Medium::Memory, payload::of_secret(request, source).await?)
+        (SECRET, Medium::Memory, payload::of_secret(request, source).await?)
     } else if let Some(source) = &volume.downward_api {
         let files = payload::of_downward_api(request, &source.items, source.default_mode)?;
-        ("kubernetes.io/downward-api", Medium::Memory, files)
+        (DOWNWARD_API, Medium::Memory, files)
     } else {
         let source = volume.projected.clone().unwrap_or_default();
         let (files, refresh) = payload::of_projected(request, &source.sources, source.default_mode).await?;
         refresh_at = refresh;
-        ("kubernetes.io/projected", Medium::Memory, files)
+        (PROJECTED, Medium::Memory, files)
     };
     let path = request.path(plugin);
     let (dir, group) = (path.clone(), request.fs_group());

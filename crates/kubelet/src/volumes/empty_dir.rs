@@ -20,6 +20,10 @@ impl Plugin for EmptyDir {
         volume.empty_dir.is_some()
     }
 
+    fn name(&self, _: &Volume) -> Option<&'static str> {
+        Some("kubernetes.io/empty-dir")
+    }
+
     fn set_up<'a>(&'a self, request: &'a Request<'a>) -> BoxFuture<'a, Result<Ready, String>> {
         Box::pin(async move {
             let path = request.path("kubernetes.io/empty-dir");

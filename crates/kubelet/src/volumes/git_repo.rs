@@ -12,6 +12,10 @@ impl Plugin for GitRepo {
         volume.git_repo.is_some()
     }
 
+    fn name(&self, _: &Volume) -> Option<&'static str> {
+        Some("kubernetes.io/git-repo")
+    }
+
     fn set_up<'a>(&'a self, _: &'a Request<'a>) -> BoxFuture<'a, Result<Ready, String>> {
         let why = "git-repo volume plugin has been disabled; if necessary, it may be re-enabled by enabling the feature-gate `GitRepoVolumeDriver`";
         Box::pin(async move { Err(why.into()) })

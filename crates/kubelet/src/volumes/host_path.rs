@@ -13,6 +13,10 @@ impl Plugin for HostPath {
         volume.host_path.is_some()
     }
 
+    fn name(&self, _: &Volume) -> Option<&'static str> {
+        Some("kubernetes.io/host-path")
+    }
+
     fn set_up<'a>(&'a self, request: &'a Request<'a>) -> BoxFuture<'a, Result<Ready, String>> {
         Box::pin(async move {
             let source = request.volume.host_path.clone().unwrap_or_default();

@@ -12,6 +12,10 @@ impl Plugin for Image {
         volume.image.is_some()
     }
 
+    fn name(&self, _: &Volume) -> Option<&'static str> {
+        Some("kubernetes.io/image")
+    }
+
     fn set_up<'a>(&'a self, _: &'a Request<'a>) -> BoxFuture<'a, Result<Ready, String>> {
         let ready = Ready { host_path: PathBuf::new(), read_only: true, mode: 0o755, refresh_at: None };
         Box::pin(std::future::ready(Ok(ready)))

@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PLUGIN: &str = "kubernetes.io/local-volume";
+pub(super) const PLUGIN: &str = "kubernetes.io/local-volume";
 /// What is made where a volume names no file system.
 const DEFAULT: &str = "ext4";
 

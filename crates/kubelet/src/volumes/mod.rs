@@ -12,6 +12,7 @@ mod host_path;
 mod image;
 mod local;
 mod mount_table;
+pub(crate) mod measures;
 mod ownership;
 mod payload;
 pub(crate) mod sub_path;
@@ -19,13 +20,16 @@ pub(crate) mod sub_path;
 use crate::config::Config;
 use crate::container_config::field_ref::Facts;
 use crate::objects::Objects;
+use crate::events::Events;
+use crate::metrics::StorageOperations;
 use crate::tokens::Tokens;
 use api::core::v1::{Pod, Volume};
 use client::Client;
 use futures::future::BoxFuture;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 /// A volume that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +57,10 @@ pub(crate) struct Request<'a> {
     pub tokens: &'a Tokens,
     pub claims: &'a claimed::Claims,
 }
+    pub events: &'a Events,
+    pub measures: &'a measures::Measures,
+    /// Upstream's name of what makes the volume, which a claim's own plugin finds out.
+    pub plugin: OnceLock<&'static str>,
 
 impl Request<'_> {
     /// Where a plugin of this name keeps the volume.
@@ -69,6 +77,8 @@ impl Request<'_> {
 pub(crate) trait Plugin: Send + Sync {
     fn supports(&self, volume: &Volume) -> bool;
     /// Makes the volume appear, or its content current. Idempotent.
+    /// Upstream's name; none of what stands for another.
+    fn name(&self, volume: &Volume) -> Option<&'static str>;
     fn set_up<'a>(&'a self, request: &'a Request<'a>) -> BoxFuture<'a, Result<Ready, String>>;
 }
 
@@ -89,6 +99,8 @@ pub(crate) struct Volumes {
     /// Claims whose volumes can be measured.
     pub(crate) claims: claimed::Claims,
 }
+    events: Events,
+    pub(crate) measures: measures::Measures,
 
 fn plugins() -> Vec<Box<dyn Plugin>> {
     vec![
@@ -102,8 +114,21 @@ fn plugins() -> Vec<Box<dyn Plugin>> {
 }
 
 impl Volumes {
-    pub(crate) fn new(client: Client, objects: Arc<Objects>) -> Self {
-        Volumes { plugins: plugins(), objects, client, tokens: Tokens::default(), claims: Default::default() }
+    pub(crate) fn new(
+        client: Client,
+        objects: Arc<Objects>,
+        events: Events,
+        operations: StorageOperations,
+    ) -> Self {
+        Volumes {
+            plugins: plugins(),
+            objects,
+            client,
+            tokens: Tokens::default(),
+            claims: Default::default(),
+            events,
+            measures: measures::Measures::new(operations),
+        }
     }
 
     /// Sets up every volume of the pod, or says which one cannot be.
@@ -129,7 +154,14 @@ impl Volumes {
                 tokens: &self.tokens,
                 claims: &self.claims,
             };
-            out.insert(volume.name.clone(), plugin.set_up(&request).await.map_err(failed)?);
+                events: &self.events,
+                measures: &self.measures,
+                plugin: plugin.name(volume).map(OnceLock::from).unwrap_or_default(),
+            let began = Instant::now();
+            let ready = plugin.set_up(&request).await;
+            let kind = request.plugin.get().copied().unwrap_or("N/A");
+            self.measures.tried(&pod.metadata.uid, &volume.name, kind, began, ready.is_ok());
+            out.insert(volume.name.clone(), ready.map_err(failed)?);
         }
         Ok(out)
     }
@@ -138,7 +170,10 @@ impl Volumes {
     pub(crate) fn tear_down(&self, config: &Config, uid: &str) -> std::io::Result<()> {
         self.tokens.forget(uid);
         self.claims.forget(uid);
-        tear_down(&config.pod_dir(uid))
+        let began = Instant::now();
+        let done = tear_down(&config.pod_dir(uid));
+        self.measures.ended(uid, began, done.is_ok());
+        done
     }
 
     /// Takes down the volumes of a pod that has ended, before anybody is told that it is gone; the rest of its directory
@@ -147,8 +182,12 @@ impl Volumes {
         self.tokens.forget(uid);
         self.claims.forget(uid);
         let dir = config.pod_dir(uid);
-        mount_table::unmount_beneath(&dir)?;
-        ["volumes", "volume-subpaths", "plugins"].iter().try_for_each(|part| remove(&dir.join(part)))
+        let began = Instant::now();
+        let parts = ["volumes", "volume-subpaths", "plugins"];
+        let done = mount_table::unmount_beneath(&dir)
+            .and_then(|()| parts.iter().try_for_each(|part| remove(&dir.join(part))));
+        self.measures.ended(uid, began, done.is_ok());
+        done
     }
 }
 
