@@ -255,15 +255,21 @@ pub(crate) fn volumes_that_are_deleted(room: &Room) {
 }
 
 /// A block device of this machine, as long as it is held.
-struct Device(String);
+struct Device(String, PathBuf);
 
 impl Device {
-    fn new(k: &Kubectl, name: &str) -> Self {
+    /// Of so many MiB.
+    fn of(k: &Kubectl, name: &str, size: u64) -> Self {
         let file = k.home().join(format!("{}-{name}.img", k.namespace));
-        std::fs::File::create(&file).unwrap().set_len(32 << 20).unwrap();
+        std::fs::File::create(&file).unwrap().set_len(size << 20).unwrap();
         let made = Command::new("losetup").args(["--find", "--show"]).arg(&file).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        Device(String::from_utf8(made.stdout).unwrap().trim().to_owned())
+        Device(String::from_utf8(made.stdout).unwrap().trim().to_owned(), file)
+    }
+
+    fn grow(&self, size: u64) {
+        std::fs::OpenOptions::new().write(true).open(&self.1).unwrap().set_len(size << 20).unwrap();
+        assert!(Command::new("losetup").args(["--set-capacity", &self.0]).status().unwrap().success());
     }
 }
 
@@ -274,21 +280,109 @@ impl Drop for Device {
     }
 }
 
-pub(crate) fn devices(room: &Room) {
+/// A device that has grown: its file system follows while a pod has it, and the claim tells it.
+pub(crate) fn grows_where_it_is_mounted(room: &Room) {
     let k = &room.kubectl;
-    let (raw, disk) = (Device::new(k, "raw"), Device::new(k, "disk"));
-    let on = |device: &Device, more: &str| format!("{}{more}", local().replace("PLACE", &device.0));
-    volume(k, "raw", "32Mi", &on(&raw, "\n  volumeMode: Block"));
-    volume(k, "disk", "30Mi", &on(&disk, ""));
+    // ext4 asks for CAP_SYS_RESOURCE, which not every machine has; xfs does not.
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    let rights = own.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+    let may = u64::from_str_radix(rights.trim(), 16).unwrap() >> 24 & 1 == 1;
+    let xfs = Command::new("mkfs.xfs").arg("-V").output().is_ok();
+    let kind = if xfs { "xfs" } else { "ext4" };
+    let (raw, disk) = (Device::of(k, "raw", 32), Device::of(k, "disk", 320));
+    let on = |device: &Device, more: &str| {
+        local().replace("PLACE", &format!("{}, fsType: {kind}", device.0)) + more
+    };
+    volume(k, "raw", "30Mi", &on(&raw, "\n  volumeMode: Block"));
+    volume(k, "disk", "300Mi", &on(&disk, ""));
+    claim(k, "disk", "1Mi", "ReadWriteOnce");
+    claim_block(k, "raw");
+    k.apply(
+        &super::pod("a", "[]", "[{name: raw, persistentVolumeClaim: {claimName: raw}}]", "")
+            .replace("volumeMounts: []", "volumeDevices: [{name: raw, devicePath: /dev/raw}]"),
+    );
+    pod(k, "b", "disk");
+    for pod in ["pod/a", "pod/b"] {
+        k.wait("condition=Ready", pod);
+    }
+    k.run("exec b -- sh -c 'echo wine > /data/cargo'");
+    let size = || -> u64 {
+        let said = k.run("exec b -- sh -c 'df -k /data | tail -n 1'");
+        said.split_whitespace().rev().nth(4).unwrap().parse().unwrap()
+    };
+    let before = size();
+    disk.grow(640);
+    raw.grow(64);
+    for (name, to) in [("raw", "60Mi"), ("disk", "600Mi")] {
+        // As the resizer of a driver leaves it to the node.
+        let pending = format!(
+            r#"{{"status": {{"allocatedResources": {{"storage": "{to}"}},
+                "allocatedResourceStatuses": {{"storage": "NodeResizePending"}},
+                "conditions": [{{"type": "FileSystemResizePending", "status": "True"}}]}}}}"#
+        );
+        k.run(&format!("patch pvc {name} --subresource status --type merge --patch '{pending}'"));
+        let size = format!(r#"{{"spec": {{"capacity": {{"storage": "{to}"}}}}}}"#);
+        k.run(&format!("patch pv {}-{name} --patch '{size}'", k.namespace));
+    }
+    // The pods are looked at anew.
+    k.run("annotate pod a b look=now");
+    let grown = |pod: &str, name: &str, to: &str| {
+        let status = k.until(&format!("pvc/{name}"), "grown", |claim| {
+            (claim["status"]["capacity"]["storage"] == to).then(|| claim["status"].clone())
+        });
+        let left = (&status["conditions"], &status["allocatedResourceStatuses"]);
+        assert!(left.0.is_null() && left.1.is_null(), "{status}");
+        for whose in [pod, name] {
+            let message = k.event(whose, "FileSystemResizeSuccessful");
+            let volume = format!("{}-{name}", k.namespace);
+            assert_eq!(
+                message,
+                format!("MountVolume.NodeExpandVolume succeeded for volume {volume:?} {NODE}")
+            );
+        }
+    };
+    grown("a", "raw", "60Mi");
+    if may || xfs {
+        grown("b", "disk", "600Mi");
+        assert!(size() > before * 3 / 2, "{before}");
+    } else {
+        let message = k.event("b", "VolumeResizeFailed");
+        assert!(message.contains("resize2fs output"), "{message}");
+    }
+    assert_eq!(k.run("exec b -- cat /data/cargo"), "wine");
+    let metrics = k.run(&format!("get --raw /api/v1/nodes/{NODE}/proxy/metrics"));
+    for line in [
+        r#"storage_operation_duration_seconds_count{migrated="false",operation_name="volume_fs_resize",status="success",volume_plugin="kubernetes.io/local-volume"}"#,
+        r#"storage_operation_duration_seconds_count{migrated="false",operation_name="volume_mount",status="success",volume_plugin="kubernetes.io/local-volume"}"#,
+        r#"volume_manager_total_volumes{plugin_name="kubernetes.io/local-volume",state="actual_state_of_world"}"#,
+    ] {
+        assert!(metrics.lines().any(|known| known.starts_with(line)), "{line}");
+    }
+    k.run("delete pod a b");
+    k.run("delete pvc --all");
+    clear(k, &["raw", "disk"]);
+}
+
+/// A claim of a bare device.
+fn claim_block(k: &Kubectl, name: &str) {
     k.apply(&format!(
         "
 apiVersion: v1
 kind: PersistentVolumeClaim
-metadata: {{name: raw}}
+metadata: {{name: {name}}}
 spec: {{storageClassName: {}, volumeMode: Block, accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Mi}}}}}}
 ",
         k.namespace
     ));
+}
+
+pub(crate) fn devices(room: &Room) {
+    let k = &room.kubectl;
+    let (raw, disk) = (Device::of(k, "raw", 32), Device::of(k, "disk", 32));
+    let on = |device: &Device, more: &str| format!("{}{more}", local().replace("PLACE", &device.0));
+    volume(k, "raw", "32Mi", &on(&raw, "\n  volumeMode: Block"));
+    volume(k, "disk", "30Mi", &on(&disk, ""));
+    claim_block(k, "raw");
     claim(k, "disk", "1Mi", "ReadWriteOnce");
     k.apply(
         &super::pod("a", "[]", "[{name: raw, persistentVolumeClaim: {claimName: raw}}]", "")

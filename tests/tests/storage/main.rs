@@ -5,7 +5,7 @@ mod claims;
 
 use claims::{
     a_claim_for_one_pod, claims_of_a_stateful_set, claims_that_wait_for_a_pod, devices,
-    released_and_taken_again, static_volumes, volumes_that_are_deleted,
+    grows_where_it_is_mounted, released_and_taken_again, static_volumes, volumes_that_are_deleted,
 };
 use cluster_tests::{Room, Suite, scenarios};
 use std::process::ExitCode;
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         a_claim_for_one_pod,
         volumes_that_are_deleted,
         devices,
+        grows_where_it_is_mounted,
     ];
     Suite { on_containerd: CONTENT, ..Suite::new("storage", [CONTENT, CLAIMS].concat().leak()) }.run()
 }

@@ -2,7 +2,7 @@
 //! PersistentVolumes.
 
 use super::claimed::Claimed;
-use super::{Plugin, Ready, Request, host_path, local, ownership};
+use super::{Plugin, Ready, Request, grow, host_path, local, ownership};
 use api::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume};
 use futures::future::BoxFuture;
 use rules::ephemeral_volume::{claim_name, is_for_pod};
@@ -51,6 +51,10 @@ async fn set_up(request: &Request<'_>) -> Result<Ready, String> {
         ));
     };
     ready.read_only = read_only;
+    if volume.spec.local.is_some() {
+        grow::follow(request, &claim, &volume, &ready).await?;
+        ready.refresh_at = Some(crate::clock::now() + grow::LOOK).filter(|_| !read_only);
+    }
     let files = volume.spec.volume_mode.as_deref() != Some("Block");
     if let (Some(group), Some(_), false, true) = (request.fs_group(), &volume.spec.local, read_only, files) {
         let path = ready.host_path.clone();

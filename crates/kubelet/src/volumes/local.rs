@@ -55,6 +55,41 @@ fn mounted(path: PathBuf, own: PathBuf, wanted: &str, options: &str) -> Result<P
     Ok(own)
 }
 
+/// Has the file system on a device, mounted at `at`, take all of it; of a directory there is nothing to be done.
+pub(super) fn resize(device: &Path, at: &Path) -> Result<(), String> {
+    let device = device.canonicalize().map_err(|error| error.to_string())?;
+    if !std::fs::metadata(&device).map_err(|error| error.to_string())?.file_type().is_block_device() {
+        return Ok(());
+    }
+    let of = |program: &str, arguments: &[&str], what: &Path| {
+        let output = Command::new(program).args(arguments).arg(what).output();
+        let output = output.map_err(|error| {
+            format!("resize of device {} failed: {error}. {program} output: ", what.display())
+        })?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = [output.stdout, output.stderr].concat();
+        Err(format!(
+            "resize of device {} failed: {}. {program} output: {}",
+            what.display(),
+            output.status,
+            String::from_utf8_lossy(&said).trim()
+        ))
+    };
+    match file_system(&device)?.as_deref() {
+        None => Ok(()),
+        Some("ext3" | "ext4") => of("resize2fs", &[], &device),
+        Some("xfs") => of("xfs_growfs", &["-d"], at),
+        Some("btrfs") => of("btrfs", &["filesystem", "resize", "max"], at),
+        Some(other) => Err(format!(
+            "ResizeFS.Resize - resize of format {other} is not supported for device {} mounted at {}",
+            device.display(),
+            at.display()
+        )),
+    }
+}
+
 fn format_and_mount(device: &Path, at: &Path, wanted: &str, options: &str) -> Result<(), String> {
     match file_system(device)? {
         None => run(Command::new(format!("mkfs.{wanted}")).args(force(wanted)).arg(device))?,

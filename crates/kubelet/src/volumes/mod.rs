@@ -8,20 +8,21 @@ pub(crate) mod claimed;
 mod content;
 mod empty_dir;
 mod git_repo;
+mod grow;
 mod host_path;
 mod image;
 mod local;
-mod mount_table;
 pub(crate) mod measures;
+mod mount_table;
 mod ownership;
 mod payload;
 pub(crate) mod sub_path;
 
 use crate::config::Config;
 use crate::container_config::field_ref::Facts;
-use crate::objects::Objects;
 use crate::events::Events;
 use crate::metrics::StorageOperations;
+use crate::objects::Objects;
 use crate::tokens::Tokens;
 use api::core::v1::{Pod, Volume};
 use client::Client;
@@ -56,11 +57,11 @@ pub(crate) struct Request<'a> {
     pub client: &'a Client,
     pub tokens: &'a Tokens,
     pub claims: &'a claimed::Claims,
-}
     pub events: &'a Events,
     pub measures: &'a measures::Measures,
     /// Upstream's name of what makes the volume, which a claim's own plugin finds out.
     pub plugin: OnceLock<&'static str>,
+}
 
 impl Request<'_> {
     /// Where a plugin of this name keeps the volume.
@@ -76,9 +77,9 @@ impl Request<'_> {
 /// One kind of volume.
 pub(crate) trait Plugin: Send + Sync {
     fn supports(&self, volume: &Volume) -> bool;
-    /// Makes the volume appear, or its content current. Idempotent.
     /// Upstream's name; none of what stands for another.
     fn name(&self, volume: &Volume) -> Option<&'static str>;
+    /// Makes the volume appear, or its content current. Idempotent.
     fn set_up<'a>(&'a self, request: &'a Request<'a>) -> BoxFuture<'a, Result<Ready, String>>;
 }
 
@@ -98,9 +99,9 @@ pub(crate) struct Volumes {
     tokens: Tokens,
     /// Claims whose volumes can be measured.
     pub(crate) claims: claimed::Claims,
-}
     events: Events,
     pub(crate) measures: measures::Measures,
+}
 
 fn plugins() -> Vec<Box<dyn Plugin>> {
     vec![
@@ -153,10 +154,10 @@ impl Volumes {
                 client: &self.client,
                 tokens: &self.tokens,
                 claims: &self.claims,
-            };
                 events: &self.events,
                 measures: &self.measures,
                 plugin: plugin.name(volume).map(OnceLock::from).unwrap_or_default(),
+            };
             let began = Instant::now();
             let ready = plugin.set_up(&request).await;
             let kind = request.plugin.get().copied().unwrap_or("N/A");
