@@ -30,6 +30,8 @@ struct Layout {
     all: Vec<PathBuf>,
     /// The v2 tree, when it has the controllers.
     unified: Option<PathBuf>,
+    /// The v2 tree that has huge pages alone, beside the hierarchies of v1.
+    unified_huge_pages: Option<PathBuf>,
 }
 
 /// The cgroups of one kubelet.
@@ -71,8 +73,11 @@ fn detect(mountinfo: &str, unified_controllers: impl Fn(&Path) -> String) -> Lay
             }
             Some("cgroup2") => {
                 let controllers = unified_controllers(&point);
-                if controllers.split_whitespace().any(|c| c == "memory") {
+                let has = |name: &str| controllers.split_whitespace().any(|known| known == name);
+                if has("memory") {
                     out.unified = Some(point.clone());
+                } else if has("hugetlb") {
+                    out.unified_huge_pages = Some(point.clone());
                 }
                 out.all.push(point);
             }
@@ -150,14 +155,16 @@ impl Cgroups {
 
     /// A pod has as many huge pages as it asks for, and none of sizes that it does not ask for.
     fn limit_huge_pages(&self, pod: &Pod) -> io::Result<()> {
-        let (hierarchy, file) = match (&self.layout.unified, &self.layout.huge_pages) {
-            (Some(unified), _) => (unified, "max"),
-            (None, Some(v1)) => (v1, "limit_in_bytes"),
-            // Where this controller is on its own, containers are limited alone.
-            (None, None) => return Ok(()),
+        let layout = &self.layout;
+        let parent = self.pod_parent(pod);
+        let relative = parent.trim_start_matches('/');
+        let (dir, file) = match (&layout.unified, &layout.huge_pages, &layout.unified_huge_pages) {
+            (Some(unified), ..) => (unified.join(relative), "max"),
+            (None, Some(v1), _) => (v1.join(relative), "limit_in_bytes"),
+            (None, None, Some(unified)) => (make_passing_on(unified, relative, &["hugetlb"])?, "max"),
+            (None, None, None) => return Ok(()),
         };
         let requests = requests_as::<i64>(pod, Options::default());
-        let dir = hierarchy.join(self.pod_parent(pod).trim_start_matches('/'));
         std::fs::create_dir_all(&dir)?;
         for size in &self.page_sizes {
             let asked = requests.iter().filter(|(name, _)| page_size(name) == Some(*size));
@@ -239,11 +246,12 @@ impl Cgroups {
     }
 }
 
-fn make_v2(root: &Path, relative: &str, resources: PodLimits) -> io::Result<()> {
+/// Makes a group of the v2 tree, to which those above it pass controllers on.
+fn make_passing_on(root: &Path, relative: &str, controllers: &[&str]) -> io::Result<PathBuf> {
     let mut dir = root.to_owned();
     for component in Path::new(relative).components() {
         // Controllers reach a child only when its parent passes them on.
-        for controller in ["cpu", "memory", "pids", "cpuset", "io", "hugetlb"] {
+        for controller in controllers {
             // Not every kernel has every controller.
             let _ = std::fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"));
         }
@@ -253,6 +261,11 @@ fn make_v2(root: &Path, relative: &str, resources: PodLimits) -> io::Result<()> 
             _ => {}
         }
     }
+    Ok(dir)
+}
+
+fn make_v2(root: &Path, relative: &str, resources: PodLimits) -> io::Result<()> {
+    let dir = make_passing_on(root, relative, &["cpu", "memory", "pids", "cpuset", "io", "hugetlb"])?;
     if let Some(shares) = resources.cpu_shares {
         write(&dir, "cpu.weight", weight(shares))?;
     }

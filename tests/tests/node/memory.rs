@@ -31,6 +31,16 @@ fn of_container(room: &Room, pod: &str, file: &str) -> Vec<(PathBuf, String)> {
     files.map(|path| (path.clone(), std::fs::read_to_string(path).unwrap().trim().to_owned())).collect()
 }
 
+/// How many bytes of huge pages a pod as a whole may have, where the kernel limits them.
+fn of_pod(room: &Room, pod: &str) -> Vec<String> {
+    let groups = groups(&room.kubectl.field(&format!("pod/{pod}"), ".metadata.uid"));
+    let files = groups
+        .into_iter()
+        .flat_map(|group| ["hugetlb.2MB.max", "hugetlb.2MB.limit_in_bytes"].map(|file| group.join(file)));
+    let read = files.filter_map(|file| std::fs::read_to_string(file).ok());
+    read.map(|text| text.trim().to_owned()).collect()
+}
+
 /// Huge pages of 2 MiB, until it is dropped.
 struct HugePages(String);
 
@@ -87,6 +97,7 @@ pub(crate) fn has_huge_pages(room: &Room) {
         println!("this kernel does not limit huge pages");
     } else {
         assert_eq!(limits, [(8 * MIB).to_string()]);
+        assert_eq!(of_pod(room, "pages"), [(8 * MIB).to_string()]);
         let used = ["hugetlb.2MB.current", "hugetlb.2MB.usage_in_bytes"].into_iter();
         let used: Vec<String> =
             used.flat_map(|file| of_container(room, "pages", file)).map(|(_, used)| used).collect();
@@ -100,6 +111,7 @@ pub(crate) fn has_huge_pages(room: &Room) {
     for (path, limit) in of_container(room, "none", "hugetlb.2MB.max") {
         assert_eq!(limit, "0", "{}", path.display());
     }
+    assert!(of_pod(room, "none").iter().all(|limit| limit == "0"));
     k.apply(&with("odd", ""));
     let told = k.event("odd", "FailedMount");
     let why = "MountVolume.SetUp failed for volume \"huge\" : medium HugePages: hugePages storage requested, but there is no resource request for huge pages";
