@@ -8,6 +8,8 @@ pub mod capabilities;
 pub mod cgroup;
 /// The connection table.
 pub mod conntrack;
+/// Network interfaces, and what goes through them.
+pub mod interface;
 /// Mounts of the host.
 pub mod mount;
 /// Requests to the kernel's routing and packet-filter subsystems: links, addresses, routes, neighbours.

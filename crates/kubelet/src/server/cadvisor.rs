@@ -8,6 +8,7 @@ use component::metrics::{CONTENT_TYPE, Encoder, Registry};
 use cri::v1;
 use http::StatusCode;
 use linux::cgroup::{Cgroups, Disk, MEASURES, MetricKind, Reading};
+use linux::interface::{self, Interface, Traffic};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -19,7 +20,7 @@ struct Row {
     labels: [String; 6],
     reading: Reading,
     /// Of pods with a network of their own.
-    network: Vec<v1::NetworkInterfaceUsage>,
+    network: Vec<Interface>,
 }
 
 /// All rows, pods first.
@@ -49,7 +50,7 @@ async fn rows(inner: &Inner) -> Result<Vec<Row>, String> {
         let pod = mailbox.letter().pod;
         let parent = inner.context.cgroups.pod_parent(&pod);
         let network = networks.remove(&pod.metadata.uid).map_or_else(Vec::new, |network| {
-            network.default_interface.into_iter().chain(network.interfaces).collect()
+            network.default_interface.into_iter().chain(network.interfaces).map(interface).collect()
         });
         let started_at = mailbox.status().start_time.map(|at| at.unix() as f64);
         pods.push((pod, parent, network, started_at));
@@ -100,31 +101,33 @@ fn with(row: &Row, more: &[&str]) -> Vec<String> {
     row.labels.iter().cloned().chain(more.iter().map(|value| (*value).to_owned())).collect()
 }
 
+/// As CRI tells of an interface: it has neither packets nor those that were dropped.
+fn interface(told: v1::NetworkInterfaceUsage) -> Interface {
+    let traffic = |bytes: Option<v1::UInt64Value>, errors: Option<v1::UInt64Value>| Traffic {
+        bytes: bytes.map(|count| count.value),
+        errors: errors.map(|count| count.value),
+        ..Default::default()
+    };
+    Interface {
+        received: traffic(told.rx_bytes, told.rx_errors),
+        sent: traffic(told.tx_bytes, told.tx_errors),
+        name: told.name,
+    }
+}
+
 fn network(encoder: &mut Encoder, rows: &[Row]) {
-    type Count = fn(&v1::NetworkInterfaceUsage) -> Option<v1::UInt64Value>;
     let labels = names(&["interface"]);
-    let families: [(&str, &str, Count); 4] = [
-        ("container_network_receive_bytes_total", "Cumulative count of bytes received", |n| n.rx_bytes),
-        (
-            "container_network_receive_errors_total",
-            "Cumulative count of errors encountered while receiving",
-            |n| n.rx_errors,
-        ),
-        ("container_network_transmit_bytes_total", "Cumulative count of bytes transmitted", |n| n.tx_bytes),
-        (
-            "container_network_transmit_errors_total",
-            "Cumulative count of errors encountered while transmitting",
-            |n| n.tx_errors,
-        ),
-    ];
-    for (name, help, count) in families {
-        let mut family = encoder.family(name, help, "counter", &labels);
-        for row in rows {
-            for interface in &row.network {
-                if let Some(count) = count(interface) {
-                    family.value(&with(row, &[&interface.name]), count.value as f64);
-                }
-            }
+    for measure in interface::MEASURES {
+        let all = rows.iter().flat_map(|row| row.network.iter().map(move |interface| (row, interface)));
+        let counted = all.filter_map(|(row, one)| Some((row, &one.name, (measure.read)(one)?)));
+        let counted: Vec<_> = counted.collect();
+        // What no runtime counts is no metric of this node.
+        if counted.is_empty() {
+            continue;
+        }
+        let mut family = encoder.family(measure.name, measure.help, "counter", &labels);
+        for (row, name, count) in counted {
+            family.value(&with(row, &[name]), count as f64);
         }
     }
 }

@@ -1,48 +1,15 @@
 //! Usage under cAdvisor's names, for who asks for metrics: what of containers is measured stands in
-//! [`linux::cgroup::MEASURES`], what of interfaces here.
+//! [`linux::cgroup::MEASURES`], what of interfaces in [`linux::interface::MEASURES`].
 
-use super::stats::{self, Interface};
+use super::stats;
 use super::{Container, Inner, Sandbox};
 use crate::record::now;
 use cri::v1::*;
 use linux::cgroup::{Disk, MEASURES, MetricKind, Reading};
+use linux::interface;
 
 /// What all metrics are labelled with; some have more.
 const LABELS: [&str; 6] = ["container", "id", "image", "name", "namespace", "pod"];
-
-/// A metric of a pod's interface.
-type OfInterface = (&'static str, &'static str, fn(&Interface) -> u64);
-
-const OF_INTERFACES: &[OfInterface] = &[
-    ("container_network_receive_bytes_total", "Cumulative count of bytes received", |i| i.received.bytes),
-    ("container_network_receive_packets_total", "Cumulative count of packets received", |i| {
-        i.received.packets
-    }),
-    (
-        "container_network_receive_packets_dropped_total",
-        "Cumulative count of packets dropped while receiving",
-        |i| i.received.dropped,
-    ),
-    (
-        "container_network_receive_errors_total",
-        "Cumulative count of errors encountered while receiving",
-        |i| i.received.errors,
-    ),
-    ("container_network_transmit_bytes_total", "Cumulative count of bytes transmitted", |i| i.sent.bytes),
-    ("container_network_transmit_packets_total", "Cumulative count of packets transmitted", |i| {
-        i.sent.packets
-    }),
-    (
-        "container_network_transmit_packets_dropped_total",
-        "Cumulative count of packets dropped while transmitting",
-        |i| i.sent.dropped,
-    ),
-    (
-        "container_network_transmit_errors_total",
-        "Cumulative count of errors encountered while transmitting",
-        |i| i.sent.errors,
-    ),
-];
 
 pub(super) fn descriptors() -> Vec<MetricDescriptor> {
     let describe = |name: &str, help: &str, more: &[&str]| MetricDescriptor {
@@ -51,9 +18,7 @@ pub(super) fn descriptors() -> Vec<MetricDescriptor> {
         label_keys: LABELS.iter().chain(more).map(|label| (*label).to_owned()).collect(),
     };
     let containers = MEASURES.iter().map(|measure| describe(measure.name, measure.help, measure.labels));
-    containers
-        .chain(OF_INTERFACES.iter().map(|(name, help, _)| describe(name, help, &["interface"])))
-        .collect()
+    containers.chain(interface::MEASURES.iter().map(|m| describe(m.name, m.help, &["interface"]))).collect()
 }
 
 /// Of every pod that runs.
@@ -69,10 +34,11 @@ fn of_pod(inner: &Inner, pod: &Sandbox) -> PodSandboxMetrics {
     let timestamp = now();
     let mut metrics = Vec::new();
     for interface in stats::interfaces(pod).into_iter().flatten() {
-        for (name, _, read) in OF_INTERFACES {
+        for measure in interface::MEASURES {
+            let Some(value) = (measure.read)(&interface) else { continue };
             let mut labels = labels("", &pod.id, "");
             labels.push(interface.name.clone());
-            metrics.push(metric(name, timestamp, MetricType::Counter, labels, read(&interface)));
+            metrics.push(metric(measure.name, timestamp, MetricType::Counter, labels, value));
         }
     }
     let running = inner.containers_of(&pod.id).into_iter().filter(|container| container.is_running());

@@ -5,6 +5,7 @@ use crate::record::{Phase, now};
 use cri::filter;
 use cri::v1::*;
 use linux::cgroup::{Pressure, Stats};
+use linux::interface::Interface;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -140,23 +141,6 @@ pub(super) fn sandbox(inner: &Inner, sandbox: &Sandbox) -> PodSandboxStats {
     }
 }
 
-/// What went through an interface in one direction.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Traffic {
-    pub(super) bytes: u64,
-    pub(super) packets: u64,
-    pub(super) errors: u64,
-    pub(super) dropped: u64,
-}
-
-/// An interface of a pod's network.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Interface {
-    pub(super) name: String,
-    pub(super) received: Traffic,
-    pub(super) sent: Traffic,
-}
-
 /// The interfaces of a pod with a network of its own, but for the loopback.
 pub(super) fn interfaces(sandbox: &Sandbox) -> Option<Vec<Interface>> {
     if sandbox.phase() != Phase::Ready || crate::spec::on_host_network(&sandbox.record().config) {
@@ -164,29 +148,16 @@ pub(super) fn interfaces(sandbox: &Sandbox) -> Option<Vec<Interface>> {
     }
     let read = || std::fs::read_to_string("/proc/thread-self/net/dev");
     let text = linux::netns::Netns::open(sandbox.netns()).and_then(|netns| netns.run(read)?).ok()?;
-    Some(text.lines().filter_map(interface).collect())
-}
-
-/// A line of /proc/net/dev.
-fn interface(line: &str) -> Option<Interface> {
-    let (name, numbers) = line.split_once(':')?;
-    let name = name.trim();
-    let numbers: Vec<u64> = numbers.split_whitespace().filter_map(|number| number.parse().ok()).collect();
-    let traffic = |n: &[u64]| Traffic { bytes: n[0], packets: n[1], errors: n[2], dropped: n[3] };
-    (name != "lo" && numbers.len() >= 16).then(|| Interface {
-        name: name.to_owned(),
-        received: traffic(&numbers),
-        sent: traffic(&numbers[8..]),
-    })
+    Some(text.lines().filter_map(Interface::of_line).filter(|interface| interface.name != "lo").collect())
 }
 
 fn network(sandbox: &Sandbox, timestamp: i64) -> Option<NetworkUsage> {
     let usage = |interface: Interface| NetworkInterfaceUsage {
         name: interface.name,
-        rx_bytes: value(interface.received.bytes),
-        rx_errors: value(interface.received.errors),
-        tx_bytes: value(interface.sent.bytes),
-        tx_errors: value(interface.sent.errors),
+        rx_bytes: interface.received.bytes.and_then(value),
+        rx_errors: interface.received.errors.and_then(value),
+        tx_bytes: interface.sent.bytes.and_then(value),
+        tx_errors: interface.sent.errors.and_then(value),
     };
     let mut all: Vec<NetworkInterfaceUsage> = interfaces(sandbox)?.into_iter().map(usage).collect();
     let default = all.iter().position(|interface| interface.name == "eth0").map(|at| all.remove(at));
@@ -208,25 +179,4 @@ pub(super) fn ready(inner: &Inner, wanted: Option<&PodSandboxStatsFilter>) -> Ve
     let listed: Vec<&str> = listed.iter().filter(fits).map(|record| record.id.as_str()).collect();
     let all: Vec<Arc<Sandbox>> = inner.sandboxes.lock().values().cloned().collect();
     all.into_iter().filter(|pod| listed.contains(&pod.id.as_str())).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_of_interfaces() {
-        let line = "  eth0:    1296      14    1    2    0     0          0         0     1086      15    3    4    0     0       0          0";
-        let eth0 = Interface {
-            name: "eth0".into(),
-            received: Traffic { bytes: 1296, packets: 14, errors: 1, dropped: 2 },
-            sent: Traffic { bytes: 1086, packets: 15, errors: 3, dropped: 4 },
-        };
-        assert_eq!(interface(line), Some(eth0));
-        assert_eq!(interface(&line.replace("eth0", "lo")), None);
-        assert_eq!(
-            interface("Inter-|   Receive                                                |  Transmit"),
-            None
-        );
-    }
 }
