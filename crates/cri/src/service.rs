@@ -8,6 +8,12 @@ use futures::stream::BoxStream;
 /// Container events as they happen; ends when the runtime goes away.
 pub type EventStream = BoxStream<'static, Result<ContainerEventResponse>>;
 
+/// What a gRPC server says that has no such method.
+fn unknown(request: &str, service: &str) -> Error {
+    let method = request.trim_end_matches("Request");
+    Error::unimplemented(format!("unknown method {method} for service runtime.v1.{service}"))
+}
+
 macro_rules! runtime_trait {
     ($($name:ident($request:ident) -> $response:ident;)*) => {
         /// Sandboxes and containers: `runtime.v1.RuntimeService`.
@@ -17,14 +23,14 @@ macro_rules! runtime_trait {
                 #[doc = concat!("`", stringify!($request), "` to `", stringify!($response), "`.")]
                 async fn $name(&self, request: $request) -> Result<$response> {
                     let _ = request;
-                    Err(Error::unimplemented(concat!("unknown method ", stringify!($name))))
+                    Err(unknown(stringify!($request), "RuntimeService"))
                 }
             )*
 
             /// `GetContainerEvents`: everything that happens from now on.
             async fn get_container_events(&self, request: GetEventsRequest) -> Result<EventStream> {
                 let _ = request;
-                Err(Error::unimplemented("unknown method get_container_events"))
+                Err(unknown("GetContainerEventsRequest", "RuntimeService"))
             }
         }
     };
@@ -40,7 +46,7 @@ macro_rules! image_trait {
                 #[doc = concat!("`", stringify!($request), "` to `", stringify!($response), "`.")]
                 async fn $name(&self, request: $request) -> Result<$response> {
                     let _ = request;
-                    Err(Error::unimplemented(concat!("unknown method ", stringify!($name))))
+                    Err(unknown(stringify!($request), "ImageService"))
                 }
             )*
         }

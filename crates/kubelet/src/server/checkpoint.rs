@@ -1,5 +1,5 @@
 //! `POST /checkpoint/{namespace}/{pod}/{container}`: has the runtime write down a container as it runs, which needs CRIU on the
-//! node (Debian's package `criu`) and a runtime that works with it; ours says that it does not. Upstream: `checkpoint`.
+//! node (Debian's package `criu`) and a runtime that works with it; ours says that it does not, in containerd's words. Upstream: `checkpoint`.
 
 use super::Inner;
 use super::answer::{Response, query, text, value, with_type};

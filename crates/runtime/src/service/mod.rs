@@ -405,6 +405,14 @@ impl RuntimeService for Runtime {
         Ok(PortForwardResponse { url: streaming::port_forward(&self.inner, request)? })
     }
 
+    async fn checkpoint_container(
+        &self,
+        _: CheckpointContainerRequest,
+    ) -> Result<CheckpointContainerResponse> {
+        // As containerd says it on a node without a CRIU that works with it; clients know these words.
+        Err(Error::unimplemented("method CheckpointContainer not implemented"))
+    }
+
     async fn container_stats(&self, request: ContainerStatsRequest) -> Result<ContainerStatsResponse> {
         let container = self.inner.container(&request.container_id)?;
         let inner = self.inner.clone();
