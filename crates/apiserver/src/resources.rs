@@ -104,6 +104,14 @@ impl std::fmt::Debug for Served {
     }
 }
 
+/// The package that upstream keeps a group's unversioned types in.
+pub(crate) fn package(group: &str) -> &str {
+    match group.split('.').next().unwrap_or_default() {
+        "" | "events" => "core",
+        first => first,
+    }
+}
+
 impl Served {
     pub fn group_resource(&self) -> GroupResource {
         GroupResource::new(self.row.group.clone(), self.row.resource.clone())
@@ -151,14 +159,12 @@ impl Served {
         self.row.group.is_empty() && self.row.resource == "namespaces"
     }
 
-    /// What Go calls the type of an object in memory, as upstream's refusals do: the package is the first word of the group
-    /// in which it is stored.
+    /// What Go calls the type of an object in memory, as upstream's refusals do.
     pub fn go_type(&self) -> String {
-        if self.custom.is_some() {
-            return "*unstructured.Unstructured".to_owned();
+        match self.custom {
+            Some(_) => "*unstructured.Unstructured".to_owned(),
+            None => format!("*{}.{}", package(&self.row.group), self.row.kind),
         }
-        let group = self.hub_api_version.split_once('/').map_or("core", |(group, _)| group);
-        format!("*{}.{}", group.split('.').next().unwrap_or(group), self.row.kind)
     }
 
     /// Whether a verb is served of the object itself, which has no name, or of a subresource.

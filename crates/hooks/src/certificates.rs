@@ -87,9 +87,6 @@ fn preserve_decisions(request: &mut Value, old: &Value) {
 
 impl Strategy for Requests {
     fn default(&self, request: &mut Value) {
-        super::tree::with(request, "status", |status| {
-            super::tree::each(status, "conditions", |condition| super::tree::or(condition, "status", "True"));
-        });
         if request["status"].as_object().is_some_and(serde_json::Map::is_empty) {
             super::tree::remove(request, "status");
         }

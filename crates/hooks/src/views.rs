@@ -3,7 +3,13 @@
 use apimachinery::quote::quote;
 
 /// Subresources that have no table.
-const WITHOUT_TABLE: &[(&str, &str, &str)] = &[("resource.k8s.io", "ResourceClaim", "status")];
+const WITHOUT_TABLE: &[(&str, &str, &str)] = &[
+    ("", "Namespace", "finalize"),
+    ("", "Pod", "ephemeralcontainers"),
+    ("certificates.k8s.io", "CertificateSigningRequest", "approval"),
+    ("", "Pod", "resize"),
+    ("resource.k8s.io", "ResourceClaim", "status"),
+];
 
 /// What is said of a field that objects cannot be selected by, where it names the kind.
 pub fn unknown_field(group: &str, version: &str, kind: &str, field: &str) -> Option<String> {

@@ -2,7 +2,7 @@
 
 use super::WriteOptions;
 use super::negotiate::{Clause, Media, negotiate};
-use crate::resources::Served;
+use crate::resources::{Served, package};
 use crate::server::Call;
 use apimachinery::decode::Decode;
 use apimachinery::meta::options::DeleteOptions;
@@ -32,18 +32,12 @@ struct Expected<'a> {
     is_same: &'a dyn Fn(&str, &str) -> bool,
     /// Of a custom resource nothing is known but what is expected.
     custom: bool,
+    /// Another version that reads as the same.
+    also: &'a str,
 }
 
 fn api_version(group: &str, version: &str) -> String {
     if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
-}
-
-/// The package that upstream keeps a group's unversioned types in.
-fn package(group: &str) -> &str {
-    match group.split('.').next().unwrap_or_default() {
-        "" | "events" => "core",
-        first => first,
-    }
 }
 
 /// The beginning of a body, for the message about a body that nothing can be made of.
@@ -131,6 +125,8 @@ impl Expected<'_> {
             return Err(unrecognized(&format!("Object 'Kind' is missing in '{body}'")));
         }
         let kind = if kind.is_empty() { self.kind } else { kind.as_str() };
+        let also = (group, version, kind) == (self.group, self.also, self.kind);
+        let version = if also { self.version } else { version };
         let refuse = |why: &dyn std::fmt::Display| {
             Status::bad_request(format!(
                 "{kind} in version \"{version}\" cannot be handled as a {}: {why}",
@@ -189,15 +185,31 @@ impl Expected<'_> {
 
 /// Reads the body of a request whose object is not stored, and has no table: a review, a binding, options.
 pub(crate) async fn kind(call: &Call, group: &str, version: &str, kind: &str) -> Result<Value, Status> {
+    either(call, group, (version, ""), kind).await
+}
+
+/// The same, of a version or of another that reads as the same.
+pub(crate) async fn either(
+    call: &Call,
+    group: &str,
+    versions: (&str, &str),
+    kind: &str,
+) -> Result<Value, Status> {
     let plain = |clause: &Clause<'_>, _| (clause.param("as") != Some("Table")).then_some(());
     if negotiate(call.encodings, &call.parts.headers, plain).is_none() {
         return Err(call.encodings.not_acceptable());
     }
-    body(call, group, version, kind).await
+    body(call, group, versions, kind).await
 }
 
-/// Reads the body of a request as a kind; what it has beyond that is warned of or refused, as the request wants it.
-pub(crate) async fn body(call: &Call, group: &str, version: &str, kind: &str) -> Result<Value, Status> {
+/// Reads the body of a request as a kind of a version, or of another that reads as the same; what it has beyond that is
+/// warned of or refused, as the request wants it.
+pub(crate) async fn body(
+    call: &Call,
+    group: &str,
+    (version, also): (&str, &str),
+    kind: &str,
+) -> Result<Value, Status> {
     let media = media(call)?;
     let bytes = call.body.read().await?;
     let options = match call.info.verb.as_str() {
@@ -205,7 +217,7 @@ pub(crate) async fn body(call: &Call, group: &str, version: &str, kind: &str) ->
         _ => WriteOptions::for_update(call)?,
     };
     let expected =
-        Expected { table: api::table(), group, version, kind, is_same: &|_, _| false, custom: false };
+        Expected { table: api::table(), group, version, kind, is_same: &|_, _| false, custom: false, also };
     let Decoded { value, strict } = expected.read(media, &bytes, options.field_validation)?;
     warn(strict);
     if let Some(record) = crate::context::record() {
@@ -214,6 +226,7 @@ pub(crate) async fn body(call: &Call, group: &str, version: &str, kind: &str) ->
             None => apimachinery::value::to_json_vec(&value).unwrap_or_default(),
         });
     }
+    crate::registry::same_namespace(&call.info.namespace, &value)?;
     Ok(value)
 }
 
@@ -241,6 +254,7 @@ pub(super) fn object(
         kind: &row.kind,
         is_same: &is_same,
         custom: resource.custom.is_some(),
+        also: "",
     };
     let decoded = expected.read(media, bytes, validation)?;
     Ok((resource.to_hub(decoded.value), decoded.strict))
@@ -302,28 +316,51 @@ pub(super) fn delete_options(call: &Call, bytes: &Bytes) -> Result<DeleteOptions
     Decode::from_value(&value).map_err(|e| bad(&e))
 }
 
-/// Says of an object which type it is.
-pub(super) fn set_type(resource: &Served, value: &mut Value) {
-    value["apiVersion"] = resource.api_version.as_str().into();
-    value["kind"] = resource.row.kind.as_ref().into();
+/// A type, as those know it who patch objects of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Typed<'a> {
+    pub table: &'a schema::Table,
+    pub ty: schema::TypeId,
+    pub api_version: &'a str,
+    pub kind: &'a str,
+    /// A custom object judges for itself what it is.
+    pub custom: bool,
+}
+
+impl<'a> Typed<'a> {
+    pub(super) fn of(resource: &'a Served) -> Self {
+        Typed {
+            table: &resource.table,
+            ty: resource.ty,
+            api_version: &resource.api_version,
+            kind: &resource.row.kind,
+            custom: resource.custom.is_some(),
+        }
+    }
+
+    /// Says of an object that it is of this type.
+    pub(super) fn set(&self, value: &mut Value) {
+        value["apiVersion"] = self.api_version.into();
+        value["kind"] = self.kind.into();
+    }
 }
 
 /// Why a patched object is not of the type it was.
-pub(super) fn other_type(resource: &Served, value: &Value) -> Option<String> {
+pub(super) fn other_type(of: &Typed<'_>, value: &Value) -> Option<String> {
     let text = |key: &str| value[key].as_str().unwrap_or_default();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
-    let row = &resource.row;
-    if (api_version, kind) == (resource.api_version.as_str(), row.kind.as_ref()) {
+    if (api_version, kind) == (of.api_version, of.kind) {
         return None;
     }
+    let own_group = of.api_version.split_once('/').map_or("", |(group, _)| group);
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    Some(match resource.table.kind(group, version, kind) {
+    Some(match of.table.kind(group, version, kind) {
         Some(_) => format!(
             "converting ({version}.{kind}) to ({}.{}): unknown conversion",
-            package(&row.group),
-            row.kind
+            package(own_group),
+            of.kind
         ),
-        None => not_registered(&row.group, kind, api_version),
+        None => not_registered(own_group, kind, api_version),
     })
 }
 

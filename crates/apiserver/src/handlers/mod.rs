@@ -12,7 +12,7 @@ mod route;
 mod watch;
 mod write;
 
-pub(crate) use input::{body as read_body, kind as read_kind, warn};
+pub(crate) use input::{Typed, body as read_body, either as read_either, kind as read_kind, warn};
 pub(crate) use negotiate::preferred;
 pub use negotiate::{Encodings, Media, Style};
 pub use options::WriteOptions;

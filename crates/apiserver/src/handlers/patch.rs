@@ -1,6 +1,6 @@
 //! The four kinds of patch, each a function from the current object to the patched one.
 
-use super::Encodings;
+use super::{Encodings, Typed};
 use crate::object;
 use crate::registry::{Registry, WriteContext, merge};
 use crate::resources::Served;
@@ -149,19 +149,10 @@ impl Patch {
         }
     }
 
-    /// The patched document, for documents that are no rows of the table; strategic patches act as merge
-    /// patches, and applies are not for here.
-    pub fn apply_free(&self, mut document: Value) -> Result<Value, Status> {
-        match self.media {
-            PatchMedia::Json => JsonPatch::parse(&self.bytes, self.validation)
-                .and_then(|p| p.apply(document))
-                .map_err(failure),
-            _ => {
-                let patch = parse_object(&self.bytes, self.validation).map_err(failure)?.value;
-                merge_patch(&mut document, &patch);
-                Ok(document)
-            }
-        }
+    /// A patched document of a type that is not stored, and warnings, for every kind of patch but an apply.
+    pub(crate) fn apply_to(&self, of: &Typed<'_>, document: Value) -> Result<(Value, Vec<String>), Status> {
+        let (patched, strict) = self.patched(of, document.clone())?;
+        self.fit(of, patched, strict, &|| self.shown(of, document.clone()))
     }
 
     pub(crate) fn applied(&self, validation: FieldValidation) -> Result<Decoded, Status> {
@@ -196,12 +187,14 @@ impl Patch {
     ) -> Result<(Value, Vec<String>), Status> {
         let Some(current) = current else { return Err(resource.not_found(name)) };
         let served = || resource.to_served(current.clone());
-        let (patched, strict) = self.patched(resource, served())?;
-        self.fit(resource, patched, strict, &|| self.shown(resource, served()))
+        let of = Typed::of(resource);
+        let (patched, strict) = self.patched(&of, served())?;
+        let (value, strict) = self.fit(&of, patched, strict, &|| self.shown(&of, served()))?;
+        Ok((resource.to_hub(value), strict))
     }
 
     /// The current object with the patch in it, and what is amiss with the patch itself.
-    fn patched(&self, resource: &Served, mut current: Value) -> Result<(Value, Vec<String>), Status> {
+    fn patched(&self, of: &Typed<'_>, mut current: Value) -> Result<(Value, Vec<String>), Status> {
         match self.media {
             PatchMedia::Json => {
                 let patch = JsonPatch::parse(&self.bytes, self.validation).map_err(failure)?;
@@ -209,8 +202,7 @@ impl Patch {
             }
             PatchMedia::Strategic => {
                 let patch = parse_strategic(&self.bytes, self.validation).map_err(failure)?;
-                let patched =
-                    strategic(&resource.table, resource.ty, current, patch.value).map_err(failure)?;
+                let patched = strategic(of.table, of.ty, current, patch.value).map_err(failure)?;
                 Ok((patched, patch.strict))
             }
             PatchMedia::Merge | PatchMedia::Apply | PatchMedia::ApplyCbor => {
@@ -223,13 +215,13 @@ impl Patch {
 
     /// What a refusal shows as the cause: the patched object, or the patch where it is strategic. Made anew, since few
     /// patches are refused.
-    fn shown(&self, resource: &Served, current: Value) -> String {
+    fn shown(&self, of: &Typed<'_>, current: Value) -> String {
         if self.media == PatchMedia::Strategic {
             let patch = parse_strategic(&self.bytes, self.validation);
             return patch.map(|patch| go_format(&patch.value)).unwrap_or_default();
         }
-        let patched = self.patched(resource, current).map(|(patched, _)| patched).unwrap_or_default();
-        if resource.custom.is_some() {
+        let patched = self.patched(of, current).map(|(patched, _)| patched).unwrap_or_default();
+        if of.custom {
             let body = schema::encode::Body::encode_free(&patched);
             return String::from_utf8_lossy(body.json()).into_owned();
         }
@@ -241,28 +233,28 @@ impl Patch {
             _ => None,
         };
         let patch = patch.unwrap_or_else(|| Value::Object(Default::default()));
-        let shown = schema::encode::patched(&resource.table, resource.ty, &patched, &patch);
+        let shown = schema::encode::patched(of.table, of.ty, &patched, &patch);
         String::from_utf8_lossy(&shown).into_owned()
     }
 
     /// Brings the patched tree into its type.
     fn fit(
         &self,
-        resource: &Served,
+        of: &Typed<'_>,
         mut patched: Value,
         mut strict: Vec<String>,
         shown: &dyn Fn() -> String,
     ) -> Result<(Value, Vec<String>), Status> {
         if self.media == PatchMedia::Strategic {
             // What a strategic patch says of the type does not count.
-            super::input::set_type(resource, &mut patched);
-        } else if resource.custom.is_none()
-            && let Some(why) = super::input::other_type(resource, &patched)
+            of.set(&mut patched);
+        } else if !of.custom
+            && let Some(why) = super::input::other_type(of, &patched)
         {
             return Err(unfit(&shown(), &why));
         }
         let decoded =
-            decode::normalise(&resource.table, resource.ty, patched, self.validation).map_err(|error| {
+            decode::normalise(of.table, of.ty, patched, self.validation).map_err(|error| {
                 match self.media {
                     PatchMedia::Strategic => unfit(&shown(), &restored(&error.to_string())),
                     _ => unfit(&shown(), &error.to_string()),
@@ -273,10 +265,10 @@ impl Patch {
             return Err(unfit(&shown(), &decode::strict_message(&strict)));
         }
         let mut value = decoded.value;
-        if resource.custom.is_none() {
-            super::input::set_type(resource, &mut value);
+        if !of.custom {
+            of.set(&mut value);
         }
-        Ok((resource.to_hub(value), strict))
+        Ok((value, strict))
     }
 
     /// The object with the patch applied to it, both in the hub version, and warnings.
@@ -299,7 +291,7 @@ impl Patch {
         let decoded = decode::normalise(&resource.table, resource.ty, merged, FieldValidation::Ignore)
             .map_err(|why| unconvertible(resource, &applied.value, &why.to_string()))?;
         let mut value = decoded.value;
-        super::input::set_type(resource, &mut value);
+        Typed::of(resource).set(&mut value);
         Ok((resource.to_hub(value), applied.strict))
     }
 }

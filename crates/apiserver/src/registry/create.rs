@@ -168,16 +168,23 @@ pub fn ensure_namespace(context: &WriteContext<'_>, value: &mut Value) -> Result
         object::remove_meta(value, "namespace");
         return Ok(());
     }
-    match object::namespace(value) {
-        "" => object::set_meta(value, "namespace", context.namespace),
-        same if same == context.namespace => {}
-        _ => {
-            return Err(Status::bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request",
-            ));
-        }
+    same_namespace(context.namespace, value)?;
+    if object::namespace(value).is_empty() {
+        object::set_meta(value, "namespace", context.namespace);
     }
     Ok(())
+}
+
+/// Refuses an object that names another namespace than the request does.
+pub(crate) fn same_namespace(namespace: &str, value: &Value) -> Result<(), Status> {
+    match object::namespace(value) {
+        other if !other.is_empty() && !namespace.is_empty() && other != namespace => {
+            Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn generate(resource: &Served, prefix: &str) -> String {

@@ -12,9 +12,11 @@ mod meta_rules;
 mod update;
 
 pub use commit::{Asked, Change as StockChange, Companion, Stock};
+pub(crate) use create::same_namespace;
 pub use create::{CreateOptions, ensure_namespace};
 pub use delete::{DeleteOutcome, delete_message};
 pub use managed::{Ownership, merge};
+pub(crate) use update::another;
 pub use update::{Change, UpdateOptions};
 
 use crate::admission::{Chain, Operation};

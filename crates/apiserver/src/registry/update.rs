@@ -5,6 +5,7 @@ use super::create::ensure_namespace;
 use super::{Registry, Stored, WriteContext, managed, meta_rules};
 use crate::admission::Operation;
 use crate::object;
+use crate::resources::Served;
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -140,16 +141,7 @@ impl Registry {
         }
         let uid = object::uid(&value).to_owned();
         if options.replace && !uid.is_empty() && uid != object::uid(old) {
-            let key = format!("{}{}", resource.prefix, resource.key_name(context.namespace, name));
-            return Err(Status::conflict(
-                &resource.group_resource(),
-                name,
-                format!(
-                    "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                    key.strip_prefix("/registry").unwrap_or(&key),
-                    object::uid(old)
-                ),
-            ));
+            return Err(another(resource, (context.namespace, name), &uid, old));
         }
         if matches!(asked.as_str(), "" | "0") && options.replace && resource.put_needs_version() {
             let at = apimachinery::field::Path::new("metadata").child("resourceVersion");
@@ -312,4 +304,15 @@ fn deleted_by(value: &Value) -> bool {
         && object::deletion_grace_period(value).is_none_or(|g| g == 0)
         // A namespace has finalizers of its own in its spec.
         && value["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty)
+}
+
+/// The refusal of an update of another object than the one that has the name.
+pub(crate) fn another(resource: &Served, (namespace, name): (&str, &str), uid: &str, old: &Value) -> Status {
+    let key = format!("{}{}", resource.prefix, resource.key_name(namespace, name));
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+        key.strip_prefix("/registry").unwrap_or(&key),
+        object::uid(old)
+    );
+    Status::conflict(&resource.group_resource(), name, why)
 }

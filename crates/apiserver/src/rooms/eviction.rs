@@ -14,7 +14,7 @@ use apimachinery::labels::Selector;
 use apimachinery::meta::LabelSelector;
 use apimachinery::meta::options::DeleteOptions;
 use apimachinery::meta::validation::validate_delete_options;
-use apimachinery::status::{Status, StatusCause};
+use apimachinery::status::{FAILURE, Status, StatusCause};
 use apimachinery::time::Time;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -25,13 +25,23 @@ const MAX_DISRUPTED: usize = 2000;
 const VIOLATION: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
 
 pub(crate) async fn create(server: &Server, pods: &Arc<Served>, call: Call) -> Result<Answer, Status> {
-    let mut eviction = handlers::read_kind(&call, "policy", "v1", "Eviction").await?;
+    let mut eviction = handlers::read_either(&call, "policy", ("v1", "v1beta1"), "Eviction").await?;
     let written = handlers::WriteOptions::for_create(&call)?;
     let admission = &server.registry.admission;
     admission.admit(&mut creation(pods, &call, &call.info.name, &mut eviction, written.dry_run)).await?;
     let name = call.info.name.clone();
     if object::name(&eviction) != name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+    }
+    if let Some(dry) = eviction["deleteOptions"]["dryRun"].as_array()
+        && written.dry_run
+        && dry.iter().any(|stage| stage != "All")
+    {
+        let stages: Vec<&str> = dry.iter().filter_map(Value::as_str).collect();
+        return Err(Status::bad_request(format!(
+            "Non-matching dry-run options in request and content: [All] and [{}]",
+            stages.join(" ")
+        )));
     }
     admission.validate(&creation(pods, &call, &call.info.name, &mut eviction, written.dry_run)).await?;
     let mut options: DeleteOptions = match eviction.get("deleteOptions") {
@@ -171,9 +181,9 @@ async fn spend_budget(server: &Server, call: &Call, pod: &Value) -> Result<Spent
         }
     }
     if matching.len() > 1 {
-        return Err(Status::internal_error(
-            "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
-        ));
+        let message = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+        let status = FAILURE.into();
+        return Err(Status { status, code: 500, message: message.into(), ..Status::default() });
     }
     let Some(budget) = matching.pop() else { return Ok(Spent::Nothing) };
     let ready = pod["status"]["conditions"].as_array().into_iter().flatten();

@@ -1,12 +1,13 @@
 //! `…/scale`: the number of replicas of anything that has one, as an `autoscaling/v1` Scale.
 
 use crate::body::{self, Answer};
-use crate::handlers::{self, Form, Include, Patch, WriteOptions};
+use crate::handlers::{self, Form, Include, Patch, Typed, WriteOptions};
 use crate::object;
-use crate::registry::{Ownership, Side, Stored, UpdateOptions, WriteContext};
+use crate::registry::{Ownership, Side, Stored, UpdateOptions, WriteContext, another};
 use crate::resources::Served;
 use crate::server::{Call, Server};
 use apimachinery::decode::Decode as _;
+use apimachinery::gvk::GroupResource;
 use apimachinery::meta::ListMeta;
 use apimachinery::meta::table::TableColumnDefinition;
 use apimachinery::status::Status;
@@ -72,6 +73,28 @@ fn replicas(resource: &Served) -> Vec<String> {
     }
 }
 
+/// The Scale of an object with those who manage it.
+fn managed_scale(resource: &Served, object: &Value) -> Value {
+    let mut live = scale(resource, object);
+    let path = replicas(resource);
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    let managed = of_scale(&object["metadata"]["managedFields"], &path);
+    if !managed.is_null() {
+        live["metadata"]["managedFields"] = managed;
+    }
+    live
+}
+
+/// The Scale of an object after a patch.
+fn patched(resource: &Served, current: &Value, patch: &Patch) -> Result<Value, Status> {
+    let table = api::table();
+    let ty = table.kind("autoscaling", "v1", "Scale").ok_or_else(Status::path_not_found)?;
+    let of = Typed { table, ty, api_version: "autoscaling/v1", kind: "Scale", custom: false };
+    let (scale, strict) = patch.apply_to(&of, managed_scale(resource, current))?;
+    handlers::warn(strict);
+    Ok(scale)
+}
+
 /// The Scale of an object after an apply: by whom, whether by force, and when.
 fn applied_to(
     resource: &Served,
@@ -80,13 +103,7 @@ fn applied_to(
     (manager, force, now): (&str, bool, Time),
 ) -> Result<Value, Status> {
     let table = api::table();
-    let mut live = scale(resource, current);
-    let path = replicas(resource);
-    let path: Vec<&str> = path.iter().map(String::as_str).collect();
-    let managed = of_scale(&current["metadata"]["managedFields"], &path);
-    if !managed.is_null() {
-        live["metadata"]["managedFields"] = managed;
-    }
+    let live = managed_scale(resource, current);
     let request = apply::Request {
         table,
         ty: table.kind("autoscaling", "v1", "Scale"),
@@ -121,7 +138,7 @@ pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -
             (Some(patch), None, options)
         }
         _ => {
-            let scale = handlers::read_body(&call, "autoscaling", "v1", "Scale").await?;
+            let scale = handlers::read_body(&call, "autoscaling", ("v1", ""), "Scale").await?;
             (None, Some(scale), WriteOptions::for_update(&call)?)
         }
     };
@@ -146,7 +163,7 @@ pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -
                 (None, Some(patch), Some(applied)) => {
                     applied_to(resource, current, applied, (&manager, patch.force, now))?
                 }
-                (None, Some(patch), None) => patch.apply_free(scale(resource, current))?,
+                (None, Some(patch), None) => patched(resource, current, patch)?,
                 (None, None, _) => scale(resource, current),
             };
             if object::name(&scale).is_empty() {
@@ -161,7 +178,22 @@ pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -
                 )));
             }
             let mut value = current.clone();
+            let uid = object::uid(&scale);
+            let is_other = !uid.is_empty() && uid != object::uid(current);
+            if is_other && put.is_some() {
+                return Err(another(resource, (&call.info.namespace, &name), uid, current));
+            }
             side.take(&mut value, &scale)?;
+            if is_other {
+                let of = GroupResource::new(
+                    resource.row.group.to_string(),
+                    format!("{}/scale", resource.row.resource),
+                );
+                let has = object::uid(current);
+                let why =
+                    format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {has}");
+                return Err(Status::conflict(&of, &name, why));
+            }
             if applied.is_some() {
                 let of = |object: &Value| object["metadata"]["managedFields"].clone();
                 let path = replicas(resource);

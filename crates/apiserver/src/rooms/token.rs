@@ -160,11 +160,17 @@ fn bind(
     namespace: &str,
     account: &str,
 ) -> Result<(), Status> {
-    let resource = match (reference.api_version.as_str(), reference.kind.as_str()) {
-        ("v1", "Pod") => "pods",
-        ("v1", "Secret") => "secrets",
-        ("v1", "Node") => "nodes",
-        (version, kind) => {
+    // The version does not count.
+    let group = match reference.api_version.matches('/').count() {
+        1 => reference.api_version.split('/').next().unwrap_or_default(),
+        _ => "",
+    };
+    let resource = match (group, reference.kind.as_str()) {
+        ("", "Pod") => "pods",
+        ("", "Secret") => "secrets",
+        ("", "Node") => "nodes",
+        (_, kind) => {
+            let version = reference.api_version.as_str();
             let given = GroupVersionKind::from_api_version(version, kind)
                 .map_or_else(|_| kind.to_owned(), |gvk| gvk.to_string());
             return Err(Status::bad_request(format!("cannot bind token to object of type {given}")));

@@ -12,12 +12,14 @@ use std::collections::BTreeMap;
 const LISTS: [&str; 2] = ["containers", "initContainers"];
 const ONLY: &str = "only cpu and memory resources are mutable";
 
+/// Whether a pod has as many containers as before; what else there is to say of others is left to validation.
+pub(super) fn has_as_many(pod: &Value, old: &Value) -> bool {
+    let count = |pod: &Value, list: &str| pod["spec"][list].as_array().map_or(0, Vec::len);
+    LISTS.iter().all(|list| count(pod, list) == count(old, list))
+}
+
 /// Takes over resources alone, unless the containers are others: that is for validation to tell.
 pub(super) fn prepare(pod: &mut Value, old: &Value) {
-    let count = |pod: &Value, list: &str| pod["spec"][list].as_array().map_or(0, Vec::len);
-    if LISTS.iter().any(|list| count(pod, list) != count(old, list)) {
-        return;
-    }
     let mut spec = old["spec"].clone();
     set(&mut spec, "resources", pod["spec"].get("resources"));
     for list in LISTS {

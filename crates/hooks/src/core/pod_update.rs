@@ -25,7 +25,7 @@ pub(super) fn prepare(pod: &mut Value, old: &Value, context: &Context) {
             set(&mut spec, "ephemeralContainers", pod["spec"].get("ephemeralContainers"));
             pod["spec"] = spec;
         }
-        Some("resize") => {
+        Some("resize") if pod_resize::has_as_many(pod, old) => {
             keep_the_rest(pod, old);
             pod_resize::prepare(pod, old);
         }
