@@ -350,6 +350,20 @@ impl std::str::FromStr for Selector {
     }
 }
 
+/// As Go prints the struct: in events, and in the cells of some tables.
+impl std::fmt::Display for LabelSelector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("&LabelSelector{MatchLabels:map[string]string{")?;
+        self.match_labels.iter().try_for_each(|(key, value)| write!(f, "{key}: {value},"))?;
+        f.write_str("},MatchExpressions:[]LabelSelectorRequirement{")?;
+        for r in &self.match_expressions {
+            let (key, operator, values) = (&r.key, &r.operator, r.values.join(" "));
+            write!(f, "LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{values}],}},")?;
+        }
+        f.write_str("},}")
+    }
+}
+
 /// A `LabelSelector` as people read it; upstream's `FormatLabelSelector`.
 pub fn format_label_selector(selector: Option<&LabelSelector>) -> String {
     match Selector::from_label_selector(selector) {

@@ -15,7 +15,6 @@ use api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, Validation, Variable,
 };
 use apimachinery::field::{Error, ErrorList, Path};
-use apimachinery::labels::Selector;
 use apimachinery::meta::validation::{validate_conditions, validate_label_selector};
 use apimachinery::time::Time;
 use apimachinery::validation::is_dns1035_label;
@@ -153,10 +152,7 @@ fn policy_cells(policy: &Value, rules: &str, now: Time) -> Vec<Value> {
 fn binding_cells(binding: &Value, now: Time) -> Vec<Value> {
     let reference: Option<ParamRef> = typed(&binding["spec"]["paramRef"]);
     let shown = reference.and_then(|reference| match (&*reference.name, &*reference.namespace) {
-        ("", _) => {
-            let selector = Selector::from_label_selector(reference.selector.as_ref());
-            reference.selector.as_ref().and(selector.ok()).map(|s| s.to_string())
-        }
+        ("", _) => reference.selector.as_ref().map(ToString::to_string),
         // Whether the parameter is in a namespace cannot be told from here.
         (name, "") => Some(format!("*/{name}")),
         (name, namespace) => Some(format!("{namespace}/{name}")),

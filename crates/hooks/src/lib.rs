@@ -169,6 +169,11 @@ pub trait Strategy: Send + Sync {
         Vec::new()
     }
 
+    /// What is to be said of an object's row beside its cells, each with type, status, reason and message.
+    fn row_conditions(&self, _object: &Value) -> Vec<Value> {
+        Vec::new()
+    }
+
     /// The column definitions of the kind's table; none for Name and Age alone.
     fn column_definitions(&self) -> Option<Value> {
         let one = |c: &Column| {

@@ -2,9 +2,12 @@
 
 use super::Row;
 use super::networking_validation;
+use super::networking_validation::INGRESS_CLASS;
 use super::plain::Plain;
 use super::templates::{AGE, NAME};
-use super::tree::{absent_or, column, each, joined, list, name, object_age, or_none, text, with};
+use super::tree::{
+    absent_or, column, each, joined, list, load_balancers, name, object_age, or_none, text, with,
+};
 use serde_json::{Value, json};
 
 pub(super) const STRATEGIES: &[Row] = &[
@@ -16,6 +19,13 @@ pub(super) const STRATEGIES: &[Row] = &[
 ];
 
 static INGRESSES: Plain = Plain {
+    warnings: |ingress, old| {
+        let class = &ingress["metadata"]["annotations"][INGRESS_CLASS];
+        let deprecated = old.is_none() && !class.is_null() && ingress["spec"]["ingressClassName"].is_null();
+        let warning =
+            format!("annotation {INGRESS_CLASS:?} is deprecated, please use 'spec.ingressClassName' instead");
+        deprecated.then_some(warning).into_iter().collect()
+    },
     validate: networking_validation::validate_ingress,
     validate_create: |class, _| networking_validation::validate_ingress_class_twice(class),
     validate_update: networking_validation::validate_ingress_update,
@@ -50,10 +60,7 @@ static INGRESSES: Plain = Plain {
             count => format!("{} + {} more...", hosts[..3].join(","), count - 3),
         };
         let points = list(ingress, &["status", "loadBalancer", "ingress"]).iter();
-        let address = points.map(|p| match text(p, &["ip"]) {
-            "" => text(p, &["hostname"]),
-            ip => ip,
-        });
+        let address = load_balancers(points);
         let ports = if list(ingress, &["spec", "tls"]).is_empty() { "80" } else { "80, 443" };
         vec![
             name(ingress),

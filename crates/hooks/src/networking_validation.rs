@@ -19,7 +19,7 @@ use apimachinery::validation::{
 };
 use serde_json::Value;
 
-const INGRESS_CLASS: &str = "kubernetes.io/ingress.class";
+pub(super) const INGRESS_CLASS: &str = "kubernetes.io/ingress.class";
 
 fn host(check: &mut Check, path: &Path, host: &str) {
     if host.contains('*') {

@@ -144,8 +144,9 @@ static STORAGE_CLASSES: Plain = Plain {
         AGE,
     ],
     cells: |class, now| {
-        const DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";
-        let default = text(class, &["metadata", "annotations", DEFAULT]) == "true";
+        let marked = |key: &str| text(class, &["metadata", "annotations", key]) == "true";
+        let default = marked("storageclass.kubernetes.io/is-default-class")
+            || marked("storageclass.beta.kubernetes.io/is-default-class");
         let shown =
             format!("{}{}", text(class, &["metadata", "name"]), if default { " (default)" } else { "" });
         vec![

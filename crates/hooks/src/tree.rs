@@ -3,6 +3,7 @@
 use apimachinery::decode::Decode;
 use apimachinery::time::Time;
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// Whether Go would see the zero value: absent, null, empty, 0, false.
 fn is_zero(value: Option<&Value>) -> bool {
@@ -108,6 +109,15 @@ pub(super) fn name(object: &Value) -> Value {
 pub(super) fn joined<'a>(items: impl IntoIterator<Item = &'a str>, none: &str) -> String {
     let text = items.into_iter().collect::<Vec<_>>().join(",");
     if text.is_empty() { none.to_owned() } else { text }
+}
+
+/// Where load balancers listen, each once and in order: by address, else by name.
+pub(super) fn load_balancers<'a>(ingress: impl Iterator<Item = &'a Value>) -> BTreeSet<&'a str> {
+    let address = |i: &'a Value| match text(i, &["ip"]) {
+        "" => text(i, &["hostname"]),
+        ip => ip,
+    };
+    ingress.map(address).filter(|address| !address.is_empty()).collect()
 }
 
 /// Labels or a selector map as columns show them.

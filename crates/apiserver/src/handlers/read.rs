@@ -2,7 +2,9 @@
 
 use super::Media;
 use super::list_body::ListBody;
-use super::respond::{Form, accepted, columns, head, line, message, partial, row, table, type_meta, write};
+use super::respond::{
+    AGE, Form, accepted, columns, head, line, message, partial, row, table, type_meta, write,
+};
 use crate::body::{self, Answer};
 use crate::cache::{Selection, list};
 use crate::registry::{self, Stored};
@@ -126,10 +128,15 @@ impl Server {
             Form::Table(include, version) => {
                 let now = self.registry.now();
                 let rows = rows(resource, &listed, |object| row(resource, object, (include, version), now))?;
-                Ok(body::json(
-                    StatusCode::OK,
-                    line(table(Some(columns(resource)), &metadata, &rows, version)),
-                ))
+                let columns = columns(resource);
+                let plain = matches!(columns.as_slice(), [_, second] if second.name == AGE.name);
+                let mut table = table(Some(columns), &metadata, &rows, version);
+                // Upstream has no rows, not none of them, where nothing but names and times are shown.
+                if plain && rows.is_empty() {
+                    table.truncate(table.len() - "[]}".len());
+                    table.extend_from_slice(b"null}");
+                }
+                Ok(body::json(StatusCode::OK, line(table)))
             }
             Form::Metadata(_) => {
                 let ty = format!("{}List", resource.go_type());

@@ -6,7 +6,7 @@ use crate::registry::Stored;
 use crate::resources::Served;
 use crate::server::{Call, Server};
 use apimachinery::meta::ListMeta;
-use apimachinery::meta::table::TableColumnDefinition;
+use apimachinery::meta::table::{TableColumnDefinition, TableRowCondition};
 use apimachinery::status::Status;
 use apimachinery::time::Time;
 use apimachinery::value::to_json_vec;
@@ -114,7 +114,7 @@ const NAME: Column = Column {
                   creation idempotence and configuration definition. Cannot be updated. More info: \
                   https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names",
 };
-const AGE: Column = Column {
+pub(super) const AGE: Column = Column {
     name: "Created At",
     ty: "date",
     format: "",
@@ -155,6 +155,16 @@ pub(super) fn row(
     };
     let mut out = b"{\"cells\":".to_vec();
     schema::encode::write_value(&mut out, &Value::Array(cells));
+    let conditions: Vec<TableRowCondition> = resource
+        .strategy
+        .row_conditions(object)
+        .into_iter()
+        .filter_map(|condition| serde_json::from_value(condition).ok())
+        .collect();
+    if !conditions.is_empty() {
+        out.extend_from_slice(b",\"conditions\":");
+        out.extend(to_json_vec(&conditions).unwrap_or_default());
+    }
     out.extend_from_slice(b",\"object\":");
     match include {
         Include::None => out.extend_from_slice(b"null"),

@@ -8,7 +8,6 @@ use apimachinery::meta::{Condition, LabelSelector};
 use apimachinery::time::{Duration, Time};
 use client::Cached;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// How long an evicted pod may take to be seen as being deleted.
@@ -115,23 +114,7 @@ fn set(status: &mut PodDisruptionBudgetStatus, value: &str, reason: &str, messag
 
 /// A selector as Go prints it, for the event about pods that nobody manages.
 pub(crate) fn printed(selector: Option<&LabelSelector>) -> String {
-    let Some(selector) = selector else { return "nil".into() };
-    let mut out = "&LabelSelector{MatchLabels:map[string]string{".to_owned();
-    for (key, value) in &selector.match_labels {
-        // Writing to a string cannot fail.
-        let _ = write!(out, "{key}: {value},");
-    }
-    out += "},MatchExpressions:[]LabelSelectorRequirement{";
-    for r in &selector.match_expressions {
-        let _ = write!(
-            out,
-            "LabelSelectorRequirement{{Key:{},Operator:{},Values:[{}],}},",
-            r.key,
-            r.operator,
-            r.values.join(" ")
-        );
-    }
-    out + "},}"
+    selector.map_or_else(|| "nil".into(), ToString::to_string)
 }
 
 /// A pod whose eviction came to nothing, without the condition that says it goes.

@@ -176,7 +176,10 @@ impl Strategy for Volumes {
             text(object, &["spec", "persistentVolumeReclaimPolicy"]).into(),
             phase.into(),
             claim.into(),
-            text(object, &["spec", "storageClassName"]).into(),
+            match at(object, &["metadata", "annotations", ANNOTATIONS[0].0]).and_then(Value::as_str) {
+                Some(class) => class.into(),
+                None => text(object, &["spec", "storageClassName"]).into(),
+            },
             attributes.into(),
             text(object, &["status", "reason"]).into(),
             object_age(object, now).into(),

@@ -101,6 +101,15 @@ impl Strategy for Pods {
         pod_columns::cells(&typed(pod), now)
     }
 
+    fn row_conditions(&self, pod: &Value) -> Vec<Value> {
+        let (reason, message) = match text(pod, &["status", "phase"]) {
+            phase @ "Succeeded" => (phase, "The pod has completed successfully."),
+            phase @ "Failed" => (phase, "The pod failed."),
+            _ => return Vec::new(),
+        };
+        vec![json!({"type": "Completed", "status": "True", "reason": reason, "message": message})]
+    }
+
     fn selectable_fields(&self) -> &'static [SelectableField] {
         FIELDS
     }

@@ -2,7 +2,9 @@
 
 use super::service_validation::{validate, validate_change, validate_status};
 use super::service_warnings::{status_warnings, warnings};
-use crate::tree::{absent_or, age, at, column, each, int, joined, labels, list, name, or, text, typed, with};
+use crate::tree::{
+    absent_or, age, at, column, each, int, joined, labels, list, load_balancers, name, or, text, typed, with,
+};
 use crate::{Column, Context, SelectableField, Strategy};
 use apimachinery::field::ErrorList;
 use apimachinery::time::Time;
@@ -237,11 +239,7 @@ fn external_ip(service: &Value) -> String {
     match text(spec, &["type"]) {
         "LoadBalancer" => {
             let ingress = list(service, &["status", "loadBalancer", "ingress"]).iter();
-            let addresses = ingress.map(|i| match text(i, &["ip"]) {
-                "" => text(i, &["hostname"]),
-                ip => ip,
-            });
-            joined(addresses.chain(given), "<pending>")
+            joined(load_balancers(ingress).into_iter().chain(given), "<pending>")
         }
         "ExternalName" => text(spec, &["externalName"]).to_owned(),
         _ => joined(given, "<none>"),
