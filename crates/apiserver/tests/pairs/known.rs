@@ -20,6 +20,9 @@ const STRATEGIC: &str = "upstream answers what is wrong with a strategic patch w
 const VERSION: &str = "upstream answers a version that is none with a 500";
 const NO_ORDER: &str = "Go goes through a map in no order";
 
+const DRY_RUNS: &str = "upstream answers dry runs that contradict each other with a 500";
+const FORMER: &str = "upstream knows types of versions that nobody serves any more";
+
 /// File, the beginning of the case's name (the whole of it before a `$`), and why.
 const KNOWN: &[(&str, &str, &str)] = &[
     ("*", "update of no version", NO_NUMBER),
@@ -149,6 +152,13 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("bodies", "YAML 2 ", YAML),
     ("bodies", "YAML 4 ", YAML),
     ("bodies", "YAML 11 ", YAML),
+    ("told_tables", "endpointslices create 0 Object", NIL),
+    ("told_tables", "csinodes create 0 Object", NIL),
+    ("told_subresources", "eviction 12$", DRY_RUNS),
+    ("told_subresources", "deployment scale put 10$", FORMER),
+    ("told_subresources", "replica set scale put 10$", FORMER),
+    ("told_subresources", "stateful set scale put 10$", FORMER),
+    ("told_subresources", "controller scale put 10$", FORMER),
     ("paths", "DELETE /$", CHECKS),
     ("paths", "OPTIONS /$", CHECKS),
     ("paths", "PATCH /$", CHECKS),
