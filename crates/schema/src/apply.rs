@@ -486,7 +486,8 @@ impl<'a> Request<'a> {
                 })
                 .collect();
             // Upstream's order is that of a map; clients group the causes by manager.
-            conflicts.sort_by(|a, b| (&a.manager, &a.path()).cmp(&(&b.manager, &b.path())));
+            // The fields of a manager stay in the order of their set: those of a level before those below it.
+            conflicts.sort_by(|a, b| a.manager.cmp(&b.manager));
             return Err(ApplyError::Conflicts(conflicts));
         }
         let own_entry = &mut entries[own];

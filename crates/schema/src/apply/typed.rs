@@ -179,8 +179,11 @@ impl<'a> Node<'a> {
             }
             _ => {
                 match item {
-                    Value::Object(_) | Value::Array(_) => {
+                    Value::Object(_) => {
                         return Err("associative list without keys has an element that's a map type".into());
+                    }
+                    Value::Array(_) => {
+                        return Err("not supported: associative list with lists as elements".into());
                     }
                     Value::Null => {
                         return Err(

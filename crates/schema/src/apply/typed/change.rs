@@ -12,7 +12,9 @@ impl<'a> Typed<'a> {
 
     fn merge_node(self, node: Node<'a>, live: Option<&Value>, applied: Option<&Value>) -> Option<Value> {
         let leaf = || applied.or(live).cloned();
-        let node = node.for_value(applied.filter(|v| !v.is_null()).or(live)?);
+        // A null that nothing was there for is applied as it is.
+        let Some(shape) = applied.filter(|v| !v.is_null()).or(live) else { return leaf() };
+        let node = node.for_value(shape);
         if is_empty(live) && is_empty(applied) {
             return leaf();
         }
@@ -118,6 +120,15 @@ impl<'a> Typed<'a> {
         self.remove_node(self.root(), value, &set.0)
     }
 
+    /// What is left of a part; something of a map or list goes, not it itself, so that an empty one stays.
+    fn rest(self, node: Node<'a>, value: &Value, set: &Map<String, Value>) -> Value {
+        match (self.remove_node(node, value, set), value) {
+            (Value::Null, Value::Object(_)) => Value::Object(Map::new()),
+            (Value::Null, Value::Array(_)) => Value::Array(Vec::new()),
+            (rest, _) => rest,
+        }
+    }
+
     fn remove_node(self, node: Node<'a>, value: &Value, set: &Map<String, Value>) -> Value {
         let node = node.for_value(value);
         let below = |step: &str| match set.get(step) {
@@ -126,34 +137,34 @@ impl<'a> Typed<'a> {
         };
         match value {
             Value::Object(map) if node.is_map() => {
-                let mut out = Map::new();
+                let (mut out, mut entered) = (Map::new(), false);
                 for (name, value) in map {
-                    match below(&field_step(name)) {
-                        Some(inner) if is_member(inner) => {}
+                    let rest = match below(&field_step(name)) {
+                        Some(inner) if is_member(inner) => continue,
                         Some(inner) => {
-                            let rest = self.remove_node(node.member(self.table, name), value, inner);
-                            if !rest.is_null() {
-                                out.insert(name.clone(), rest);
-                            }
+                            entered = true;
+                            self.rest(node.member(self.table, name), value, inner)
                         }
-                        None => {
-                            out.insert(name.clone(), value.clone());
-                        }
-                    }
+                        None => value.clone(),
+                    };
+                    out.insert(name.clone(), rest);
                 }
-                if out.is_empty() { Value::Null } else { Value::Object(out) }
+                if out.is_empty() && !entered { Value::Null } else { Value::Object(out) }
             }
             Value::Array(items) if node.is_list() => {
-                let mut out = Vec::with_capacity(items.len());
+                let (mut out, mut entered) = (Vec::with_capacity(items.len()), false);
                 for item in items {
                     let step = node.step(self.table, item).unwrap_or_default();
                     match below(&step) {
                         Some(inner) if is_member(inner) => {}
-                        Some(inner) => out.push(self.remove_node(node.item(self.table), item, inner)),
+                        Some(inner) => {
+                            entered = true;
+                            out.push(self.rest(node.item(self.table), item, inner));
+                        }
                         None => out.push(item.clone()),
                     }
                 }
-                if out.is_empty() { Value::Null } else { Value::Array(out) }
+                if out.is_empty() && !entered { Value::Null } else { Value::Array(out) }
             }
             // Something within what is atomic is to go: all of it goes.
             Value::Object(_) | Value::Array(_) => Value::Null,
