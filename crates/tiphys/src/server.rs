@@ -63,7 +63,7 @@ async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
     let bundle =
         pki::Bundle::ensure(&flags.data_dir.join("pki"), &params).context("preparing certificates")?;
     let address = SocketAddr::new(flags.bind_address, flags.secure_port);
-    let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
+    let listener = listen(address).await.with_context(|| format!("listening on {address}"))?;
 
     let url = format!("https://{node_ip}:{}", flags.secure_port);
     let kubeconfig = bundle.kubeconfig(&url, &bundle.admin);
@@ -127,6 +127,24 @@ async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
     server_shutdown.cancel();
     plane.stopped().await;
     Ok(())
+}
+
+/// Listens on an address. A server that was killed while it started a process may leave its socket to that one for the
+/// moment until it runs a program of its own.
+async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    const AGAIN: Duration = Duration::from_millis(50);
+    let patience = tokio::time::Instant::now() + Duration::from_secs(2);
+    loop {
+        match TcpListener::bind(address).await {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse
+                    && tokio::time::Instant::now() < patience =>
+            {
+                tokio::time::sleep(AGAIN).await;
+            }
+            listening => return listening,
+        }
+    }
 }
 
 /// Starts scheduler and controllers: at once, or as `candidate` whenever it leads.
