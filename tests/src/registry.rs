@@ -24,9 +24,14 @@ pub struct Registry(Child);
 impl Registry {
     /// Starts one in a directory; it has busybox as `name:tag`.
     pub fn start(net: &Net, dir: &Path, name: &str, tag: &str) -> Registry {
+        Registry::start_of(net, dir, "busybox", name, tag)
+    }
+
+    /// The same with another image.
+    pub fn start_of(net: &Net, dir: &Path, of: &str, name: &str, tag: &str) -> Registry {
         let (layout, root) = (dir.join("layout"), dir.join("root/docker/registry/v2"));
         std::fs::create_dir_all(&layout).unwrap();
-        let unpacked = Command::new("tar").arg("-xf").arg(image("busybox")).arg("-C").arg(&layout).status();
+        let unpacked = Command::new("tar").arg("-xf").arg(image(of)).arg("-C").arg(&layout).status();
         assert!(unpacked.unwrap().success());
         let repository = root.join("repositories").join(name);
         let link = |at: &Path, digest: &str| {

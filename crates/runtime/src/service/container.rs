@@ -301,7 +301,7 @@ pub(super) async fn remove(inner: Arc<Inner>, id: String) -> Result<()> {
 /// Takes away all of it, the record last.
 pub(super) async fn destroy(inner: &Arc<Inner>, container: &Arc<Container>) -> Result<()> {
     if container.phase() != Phase::Creating {
-        container.update(|record| record.phase = Phase::Removing)?;
+        container.end(Phase::Removing)?;
     }
     let shim = inner.sandbox(&container.sandbox).and_then(|sandbox| sandbox.shim());
     if let Ok(shim) = shim {

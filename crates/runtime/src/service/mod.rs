@@ -107,6 +107,22 @@ macro_rules! record_access {
                 Ok(record.clone())
             }
 
+            /// Takes it a step nearer to its end. A full disk does not hold that up, which is what makes room again: then
+            /// only memory knows, and after a crash the end begins anew.
+            pub(crate) fn end(&self, phase: Phase) -> Result<Arc<$record>> {
+                let mut record = self.record.lock();
+                let mut next = (**record).clone();
+                next.phase = phase;
+                match save(&self.dir, $file, &next) {
+                    Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                        tracing::warn!(id = %self.id, ?phase, %error, "what ends could not be written down");
+                    }
+                    saved => saved.map_err(io_error(format!("writing {}", $file)))?,
+                }
+                *record = Arc::new(next);
+                Ok(record.clone())
+            }
+
             pub(crate) fn phase(&self) -> Phase {
                 self.record.lock().phase
             }

@@ -332,11 +332,11 @@ pub(super) async fn stop(inner: Arc<Inner>, id: String) -> Result<()> {
 async fn end(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<()> {
     let before = sandbox.phase();
     if before == Phase::Ready {
-        sandbox.update(|record| record.phase = Phase::Stopping)?;
+        sandbox.end(Phase::Stopping)?;
     }
     clean_up(inner, sandbox).await?;
     if !matches!(before, Phase::NotReady | Phase::Removing) {
-        sandbox.update(|record| record.phase = Phase::NotReady)?;
+        sandbox.end(Phase::NotReady)?;
         inner.tell_sandbox(sandbox, ContainerEventType::ContainerStoppedEvent);
     }
     Ok(())
@@ -424,7 +424,7 @@ pub(super) async fn died(inner: Arc<Inner>, sandbox: Arc<Sandbox>) {
         return;
     }
     // Before any exit is told: whoever hears of one must not try to go on in this sandbox.
-    if let Err(error) = sandbox.update(|record| record.phase = Phase::Stopping) {
+    if let Err(error) = sandbox.end(Phase::Stopping) {
         tracing::error!(sandbox = %sandbox.id, %error, "could not record that a pod dies");
     }
     let shim = sandbox.shim.lock().take();
@@ -435,7 +435,7 @@ pub(super) async fn died(inner: Arc<Inner>, sandbox: Arc<Sandbox>) {
     if let Err(error) = bury(&inner, &sandbox, "the pod's shim has died").await {
         tracing::error!(sandbox = %sandbox.id, %error, "could not end what is left of a pod");
     }
-    match sandbox.update(|record| record.phase = Phase::NotReady) {
+    match sandbox.end(Phase::NotReady) {
         Ok(_) => inner.tell_sandbox(&sandbox, ContainerEventType::ContainerStoppedEvent),
         Err(error) => tracing::error!(sandbox = %sandbox.id, %error, "could not record that a pod has died"),
     }
@@ -474,7 +474,7 @@ pub(super) async fn remove(inner: Arc<Inner>, id: String) -> Result<()> {
 /// Takes away all of it, the record last.
 pub(super) async fn destroy(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<()> {
     if sandbox.phase() != Phase::Creating {
-        sandbox.update(|record| record.phase = Phase::Removing)?;
+        sandbox.end(Phase::Removing)?;
     }
     clean_up(inner, sandbox).await?;
     let dir = sandbox.dir.clone();
