@@ -245,13 +245,16 @@ impl Dynamic {
         self.request(Method::PATCH, &path, &query, patch.content_type(), encode(patch.value())?).await
     }
 
-    /// Deletes an object; the answer is the object (still there, being deleted) or a `Status`.
+    /// Deletes an object; the answer is the object (still there, being deleted) or a `Status`. It is never asked for by
+    /// metadata alone, as upstream's metadata client does: a collection that is deleted is answered as a list.
     pub async fn delete(&self, name: &str, options: &DeleteOptions) -> Result<Value> {
-        self.request(Method::DELETE, &self.path(Some(name), None), &[], JSON, encode(options)?).await
+        let path = self.path(Some(name), None);
+        self.client.request(Method::DELETE, &path, &[], JSON, encode(options)?).await
     }
 
     pub async fn delete_collection(&self, options: &DeleteOptions, params: &ListParams) -> Result<Value> {
-        self.request(Method::DELETE, &self.path(None, None), &params.query(), JSON, encode(options)?).await
+        let path = self.path(None, None);
+        self.client.request(Method::DELETE, &path, &params.query(), JSON, encode(options)?).await
     }
 }
 
