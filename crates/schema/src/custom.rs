@@ -38,6 +38,20 @@ pub(crate) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 pub(crate) fn canonical(
     table: &Table,
     id: TypeId,
+    mut decoded: Decoded,
+    validation: FieldValidation,
+) -> Result<Decoded, DecodeError> {
+    decoded = typed(table, id, decoded, validation)?;
+    if let Some(checks) = table.checks() {
+        nulls::prune(checks, &mut decoded.value);
+    }
+    Ok(decoded)
+}
+
+/// The canonical form, but for nulls where the schema allows none.
+pub(crate) fn typed(
+    table: &Table,
+    id: TypeId,
     decoded: Decoded,
     validation: FieldValidation,
 ) -> Result<Decoded, DecodeError> {
@@ -74,7 +88,6 @@ pub(crate) fn canonical(
     let dropped = crate::prune::prune(table, id, &mut value);
     report(&mut strict, dropped.into_iter().map(|path| format!("unknown field \"{path}\"")).collect());
     if let Some(checks) = table.checks() {
-        nulls::prune(checks, &mut value);
         embedded::coerce(table, checks, &mut value);
     }
     Ok(Decoded { value, strict })

@@ -97,6 +97,16 @@ pub fn normalise(
     normalise_type(table, &Type::Ref(id), value, validation)
 }
 
+/// [`normalise`] of what an apply has made: a custom resource keeps the nulls in it, for validation to judge. Upstream drops
+/// them where it reads an object, and reads none here.
+pub fn normalise_applied(table: &Table, id: TypeId, value: Value) -> Result<Decoded, DecodeError> {
+    if table.checks().is_some() {
+        let decoded = Decoded { value, strict: Vec::new() };
+        return crate::custom::typed(table, id, decoded, FieldValidation::Ignore);
+    }
+    normalise_type(table, &Type::Ref(id), value, FieldValidation::Ignore)
+}
+
 /// [`normalise`] for any type, as the metadata of a custom resource.
 pub fn normalise_type(
     table: &Table,

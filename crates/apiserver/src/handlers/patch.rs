@@ -288,7 +288,7 @@ impl Patch {
             let why = applied.strict.join(", ");
             return Err(Status::bad_request(format!("error strict decoding YAML: {why}")));
         }
-        let decoded = decode::normalise(&resource.table, resource.ty, merged, FieldValidation::Ignore)
+        let decoded = decode::normalise_applied(&resource.table, resource.ty, merged)
             .map_err(|why| unconvertible(resource, &applied.value, &why.to_string()))?;
         let mut value = decoded.value;
         Typed::of(resource).set(&mut value);

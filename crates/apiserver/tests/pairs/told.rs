@@ -9,8 +9,17 @@ use schema::patch;
 use serde_json::Value;
 use std::path::Path;
 
-const TOLD: [&str; 8] =
-    ["applied", "collections", "custom", "custom_cel", "definitions", "policies", "subresources", "tables"];
+const TOLD: [&str; 9] = [
+    "applied",
+    "collections",
+    "custom",
+    "custom_cel",
+    "definitions",
+    "merged",
+    "policies",
+    "subresources",
+    "tables",
+];
 
 pub fn stories() -> Vec<Story> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pairs/told");
