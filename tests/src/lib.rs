@@ -27,7 +27,7 @@ pub use suite::{Room, Scenario, Suite};
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long anything may take that a test waits for; a healthy cluster needs a fraction of it. `TIPHYS_PATIENCE` says
 /// otherwise, in seconds, where the machine itself is emulated.
@@ -35,6 +35,14 @@ pub fn patience() -> Duration {
     static PATIENCE: OnceLock<Duration> = OnceLock::new();
     let told = || std::env::var("TIPHYS_PATIENCE").ok().and_then(|text| text.parse().ok());
     *PATIENCE.get_or_init(|| Duration::from_secs(told().unwrap_or(60)))
+}
+
+/// Asks until the answer is yes; each question takes as long as it takes.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + patience();
+    while !done() {
+        assert!(Instant::now() < end, "never {what}");
+    }
 }
 
 /// The top of the source tree.

@@ -109,19 +109,10 @@ fn invalid_image_name(room: &Room) {
 fn command_not_found(room: &Room) {
     let k = &room.kubectl;
     k.apply(&pod("absent", &format!("{IMAGE}\n    command: [/no/such/program]"), ""));
-    // It waits as RunContainerError only until the next look at it, which may come before anybody is told.
-    let mut told = Vec::new();
-    k.until("pod/absent", "backing off", |pod| {
-        let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
-        if waiting["reason"] == "RunContainerError" {
-            told.push(waiting["message"].as_str().unwrap().to_owned());
-        }
-        (waiting["reason"] == "CrashLoopBackOff").then_some(())
-    });
-    for message in told {
-        says(&message, "/no/such/program");
-        says(&message, "no such file or directory");
-    }
+    let message = waiting(room, "absent", "RunContainerError");
+    says(&message, "/no/such/program");
+    says(&message, "no such file or directory");
+    waiting(room, "absent", "CrashLoopBackOff");
     let status = k.json("pod/absent");
     let last = &status["status"]["containerStatuses"][0]["lastState"]["terminated"];
     assert_eq!((&last["reason"], &last["exitCode"]), (&"StartError".into(), &128.into()), "{last}");

@@ -5,11 +5,10 @@
 use cluster_tests::cluster::{Settings, image};
 use cluster_tests::manifests::shell;
 use cluster_tests::registry::{ADDRESS, PASSWORD, Registry, USER};
-use cluster_tests::{Room, Scenario, Suite, patience, scenarios};
+use cluster_tests::{Room, Scenario, Suite, scenarios, until};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{ExitCode, Output};
-use std::time::{Duration, Instant};
 
 fn main() -> ExitCode {
     const ALONE: &[Scenario] = scenarios![a_full_disk_spoils_nothing, killed_while_it_pulls];
@@ -34,12 +33,14 @@ fn words(output: &Output) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + patience();
-    while !done() {
-        assert!(Instant::now() < end, "never {what}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+/// How many bytes the files beneath a directory have.
+fn size(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let each = entries.filter_map(|entry| {
+        let known = entry.metadata().ok()?;
+        Some(if known.is_dir() { size(&entry.path()) } else { known.len() })
+    });
+    each.sum()
 }
 
 fn a_full_disk_spoils_nothing(room: &Room) {
@@ -110,10 +111,12 @@ fn killed_while_it_pulls(room: &Room) {
         room.cluster.tiphys(&arguments).output().unwrap()
     };
     rm(&["localhost/nginx:debian12"]);
-    for pause in [5, 15, 30, 60, 120, 250] {
+    let images = room.cluster.data().join("runtime/images");
+    for bytes in [0, 1, 64 << 10, 1 << 20, 4 << 20, 16 << 20] {
+        let before = size(&images);
         k.apply(&pod);
         k.event("sails", "Pulling");
-        std::thread::sleep(Duration::from_millis(pause));
+        until("pulled so much", || size(&images) >= before + bytes);
         room.cluster.kill();
         room.cluster.serve();
         k.wait("condition=Ready", "pod/sails");

@@ -3,9 +3,8 @@
 use crate::CONFIGURATION;
 use cluster_tests::cluster::NODE;
 use cluster_tests::manifests::shell;
-use cluster_tests::{Room, patience};
+use cluster_tests::{Room, until};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 const SERVING: &str = "kubernetes.io/kubelet-serving";
 
@@ -14,14 +13,6 @@ fn metric(room: &Room, name: &str) -> f64 {
     let text = room.kubectl.run(&format!("get --raw /api/v1/nodes/{NODE}/proxy/metrics"));
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + patience();
-    while !done() {
-        assert!(Instant::now() < end, "never {what}");
-        std::thread::sleep(Duration::from_millis(200));
-    }
 }
 
 /// The serial number of what the server shows now.
@@ -35,8 +26,9 @@ fn serial(room: &Room) -> String {
 /// Says yes to all that is asked for a server.
 fn approve(room: &Room) {
     let script = format!(
-        "kubectl get csr --field-selector spec.signerName={SERVING} -o json \
-         | jq -r '.items[] | select(.status.conditions == null) | .metadata.name' | xargs -r kubectl certificate approve"
+        "kubectl get csr --field-selector spec.signerName={SERVING} \
+         -o go-template='{{{{range .items}}}}{{{{if not .status.conditions}}}}{{{{.metadata.name}}}} {{{{end}}}}{{{{end}}}}' \
+         | xargs -r kubectl certificate approve"
     );
     room.kubectl.sh(&script);
 }

@@ -129,14 +129,10 @@ impl Server {
                 let now = self.registry.now();
                 let rows = rows(resource, &listed, |object| row(resource, object, (include, version), now))?;
                 let columns = columns(resource);
-                let plain = matches!(columns.as_slice(), [_, second] if second.name == AGE.name);
-                let mut table = table(Some(columns), &metadata, &rows, version);
                 // Upstream has no rows, not none of them, where nothing but names and times are shown.
-                if plain && rows.is_empty() {
-                    table.truncate(table.len() - "[]}".len());
-                    table.extend_from_slice(b"null}");
-                }
-                Ok(body::json(StatusCode::OK, line(table)))
+                let plain = matches!(columns.as_slice(), [_, second] if second.name == AGE.name);
+                let rows = Some(&*rows).filter(|rows| !plain || !rows.is_empty());
+                Ok(body::json(StatusCode::OK, line(table(Some(columns), &metadata, rows, version))))
             }
             Form::Metadata(_) => {
                 let ty = format!("{}List", resource.go_type());

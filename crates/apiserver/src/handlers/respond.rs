@@ -218,16 +218,23 @@ pub(super) fn head(kind: &str, version: Version) -> Vec<u8> {
 pub(crate) fn table(
     columns: Option<Vec<TableColumnDefinition>>,
     metadata: &ListMeta,
-    rows: &[Vec<u8>],
+    rows: Option<&[Vec<u8>]>,
     version: Version,
 ) -> Vec<u8> {
     let mut out = head("Table", version);
     out.extend(to_json_vec(metadata).unwrap_or_default());
     out.extend_from_slice(br#","columnDefinitions":"#);
     out.extend(to_json_vec(&columns).unwrap_or_default());
-    out.extend_from_slice(br#","rows":["#);
-    out.extend(rows.join(&b','));
-    out.extend_from_slice(b"]}");
+    out.extend_from_slice(br#","rows":"#);
+    match rows {
+        Some(rows) => {
+            out.push(b'[');
+            out.extend(rows.join(&b','));
+            out.push(b']');
+        }
+        None => out.extend_from_slice(b"null"),
+    }
+    out.push(b'}');
     out
 }
 
@@ -254,7 +261,7 @@ impl Server {
                 if stored.revision != 0 {
                     metadata.resource_version = stored.revision.to_string();
                 }
-                body::json(code, line(table(Some(columns(resource)), &metadata, &rows, version)))
+                body::json(code, line(table(Some(columns(resource)), &metadata, Some(&rows), version)))
             }
         }
     }

@@ -335,7 +335,7 @@ impl Watcher {
             Form::Table(include, version) => {
                 let first = !std::mem::replace(&mut self.described, true);
                 let rows = vec![row(&self.resource, object, (include, version), self.server.registry.now())];
-                table(first.then(|| columns(&self.resource)), &at(revision), &rows, version)
+                table(first.then(|| columns(&self.resource)), &at(revision), Some(&rows), version)
             }
             Form::Metadata(version) | Form::MetadataList(version) => partial(&self.resource, object, version),
             Form::Object => partial(&self.resource, object, Version::V1),
@@ -348,7 +348,7 @@ impl Watcher {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let object = match self.form {
-            Form::Table(_, version) => table(None, &at(revision), &[], version),
+            Form::Table(_, version) => table(None, &at(revision), Some(&[]), version),
             Form::Metadata(version) | Form::MetadataList(version) => {
                 partial(&self.resource, &json!({"metadata": metadata}), version)
             }

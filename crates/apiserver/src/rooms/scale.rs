@@ -301,7 +301,7 @@ fn answer(scale: &Value, form: Form, now: Time) -> Result<Answer, Status> {
                 resource_version: object::meta_str(scale, "resourceVersion").to_owned(),
                 ..Default::default()
             };
-            handlers::table(Some(columns), &metadata, &[row], version)
+            handlers::table(Some(columns), &metadata, Some(&[row]), version)
         }
     };
     bytes.push(b'\n');

@@ -62,7 +62,7 @@ pub(crate) struct Manager {
     slot: Arc<Slot>,
     renewals: Renewals,
     current: Option<Identity>,
-    /// What is there is to begin with only.
+    /// What is there, if anything, is to begin with only: a new one is asked for at once.
     forced: bool,
     asked: Option<Wanted>,
 }
@@ -89,13 +89,12 @@ impl Manager {
     ) -> Self {
         let store = Store::new(&context.config.certificates_dir(), kind.file);
         let mut this =
-            Manager { kind, context, store, slot, renewals, current: None, forced: false, asked: None };
+            Manager { kind, context, store, slot, renewals, current: None, forced: true, asked: None };
         let now = Timestamp::now();
         let kept = this.store.current().unwrap_or_else(|error| {
             tracing::warn!(signer = kind.signer, %error, "the certificate that was kept cannot be used");
             None
         });
-        this.forced = true;
         if let Some(identity) = kept.filter(|identity| now < identity.certificate.not_after) {
             this.forced = false;
             this.show(identity);

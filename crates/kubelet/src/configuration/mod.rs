@@ -34,13 +34,6 @@ pub fn load(
     Ok(warnings)
 }
 
-/// Tells a kubelet what a text says, as [`load`] does.
-pub fn apply(text: &str, config: &mut Config) -> Result<Vec<String>, String> {
-    let (object, mut warnings) = load::document(text)?;
-    warnings.extend(take(object, config)?);
-    Ok(warnings)
-}
-
 fn take(mut object: Map<String, Value>, config: &mut Config) -> Result<Vec<String>, String> {
     let (without_effect, mut errors) = fixed::take(&mut object);
     // What is null is not said.

@@ -3,6 +3,13 @@
 use super::*;
 use expect_test::{Expect, expect};
 
+/// What a file says that holds this text.
+fn apply(text: &str, config: &mut Config) -> Result<Vec<String>, String> {
+    let (object, mut warnings) = load::document(text)?;
+    warnings.extend(take(object, config)?);
+    Ok(warnings)
+}
+
 #[track_caller]
 fn check(text: &str, show: impl Fn(&Config) -> String, expected: Expect) {
     let mut config = Config::new("n", "127.0.0.1");

@@ -5,6 +5,8 @@ use super::{SECOND, Worker, act};
 use api::core::v1::Pod;
 use std::time::Duration;
 
+const BACKING_OFF: &str = "CrashLoopBackOff";
+
 /// What can be done now.
 #[derive(Debug, Default)]
 pub(super) struct Due {
@@ -32,8 +34,11 @@ impl Worker {
         for action in planned {
             let name = match &action {
                 Action::BackOff { place, delay, until } => {
-                    self.back_off(pod, *place, *delay);
-                    due.wake(*until);
+                    let failed = until.saturating_sub(i64::try_from(delay.as_nanos()).unwrap_or(i64::MAX));
+                    due.wake(match self.back_off(pod, *place, *delay, now < failed + SECOND) {
+                        true => *until,
+                        false => failed + SECOND,
+                    });
                     continue;
                 }
                 Action::StartContainer(place) => plan::container_at(pod, *place).map(|c| c.name.clone()),
@@ -56,18 +61,22 @@ impl Worker {
         due
     }
 
-    fn back_off(&self, pod: &Pod, place: plan::Place, delay: Duration) {
-        let Some(container) = plan::container_at(pod, place) else { return };
+    /// Says that a container backs off. Not yet when its start failed for a reason of its own that is `fresh`: the status
+    /// tells that first, for as long as upstream's kubelet takes to its next look. Returns whether it is said.
+    fn back_off(&self, pod: &Pod, place: plan::Place, delay: Duration, fresh: bool) -> bool {
+        let Some(container) = plan::container_at(pod, place) else { return true };
         let whole = apimachinery::time::Duration::from(delay);
         let message = format!(
             "back-off {whole} restarting failed container={} pod={}",
             container.name,
             crate::labels::format_pod(pod)
         );
-        let reason = ("CrashLoopBackOff".to_owned(), message);
+        let reason = (BACKING_OFF.to_owned(), message);
         let mut reasons = self.shared.reasons.lock();
-        if reasons.get(&container.name) == Some(&reason) {
-            return;
+        match reasons.get(&container.name) {
+            Some(known) if *known == reason => return true,
+            Some((known, _)) if fresh && known != BACKING_OFF => return false,
+            _ => {}
         }
         reasons.insert(container.name.clone(), reason);
         drop(reasons);
@@ -83,5 +92,6 @@ impl Worker {
         );
         // The status must say so.
         self.mailbox.notify.notify_one();
+        true
     }
 }

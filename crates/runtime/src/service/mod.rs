@@ -99,23 +99,27 @@ macro_rules! record_access {
 
             /// Changes it on disk, then in memory. A small write to the page cache: does not block for long.
             pub(crate) fn update(&self, change: impl FnOnce(&mut $record)) -> Result<Arc<$record>> {
-                let mut record = self.record.lock();
-                let mut next = (**record).clone();
-                change(&mut next);
-                save(&self.dir, $file, &next).map_err(io_error(format!("writing {}", $file)))?;
-                *record = Arc::new(next);
-                Ok(record.clone())
+                self.put(change, |_| false)
             }
 
             /// Takes it a step nearer to its end. A full disk does not hold that up, which is what makes room again: then
             /// only memory knows, and after a crash the end begins anew.
             pub(crate) fn end(&self, phase: Phase) -> Result<Arc<$record>> {
+                self.put(|record| record.phase = phase, |error| error.kind() == std::io::ErrorKind::StorageFull)
+            }
+
+            /// Changes it on disk, unless that fails in a way that is passed over, then in memory.
+            fn put(
+                &self,
+                change: impl FnOnce(&mut $record),
+                passes: fn(&std::io::Error) -> bool,
+            ) -> Result<Arc<$record>> {
                 let mut record = self.record.lock();
                 let mut next = (**record).clone();
-                next.phase = phase;
+                change(&mut next);
                 match save(&self.dir, $file, &next) {
-                    Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
-                        tracing::warn!(id = %self.id, ?phase, %error, "what ends could not be written down");
+                    Err(error) if passes(&error) => {
+                        tracing::warn!(id = %self.id, phase = ?next.phase, %error, "{} is not written", $file);
                     }
                     saved => saved.map_err(io_error(format!("writing {}", $file)))?,
                 }
