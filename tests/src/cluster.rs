@@ -1,6 +1,7 @@
 //! A cluster: the real binary, in a network namespace and with a data directory of its own.
 
 use crate::containerd::Containerd;
+use crate::disk::Disk;
 use crate::kubectl::{self, Kubectl};
 pub use crate::leaks::Traces;
 use crate::net::{NODE_IP, Net};
@@ -49,6 +50,8 @@ pub struct Cluster {
     base: PathBuf,
     containerd: Option<Containerd>,
     settings: Settings,
+    /// Its own, where it asks for one.
+    disk: Mutex<Option<Disk>>,
     server: Mutex<Option<Child>>,
     /// Flags that it is started with beside the usual ones.
     flags: Mutex<Vec<String>>,
@@ -116,6 +119,7 @@ impl Cluster {
             base,
             containerd,
             settings,
+            disk: Mutex::default(),
             server: Mutex::default(),
             flags: Mutex::default(),
             before,
@@ -125,6 +129,8 @@ impl Cluster {
         let kubectl = cluster.kubectl(KUBECTL);
         kubectl.wait("create", &format!("node/{NODE}"));
         kubectl.wait("condition=Ready", &format!("node/{NODE}"));
+        // It is made for who asks first, and on an emulated machine not within the time that kubectl gives it.
+        kubectl.run("get --raw /openapi/v2 > openapi");
         if engine == Engine::Embedded {
             for archive in images(&["busybox", "nginx"]) {
                 let image = archive.file_stem().unwrap().to_str().unwrap();
@@ -166,12 +172,8 @@ impl Cluster {
             self.configure(self.settings.configuration);
         }
         if self.settings.disk_mib > 0 {
-            let image = self.base.join("disk");
-            std::fs::File::create(&image).unwrap().set_len(self.settings.disk_mib << 20).unwrap();
-            std::fs::create_dir(self.data()).unwrap();
-            succeed(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image).output().unwrap());
-            let mount = Command::new("mount").args(["-o", "loop"]).arg(&image).arg(self.data()).output();
-            succeed(mount.unwrap());
+            let disk = Disk::mount(&self.base.join("disk"), self.settings.disk_mib, &self.data());
+            *self.disk.lock().unwrap() = Some(disk);
         }
     }
 
@@ -183,14 +185,6 @@ impl Cluster {
 
     fn configuration(&self) -> PathBuf {
         self.base.join("kubelet.yaml")
-    }
-
-    /// Takes its disk away.
-    fn unmount(&self) {
-        if self.settings.disk_mib > 0 {
-            let _ = Command::new("umount").arg(self.data()).output();
-            let _ = std::fs::remove_dir(self.data());
-        }
     }
 
     /// Starts the server; returns when it serves.
@@ -345,7 +339,7 @@ impl Cluster {
                 "set -e; all=$(kubectl get namespaces -o name | grep -vE '^namespace/(default|kube-.*)$' || true)
                 [ -z \"$all\" ] || kubectl delete $all --wait=false --ignore-not-found
                 kubectl delete pods --all-namespaces --all --grace-period=1 --wait=false --ignore-not-found
-                [ -z \"$all\" ] || kubectl wait --for=delete $all --timeout=90s";
+                [ -z \"$all\" ] || kubectl wait --for=delete $all --timeout=$LONG";
             left = containerd.emptied(|| drop(self.kubectl(KUBECTL).sh(script)));
         }
         self.stop();
@@ -353,7 +347,7 @@ impl Cluster {
         let remove: &[&str] =
             if self.settings.disk_mib > 0 { &["reset"] } else { &["reset", "--remove-data"] };
         let reset = self.tiphys(remove).output().unwrap();
-        self.unmount();
+        drop(self.disk.lock().unwrap().take());
         if let Some(containerd) = &self.containerd {
             containerd.stop();
             if left.is_empty() {
@@ -384,9 +378,10 @@ impl Drop for Cluster {
         if let Some(mut server) = self.server.lock().ok().and_then(|mut server| server.take()) {
             let _ = server.kill();
             let _ = server.wait();
+        }
+        if self.data().exists() {
             let _ = self.tiphys(&["reset", "--remove-data"]).output();
         }
-        self.unmount();
         self.net.remove();
     }
 }

@@ -1,6 +1,7 @@
 //! HTTP as a client of Services sees it: a new connection for every request.
 
 use crate::net::Net;
+use crate::patiently;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ pub fn get(address: SocketAddr) -> io::Result<String> {
 
 /// The body of a path.
 pub fn get_at(address: SocketAddr, path: &str) -> io::Result<String> {
-    let patience = Duration::from_secs(5);
+    let patience = patiently(Duration::from_secs(5));
     let mut connection = TcpStream::connect_timeout(&address, patience)?;
     connection.set_read_timeout(Some(patience))?;
     write!(connection, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;

@@ -33,7 +33,7 @@ impl Kubectl {
         Kubectl { namespace: namespace.into(), ..self.clone() }
     }
 
-    /// A shell in which `kubectl` is this one.
+    /// A shell in which `kubectl` is this one, and `$PATIENCE` a time-out; `$LONG` is one for what takes several steps.
     fn shell(&self, script: &str) -> Command {
         let mut command = self.net.command("sh");
         let mut path = std::ffi::OsString::from(self.program.parent().unwrap());
@@ -43,6 +43,8 @@ impl Kubectl {
             .env("KUBECONFIG", &self.kubeconfig)
             .env("HOME", &self.home)
             .env("TERM", "xterm")
+            .env("PATIENCE", format!("{}s", patience().as_secs()))
+            .env("LONG", format!("{}s", 2 * patience().as_secs()))
             .env("PATH", path)
             .current_dir(&self.home);
         command

@@ -85,7 +85,11 @@ impl Traces {
         for (kind, command) in [
             ("interface", "ip -o link show | cut -d' ' -f2"),
             ("address", "ip -o addr show | awk '{print $2, $4}'"),
-            ("route", "ip route show table all; ip -6 route show table all | cut -d' ' -f1-5"),
+            // The multicast route comes with an interface's carrier, whenever the kernel gets to it.
+            (
+                "route",
+                "ip route show table all; ip -6 route show table all | cut -d' ' -f1-5 | grep -v ^multicast || true",
+            ),
             ("rule", "ip rule show; ip -6 rule show"),
             ("neighbour", "ip neigh show nud permanent; ip neigh show proxy"),
             ("packet filter", "nft list ruleset"),

@@ -6,6 +6,8 @@
 pub mod cluster;
 /// Another runtime than our own.
 pub mod containerd;
+/// Disks that are files.
+pub mod disk;
 /// HTTP as a client of Services sees it.
 pub mod http;
 /// kubectl, as one types it.
@@ -29,12 +31,19 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+const USUAL: Duration = Duration::from_secs(60);
+
 /// How long anything may take that a test waits for; a healthy cluster needs a fraction of it. `TIPHYS_PATIENCE` says
 /// otherwise, in seconds, where the machine itself is emulated.
 pub fn patience() -> Duration {
     static PATIENCE: OnceLock<Duration> = OnceLock::new();
     let told = || std::env::var("TIPHYS_PATIENCE").ok().and_then(|text| text.parse().ok());
-    *PATIENCE.get_or_init(|| Duration::from_secs(told().unwrap_or(60)))
+    *PATIENCE.get_or_init(|| told().map_or(USUAL, Duration::from_secs))
+}
+
+/// As much longer than `usual` as this machine's patience is longer than the usual one.
+pub fn patiently(usual: Duration) -> Duration {
+    usual.mul_f64(patience().as_secs_f64() / USUAL.as_secs_f64())
 }
 
 /// Asks until the answer is yes; each question takes as long as it takes.

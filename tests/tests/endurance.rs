@@ -58,9 +58,9 @@ fn pods_leave_nothing_behind(room: &Room) {
     let manifests: String = (0..WAVE).map(|number| rich(&format!("pod-{number}"))).collect();
     let wave = || {
         k.apply(&manifests);
-        k.run("wait --for=condition=Ready pod -l wave=w --timeout=120s");
+        k.run("wait --for=condition=Ready pod -l wave=w --timeout=$LONG");
         assert_eq!(k.run("exec pod-3 -c main -- cat /memory/x"), "first");
-        k.run("delete pod -l wave=w --timeout=120s");
+        k.run("delete pod -l wave=w --timeout=$LONG");
     };
     // What is made once and stays is made by the first of them.
     wave();
@@ -83,7 +83,7 @@ fn restarts_are_not_felt(room: &Room) {
     let k = &room.kubectl;
     let (replicas, kills) = (count("NODE_REPLICAS", 10), count("NODE_KILLS", 6));
     k.apply(&(web("web", replicas) + &service("web", "")));
-    k.run("rollout status deployment/web --timeout=120s");
+    k.run("rollout status deployment/web --timeout=$LONG");
     let ip = k.field("service/web", ".spec.clusterIP");
     http::until(&room.cluster.net, format!("{ip}:8080").parse().unwrap(), |answer| answer.is_ok());
     // A new connection each, until it is told to stop: one by address, one by name, which the very server answers that is
@@ -104,7 +104,7 @@ fn restarts_are_not_felt(room: &Room) {
         })
         .collect();
     k.apply(&clients);
-    k.run("wait --for=condition=Ready pod/client-0 pod/client-1 --timeout=60s");
+    k.run("wait --for=condition=Ready pod/client-0 pod/client-1 --timeout=$PATIENCE");
     let before = picture(room);
     for turn in 0..kills {
         if turn % 2 == 0 {

@@ -7,7 +7,7 @@ use cluster_tests::manifests::shell;
 use cluster_tests::registry::{ADDRESS, PASSWORD, Registry, USER};
 use cluster_tests::{Room, Scenario, Suite, scenarios, until};
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Output};
 
 fn main() -> ExitCode {
@@ -18,14 +18,27 @@ fn main() -> ExitCode {
     Suite { settings, alone: ALONE, ..Suite::new("full-disk", &[]) }.run()
 }
 
-/// Takes all that is left of a disk, down to the last block.
-fn fill(cargo: &Path) {
-    let mut file = std::fs::File::create(cargo).unwrap();
-    for size in [1 << 20, 1 << 12, 1] {
-        let block = vec![1; size];
-        while file.write_all(&block).is_ok() {}
+/// What takes all that is left of a disk, down to the last block, until it is dropped: a cluster is not even ended on a
+/// full one.
+struct Cargo(PathBuf);
+
+impl Cargo {
+    fn filling(dir: &Path) -> Cargo {
+        let cargo = Cargo(dir.join("cargo"));
+        let mut file = std::fs::File::create(&cargo.0).unwrap();
+        for size in [1 << 20, 1 << 12, 1] {
+            let block = vec![1; size];
+            while file.write_all(&block).is_ok() {}
+        }
+        let _ = file.sync_all();
+        cargo
     }
-    let _ = file.sync_all();
+}
+
+impl Drop for Cargo {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 fn words(output: &Output) -> String {
@@ -51,7 +64,7 @@ fn a_full_disk_spoils_nothing(room: &Room) {
     let mount = "[sleep, infinity]\n    volumeMounts: [{name: v, mountPath: /v}]";
     k.apply(&writes.replace("[sleep, infinity]", mount));
     k.apply(&shell("goes", ""));
-    k.run("wait --for=condition=Ready pods --all --timeout=60s");
+    k.run("wait --for=condition=Ready pods --all --timeout=$PATIENCE");
     let archive = image("nginx");
     let import = || {
         let mut import = room.cluster.tiphys(&["image", "import"]);
@@ -60,8 +73,7 @@ fn a_full_disk_spoils_nothing(room: &Room) {
     let images = || words(&room.cluster.tiphys(&["image", "list"]).output().unwrap());
     let removed = room.cluster.tiphys(&["image", "rm", "localhost/nginx:debian12"]).output().unwrap();
     assert!(removed.status.success(), "{}", words(&removed));
-    let cargo = room.cluster.data().join("cargo");
-    fill(&cargo);
+    let cargo = Cargo::filling(&room.cluster.data());
 
     // Images do not fit, and nothing of them stays.
     let refused = import();
@@ -75,7 +87,7 @@ fn a_full_disk_spoils_nothing(room: &Room) {
     k.run("delete pod goes --now");
 
     // With room it is as if nothing had been.
-    std::fs::remove_file(&cargo).unwrap();
+    drop(cargo);
     until("written again", || k.script("kubectl -n $NS apply -f -", &shell("late", "")).status.success());
     k.wait("condition=Ready", "pod/late");
     let imported = import();

@@ -50,7 +50,7 @@ fn pods(room: &Room, selector: &str) -> BTreeSet<String> {
 fn balances_over_its_pods(room: &Room) {
     let k = &room.kubectl;
     k.apply(&(web("web", 3) + &service("web", "") + &shell("client", "")));
-    k.run("rollout status deployment/web --timeout=60s");
+    k.run("rollout status deployment/web --timeout=$PATIENCE");
     assert_eq!(answering(room, address(room, "web"), 3), pods(room, "app=web"));
     k.wait("condition=Ready", "pod/client");
     let mut seen = BTreeSet::new();
@@ -79,7 +79,7 @@ fn names(room: &Room) {
     let k = &room.kubectl;
     let ns = &k.namespace;
     k.apply(&(web("web", 1) + &service("web", "") + &shell("client", "")));
-    k.run("rollout status deployment/web --timeout=60s");
+    k.run("rollout status deployment/web --timeout=$PATIENCE");
     k.wait("condition=Ready", "pod/client");
     let ip = address(room, "web").ip().to_string();
     answering(room, address(room, "web"), 1);
@@ -128,7 +128,7 @@ fn headless(room: &Room) {
         .replace("{app: first}", "{app: crew}")
         .replace("[sleep, infinity]", "[sleep, infinity]\n    ports: [{name: http, containerPort: 80}]");
     k.apply(&(web("crew", 2) + &service("crew", "clusterIP: None") + &named));
-    k.run("rollout status deployment/crew --timeout=60s");
+    k.run("rollout status deployment/crew --timeout=$PATIENCE");
     k.wait("condition=Ready", "pod/first");
     let addresses: BTreeSet<String> = k
         .run("get pods -o 'jsonpath={range .items[*]}{.status.podIP}{\"\\n\"}{end}'")
@@ -156,7 +156,7 @@ fn headless(room: &Room) {
 fn node_port(room: &Room) {
     let k = &room.kubectl;
     k.apply(&(web("web", 2) + &service("web", "type: NodePort") + &shell("client", "")));
-    k.run("rollout status deployment/web --timeout=60s");
+    k.run("rollout status deployment/web --timeout=$PATIENCE");
     let port: u16 = k.field("service/web", ".spec.ports[0].nodePort").parse().unwrap();
     assert!((30000..32768).contains(&port), "{port}");
     let there: SocketAddr = format!("{NODE_IP}:{port}").parse().unwrap();
@@ -173,7 +173,7 @@ fn node_port(room: &Room) {
 fn hairpin(room: &Room) {
     let k = &room.kubectl;
     k.apply(&(web("web", 1) + &service("web", "type: NodePort")));
-    k.run("rollout status deployment/web --timeout=60s");
+    k.run("rollout status deployment/web --timeout=$PATIENCE");
     answering(room, address(room, "web"), 1);
     let itself = k.run("exec deployment/web -- wget -q -O - http://web:8080/");
     assert_eq!(BTreeSet::from([itself]), pods(room, "app=web"));
@@ -186,7 +186,7 @@ fn session_affinity(room: &Room) {
     k.apply(
         &(web("web", 3) + &service("web", "sessionAffinity: ClientIP") + &shell("a", "") + &shell("b", "")),
     );
-    k.run("rollout status deployment/web --timeout=60s");
+    k.run("rollout status deployment/web --timeout=$PATIENCE");
     k.until("endpointslices -l kubernetes.io/service-name=web", "three ready endpoints", |slice| {
         let ready =
             slice["endpoints"].as_array()?.iter().filter(|e| e["conditions"]["ready"] == true).count();
@@ -262,8 +262,8 @@ fn named_ports_differ_by_pod(room: &Room) {
         .replace("-p 80", "-p 81");
     let first = web("first", 1).replace("app: first", "app: web, is: first");
     k.apply(&(first + "---" + &other + &service("web", "")));
-    k.run("rollout status deployment/first --timeout=60s");
-    k.run("rollout status deployment/second --timeout=60s");
+    k.run("rollout status deployment/first --timeout=$PATIENCE");
+    k.run("rollout status deployment/second --timeout=$PATIENCE");
     assert_eq!(answering(room, address(room, "web"), 2), pods(room, "app=web"));
 }
 
@@ -300,7 +300,7 @@ fn own_network_of_the_node(room: &Room) {
             + &service("web", "")
             + &shell("native", "hostNetwork: true\n  dnsPolicy: ClusterFirstWithHostNet")),
     );
-    k.run("rollout status deployment/web --timeout=60s");
+    k.run("rollout status deployment/web --timeout=$PATIENCE");
     k.wait("condition=Ready", "pod/native");
     assert_eq!(k.pod_ip("native"), NODE_IP);
     answering(room, address(room, "web"), 1);
@@ -312,7 +312,7 @@ fn own_network_of_the_node(room: &Room) {
 fn through_the_api_server(room: &Room) {
     let k = &room.kubectl;
     k.apply(&(web("web", 1) + &service("web", "")));
-    k.run("rollout status deployment/web --timeout=60s");
+    k.run("rollout status deployment/web --timeout=$PATIENCE");
     answering(room, address(room, "web"), 1);
     let pod = pods(room, "app=web").into_iter().next().unwrap();
     let base = format!("/api/v1/namespaces/{}", k.namespace);

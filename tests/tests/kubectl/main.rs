@@ -98,5 +98,5 @@ fn idle(room: &Room, name: &str) {
         kubectl patch --local -f - -o yaml -p '{{\"spec\":{{\"template\":{{\"spec\":{{\"terminationGracePeriodSeconds\":0}}}}}}}}' |
         kubectl -n $NS create -f -"
     ));
-    k.run(&format!("rollout status deployment/{name} --timeout=60s"));
+    k.run(&format!("rollout status deployment/{name} --timeout=$PATIENCE"));
 }

@@ -7,7 +7,7 @@ use cluster_tests::manifests::{service, shell, web};
 pub(crate) fn get(room: &Room) {
     let k = &room.kubectl;
     k.apply(&(web("web", 2) + &service("web", "") + &shell("lone", "")));
-    k.run("rollout status deployment/web --timeout=60s");
+    k.run("rollout status deployment/web --timeout=$PATIENCE");
     k.wait("condition=Ready", "pod/lone");
     assert_eq!(head(&k.run("get pods")), ["NAME", "READY", "STATUS", "RESTARTS", "AGE"]);
     let wide = k.run("get pods -o wide");
@@ -98,7 +98,7 @@ pub(crate) fn describe(room: &Room) {
     let more = "volumes: [{name: chart, configMap: {name: chart}}]";
     let pod = shell("lone", more).replace("[sleep, infinity]", "[sleep, infinity]\n    env: [{name: KEY, valueFrom: {secretKeyRef: {name: key, key: password}}}]\n    volumeMounts: [{name: chart, mountPath: /chart}]\n    resources: {requests: {cpu: 10m}, limits: {memory: 32Mi}}");
     k.apply(&(web("web", 1) + &service("web", "") + &pod));
-    k.run("rollout status deployment/web --timeout=60s");
+    k.run("rollout status deployment/web --timeout=$PATIENCE");
     k.wait("condition=Ready", "pod/lone");
     k.event("lone", "Started");
     let pod = k.run("describe pod lone");
@@ -224,13 +224,13 @@ pub(crate) fn auth(room: &Room) {
 
 pub(crate) fn wait_and_events(room: &Room) {
     let k = &room.kubectl;
-    let waiting = k.start("wait --for=create pod/lone --timeout=60s");
+    let waiting = k.start("wait --for=create pod/lone --timeout=$PATIENCE");
     k.apply(&shell("lone", ""));
     let (ok, said) = waiting.finish();
     assert!(ok, "{said}");
-    assert_eq!(k.run("wait --for=condition=Ready pod/lone --timeout=60s"), "pod/lone condition met");
+    assert_eq!(k.run("wait --for=condition=Ready pod/lone --timeout=$PATIENCE"), "pod/lone condition met");
     assert_eq!(
-        k.run("wait --for=jsonpath='{.status.phase}'=Running pod -l app=lone --timeout=60s"),
+        k.run("wait --for=jsonpath='{.status.phase}'=Running pod -l app=lone --timeout=$PATIENCE"),
         "pod/lone condition met"
     );
     has(
@@ -243,7 +243,7 @@ pub(crate) fn wait_and_events(room: &Room) {
     has(&events, &["Scheduled", "Pulled", "Created", "Started", "Pod/lone"]);
     assert_eq!(head(&k.run("get events")), ["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"]);
     assert_eq!(k.run("events --types=Warning"), format!("No events found in {} namespace.", k.namespace));
-    let deletion = k.start("wait --for=delete pod/lone --timeout=60s");
+    let deletion = k.start("wait --for=delete pod/lone --timeout=$PATIENCE");
     k.run("delete pod lone --wait=false");
     let (ok, said) = deletion.finish();
     assert!(ok, "{said}");

@@ -28,13 +28,13 @@ pub(crate) fn rollout(room: &Room) {
     k.apply(&web("web", 2));
     k.run("annotate deployment web kubernetes.io/change-cause=first");
     has(
-        &k.run("rollout status deployment/web --timeout=60s"),
+        &k.run("rollout status deployment/web --timeout=$PATIENCE"),
         &["deployment \"web\" successfully rolled out"],
     );
     k.run("set image deployment/web web=localhost/busybox:next");
     k.run("annotate deployment web kubernetes.io/change-cause=second --overwrite");
     has(
-        &k.run("rollout status deployment/web --timeout=60s"),
+        &k.run("rollout status deployment/web --timeout=$PATIENCE"),
         &["deployment \"web\" successfully rolled out"],
     );
     let history = k.run("rollout history deployment/web");
@@ -46,7 +46,7 @@ pub(crate) fn rollout(room: &Room) {
         &["Image:\tlocalhost/busybox:debian12"].map(|s| s.split('\t').next_back().unwrap()),
     );
     has(&k.run("rollout undo deployment/web"), &["deployment.apps/web rolled back"]);
-    k.run("rollout status deployment/web --timeout=60s");
+    k.run("rollout status deployment/web --timeout=$PATIENCE");
     assert_eq!(
         k.field("deployment/web", ".spec.template.spec.containers[0].image"),
         "localhost/busybox:debian12"
@@ -59,7 +59,7 @@ pub(crate) fn rollout(room: &Room) {
         .collect();
     assert_eq!(revisions, ["2", "3"]);
     k.run("rollout undo deployment/web --to-revision=2");
-    k.run("rollout status deployment/web --timeout=60s");
+    k.run("rollout status deployment/web --timeout=$PATIENCE");
     assert_eq!(
         k.field("deployment/web", ".spec.template.spec.containers[0].image"),
         "localhost/busybox:next"
@@ -72,7 +72,7 @@ pub(crate) fn rollout(room: &Room) {
     let pods = || k.run("get pods -l app=web --field-selector status.phase=Running -o name");
     let before = pods();
     assert_eq!(k.run("rollout restart deployment/web"), "deployment.apps/web restarted");
-    k.run("rollout status deployment/web --timeout=60s");
+    k.run("rollout status deployment/web --timeout=$PATIENCE");
     let after = pods();
     assert!(after.lines().all(|pod| !before.contains(pod)), "{before}\n{after}");
     assert_eq!(k.run("rollout pause deployment/web"), "deployment.apps/web paused");
@@ -83,7 +83,7 @@ pub(crate) fn rollout(room: &Room) {
     });
     assert!(k.json("deployment/web")["status"]["updatedReplicas"].is_null());
     assert_eq!(k.run("rollout resume deployment/web"), "deployment.apps/web resumed");
-    k.run("rollout status deployment/web --timeout=60s");
+    k.run("rollout status deployment/web --timeout=$PATIENCE");
     has(&k.run("exec deployment/web -- env"), &["PAUSED=yes"]);
 }
 

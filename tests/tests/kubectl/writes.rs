@@ -77,7 +77,7 @@ pub(crate) fn apply(room: &Room) {
     let k = &room.kubectl;
     let manifest = web("web", 1) + &service("web", "");
     assert_eq!(k.apply(&manifest), "deployment.apps/web created\nservice/web created");
-    k.run("rollout status deployment/web --timeout=60s");
+    k.run("rollout status deployment/web --timeout=$PATIENCE");
     assert_eq!(k.apply(&manifest), "deployment.apps/web unchanged\nservice/web unchanged");
     has(
         &k.field("service web", ".metadata.annotations"),

@@ -5,9 +5,9 @@ use crate::CONFIGURATION;
 use crate::bounds::groups;
 use cluster_tests::Room;
 use cluster_tests::cluster::NODE;
+use cluster_tests::disk::{Device, ran};
 use cluster_tests::manifests::shell;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 const MIB: u64 = 1 << 20;
 /// Without the memory manager, which wants the machine to be as it was.
@@ -125,40 +125,26 @@ pub(crate) fn has_huge_pages(room: &Room) {
     room.cluster.reconfigure(CONFIGURATION);
 }
 
-/// A file that the kernel swaps to, through a loop device, until it is dropped.
+/// A file that the kernel swaps to, until it is dropped.
 struct SwapFile {
+    device: Device,
     file: PathBuf,
-    device: String,
-}
-
-fn ran(program: &str, arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new(program).args(arguments).output().map_err(|error| error.to_string())?;
-    match output.status.success() {
-        true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
-        false => Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim())),
-    }
 }
 
 impl SwapFile {
     fn on(file: &Path, mebibytes: u64) -> Result<SwapFile, String> {
-        let text = file.to_str().unwrap();
         let zeros = vec![0u8; usize::try_from(mebibytes * MIB).unwrap()];
         std::fs::write(file, zeros).map_err(|error| error.to_string())?;
-        let device = ran("losetup", &["--find", "--show", text])?;
-        let swap = SwapFile { file: file.to_owned(), device };
-        ran("mkswap", &[&swap.device])?;
-        ran("swapon", &[&swap.device])?;
+        let swap = SwapFile { device: Device::of(file)?, file: file.to_owned() };
+        ran("mkswap", &[swap.device.path()])?;
+        ran("swapon", &[swap.device.path()])?;
         Ok(swap)
     }
 }
 
 impl Drop for SwapFile {
     fn drop(&mut self) {
-        for (program, arguments) in
-            [("swapoff", vec![self.device.as_str()]), ("losetup", vec!["--detach", &self.device])]
-        {
-            drop(ran(program, &arguments));
-        }
+        drop(ran("swapoff", &[self.device.path()]));
         drop(std::fs::remove_file(&self.file));
     }
 }

@@ -153,6 +153,6 @@ spec:
     assert_eq!(std::fs::read_to_string(place.join("sea")).unwrap(), "deep\n");
     // With its pod it goes.
     k.run("delete pod owner");
-    k.run("wait --for=delete pvc/owner-scratch --timeout=60s");
+    k.run("wait --for=delete pvc/owner-scratch --timeout=$PATIENCE");
     k.run(&format!("delete pv {volume} --wait=false"));
 }

@@ -28,7 +28,7 @@ pub(crate) fn has_the_rights_it_asks_for(room: &Room) {
         ]
         .concat(),
     );
-    k.run("wait --for=condition=Ready pods --all --timeout=120s");
+    k.run("wait --for=condition=Ready pods --all --timeout=$LONG");
     let said = |pod: &str, what: &str| {
         let line = k.run(&format!("exec {pod} -- grep {what}: /proc/1/status"));
         line.split_whitespace().nth(1).unwrap().to_owned()

@@ -1,6 +1,7 @@
 //! Claims, and the volumes that they are bound to: volumes that somebody made, on this node.
 
 use cluster_tests::cluster::NODE;
+use cluster_tests::disk::Device;
 use cluster_tests::{Kubectl, Room};
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -77,7 +78,7 @@ fn pod(k: &Kubectl, name: &str, claim: &str) {
 /// Ends the volumes and classes of a scenario, which no namespace takes with it.
 fn clear(k: &Kubectl, volumes: &[&str]) {
     let names: Vec<String> = volumes.iter().map(|name| format!("{}-{name}", k.namespace)).collect();
-    k.run(&format!("delete pv {} --ignore-not-found --timeout=60s", names.join(" ")));
+    k.run(&format!("delete pv {} --ignore-not-found --timeout=$PATIENCE", names.join(" ")));
     k.run(&format!("delete storageclass {} --ignore-not-found", k.namespace));
 }
 
@@ -102,7 +103,7 @@ pub(crate) fn static_volumes(room: &Room) {
     k.run("delete pvc data --wait=false");
     assert!(k.field("pvc/data", ".metadata.finalizers").contains("kubernetes.io/pvc-protection"));
     k.run("delete pod user");
-    k.run("wait --for=delete pvc/data --timeout=60s");
+    k.run("wait --for=delete pvc/data --timeout=$PATIENCE");
     k.wait("jsonpath={.status.phase}=Released", &format!("pv/{namespace}-right"));
     clear(k, &["large", "right"]);
 }
@@ -169,7 +170,7 @@ spec:
 ",
         k.namespace
     ));
-    k.run("rollout status statefulset/db --timeout=60s");
+    k.run("rollout status statefulset/db --timeout=$PATIENCE");
     let who = || {
         let mut all: Vec<String> =
             places.iter().map(|place| std::fs::read_to_string(place.join("who")).unwrap()).collect();
@@ -179,7 +180,7 @@ spec:
     assert_eq!(who(), ["db-0\n", "db-1\n"]);
     // Whoever comes in a pod's place has its volume.
     k.run("delete pod db-1");
-    k.run("rollout status statefulset/db --timeout=60s");
+    k.run("rollout status statefulset/db --timeout=$PATIENCE");
     k.wait("condition=Ready", "pod/db-1");
     assert_eq!(who(), ["db-0\n", "db-1\ndb-1\n"]);
     k.run("delete statefulset db");
@@ -240,7 +241,7 @@ pub(crate) fn volumes_that_are_deleted(room: &Room) {
     claim(k, "trial", "50Mi", "ReadWriteOnce");
     k.wait("jsonpath={.status.phase}=Bound", "pvc/trial");
     k.run("delete pvc trial");
-    k.run(&format!("wait --for=delete pv/{namespace}-trial --timeout=60s"));
+    k.run(&format!("wait --for=delete pv/{namespace}-trial --timeout=$PATIENCE"));
     assert!(!place.exists());
     volume(k, "precious", "50Mi", &delete("/srv/precious"));
     claim(k, "precious", "50Mi", "ReadWriteOnce");
@@ -254,30 +255,9 @@ pub(crate) fn volumes_that_are_deleted(room: &Room) {
     clear(k, &["precious"]);
 }
 
-/// A block device of this machine, as long as it is held.
-struct Device(String, PathBuf);
-
-impl Device {
-    /// Of so many MiB.
-    fn of(k: &Kubectl, name: &str, size: u64) -> Self {
-        let file = k.home().join(format!("{}-{name}.img", k.namespace));
-        std::fs::File::create(&file).unwrap().set_len(size << 20).unwrap();
-        let made = Command::new("losetup").args(["--find", "--show"]).arg(&file).output().unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        Device(String::from_utf8(made.stdout).unwrap().trim().to_owned(), file)
-    }
-
-    fn grow(&self, size: u64) {
-        std::fs::OpenOptions::new().write(true).open(&self.1).unwrap().set_len(size << 20).unwrap();
-        assert!(Command::new("losetup").args(["--set-capacity", &self.0]).status().unwrap().success());
-    }
-}
-
-impl Drop for Device {
-    fn drop(&mut self) {
-        // While something has it mounted it goes when that ends.
-        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
-    }
+/// A block device of so many MiB.
+fn device(k: &Kubectl, name: &str, mebibytes: u64) -> Device {
+    Device::make(&k.home().join(format!("{}-{name}.img", k.namespace)), mebibytes)
 }
 
 /// A device that has grown: its file system follows while a pod has it, and the claim tells it.
@@ -289,9 +269,9 @@ pub(crate) fn grows_where_it_is_mounted(room: &Room) {
     let may = u64::from_str_radix(rights.trim(), 16).unwrap() >> 24 & 1 == 1;
     let xfs = Command::new("mkfs.xfs").arg("-V").output().is_ok();
     let kind = if xfs { "xfs" } else { "ext4" };
-    let (raw, disk) = (Device::of(k, "raw", 32), Device::of(k, "disk", 320));
+    let (raw, disk) = (device(k, "raw", 32), device(k, "disk", 320));
     let on = |device: &Device, more: &str| {
-        local().replace("PLACE", &format!("{}, fsType: {kind}", device.0)) + more
+        local().replace("PLACE", &format!("{}, fsType: {kind}", device.path())) + more
     };
     volume(k, "raw", "30Mi", &on(&raw, "\n  volumeMode: Block"));
     volume(k, "disk", "300Mi", &on(&disk, ""));
@@ -378,8 +358,8 @@ spec: {{storageClassName: {}, volumeMode: Block, accessModes: [ReadWriteOnce], r
 
 pub(crate) fn devices(room: &Room) {
     let k = &room.kubectl;
-    let (raw, disk) = (Device::of(k, "raw", 32), Device::of(k, "disk", 32));
-    let on = |device: &Device, more: &str| format!("{}{more}", local().replace("PLACE", &device.0));
+    let (raw, disk) = (device(k, "raw", 32), device(k, "disk", 32));
+    let on = |device: &Device, more: &str| format!("{}{more}", local().replace("PLACE", device.path()));
     volume(k, "raw", "32Mi", &on(&raw, "\n  volumeMode: Block"));
     volume(k, "disk", "30Mi", &on(&disk, ""));
     claim_block(k, "raw");
@@ -391,7 +371,7 @@ pub(crate) fn devices(room: &Room) {
     k.wait("condition=Ready", "pod/a");
     k.run("exec a -- sh -c 'echo ahoy | dd of=/dev/raw bs=512 conv=sync'");
     let mut seen = [0; 5];
-    std::fs::File::open(&raw.0).unwrap().read_exact(&mut seen).unwrap();
+    std::fs::File::open(raw.path()).unwrap().read_exact(&mut seen).unwrap();
     assert_eq!(&seen, b"ahoy\n");
     // Where there is no file system one is made, once.
     pod(k, "b", "disk");
