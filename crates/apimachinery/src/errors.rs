@@ -177,6 +177,11 @@ impl Status {
         }
     }
 
+    /// 500 without a reason: what upstream answers where an error is no status.
+    pub fn plain_error(why: impl Into<String>) -> Self {
+        failure(500, StatusReason::Unknown, why)
+    }
+
     /// 504: `Timeout: why`; the operation may still complete.
     pub fn timeout(why: impl Display, retry_after_seconds: i32) -> Self {
         Self {

@@ -7,7 +7,7 @@
 //!   resources: [`custom`];
 //! - what is done to every request before and around that: [`gate`]; what is recorded of it: [`audit`]; whose turn it is: [`flowcontrol`]; what is counted: [`observed`]; what those deep inside it
 //!   say of it: [`context`];
-//! - other servers' APIs: [`aggregation`]; calls to others: [`outbound`], and by URL or kubeconfig [`remote`]; which way these go: [`egress`]; connections: [`serve`]; clients of the same process: [`inprocess`]; what a new cluster has: [`bootstrap`].
+//! - other servers' APIs: [`aggregation`]; calls to others: [`outbound`], and by URL or kubeconfig [`remote`], as whom: [`caller`]; which way these go: [`egress`]; connections: [`serve`]; clients of the same process: [`inprocess`]; what a new cluster has: [`bootstrap`].
 
 pub mod admission;
 pub mod aggregation;
@@ -18,6 +18,7 @@ pub mod body;
 pub mod bootstrap;
 pub mod cache;
 pub mod call_body;
+mod caller;
 mod compress;
 pub mod config_metrics;
 pub mod context;

@@ -1,5 +1,6 @@
 //! Calls that the server makes itself: to webhooks and other servers, by URL or through a Service, over TLS.
 
+use crate::caller::Caller;
 use crate::egress::{Connection, Egress, Purpose};
 use crate::resources::{Resources, Served};
 use bytes::Bytes;
@@ -44,6 +45,8 @@ pub struct Target {
     server_name: String,
     path: String,
     tls: Arc<rustls::ClientConfig>,
+    /// As whom it is called, where that is not what this server shows to everybody.
+    caller: Option<Arc<Caller>>,
 }
 
 impl Target {
@@ -60,6 +63,18 @@ pub enum Roots<'a> {
     Bundle(&'a str),
     /// Anybody (`insecureSkipTLSVerify`).
     Anyone,
+}
+
+/// The host and port that a `clientConfig` leads to.
+fn host_and_port(config: &Value) -> Result<String, String> {
+    if let Some(url) = config["url"].as_str() {
+        let uri: http::Uri = url.parse().map_err(|e| format!("{url}: {e}"))?;
+        return Ok(format!("{}:{}", uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(443)));
+    }
+    let service = &config["service"];
+    let text = |key: &str| service[key].as_str().unwrap_or_default();
+    let port = service["port"].as_u64().unwrap_or(443);
+    Ok(format!("{}.{}.svc:{port}", text("name"), text("namespace")))
 }
 
 impl Outbound {
@@ -79,11 +94,16 @@ impl Outbound {
         Outbound { egress, ..self }
     }
 
-    fn trust(&self, roots: Roots<'_>) -> Result<Arc<rustls::ClientConfig>, String> {
-        let key = match roots {
-            Roots::Bundle(bundle) => bundle.to_owned(),
-            Roots::Anyone => "anyone".to_owned(),
+    fn trust(
+        &self,
+        roots: Roots<'_>,
+        caller: Option<&Arc<Caller>>,
+    ) -> Result<Arc<rustls::ClientConfig>, String> {
+        let bundle = match roots {
+            Roots::Bundle(bundle) => bundle,
+            Roots::Anyone => "anyone",
         };
+        let key = format!("{}\n{bundle}", caller.map_or("", |caller| caller.name.as_str()));
         if let Some(config) = self.trusts.lock().get(&key) {
             return Ok(config.clone());
         }
@@ -97,7 +117,8 @@ impl Outbound {
                 Trust::pem(&pem).map_err(|e| format!("unable to load root certificates: {e}"))?
             }
         };
-        let config = pki::tls::client_config(&trust, self.identity.clone(), pki::tls::ALPN_HTTP1);
+        let identity = caller.map_or(&self.identity, |caller| &caller.identity);
+        let config = pki::tls::client_config(&trust, identity.clone(), pki::tls::ALPN_HTTP1);
         let config = Arc::new(config.map_err(|e| e.to_string())?);
         let mut trusts = self.trusts.lock();
         // Bundles change with their certificates: what nobody uses any more is forgotten at some point.
@@ -110,7 +131,18 @@ impl Outbound {
 
     /// The target of a `clientConfig`: a URL or a Service, and whom to trust.
     pub fn target(&self, config: &Value) -> Result<Target, String> {
-        let tls = self.trust(Roots::Bundle(config["caBundle"].as_str().unwrap_or_default()))?;
+        self.target_as(config, |_| None)
+    }
+
+    /// Such a target, called as whoever is meant for its host and port.
+    pub(crate) fn target_as<'c>(
+        &self,
+        config: &Value,
+        callers: impl Fn(&str) -> Option<&'c Arc<Caller>>,
+    ) -> Result<Target, String> {
+        let roots = Roots::Bundle(config["caBundle"].as_str().unwrap_or_default());
+        let caller = callers(&host_and_port(config)?);
+        let tls = self.trust(roots, caller)?;
         if let Some(url) = config["url"].as_str() {
             let uri: http::Uri = url.parse().map_err(|e| format!("{url}: {e}"))?;
             let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
@@ -122,6 +154,7 @@ impl Outbound {
                 host,
                 path,
                 tls,
+                caller: caller.cloned(),
             });
         }
         let service = &config["service"];
@@ -135,6 +168,7 @@ impl Outbound {
         let mut target = self.service(text("namespace"), text("name"), port, tls)?;
         target.url = format!("https://{}:{port}{path}", target.server_name);
         target.path = path;
+        target.caller = caller.cloned();
         Ok(target)
     }
 
@@ -146,7 +180,7 @@ impl Outbound {
         port: u16,
         roots: Roots<'_>,
     ) -> Result<Target, String> {
-        let tls = self.trust(roots)?;
+        let tls = self.trust(roots, None)?;
         self.service(namespace, name, port, tls)
     }
 
@@ -170,6 +204,7 @@ impl Outbound {
             server_name: server_name.clone(),
             path: "/".to_owned(),
             tls: tls.clone(),
+            caller: None,
         };
         let spec = &service["spec"];
         if spec["type"] == "ExternalName" {
@@ -231,6 +266,9 @@ impl Outbound {
         }
         if let Ok(host) = format!("{}:{}", target.server_name, target.port).parse() {
             request.headers_mut().entry(header::HOST).or_insert(host);
+        }
+        if let Some(caller) = &target.caller {
+            caller.add(request.headers_mut())?;
         }
         let stream = self.connect(target).await?;
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;

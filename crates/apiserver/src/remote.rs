@@ -1,6 +1,7 @@
 //! HTTPS to servers that are configured by URL or kubeconfig: identity providers, and webhooks of authentication and
 //! authorization. Connections are kept for the next call; one that was closed meanwhile is opened anew.
 
+use crate::caller::Authorization;
 use crate::egress::Way;
 use apimachinery::quote::quote;
 use bytes::Bytes;
@@ -9,9 +10,9 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use pki::kubeconfig::{Kubeconfig, Resolved};
+use pki::kubeconfig::Kubeconfig;
 use pki::tls::Trust;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,14 +30,6 @@ pub struct Remote {
     authorization: Authorization,
     way: Way,
     idle: Mutex<Vec<(Origin, SendRequest<Full<Bytes>>)>>,
-}
-
-/// What is said in the `Authorization` header.
-enum Authorization {
-    None,
-    Fixed(String),
-    /// A bearer token that others rotate.
-    File(PathBuf),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,7 +92,7 @@ impl Remote {
         let remote = Remote {
             tls: Arc::new(tls),
             server_name: resolved.tls_server_name.clone(),
-            authorization: authorization(&resolved)?,
+            authorization: Authorization::of(&resolved.user)?,
             way: Way::default(),
             idle: Mutex::default(),
         };
@@ -213,18 +206,7 @@ impl Remote {
             .body(Full::new(body.clone()))
             .map_err(|e| broken(&e))?;
         request.headers_mut().extend(headers.clone());
-        let token;
-        let value = match &self.authorization {
-            Authorization::None => return Ok(request),
-            Authorization::Fixed(value) => value,
-            Authorization::File(path) => {
-                let text = std::fs::read_to_string(path).map_err(|e| broken(&e))?;
-                token = format!("Bearer {}", text.trim());
-                &token
-            }
-        };
-        let value = value.parse().map_err(|e: http::header::InvalidHeaderValue| broken(&e))?;
-        request.headers_mut().entry(header::AUTHORIZATION).or_insert(value);
+        self.authorization.add(request.headers_mut()).map_err(CallError::Broken)?;
         Ok(request)
     }
 
@@ -257,24 +239,6 @@ fn go_io(error: &std::io::Error) -> String {
         std::io::ErrorKind::ConnectionRefused => "connect: connection refused".into(),
         _ => error.to_string(),
     }
-}
-
-fn authorization(resolved: &Resolved) -> Result<Authorization, String> {
-    let user = &resolved.user;
-    if user.exec.is_some() || user.auth_provider.is_some() {
-        return Err("exec plugins and auth providers are not supported in kubeconfigs of webhooks".into());
-    }
-    Ok(if !user.token_file.is_empty() {
-        Authorization::File(PathBuf::from(&user.token_file))
-    } else if !user.token.is_empty() {
-        Authorization::Fixed(format!("Bearer {}", user.token))
-    } else if !user.username.is_empty() {
-        use base64::Engine as _;
-        let pair = format!("{}:{}", user.username, user.password);
-        Authorization::Fixed(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair)))
-    } else {
-        Authorization::None
-    })
 }
 
 fn redirected(from: &Uri, to: &str) -> Option<Uri> {

@@ -1,5 +1,5 @@
-//! Configuration files of `apiserver.config.k8s.io`, decoded strictly: YAML or JSON, of a kind and version that is known,
-//! without members that nobody reads.
+//! Configuration files, most of them of `apiserver.config.k8s.io`, decoded strictly: YAML or JSON, of a kind and version
+//! that is known, without members that nobody reads.
 
 use apimachinery::quote::quote;
 use serde_json::Value;
@@ -15,6 +15,14 @@ const GROUP: &str = "apiserver.config.k8s.io";
 
 /// The value of a file of one kind, in one of the versions.
 pub(crate) fn load(text: &str, kind: &str, versions: &[&str], shape: &Shape) -> Result<Value, String> {
+    let known: Vec<String> = versions.iter().map(|version| format!("{GROUP}/{version}")).collect();
+    let known: Vec<(&str, &str)> = known.iter().map(|version| (version.as_str(), kind)).collect();
+    load_known(text, &known, shape)
+}
+
+/// The value of a file of one of the kinds, each an `apiVersion` and a `kind`. With [`Shape::Any`] members that nobody reads
+/// are passed over.
+pub(crate) fn load_known(text: &str, known: &[(&str, &str)], shape: &Shape) -> Result<Value, String> {
     let tree = schema::decode::free_yaml(text, schema::decode::FieldValidation::Strict);
     let tree = tree.map_err(|e| e.to_string())?;
     let value = tree.value;
@@ -23,11 +31,11 @@ pub(crate) fn load(text: &str, kind: &str, versions: &[&str], shape: &Shape) -> 
         return Err(format!("Object 'Kind' is missing in '{value}'"));
     }
     let api_version = value["apiVersion"].as_str().unwrap_or_default();
-    let known = api_version
-        .split_once('/')
-        .is_some_and(|(group, version)| group == GROUP && versions.contains(&version));
-    if !known || found != kind {
+    if !known.contains(&(api_version, found)) {
         return Err(format!("no kind {} is registered for version {}", quote(found), quote(api_version)));
+    }
+    if matches!(shape, Shape::Any) {
+        return Ok(value);
     }
     let mut unknown = tree.strict;
     strange(&value, shape, &mut String::new(), &mut unknown);

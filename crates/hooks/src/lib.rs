@@ -48,6 +48,7 @@ mod views;
 mod webhook_client;
 
 pub use apps::hidden_annotation;
+pub use core::toleration_errors;
 pub use deletion::{
     deletion_warning, holds_itself, mark_deleted, orphans_by_default, precondition_of_storage,
     precondition_resource, shows_end,

@@ -102,6 +102,8 @@ pub(crate) struct ApiServer {
     pub audit: crate::audit::AuditFlags,
     #[command(flatten)]
     pub limits: crate::limits::LimitFlags,
+    #[command(flatten)]
+    pub admission: crate::admission::AdmissionFlags,
     /// Amount of time to retain events.
     #[arg(long, default_value = "1h", value_parser = crate::cli::duration)]
     pub event_ttl: Duration,
@@ -261,6 +263,7 @@ impl ApiServer {
             features: self.features.features()?,
             audit: self.audit.clone(),
             limits: self.limits.clone(),
+            admission: self.admission.options(&[])?,
         })
     }
 }

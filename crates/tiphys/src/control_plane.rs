@@ -139,7 +139,7 @@ pub(crate) async fn start(
     let authorizers: Vec<Arc<dyn Authorizer>> = vec![chain.clone()];
     let outbound = Arc::new(Outbound::new(store.clone(), &resources, None).through(egress.clone()));
     let asked = gates.clone();
-    let plugins = admission::plugins(admission::Deps {
+    let deps = admission::Deps {
         gates: Arc::new(move |gate| asked.enabled(gate)),
         store: store.clone(),
         resources: resources.clone(),
@@ -147,7 +147,8 @@ pub(crate) async fn start(
         authorizers: authorizers.clone(),
         outbound: outbound.clone(),
         metrics: metrics.clone(),
-    });
+    };
+    let plugins = admission::plugins(&deps, &settings.admission).map_err(anyhow::Error::msg)?;
     let stock = ServiceStock::new(store.clone(), &resources, &settings.service_cidr);
     let stock = Arc::new(stock.map_err(anyhow::Error::msg)?);
     let registry = Arc::new(Registry {

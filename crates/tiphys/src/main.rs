@@ -1,5 +1,6 @@
 //! The one binary: every component is a subcommand. Flags and wiring stand here, logic does not.
 
+mod admission;
 mod apiserver;
 mod audit;
 mod auth;

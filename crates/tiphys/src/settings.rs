@@ -101,7 +101,12 @@ pub(crate) struct Settings {
     pub audit: crate::audit::AuditFlags,
     /// How many requests at a time, and how long they may take.
     pub limits: crate::limits::LimitFlags,
+    /// Which admission plugins run, and how they are configured.
+    pub admission: apiserver::admission::Options,
 }
+
+/// What runs in a cluster of our own beside upstream's default plugins, as in kubeadm's: nodes touch what is theirs.
+const PLUGINS: &[&str] = &["NodeRestriction"];
 
 impl Settings {
     /// Those of a server with an authority of its own.
@@ -137,6 +142,7 @@ impl Settings {
             features: flags.features.features()?,
             audit: flags.audit.clone(),
             limits: flags.limits.clone(),
+            admission: flags.admission.options(PLUGINS)?,
         })
     }
 }

@@ -1,17 +1,24 @@
-//! DefaultTolerationSeconds: a pod stays on a node that is not ready or not reachable for five minutes.
+//! DefaultTolerationSeconds: a pod stays on a node that is not ready or not reachable for a while; five minutes unless flags
+//! say otherwise.
 
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Options, Plugin};
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
-const SECONDS: i64 = 300;
-
+/// How long for each taint.
 #[derive(Debug)]
-pub(super) struct DefaultTolerationSeconds;
+pub(super) struct DefaultTolerationSeconds([(&'static str, i64); 2]);
 
-fn add(pod: &mut Value) {
-    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+pub(super) fn of(options: &Options) -> DefaultTolerationSeconds {
+    DefaultTolerationSeconds([
+        ("node.kubernetes.io/not-ready", options.not_ready_seconds),
+        ("node.kubernetes.io/unreachable", options.unreachable_seconds),
+    ])
+}
+
+fn add(pod: &mut Value, taints: &[(&str, i64)]) {
+    for &(key, seconds) in taints {
         let tolerated = pod["spec"]["tolerations"].as_array().into_iter().flatten().any(|t| {
             let same_key = t["key"] == key || t["key"].as_str().unwrap_or_default().is_empty();
             let effect = t["effect"].as_str().unwrap_or_default();
@@ -21,7 +28,7 @@ fn add(pod: &mut Value) {
             continue;
         }
         let toleration =
-            json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS});
+            json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
         match pod["spec"]["tolerations"].as_array_mut() {
             Some(list) => list.push(toleration),
             None => pod["spec"]["tolerations"] = json!([toleration]),
@@ -39,7 +46,7 @@ impl Plugin for DefaultTolerationSeconds {
             && a.is("", "pods")
             && a.subresource.is_empty();
         if let Some(pod) = a.object.as_deref_mut().filter(|_| applies) {
-            add(pod);
+            add(pod, &self.0);
         }
         Box::pin(std::future::ready(Ok(())))
     }

@@ -1,48 +1,60 @@
 //! Admission: an ordered list of plugins that may change a request's object, then may refuse it.
 //!
-//! Where to add one: a file here that implements [`Plugin`], and a line in [`plugins`].
+//! Where to add one: a file here that implements [`Plugin`], and a line in [`roster::ROSTER`].
 
+mod always;
+mod always_pull_images;
 mod certificates;
 mod claim_resize;
+mod configuration;
 mod default_classes;
 mod default_toleration_seconds;
+mod deny_service_external_ips;
+mod event_rate_limit;
+mod extended_resource_toleration;
+mod image_policy_webhook;
+mod job_validation;
 mod limit_ranger;
 mod lookup;
 mod matching;
 mod measures;
+mod namespace_auto_provision;
+mod namespace_exists;
 mod namespace_lifecycle;
 mod node_declared_features;
 mod node_restriction;
+mod options;
 mod owner_references;
+mod pod_anti_affinity;
+mod pod_group_workload;
+mod pod_node_selector;
 mod pod_resize;
 mod pod_security;
+mod pod_toleration_restriction;
 mod pod_topology_labels;
 mod policy;
 mod priority;
 mod resource_quota;
+mod roster;
 mod runtime_class;
 mod service_account;
 mod simple;
 mod webhook;
 
 use crate::authz::Authorizer;
-use crate::authz::escalation::Escalation;
 use crate::authz::rbac::Rbac;
 use crate::outbound::Outbound;
+use crate::registry::Registry;
 use crate::resources::{Resources, Served};
 use crate::user::User;
 use apimachinery::status::Status;
-use certificates::{Certificates, Check};
-use component::metrics::Registry;
-use default_classes::DefaultClass;
 use futures::future::BoxFuture;
-use lookup::Objects;
 use measures::{Measures, Step, Stopwatch};
+pub use options::Options;
 use schema::{Table, TypeId};
 use serde_json::Value;
 use std::sync::Arc;
 use store::Store;
-use webhook::{Phase, Webhooks};
 
 /// What plugins look things up in.
 pub struct Deps {
@@ -53,106 +65,18 @@ pub struct Deps {
     /// How webhooks are reached.
     pub outbound: Arc<Outbound>,
     /// Where calls of webhooks are counted.
-    pub metrics: Arc<Registry>,
+    pub metrics: Arc<component::metrics::Registry>,
     /// Whether a feature gate is on.
     pub gates: Arc<dyn Fn(&str) -> bool + Send + Sync>,
 }
 
-/// The plugins of a cluster without configuration, in upstream's order.
-pub fn plugins(deps: Deps) -> Vec<Arc<dyn Plugin>> {
-    let (store, resources) = (&deps.store, &deps.resources);
-    let objects = |group: &str, version: &str, resource: &str| {
-        let resource = resources.get(group, version, resource)?;
-        Some(Arc::new(Objects::new(store.clone(), resource)))
-    };
-    let certificates = |check| Certificates { check, authorizers: deps.authorizers.clone() };
-    let mut all: Vec<Arc<dyn Plugin>> = Vec::new();
-    let namespaces = objects("", "v1", "namespaces");
-    if let Some(namespaces) = namespaces.clone() {
-        all.push(Arc::new(namespace_lifecycle::NamespaceLifecycle(namespaces)));
-    }
-    if let Some(ranges) = objects("", "v1", "limitranges") {
-        all.push(Arc::new(limit_ranger::LimitRanger(ranges)));
-    }
-    if let Some(accounts) = objects("", "v1", "serviceaccounts") {
-        all.push(Arc::new(service_account::ServiceAccount(accounts)));
-    }
-    all.extend(node_restriction::NodeRestriction::new(store, resources, &deps.authorizers).map(boxed));
-    all.push(Arc::new(simple::TaintNodesByCondition));
-    if let (Some(namespaces), Some(pods)) = (namespaces, objects("", "v1", "pods")) {
-        let measures = pod_security::Measures::new(&deps.metrics);
-        all.push(Arc::new(pod_security::PodSecurity { namespaces, pods, measures }));
-    }
-    if let Some(classes) = objects("scheduling.k8s.io", "v1", "priorityclasses") {
-        all.push(Arc::new(priority::Priority(classes)));
-    }
-    all.push(Arc::new(default_toleration_seconds::DefaultTolerationSeconds));
-    if let Some(classes) = objects("storage.k8s.io", "v1", "storageclasses") {
-        all.push(Arc::new(DefaultClass {
-            name: "DefaultStorageClass",
-            classes,
-            of: ("", "persistentvolumeclaims"),
-            member: "storageClassName",
-            annotation: "volume.beta.kubernetes.io/storage-class",
-            marks: default_classes::STORAGE_MARKS,
-        }));
-    }
-    all.push(Arc::new(simple::StorageObjectInUseProtection));
-    all.push(Arc::new(owner_references::OwnerReferencesPermissionEnforcement {
-        authorizers: deps.authorizers.clone(),
-        resources: resources.clone(),
-    }));
-    if let Some(classes) = objects("storage.k8s.io", "v1", "storageclasses") {
-        all.push(Arc::new(claim_resize::PersistentVolumeClaimResize(classes)));
-    }
-    if let Some(classes) = objects("node.k8s.io", "v1", "runtimeclasses") {
-        all.push(Arc::new(runtime_class::RuntimeClass(classes)));
-    }
-    for check in [Check::Approval, Check::Signing, Check::Attest, Check::Subject] {
-        all.push(Arc::new(certificates(check)));
-    }
-    if let Some(classes) = objects("networking.k8s.io", "v1", "ingressclasses") {
-        all.push(Arc::new(DefaultClass {
-            name: "DefaultIngressClass",
-            classes,
-            of: ("networking.k8s.io", "ingresses"),
-            member: "ingressClassName",
-            annotation: "kubernetes.io/ingress.class",
-            marks: default_classes::INGRESS_MARKS,
-        }));
-    }
-    if let Some(nodes) = objects("", "v1", "nodes") {
-        if (deps.gates)("PodTopologyLabelsAdmission") {
-            all.push(Arc::new(pod_topology_labels::PodTopologyLabels(nodes.clone())));
-        }
-        if (deps.gates)("NodeDeclaredFeatures") {
-            all.push(Arc::new(node_declared_features::NodeDeclaredFeatureValidator(nodes.clone())));
-        }
-        all.push(Arc::new(pod_resize::PodResizeValidator(nodes)));
-    }
-    all.push(Arc::new(policy::ParamAccess::new(&deps)));
-    // What policies change, webhooks see.
-    all.extend(policy::MutatingAdmissionPolicy::new(&deps).map(boxed));
-    all.extend(Webhooks::new(Phase::Mutating, &deps).map(boxed));
-    all.extend(policy::ValidatingAdmissionPolicy::new(&deps).map(boxed));
-    all.extend(Webhooks::new(Phase::Validating, &deps).map(boxed));
-    let quotas = objects("", "v1", "resourcequotas");
-    // Behind all that change objects: what is checked is what is written.
-    all.push(Arc::new(Escalation {
-        rbac: deps.rbac,
-        authorizers: deps.authorizers,
-        store: deps.store,
-        resources: deps.resources,
-    }));
-    // The last: what is charged is what nobody else refuses.
-    if let Some(quotas) = quotas {
-        all.push(Arc::new(resource_quota::ResourceQuota(quotas)));
-    }
-    all
-}
-
-fn boxed(plugin: impl Plugin + 'static) -> Arc<dyn Plugin> {
-    Arc::new(plugin)
+/// The plugins that run, in upstream's order.
+///
+/// # Errors
+///
+/// Says what of the configuration cannot be read, or does not hold.
+pub fn plugins(deps: &Deps, options: &Options) -> Result<Vec<Arc<dyn Plugin>>, String> {
+    roster::plugins(deps, options)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,6 +112,8 @@ pub struct Attributes<'a> {
     pub object: Option<&'a mut Value>,
     pub old: Option<&'a Value>,
     pub dry_run: bool,
+    /// Where the request writes.
+    pub registry: &'a Registry,
 }
 
 impl Attributes<'_> {
@@ -210,6 +136,18 @@ impl Attributes<'_> {
             None => (&row.group, &row.version),
         };
         api::table().kind(group, version, &row.kind).map_or(own, |ty| (api::table(), ty))
+    }
+
+    /// What a request that creates or updates one of the resource, and not a part of it, writes.
+    pub fn written(&self, group: &str, resource: &str) -> Option<&Value> {
+        let writes = matches!(self.operation, Operation::Create | Operation::Update);
+        let concerned = writes && self.subresource.is_empty() && self.is(group, resource);
+        self.object.as_deref().filter(|_| concerned)
+    }
+
+    /// Refuses the request: 403, with a plugin's reason.
+    pub fn forbidden(&self, why: impl std::fmt::Display) -> Status {
+        Status::forbidden(&self.resource.group_resource(), self.name, why)
     }
 
     /// Whether the request is about this resource (core group when `group` is empty), whatever the subresource.
@@ -253,7 +191,7 @@ impl Chain {
     }
 
     /// Plugins whose time is measured.
-    pub fn measured(plugins: Vec<Arc<dyn Plugin>>, registry: &Registry) -> Self {
+    pub fn measured(plugins: Vec<Arc<dyn Plugin>>, registry: &component::metrics::Registry) -> Self {
         let names = plugins.iter().map(|plugin| plugin.name()).collect();
         Chain { plugins: plugins.into(), measures: Some(Arc::new(Measures::new(names, registry))) }
     }

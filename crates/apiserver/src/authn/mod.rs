@@ -7,7 +7,7 @@ pub mod chain;
 pub mod configuration;
 pub mod impersonation;
 pub mod oidc;
-mod recent;
+pub(crate) mod recent;
 pub mod request_header;
 pub mod service_account;
 pub mod token_file;

@@ -12,7 +12,7 @@ type Digest = [u8; 32];
 type Generation<V> = HashMap<Digest, (V, i64)>;
 
 /// The digest of some credentials.
-pub(super) fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Digest {
+pub(crate) fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Digest {
     let mut context = Context::new(&SHA256);
     parts.into_iter().for_each(|part| context.update(part));
     let mut digest = [0; 32];
@@ -20,7 +20,7 @@ pub(super) fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Digest {
     digest
 }
 
-pub(super) struct Recent<V>(Mutex<(Generation<V>, Generation<V>)>);
+pub(crate) struct Recent<V>(Mutex<(Generation<V>, Generation<V>)>);
 
 impl<V> Default for Recent<V> {
     fn default() -> Self {
@@ -30,7 +30,7 @@ impl<V> Default for Recent<V> {
 
 impl<V: Clone> Recent<V> {
     /// The result for a digest that still holds at `now` (seconds).
-    pub(super) fn get(&self, digest: &Digest, now: i64) -> Option<V> {
+    pub(crate) fn get(&self, digest: &Digest, now: i64) -> Option<V> {
         let (young, old) = &*self.0.lock();
         young
             .get(digest)
@@ -40,7 +40,7 @@ impl<V: Clone> Recent<V> {
     }
 
     /// Keeps a result until some time.
-    pub(super) fn put(&self, digest: Digest, value: V, until: i64) {
+    pub(crate) fn put(&self, digest: Digest, value: V, until: i64) {
         let (young, old) = &mut *self.0.lock();
         if young.len() >= GENERATION {
             *old = std::mem::take(young);

@@ -25,7 +25,7 @@ pub struct CreateOptions {
 
 impl Registry {
     /// Like [`Self::create`], on the heap: for those who seldom create.
-    pub(super) fn creation<'a>(
+    pub(crate) fn creation<'a>(
         &'a self,
         context: &'a WriteContext<'_>,
         value: Value,

@@ -278,6 +278,7 @@ impl Registry {
             object: Some(object),
             old,
             dry_run: context.dry_run,
+            registry: self,
         };
         self.admission.admit(&mut attributes).await
     }
@@ -306,6 +307,7 @@ impl Registry {
             object,
             old,
             dry_run: context.dry_run,
+            registry: self,
         };
         self.admission.validate(&attributes).await
     }

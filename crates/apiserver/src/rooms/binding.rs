@@ -27,14 +27,14 @@ pub(crate) async fn create(server: &Server, resource: &Arc<Served>, call: Call) 
     }
     let options = handlers::WriteOptions::for_create(&call)?;
     let admission = &server.registry.admission;
-    admission.admit(&mut creation(resource, &call, &name, &mut binding, options.dry_run)).await?;
+    admission.admit(&mut creation(server, resource, &call, &name, &mut binding, options.dry_run)).await?;
     let target = &binding["target"];
     let node = target["name"].as_str().unwrap_or_default().to_owned();
     let errors = validate(target["kind"].as_str().unwrap_or_default(), &node);
     if !errors.is_empty() {
         return Err(Status::invalid(&resource.group_kind(), &name, &errors));
     }
-    admission.validate(&creation(resource, &call, &name, &mut binding, options.dry_run)).await?;
+    admission.validate(&creation(server, resource, &call, &name, &mut binding, options.dry_run)).await?;
     let uid = object::uid(&binding).to_owned();
     let now = server.registry.now();
     let context = handlers::context(&call, &pods, &options);

@@ -28,7 +28,9 @@ pub(crate) async fn create(server: &Server, pods: &Arc<Served>, call: Call) -> R
     let mut eviction = handlers::read_either(&call, "policy", ("v1", "v1beta1"), "Eviction").await?;
     let written = handlers::WriteOptions::for_create(&call)?;
     let admission = &server.registry.admission;
-    admission.admit(&mut creation(pods, &call, &call.info.name, &mut eviction, written.dry_run)).await?;
+    admission
+        .admit(&mut creation(server, pods, &call, &call.info.name, &mut eviction, written.dry_run))
+        .await?;
     let name = call.info.name.clone();
     if object::name(&eviction) != name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
@@ -43,7 +45,9 @@ pub(crate) async fn create(server: &Server, pods: &Arc<Served>, call: Call) -> R
             stages.join(" ")
         )));
     }
-    admission.validate(&creation(pods, &call, &call.info.name, &mut eviction, written.dry_run)).await?;
+    admission
+        .validate(&creation(server, pods, &call, &call.info.name, &mut eviction, written.dry_run))
+        .await?;
     let mut options: DeleteOptions = match eviction.get("deleteOptions") {
         Some(options) => Decode::from_value(options).map_err(|e| Status::bad_request(e.to_string()))?,
         None => DeleteOptions::default(),

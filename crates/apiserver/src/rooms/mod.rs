@@ -67,6 +67,7 @@ pub struct Issuer {
 
 /// The request as admission sees it: a create, of a pod's subresource or of a resource of its own.
 fn creation<'a>(
+    server: &'a Server,
     resource: &'a Arc<Served>,
     call: &'a Call,
     name: &'a str,
@@ -83,6 +84,7 @@ fn creation<'a>(
         object: Some(object),
         old: None,
         dry_run,
+        registry: &server.registry,
     }
 }
 

@@ -44,7 +44,7 @@ pub(crate) async fn create(server: &Server, accounts: &Arc<Served>, call: Call) 
     server.registry.note_fields_as(&context, (table, ty), (API_VERSION, "TokenRequest"), &mut request);
     // Admission sees what was asked, before audiences are filled in.
     let admission = &server.registry.admission;
-    admission.admit(&mut attributes(accounts, &call, &mut request)).await?;
+    admission.admit(&mut attributes(server, accounts, &call, &mut request)).await?;
     let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
     let given = object::meta_str(&request, "name");
     if !given.is_empty() && given != name {
@@ -68,7 +68,7 @@ pub(crate) async fn create(server: &Server, accounts: &Arc<Served>, call: Call) 
     }
     let asked = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT);
     check_life(asked)?;
-    admission.validate(&attributes(accounts, &call, &mut request)).await?;
+    admission.validate(&attributes(server, accounts, &call, &mut request)).await?;
 
     let mut kubernetes = Kubernetes {
         namespace: namespace.to_owned(),
@@ -138,7 +138,12 @@ fn check_life(seconds: i64) -> Result<(), Status> {
 }
 
 /// The request as admission sees it: a create on the account's subresource.
-fn attributes<'a>(accounts: &'a Arc<Served>, call: &'a Call, request: &'a mut Value) -> Attributes<'a> {
+fn attributes<'a>(
+    server: &'a Server,
+    accounts: &'a Arc<Served>,
+    call: &'a Call,
+    request: &'a mut Value,
+) -> Attributes<'a> {
     Attributes {
         operation: Operation::Create,
         user: &call.user,
@@ -149,6 +154,7 @@ fn attributes<'a>(accounts: &'a Arc<Served>, call: &'a Call, request: &'a mut Va
         object: Some(request),
         old: None,
         dry_run: call.info.query.get("dryRun").is_some(),
+        registry: &server.registry,
     }
 }
 

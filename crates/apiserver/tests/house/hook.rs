@@ -20,6 +20,8 @@ pub struct Hook {
     pub url: String,
     pub bundle: String,
     pub asked: Arc<Mutex<Vec<Value>>>,
+    /// What it was shown in the `Authorization` header.
+    pub authorizations: Arc<Mutex<Vec<String>>>,
 }
 
 /// How a server shows itself, and who vouches for it.
@@ -39,16 +41,19 @@ pub async fn serve(answer: impl Fn(&Value) -> Option<Value> + Send + Sync + 'sta
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}/review", listener.local_addr().unwrap());
     let asked: Arc<Mutex<Vec<Value>>> = Arc::default();
-    let (seen, answer) = (asked.clone(), Arc::new(answer));
+    let authorizations: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (seen, answer, shown) = (asked.clone(), Arc::new(answer), authorizations.clone());
     tokio::spawn(async move {
         loop {
             let (tcp, _) = listener.accept().await.unwrap();
             let acceptor = tokio_rustls::TlsAcceptor::from(tls.clone());
-            let (seen, answer) = (seen.clone(), answer.clone());
+            let (seen, answer, shown) = (seen.clone(), answer.clone(), shown.clone());
             tokio::spawn(async move {
                 let Ok(stream) = acceptor.accept(tcp).await else { return };
                 let service = hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| {
                     let (seen, answer) = (seen.clone(), answer.clone());
+                    let authorization = request.headers().get("authorization");
+                    shown.lock().extend(authorization.map(|value| value.to_str().unwrap().to_owned()));
                     async move {
                         let body = request.into_body().collect().await.unwrap().to_bytes();
                         let review: Value = serde_json::from_slice(&body).unwrap();
@@ -65,5 +70,5 @@ pub async fn serve(answer: impl Fn(&Value) -> Option<Value> + Send + Sync + 'sta
             });
         }
     });
-    Hook { url, bundle: base64(authority.certificate.to_pem()), asked }
+    Hook { url, bundle: base64(authority.certificate.to_pem()), asked, authorizations }
 }

@@ -5,7 +5,7 @@ pub mod hook;
 
 use apimachinery::clock::SystemClock;
 use apimachinery::status::Status;
-use apiserver::admission::{self, Chain, Plugin};
+use apiserver::admission::{self, Chain, Options, Plugin};
 use apiserver::aggregation::{Aggregation, controller::Controller};
 use apiserver::authn::tokens::Tokens;
 use apiserver::authn::{Authenticator, Connection};
@@ -110,15 +110,21 @@ pub async fn house_with_default_features() -> House {
 pub async fn house_with_neighbours() -> House {
     let directory = tempfile::tempdir().unwrap();
     let store = store::embedded::Embedded::open(directory.path().join("store"), Default::default()).unwrap();
-    let extras = Extras {
-        gate: Gate::default(),
-        features: None,
-        serves: Serves::Default,
-        neighbours: Neighbours::Aggregated,
-        plugins: Vec::new(),
-        event_ttl: Duration::from_secs(3600),
-    };
+    let extras = Extras { neighbours: Neighbours::Aggregated, ..Extras::default() };
     built(store, "10.96.0.0/16", Some(directory), Arc::new(AllowAll), extras).await.begin().await
+}
+
+/// A server with these admission plugins.
+pub async fn house_admitting(options: Options) -> House {
+    unmade(options).await.begin().await
+}
+
+/// A server with these admission plugins, and nothing in it.
+pub async fn unmade(options: Options) -> House {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store::embedded::Embedded::open(directory.path().join("store"), Default::default()).unwrap();
+    let extras = Extras { options, ..Extras::default() };
+    built(store, "10.96.0.0/16", Some(directory), Arc::new(AllowAll), extras).await
 }
 
 /// A server with every feature and every API.
@@ -130,9 +136,7 @@ pub async fn house_with_everything() -> House {
         gate: Gate { encodings: features.encodings(), ..Gate::default() },
         features: Some(features),
         serves: Serves::Configured,
-        neighbours: Neighbours::None,
-        plugins: Vec::new(),
-        event_ttl: Duration::from_secs(3600),
+        ..Extras::default()
     };
     built(store, "10.96.0.0/16", Some(directory), Arc::new(AllowAll), extras).await
 }
@@ -155,14 +159,7 @@ pub async fn over(store: Arc<dyn Store>, range: &str, directory: Option<tempfile
 
 /// A server with more admission plugins, whose events live for a while.
 pub async fn extended(store: Arc<dyn Store>, plugins: Vec<Arc<dyn Plugin>>, event_ttl: Duration) -> House {
-    let extras = Extras {
-        gate: Gate::default(),
-        features: None,
-        serves: Serves::Default,
-        neighbours: Neighbours::None,
-        plugins,
-        event_ttl,
-    };
+    let extras = Extras { plugins, event_ttl, ..Extras::default() };
     built(store, "10.96.0.0/16", None, Arc::new(AllowAll), extras).await
 }
 
@@ -186,8 +183,25 @@ struct Extras {
     features: Option<Features>,
     serves: Serves,
     neighbours: Neighbours,
+    /// Beside those that the options name.
     plugins: Vec<Arc<dyn Plugin>>,
+    options: Options,
     event_ttl: Duration,
+}
+
+impl Default for Extras {
+    fn default() -> Self {
+        let default_too = &["NodeRestriction", "OwnerReferencesPermissionEnforcement"];
+        Extras {
+            gate: Gate::default(),
+            features: None,
+            serves: Serves::Default,
+            neighbours: Neighbours::None,
+            plugins: Vec::new(),
+            options: Options { default_too, ..Options::default() },
+            event_ttl: Duration::from_secs(3600),
+        }
+    }
 }
 
 async fn authorized(
@@ -198,9 +212,7 @@ async fn authorized(
     gate: Gate,
     features: Option<Features>,
 ) -> House {
-    let (serves, event_ttl) = (Serves::Default, Duration::from_secs(3600));
-    let extras =
-        Extras { gate, features, serves, neighbours: Neighbours::None, plugins: Vec::new(), event_ttl };
+    let extras = Extras { gate, features, ..Extras::default() };
     built(store, range, directory, authorizer, extras).await
 }
 
@@ -209,7 +221,7 @@ async fn built(
     range: &str,
     directory: Option<tempfile::TempDir>,
     authorizer: Arc<dyn Authorizer>,
-    Extras { gate, features, serves, neighbours, plugins: more, event_ttl }: Extras,
+    Extras { gate, features, serves, neighbours, plugins: more, options, event_ttl }: Extras,
 ) -> House {
     let authorizers = vec![authorizer];
     let tokens = Tokens { authenticators: Vec::new(), audiences: Arc::from([]) };
@@ -223,7 +235,7 @@ async fn built(
     let informers = client::Informers::from_source(Arc::new(source), Default::default());
     let outbound = Arc::new(Outbound::new(store.clone(), &resources, None));
     let metrics = Arc::new(component::metrics::Registry::new());
-    let mut plugins = admission::plugins(admission::Deps {
+    let deps = admission::Deps {
         gates: Arc::new(|_| true),
         store: store.clone(),
         resources: resources.clone(),
@@ -231,7 +243,8 @@ async fn built(
         authorizers: authorizers.clone(),
         outbound: outbound.clone(),
         metrics: metrics.clone(),
-    });
+    };
+    let mut plugins = admission::plugins(&deps, &options).unwrap();
     plugins.extend(more);
     let aggregation =
         (neighbours == Neighbours::Aggregated).then(|| Arc::new(Aggregation::new(outbound.clone())));

@@ -70,6 +70,7 @@ pub(super) const CONVERSIONS: &[ConversionRow] = &[
 ];
 
 pub(super) use claim_validation::validate_spec as validate_claim;
+pub use pod_validation::toleration_errors;
 pub(super) use volume_sources::validate_driver_name;
 
 /// An older field of one text and a newer list of several: the list begins with the one, which wins where the two differ.

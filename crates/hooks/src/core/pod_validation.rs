@@ -481,6 +481,13 @@ fn spread(check: &mut Check, constraints: &[TopologySpreadConstraint], path: &Pa
     }
 }
 
+/// What is wrong with tolerations outside of a pod.
+pub fn toleration_errors(all: &[Toleration], path: &Path) -> ErrorList {
+    let mut check = Check::default();
+    tolerations(&mut check, all, path);
+    check.0
+}
+
 pub(crate) fn tolerations(check: &mut Check, all: &[Toleration], path: &Path) {
     all.iter().enumerate().for_each(|(i, one)| toleration(check, one, &path.index(i)));
 }

@@ -1,4 +1,4 @@
-//! `pod_security_evaluations_total`: what was judged, and how. Nobody is exempt here.
+//! `pod_security_*_total`: what was judged, and how, and what was exempt.
 
 use super::policy::{Level, LevelVersion, Version};
 use crate::admission::{Attributes, Operation};
@@ -8,7 +8,22 @@ use component::metrics::{CounterVec, Opts, Registry, Stability};
 const NEWEST: u32 = 36;
 
 /// See the module.
-pub(in crate::admission) struct Measures(CounterVec);
+pub(in crate::admission) struct Measures {
+    evaluations: CounterVec,
+    exemptions: CounterVec,
+}
+
+fn operation(a: &Attributes<'_>) -> &'static str {
+    if a.operation == Operation::Create { "create" } else { "update" }
+}
+
+fn resource(a: &Attributes<'_>) -> &'static str {
+    match &*a.resource.row.resource {
+        "pods" => "pod",
+        "namespaces" => "namespace",
+        _ => "controller",
+    }
+}
 
 impl Measures {
     pub(in crate::admission) fn new(registry: &Registry) -> Self {
@@ -26,7 +41,20 @@ impl Measures {
             "resource",
             "subresource",
         ];
-        Measures(registry.counter_vec(opts, &labels))
+        let exempt = Opts {
+            name: "pod_security_exemptions_total",
+            help: "Number of exempt requests, not counting ignored or out of scope requests.",
+            stability: Stability::Alpha,
+        };
+        Measures {
+            evaluations: registry.counter_vec(opts, &labels),
+            exemptions: registry.counter_vec(exempt, &["request_operation", "resource", "subresource"]),
+        }
+    }
+
+    /// A request was judged by nobody.
+    pub(super) fn exempt(&self, a: &Attributes<'_>) {
+        self.exemptions.with(&[operation(a), resource(a), a.subresource]).inc();
     }
 
     /// A policy was asked about a request.
@@ -37,13 +65,8 @@ impl Measures {
             Version::Minor(minor) if minor > NEWEST => (policy.level.name(), "future".to_owned()),
             Version::Minor(minor) => (policy.level.name(), format!("v1.{minor}")),
         };
-        let operation = if a.operation == Operation::Create { "create" } else { "update" };
-        let resource = match &*a.resource.row.resource {
-            "pods" => "pod",
-            "namespaces" => "namespace",
-            _ => "controller",
-        };
         let decision = if allowed { "allow" } else { "deny" };
-        self.0.with(&[decision, level, &version, mode, operation, resource, a.subresource]).inc();
+        let labels = [decision, level, &version, mode, operation(a), resource(a), a.subresource];
+        self.evaluations.with(&labels).inc();
     }
 }

@@ -2,6 +2,7 @@
 //! violates the warned one is told to the client, what violates the audited one to the audit log.
 
 mod checks;
+mod configuration;
 mod measures;
 mod policy;
 
@@ -9,9 +10,11 @@ use super::lookup::Objects;
 use super::{Attributes, Operation, Plugin};
 use crate::audit::event::Level;
 use apimachinery::status::Status;
+pub(super) use configuration::Configuration;
+use configuration::Exemption;
 use futures::future::BoxFuture;
 pub(super) use measures::Measures;
-use policy::{LevelVersion, Policy};
+use policy::{Level as Standard, LevelVersion, Policy};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +23,7 @@ pub(super) struct PodSecurity {
     pub namespaces: Arc<Objects>,
     pub pods: Arc<Objects>,
     pub measures: Measures,
+    pub configuration: Configuration,
 }
 
 /// What a pod violates at a level: reasons and details.
@@ -72,10 +76,21 @@ fn is_significant(new: &Value, old: &Value) -> bool {
         .any(|n| before.iter().find(|o| o["name"] == n["name"]).is_none_or(|o| o["image"] != n["image"]))
 }
 
+/// Whether pods that were let in before might not be any more.
+fn is_stricter(now: LevelVersion, before: LevelVersion) -> bool {
+    now != before
+        && now.level != Standard::Privileged
+        && (now.version != before.version || now.level > before.level)
+}
+
 impl PodSecurity {
     fn policy(&self, namespace: &str) -> Result<(Policy, Vec<String>), Status> {
         let found = self.namespaces.get("", namespace)?.unwrap_or_default();
-        Ok(Policy::of(&found["metadata"]["labels"]))
+        Ok(self.of(&found["metadata"]["labels"]))
+    }
+
+    fn of(&self, labels: &Value) -> (Policy, Vec<String>) {
+        Policy::of(labels, self.configuration.defaults)
     }
 
     fn check(&self, a: &Attributes<'_>) -> Result<(), Status> {
@@ -90,22 +105,51 @@ impl PodSecurity {
             return self.pod(a, object);
         }
         if is_controller(a) && a.subresource.is_empty() {
-            let (policy, errors) = self.policy(a.namespace)?;
-            if let Some((metadata, spec)) = template(object, &a.resource.row.resource) {
-                self.audit(a, &policy, errors, &metadata, &spec);
-                self.warn(a, &policy, &metadata, &spec);
-            }
+            return self.controller(a, object);
         }
+        Ok(())
+    }
+
+    /// Whether a request is nobody's to judge; then that is told.
+    fn is_exempt(&self, a: &Attributes<'_>, exemption: Option<Exemption>) -> bool {
+        let Some(exemption) = exemption else { return false };
+        self.measures.exempt(a);
+        crate::context::annotate_from(Level::None, || (key("exempt"), exemption.name().to_owned()));
+        true
+    }
+
+    fn controller(&self, a: &Attributes<'_>, object: &Value) -> Result<(), Status> {
+        if self.is_exempt(a, self.configuration.of_request(a)) {
+            return Ok(());
+        }
+        let (policy, errors) = self.policy(a.namespace)?;
+        let silent = policy.warn.level == Standard::Privileged && policy.audit.level == Standard::Privileged;
+        if errors.is_empty() && silent {
+            return Ok(());
+        }
+        let Some((metadata, spec)) = template(object, &a.resource.row.resource) else { return Ok(()) };
+        if self.is_exempt(a, self.configuration.of_spec(&spec)) {
+            return Ok(());
+        }
+        self.audit(a, &policy, errors, &metadata, &spec);
+        self.warn(a, &policy, &metadata, &spec);
         Ok(())
     }
 
     fn pod(&self, a: &Attributes<'_>, pod: &Value) -> Result<(), Status> {
         const IGNORED: [&str; 8] =
             ["exec", "attach", "binding", "eviction", "log", "portforward", "proxy", "status"];
-        if IGNORED.contains(&a.subresource) || a.old.is_some_and(|old| !is_significant(pod, old)) {
+        if IGNORED.contains(&a.subresource) || self.is_exempt(a, self.configuration.of_request(a)) {
             return Ok(());
         }
         let (policy, errors) = self.policy(a.namespace)?;
+        let lenient = errors.is_empty() && policy.is_fully_privileged();
+        if !lenient {
+            let insignificant = a.old.is_some_and(|old| !is_significant(pod, old));
+            if insignificant || self.is_exempt(a, self.configuration.of_spec(&pod["spec"])) {
+                return Ok(());
+            }
+        }
         let found = violations(policy.enforce, &pod["metadata"], &pod["spec"]);
         crate::context::annotate_from(Level::None, || (key("enforce-policy"), policy.enforce.to_string()));
         self.audit(a, &policy, errors, &pod["metadata"], &pod["spec"]);
@@ -150,8 +194,9 @@ impl PodSecurity {
 
     /// Labels that are none are refused when they come; pods that would not be let in any more are told of.
     fn namespace(&self, a: &Attributes<'_>, namespace: &Value) -> Result<(), Status> {
-        let (policy, errors) = Policy::of(&namespace["metadata"]["labels"]);
-        let (before, old_errors) = a.old.map(|o| Policy::of(&o["metadata"]["labels"])).unwrap_or_default();
+        let labels = &namespace["metadata"]["labels"];
+        let (policy, errors) = self.of(labels);
+        let (before, old_errors) = a.old.map(|o| self.of(&o["metadata"]["labels"])).unwrap_or_default();
         if !errors.is_empty() && (a.old.is_none() || errors.iter().any(|e| !old_errors.contains(e))) {
             let mut status = Status::invalid(&a.resource.group_kind(), a.name, &Default::default());
             status.message = format!(
@@ -161,19 +206,26 @@ impl PodSecurity {
             );
             return Err(status);
         }
-        let stricter = a.old.is_some()
-            && policy.enforce != before.enforce
-            && policy.enforce.level > policy::Level::Privileged
-            && policy.enforce.level >= before.enforce.level;
-        if !stricter {
-            return Ok(());
+        let exempt = self.configuration.exempts_namespace(a.name);
+        let stricter = a.old.is_some() && is_stricter(policy.enforce, before.enforce);
+        if exempt && (a.old.is_none() || stricter) {
+            let unheeded = policy.unheeded(a.name, labels, &self.configuration.defaults);
+            unheeded.into_iter().for_each(crate::context::warn);
+        } else if stricter {
+            self.warn_of_existing_pods(a, policy.enforce)?;
         }
+        Ok(())
+    }
+
+    /// Tells which pods of a namespace violate what is newly enforced there.
+    fn warn_of_existing_pods(&self, a: &Attributes<'_>, enforce: LevelVersion) -> Result<(), Status> {
         let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for pod in self.pods.list(a.name)? {
-            let reasons: Vec<String> = violations(policy.enforce, &pod["metadata"], &pod["spec"])
-                .into_iter()
-                .map(|(r, _)| r)
-                .collect();
+            if self.configuration.of_spec(&pod["spec"]).is_some() {
+                continue;
+            }
+            let reasons: Vec<String> =
+                violations(enforce, &pod["metadata"], &pod["spec"]).into_iter().map(|(r, _)| r).collect();
             if !reasons.is_empty() {
                 found.entry(reasons.join(", ")).or_default().push(crate::object::name(&pod).to_owned());
             }
@@ -182,7 +234,7 @@ impl PodSecurity {
             crate::context::warn(format!(
                 "existing pods in namespace {:?} violate the new PodSecurity enforce level {:?}",
                 a.name,
-                policy.enforce.to_string()
+                enforce.to_string()
             ));
         }
         let mut texts: Vec<String> = found

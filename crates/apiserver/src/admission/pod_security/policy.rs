@@ -21,7 +21,7 @@ impl Level {
         }
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         match text {
             "privileged" => Some(Level::Privileged),
             "baseline" => Some(Level::Baseline),
@@ -85,18 +85,19 @@ pub(super) struct Policy {
 
 const PREFIX: &str = "pod-security.kubernetes.io/";
 
+pub(super) const LEVELS: &str = "must be one of privileged, baseline, restricted";
+pub(super) const VERSIONS: &str = "must be \"latest\" or \"v1.x\"";
+
 impl Policy {
-    /// The policy of a namespace's labels, and what is wrong with them. A label that cannot be read enforces the strictest
-    /// level, and warns of nothing.
-    pub(super) fn of(labels: &Value) -> (Self, Vec<String>) {
-        let mut policy = Policy::default();
+    /// The policy of a namespace's labels, and what is wrong with them; what no label says is the default's. A label that
+    /// cannot be read enforces the strictest level, and warns of nothing.
+    pub(super) fn of(labels: &Value, default: Policy) -> (Self, Vec<String>) {
+        let mut policy = default;
         let mut errors = Vec::new();
         let label = |name: &str| labels[format!("{PREFIX}{name}")].as_str();
         let mut wrong = |name: &str, text: &str, why: &str| {
             errors.push(format!("metadata.labels[{PREFIX}{name}]: Invalid value: {text:?}: {why}"));
         };
-        const LEVELS: &str = "must be one of privileged, baseline, restricted";
-        const VERSIONS: &str = "must be \"latest\" or \"v1.x\"";
         let mut enforced = false;
         if let Some(text) = label("enforce") {
             enforced = Level::parse(text).is_some();
@@ -137,5 +138,40 @@ impl Policy {
             }
         }
         (policy, errors)
+    }
+
+    /// Whether nothing is refused, told or warned of.
+    pub(super) fn is_fully_privileged(&self) -> bool {
+        [self.enforce, self.audit, self.warn].iter().all(|at| at.level == Level::Privileged)
+    }
+
+    /// Whether two policies come to the same.
+    fn is_equivalent(&self, other: &Policy) -> bool {
+        let same = |a: LevelVersion, b: LevelVersion| {
+            a == b || a.level == Level::Privileged && b.level == Level::Privileged
+        };
+        same(self.enforce, other.enforce) && same(self.audit, other.audit) && same(self.warn, other.warn)
+    }
+
+    /// What is said of the labels of a namespace that is exempt: that nobody heeds them, if they ask for anything.
+    pub(super) fn unheeded(&self, namespace: &str, labels: &Value, default: &Policy) -> Option<String> {
+        if self.is_fully_privileged() || self.is_equivalent(default) {
+            return None;
+        }
+        let modes = [("enforce", self.enforce), ("audit", self.audit), ("warn", self.warn)];
+        let labelled = |mode: &str| {
+            [mode.to_owned(), format!("{mode}-version")]
+                .iter()
+                .any(|name| labels.get(format!("{PREFIX}{name}")).is_some())
+        };
+        let said: Vec<String> = modes
+            .iter()
+            .filter(|(mode, at)| at.level != Level::Privileged && labelled(mode))
+            .map(|(mode, at)| format!("{mode}={at}"))
+            .collect();
+        let said = said.join(", ");
+        Some(format!(
+            "namespace {namespace:?} is exempt from Pod Security, and the policy ({said}) will be ignored"
+        ))
     }
 }

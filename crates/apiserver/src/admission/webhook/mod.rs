@@ -6,16 +6,19 @@
 mod annotations;
 mod conditions;
 mod config;
+mod configuration;
 mod matching;
 mod measures;
 mod review;
 
-use super::{Attributes, Deps, Operation, Plugin};
+use super::roster::{Fault, Room};
+use super::{Attributes, Operation, Plugin};
 use crate::outbound::Outbound;
 use crate::resources::{Resources, Served};
 use annotations::Annotator;
 use apimachinery::status::Status;
 use config::{Configs, Hook};
+use configuration::Callers;
 use futures::future::BoxFuture;
 use matching::Invocation;
 use measures::{Measures, Outcome};
@@ -46,28 +49,35 @@ pub(super) struct Webhooks {
     store: Arc<dyn Store>,
     resources: Arc<Resources>,
     outbound: Arc<Outbound>,
+    callers: Callers,
     conditions: conditions::Compiled,
     measures: Measures,
 }
 
 impl Webhooks {
-    pub(super) fn new(phase: Phase, deps: &Deps) -> Option<Self> {
+    /// The plugin, unless its configurations are not served.
+    pub(super) fn new(phase: Phase, room: &Room<'_>) -> Result<Option<Self>, Fault> {
+        let callers = Callers::read(room.configuration.as_deref())?;
+        let deps = room.deps;
         let (store, resources) = (&deps.store, &deps.resources);
         let name = match phase {
             Phase::Mutating => "mutatingwebhookconfigurations",
             Phase::Validating => "validatingwebhookconfigurations",
         };
-        let configurations = resources.get("admissionregistration.k8s.io", "v1", name)?;
-        Some(Webhooks {
+        let Some(configurations) = resources.get("admissionregistration.k8s.io", "v1", name) else {
+            return Ok(None);
+        };
+        Ok(Some(Webhooks {
             phase,
             configs: Configs::new(store.clone(), configurations),
             namespaces: resources.get("", "v1", "namespaces"),
             store: store.clone(),
             resources: resources.clone(),
             outbound: deps.outbound.clone(),
+            callers,
             conditions: conditions::Compiled::new(deps.authorizers.clone()),
             measures: Measures::new(phase, &deps.metrics),
-        })
+        }))
     }
 
     /// The webhooks' own configuration is nobody's to refuse.
@@ -155,7 +165,7 @@ impl Webhooks {
         }
         let request = review::request(hook, review::request_of(invocation, a).await?);
         let asked = async {
-            let target = self.outbound.target(&hook.client_config)?;
+            let target = self.outbound.target_as(&hook.client_config, |host| self.callers.of_target(host))?;
             let body = serde_json::to_vec(&request).map_err(|e| e.to_string())?;
             let called = std::time::Instant::now();
             let answer = self.outbound.post(&target, body, hook.timeout).await;

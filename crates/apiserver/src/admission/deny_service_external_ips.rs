@@ -1,0 +1,29 @@
+//! DenyServiceExternalIPs: no Service gets external addresses that it does not have already.
+
+use super::{Attributes, Plugin};
+use apimachinery::status::Status;
+use futures::future::BoxFuture;
+use serde_json::Value;
+
+#[derive(Debug)]
+pub(super) struct DenyServiceExternalIPs;
+
+fn addresses(service: &Value) -> &[Value] {
+    service["spec"]["externalIPs"].as_array().map_or(&[], Vec::as_slice)
+}
+
+impl Plugin for DenyServiceExternalIPs {
+    fn name(&self) -> &'static str {
+        "DenyServiceExternalIPs"
+    }
+
+    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
+        let known = a.old.map(addresses).unwrap_or_default();
+        let new = a.written("", "services").map(addresses).unwrap_or_default();
+        let judged = match new.iter().all(|address| known.contains(address)) {
+            true => Ok(()),
+            false => Err(a.forbidden("Use of external IPs is denied by admission control")),
+        };
+        Box::pin(std::future::ready(judged))
+    }
+}

@@ -1,0 +1,71 @@
+//! EventRateLimit: so many events at a time, of the whole server, of a namespace, of a user, or about one thing from one
+//! source.
+
+mod buckets;
+mod configuration;
+
+use super::{Attributes, Operation, Plugin};
+use apimachinery::field::aggregate;
+use apimachinery::status::Status;
+use buckets::Buckets;
+pub(super) use configuration::read;
+use configuration::{Kind, Limit};
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use serde_json::Value;
+use std::time::Instant;
+
+pub(super) struct EventRateLimit(Vec<(Kind, Mutex<Buckets>)>);
+
+impl EventRateLimit {
+    pub(super) fn new(limits: &[Limit]) -> Self {
+        EventRateLimit(limits.iter().map(|limit| (limit.kind, Mutex::new(Buckets::new(limit)))).collect())
+    }
+
+    fn check(&self, a: &Attributes<'_>, now: Instant) -> Result<(), Status> {
+        let writes = matches!(a.operation, Operation::Create | Operation::Update);
+        if !writes || a.dry_run || !a.is("", "events") {
+            return Ok(());
+        }
+        let exceeded = self.0.iter().filter_map(|(kind, buckets)| {
+            let key = key(*kind, a);
+            let accepted = buckets.lock().accept(&key, now);
+            (!accepted).then(|| format!("limit reached on type {} for key {key}", kind.name()))
+        });
+        aggregate(exceeded).map_or(Ok(()), |why| Err(Status::too_many_requests_error(why)))
+    }
+}
+
+/// What a request shares its bucket with.
+fn key(kind: Kind, a: &Attributes<'_>) -> String {
+    match kind {
+        Kind::Server => String::new(),
+        Kind::Namespace => a.namespace.to_owned(),
+        Kind::User => a.user.name.clone(),
+        Kind::SourceAndObject => a.object.as_deref().map(source_and_object).unwrap_or_default(),
+    }
+}
+
+fn source_and_object(event: &Value) -> String {
+    let (source, object) = (&event["source"], &event["involvedObject"]);
+    let members = [
+        (source, "component"),
+        (source, "host"),
+        (object, "kind"),
+        (object, "namespace"),
+        (object, "name"),
+        (object, "uid"),
+        (object, "apiVersion"),
+    ];
+    members.iter().map(|(of, member)| of[*member].as_str().unwrap_or_default()).collect()
+}
+
+impl Plugin for EventRateLimit {
+    fn name(&self) -> &'static str {
+        "EventRateLimit"
+    }
+
+    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(std::future::ready(self.check(a, Instant::now())))
+    }
+}

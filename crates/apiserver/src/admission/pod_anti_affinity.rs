@@ -1,0 +1,33 @@
+//! LimitPodHardAntiAffinityTopology: pods that must keep apart keep apart by node, not by anything larger.
+
+use super::{Attributes, Plugin};
+use apimachinery::status::Status;
+use futures::future::BoxFuture;
+use serde_json::Value;
+
+#[derive(Debug)]
+pub(super) struct LimitPodHardAntiAffinityTopology;
+
+const HOSTNAME: &str = "kubernetes.io/hostname";
+
+/// The first topology that is too large.
+fn too_large(pod: &Value) -> Option<&str> {
+    let terms = &pod["spec"]["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    let keys = terms.as_array()?.iter().map(|term| term["topologyKey"].as_str().unwrap_or_default());
+    keys.into_iter().find(|key| *key != HOSTNAME)
+}
+
+impl Plugin for LimitPodHardAntiAffinityTopology {
+    fn name(&self) -> &'static str {
+        "LimitPodHardAntiAffinityTopology"
+    }
+
+    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
+        let judged = a.written("", "pods").and_then(too_large).map_or(Ok(()), |key| {
+            Err(a.forbidden(format!(
+                "affinity.PodAntiAffinity.RequiredDuringScheduling has TopologyKey {key} but only key {HOSTNAME} is allowed"
+            )))
+        });
+        Box::pin(std::future::ready(judged))
+    }
+}
