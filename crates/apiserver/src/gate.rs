@@ -6,6 +6,7 @@ use crate::audit::{Asked, Audit, Completion, Record};
 use crate::authn::{Connection, tokens};
 use crate::authz::Attributes;
 use crate::body::{self, Answer};
+use crate::browsers::Browsers;
 use crate::context;
 use crate::flowcontrol::max_in_flight::{InFlight, MaxInFlight};
 use crate::flowcontrol::{self, Admitted, Flow};
@@ -30,6 +31,8 @@ pub struct Gate {
     pub timing: Timing,
     /// What objects may come and be answered in.
     pub encodings: Encodings,
+    /// What browsers are told.
+    pub browsers: Browsers,
     /// Counts requests.
     pub observed: Option<Arc<Observed>>,
     /// This server is about to stop: load balancers are to send no more.

@@ -5,7 +5,7 @@
 //! - verbs: [`handlers`]; the exceptions of some resources: [`rooms`]; what is no resource: [`documents`];
 //! - writes: [`registry`]; addresses and ports of Services: [`services`]; lists, watches and feeds: [`cache`]; objects at rest: [`storage`]; definitions of custom
 //!   resources: [`custom`];
-//! - what is done to every request before and around that: [`gate`]; what is recorded of it: [`audit`]; whose turn it is: [`flowcontrol`]; what is counted: [`observed`]; what those deep inside it
+//! - what is done to every request before and around that: [`gate`]; what is recorded of it: [`audit`]; whose turn it is: [`flowcontrol`]; what is counted: [`observed`]; what browsers are told: [`browsers`]; what those deep inside it
 //!   say of it: [`context`];
 //! - other servers' APIs: [`aggregation`]; calls to others: [`outbound`], and by URL or kubeconfig [`remote`], as whom: [`caller`]; which way these go: [`egress`]; connections: [`serve`]; clients of the same process: [`inprocess`]; what a new cluster has: [`bootstrap`].
 
@@ -16,6 +16,7 @@ pub mod authn;
 pub mod authz;
 pub mod body;
 pub mod bootstrap;
+pub mod browsers;
 pub mod cache;
 pub mod call_body;
 mod caller;

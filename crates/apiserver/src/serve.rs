@@ -22,23 +22,63 @@ const PATIENCE: Duration = Duration::from_secs(32);
 /// How long requests in flight may go on after shutdown was asked for.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// Which versions of HTTP are spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    /// HTTP/2 where the client can, with so many requests at a time, and HTTP/1.1 elsewhere.
+    Http2 {
+        streams: u32,
+    },
+}
+
+impl Protocol {
+    /// What the handshake offers.
+    pub fn alpn(self) -> &'static [&'static [u8]] {
+        match self {
+            Protocol::Http1 => pki::tls::ALPN_HTTP1,
+            Protocol::Http2 { .. } => pki::tls::ALPN_ALL,
+        }
+    }
+
+    fn builder(self) -> Builder<TokioExecutor> {
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+        let Protocol::Http2 { streams } = self else { return builder.http1_only() };
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(streams)
+            .initial_connection_window_size(4 << 20)
+            .keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(15));
+        builder
+    }
+}
+
 /// What every connection needs.
 #[derive(Clone)]
 struct Door {
     server: Arc<Server>,
     acceptor: TlsAcceptor,
+    protocol: Protocol,
     /// Counts handshakes that failed.
     failed: Counter,
 }
 
 /// Serves until the server's shutdown, then lets requests in flight finish.
-pub async fn serve(server: Arc<Server>, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
+pub async fn serve(
+    server: Arc<Server>,
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    protocol: Protocol,
+) {
     let failed = server.metrics.counter(Opts {
         name: "apiserver_tls_handshake_errors_total",
         help: "Number of requests dropped with 'TLS handshake error from' error",
         stability: Stability::Alpha,
     });
-    let door = Door { server: server.clone(), acceptor: TlsAcceptor::from(tls), failed };
+    let door = Door { server: server.clone(), acceptor: TlsAcceptor::from(tls), protocol, failed };
     let connections = TaskTracker::new();
     let shutdown = server.shutdown.clone();
     tokio::select! {
@@ -86,7 +126,7 @@ async fn accept(door: &Door, listener: &TcpListener, spawn: impl Fn(BoxFuture<'s
 }
 
 async fn connection(
-    Door { server, acceptor, failed }: Door,
+    Door { server, acceptor, protocol, failed }: Door,
     stream: TcpStream,
     peer: std::net::SocketAddr,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -105,15 +145,7 @@ async fn connection(
         let answer = server.serve(request.map(body::stream), connection);
         async move { Ok::<_, Infallible>(answer.await) }
     });
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(250)
-        .initial_connection_window_size(4 << 20)
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(15));
+    let builder = protocol.builder();
     let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(tls), service));
     tokio::select! {
         ended = serving.as_mut() => return ended,

@@ -8,6 +8,7 @@ use crate::authn::tokens::Ignored;
 use crate::authn::{Authenticator, Connection};
 use crate::authz::{self, Authorizer, Decision};
 use crate::body::{self, Answer};
+use crate::browsers::Browsers;
 use crate::cache::EncodedEvents;
 use crate::call_body::CallBody;
 use crate::context::{self, Context};
@@ -105,6 +106,13 @@ impl Server {
             }
         }
         let id = audit_id(&parts.headers);
+        let page = match origin {
+            Origin::Outside(_) => self.gate.browsers.allowed(&parts.headers),
+            Origin::Inside(_) => None,
+        };
+        if let Some(answer) = Browsers::preflight(&parts.method, page.as_ref()) {
+            return self.sign(answer, id, page);
+        }
         let record =
             self.gate.audit.as_ref().map(|audit| audit.begin(&String::from_utf8_lossy(id.as_bytes())));
         let info = RequestInfo::parse(&parts.method, &parts.uri);
@@ -126,15 +134,21 @@ impl Server {
         if crate::compress::accepts(&asked.0) {
             answer = crate::compress::compress(answer);
         }
-        answer.headers_mut().insert(http::HeaderName::from_static("audit-id"), id);
-        answer
-            .headers_mut()
-            .entry(http::header::CACHE_CONTROL)
-            .or_insert(HeaderValue::from_static("no-cache, private"));
+        let answer = self.sign(answer, id, page);
         match observation.and_then(|observation| observation.answered(&answer, &said)) {
             Some(running) => body::counting(answer, running, Running::sent),
             None => answer,
         }
+    }
+
+    /// Adds what every answer says in its head.
+    fn sign(&self, mut answer: Answer, id: HeaderValue, page: Option<HeaderValue>) -> Answer {
+        let headers = answer.headers_mut();
+        headers.insert(http::HeaderName::from_static("audit-id"), id);
+        let unkept = HeaderValue::from_static("no-cache, private");
+        headers.entry(http::header::CACHE_CONTROL).or_insert(unkept);
+        self.gate.browsers.tell(page, &mut answer);
+        answer
     }
 
     /// Authentication and audit, around the stations. What goes on in here is on the heap, as are the stations: a task that

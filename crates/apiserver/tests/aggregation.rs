@@ -3,6 +3,7 @@
 
 mod house;
 
+use apiserver::serve::Protocol;
 use expect_test::expect;
 use house::{House, hook, house, house_with_neighbours};
 use http::{Method, StatusCode, header};
@@ -32,7 +33,12 @@ async fn listening(house: &House) -> u16 {
     let (tls, _) = hook::identity(vec![San::Ip([127, 0, 0, 1].into())]);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    tokio::spawn(apiserver::serve::serve(house.server.clone(), listener, tls));
+    tokio::spawn(apiserver::serve::serve(
+        house.server.clone(),
+        listener,
+        tls,
+        Protocol::Http2 { streams: 100 },
+    ));
     port
 }
 

@@ -5,6 +5,7 @@
 mod house;
 
 use apiserver::authn::Connection;
+use apiserver::browsers::Browsers;
 use apiserver::gate::{Gate, Timing};
 use expect_test::{Expect, expect};
 use house::House;
@@ -98,4 +99,25 @@ async fn clients_are_sent_elsewhere() {
     assert!(left(1.0, Version::HTTP_2).await);
     assert!(!left(0.0, Version::HTTP_2).await);
     assert!(!left(1.0, Version::HTTP_11).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn browsers_are_told_who_may_read() {
+    let own = |text: &str| vec![text.to_owned()];
+    let browsers = Browsers::new(&own("^https://a\\.com$"), &own("max-age=60")).unwrap();
+    let house = house::house_behind(Gate { browsers, ..Gate::default() }).await;
+    let ask = async |method: Method, origin: &str| {
+        let request = Request::builder().method(method).uri("/livez").header("origin", origin);
+        let request = request.header("x-test-user", "tester").body(apiserver::body::full("")).unwrap();
+        let answer = house.server.clone().serve(request, Arc::default()).await;
+        let names =
+            ["access-control-allow-origin", "access-control-allow-credentials", "strict-transport-security"];
+        let header = |name| answer.headers().get(name).map_or("-", |v| v.to_str().unwrap()).to_owned();
+        format!("{} {}", answer.status().as_u16(), names.map(header).join(" "))
+    };
+    assert_eq!(ask(Method::GET, "https://a.com").await, "200 https://a.com true max-age=60");
+    assert_eq!(ask(Method::GET, "https://a.com.b").await, "200 - - max-age=60");
+    // What a browser asks before the request itself comes without credentials, and is answered to anybody.
+    assert_eq!(ask(Method::OPTIONS, "https://a.com").await, "204 https://a.com true max-age=60");
+    assert!(!ask(Method::OPTIONS, "https://b.com").await.starts_with("204"));
 }

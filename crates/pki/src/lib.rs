@@ -10,6 +10,8 @@ mod der;
 mod error;
 /// Writing secrets and certificates so that a crash leaves the old file or the new one.
 pub mod files;
+/// What servers agree to in handshakes.
+pub mod handshake;
 /// Authorities and what they sign.
 pub mod issue;
 /// Signed JSON web tokens and key sets, for service accounts and OIDC.

@@ -25,6 +25,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
+use crate::handshake::Handshake;
 use crate::{Certificate, Error, Identity, PrivateKey, Result, files, kubeconfig::Resolved, pem};
 
 /// HTTP/2 where the peer can, else HTTP/1.1.
@@ -191,12 +192,22 @@ pub fn server_config(
     hints: &[Certificate],
     alpn: &[&[u8]],
 ) -> Result<ServerConfig> {
+    server_config_agreeing(slot, hints, alpn, &Handshake::default())
+}
+
+/// Such settings, for a server that agrees to no more than it is told.
+pub fn server_config_agreeing(
+    slot: Arc<dyn ResolvesServerCert>,
+    hints: &[Certificate],
+    alpn: &[&[u8]],
+    handshake: &Handshake,
+) -> Result<ServerConfig> {
     let verifier = RequestCertificate {
         provider: provider(),
         hints: hints.iter().map(|c| c.subject_der.clone().into()).collect(),
     };
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
+    let mut config = ServerConfig::builder_with_provider(handshake.provider.clone())
+        .with_protocol_versions(handshake.versions)?
         .with_client_cert_verifier(Arc::new(verifier))
         .with_cert_resolver(slot);
     config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();

@@ -1,20 +1,20 @@
 //! `tiphys apiserver`: the API server alone, with upstream's flags, in place of kube-apiserver over the same etcd.
 
 use crate::cli::{StoreEngine, StoreFlags};
-use crate::control_plane;
+use crate::control_plane::{self, first_service_ip};
 use crate::reload::{NamedPair, Reload};
 use crate::server::default_address;
 use crate::settings::Settings;
 use anyhow::{Context as _, Result, bail};
 use apiserver::authn::request_header::Headers;
 use clap::Args;
+use pki::files::{self, Access, Durability};
 use pki::tls::{ClientRoots, Slot, Trust};
-use pki::{Certificate, PrivateKey, PublicKey};
+use pki::{Authority, Certificate, PrivateKey, Profile, PublicKey, San, Subject};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Args)]
@@ -33,12 +33,17 @@ pub(crate) struct ApiServer {
     /// The IP address on which to advertise the apiserver to members of the cluster.
     #[arg(long)]
     pub advertise_address: Option<IpAddr>,
-    /// File containing the default x509 Certificate for HTTPS.
-    #[arg(long)]
-    pub tls_cert_file: PathBuf,
+    /// File containing the default x509 Certificate for HTTPS. If it and --tls-private-key-file are not provided, a self-signed
+    /// certificate and key are generated for the public address and saved to --cert-dir.
+    #[arg(long, requires = "tls_private_key_file")]
+    pub tls_cert_file: Option<PathBuf>,
     /// File containing the default x509 private key matching --tls-cert-file.
-    #[arg(long)]
-    pub tls_private_key_file: PathBuf,
+    #[arg(long, requires = "tls_cert_file")]
+    pub tls_private_key_file: Option<PathBuf>,
+    /// The directory where the TLS certs are located. If --tls-cert-file and --tls-private-key-file are provided, this flag
+    /// will be ignored.
+    #[arg(long, default_value = "/var/run/kubernetes")]
+    pub cert_dir: PathBuf,
     /// A pair of x509 certificate and private key file paths, optionally suffixed with a list of domain patterns which are
     /// fully qualified domain names, possibly with prefixed wildcard segments: `cert,key:pattern,pattern`; may be given several times.
     #[arg(long, value_parser = NamedPair::parse)]
@@ -104,6 +109,8 @@ pub(crate) struct ApiServer {
     pub limits: crate::limits::LimitFlags,
     #[command(flatten)]
     pub admission: crate::admission::AdmissionFlags,
+    #[command(flatten)]
+    pub connections: crate::connections::ConnectionFlags,
     /// Amount of time to retain events.
     #[arg(long, default_value = "1h", value_parser = crate::cli::duration)]
     pub event_ttl: Duration,
@@ -124,6 +131,27 @@ fn certificates(path: &Path) -> Result<Vec<Certificate>> {
 
 fn slot(chain: &Path, key: &Path) -> Result<Arc<Slot>> {
     Slot::of_pem(&read(chain)?, &read(key)?).with_context(|| format!("using {}", chain.display()))
+}
+
+/// The certificate and key in a directory, made if they are not there yet.
+fn self_signed(directory: &Path, names: Vec<San>) -> Result<(PathBuf, PathBuf)> {
+    let (chain, key) = (directory.join("apiserver.crt"), directory.join("apiserver.key"));
+    match (chain.exists(), key.exists()) {
+        (true, true) => return Ok((chain, key)),
+        (false, false) => {}
+        _ => bail!("certificate and key must be supplied as a pair"),
+    }
+    std::fs::create_dir_all(directory)?;
+    let (now, year) = (apimachinery::time::Timestamp::now(), Duration::from_secs(365 * 86_400));
+    let host = format!("apiserver@{}", now.as_second());
+    let authority = Authority::create(&format!("{host}-ca"), year, now)?;
+    let profile = Profile::server(Subject::new(host, &[]), names, year);
+    let made = authority.issue(&profile, now)?;
+    let bundle = made.certificate.to_pem() + &authority.certificate.to_pem();
+    files::write(&chain, bundle.as_bytes(), Access::Public, Durability::Renamed)?;
+    files::write(&key, made.key.to_pem().as_bytes(), Access::Secret, Durability::Renamed)?;
+    tracing::info!(certificate = %chain.display(), key = %key.display(), "Generated self-signed cert");
+    Ok((chain, key))
 }
 
 impl ApiServer {
@@ -153,6 +181,22 @@ impl ApiServer {
             );
         }
         Ok(headers)
+    }
+
+    /// The files that this server shows itself by: those of the flags, or its own.
+    fn serving_files(&self, advertise_address: IpAddr) -> Result<(PathBuf, PathBuf)> {
+        if let (Some(chain), Some(key)) = (&self.tls_cert_file, &self.tls_private_key_file) {
+            return Ok((chain.clone(), key.clone()));
+        }
+        let range = self.service_cluster_ip_range.split(',').next().unwrap_or_default();
+        let bound = match self.bind_address.is_unspecified() {
+            true => San::Dns("localhost".into()),
+            false => San::Ip(self.bind_address),
+        };
+        let names = ["kubernetes.default.svc", "kubernetes.default", "kubernetes"].map(San::host);
+        let addresses = [San::Ip(advertise_address), San::Ip(first_service_ip(range)?), bound];
+        self_signed(&self.cert_dir, names.into_iter().chain(addresses).collect())
+            .with_context(|| format!("making a certificate in {}", self.cert_dir.display()))
     }
 
     fn settings(&self, advertise_address: IpAddr) -> Result<Settings> {
@@ -190,9 +234,9 @@ impl ApiServer {
             );
         }
         let issuers = &self.service_account_issuer;
-        let serving = slot(&self.tls_cert_file, &self.tls_private_key_file)?;
-        let mut reloads =
-            vec![Reload::pair(&self.tls_cert_file, &self.tls_private_key_file, serving.clone())];
+        let (chain, key) = self.serving_files(advertise_address)?;
+        let serving = slot(&chain, &key)?;
+        let mut reloads = vec![Reload::pair(&chain, &key, serving.clone())];
         let mut serving_by_name = Vec::new();
         for named in &self.tls_sni_cert_key {
             let slot = slot(&named.chain, &named.key)?;
@@ -264,6 +308,7 @@ impl ApiServer {
             audit: self.audit.clone(),
             limits: self.limits.clone(),
             admission: self.admission.options(&[])?,
+            connections: self.connections.connections()?,
         })
     }
 }
@@ -287,7 +332,8 @@ pub(crate) fn run(mut flags: ApiServer) -> Result<()> {
         };
         let settings = flags.settings(advertise)?;
         let address = SocketAddr::new(flags.bind_address, flags.secure_port);
-        let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
+        let listener =
+            flags.connections.listen(address).with_context(|| format!("listening on {address}"))?;
         let stop = CancellationToken::new();
         let plane = control_plane::start(settings, listener, &stop).await?;
         tracing::info!(%address, "the API server is ready");

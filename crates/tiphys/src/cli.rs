@@ -269,6 +269,8 @@ pub(crate) struct Server {
     #[command(flatten)]
     pub admission: crate::admission::AdmissionFlags,
     #[command(flatten)]
+    pub connections: crate::connections::ConnectionFlags,
+    #[command(flatten)]
     pub auth: Box<crate::auth_flags::AuthFlags>,
     #[arg(long, default_value = "10.244.0.0/16")]
     pub cluster_cidr: String,

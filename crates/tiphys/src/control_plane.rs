@@ -82,6 +82,17 @@ fn version_info() -> VersionInfo {
     }
 }
 
+/// Where clients outside find this server, host and port.
+fn external_address(settings: &Settings) -> String {
+    match &settings.connections.external_hostname {
+        Some(name) if name.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) => {
+            name.clone()
+        }
+        Some(name) => format!("{name}:{}", settings.secure_port),
+        None => format!("{}:{}", settings.advertise_address, settings.secure_port),
+    }
+}
+
 fn documents(resources: &Arc<Resources>, settings: &Settings, address: &str) -> Result<Documents> {
     let served = resources.clone();
     let keys = pki::public_key::jwks(&settings.token_keys)?;
@@ -169,7 +180,7 @@ pub(crate) async fn start(
     let aggregation = Arc::new(Aggregation::new(Arc::new(to_others)));
     let (steps, leaving) = (Steps::default(), CancellationToken::new());
     let health = crate::health::checks(&store, &metrics, &steps, &leaving);
-    let address = format!("{}:{}", settings.advertise_address, settings.secure_port);
+    let address = external_address(&settings);
     let documents = documents(&resources, &settings, &address)?;
     let running = Running::default();
     let audit = settings.audit.audit(&metrics, &clock, egress.way(Purpose::ControlPlane))?;
@@ -215,6 +226,7 @@ pub(crate) async fn start(
             limit,
             timing,
             encodings,
+            browsers: settings.connections.browsers,
             leaving,
             observed: Some(Arc::new(Observed::new(&metrics))),
         },
@@ -301,9 +313,11 @@ pub(crate) async fn start(
         reload.start(&background, shutdown)?;
     }
     let certificates = Arc::new(ByName::new(settings.serving, settings.serving_by_name));
-    let tls = pki::tls::server_config(certificates, &settings.client_authorities, pki::tls::ALPN_ALL)?;
+    let (protocol, handshake) = (settings.connections.protocol, &settings.connections.handshake);
+    let authorities = &settings.client_authorities;
+    let tls = pki::tls::server_config_agreeing(certificates, authorities, protocol.alpn(), handshake)?;
     let serving = TaskTracker::new();
-    serving.spawn(apiserver::serve::serve(server.clone(), listener, Arc::new(tls)));
+    serving.spawn(apiserver::serve::serve(server.clone(), listener, Arc::new(tls), protocol));
     serving.close();
     let delay = settings.limits.shutdown_delay_duration;
     Ok(ControlPlane { server, store, running, background, serving, delay, gates })

@@ -6,6 +6,7 @@ mod audit;
 mod auth;
 mod auth_flags;
 mod cli;
+mod connections;
 mod control_plane;
 mod encryption_reload;
 mod features;

@@ -63,7 +63,7 @@ async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
     let bundle =
         pki::Bundle::ensure(&flags.data_dir.join("pki"), &params).context("preparing certificates")?;
     let address = SocketAddr::new(flags.bind_address, flags.secure_port);
-    let listener = listen(address).await.with_context(|| format!("listening on {address}"))?;
+    let listener = listen(&flags, address).await.with_context(|| format!("listening on {address}"))?;
 
     let url = format!("https://{node_ip}:{}", flags.secure_port);
     let kubeconfig = bundle.kubeconfig(&url, &bundle.admin);
@@ -131,11 +131,11 @@ async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
 
 /// Listens on an address. A server that was killed while it started a process may leave its socket to that one for the
 /// moment until it runs a program of its own.
-async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+async fn listen(flags: &Flags, address: SocketAddr) -> std::io::Result<TcpListener> {
     const AGAIN: Duration = Duration::from_millis(50);
     let patience = tokio::time::Instant::now() + Duration::from_secs(2);
     loop {
-        match TcpListener::bind(address).await {
+        match flags.connections.listen(address) {
             Err(error)
                 if error.kind() == std::io::ErrorKind::AddrInUse
                     && tokio::time::Instant::now() < patience =>

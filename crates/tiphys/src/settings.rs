@@ -103,6 +103,8 @@ pub(crate) struct Settings {
     pub limits: crate::limits::LimitFlags,
     /// Which admission plugins run, and how they are configured.
     pub admission: apiserver::admission::Options,
+    /// How clients are spoken to.
+    pub connections: crate::connections::Connections,
 }
 
 /// What runs in a cluster of our own beside upstream's default plugins, as in kubeadm's: nodes touch what is theirs.
@@ -143,6 +145,7 @@ impl Settings {
             audit: flags.audit.clone(),
             limits: flags.limits.clone(),
             admission: flags.admission.options(PLUGINS)?,
+            connections: flags.connections.connections()?,
         })
     }
 }
