@@ -61,12 +61,8 @@ async fn url(house: &House) -> String {
     house.get("/openapi/v3").await["paths"][KEY]["serverRelativeURL"].as_str().unwrap_or_default().to_owned()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn documents_of_others_are_told_of() {
-    let (front, behind) = (house_with_neighbours().await, house().await);
-    behind.define(flunders("first")).await;
-    let port = listening(&behind).await;
-    assert_eq!(url(&front).await, "");
+/// Has the group served by whoever listens on a port of this machine.
+async fn register(front: &House, port: u16) {
     let service = json!({
         "metadata": {"name": "wardle", "namespace": "default"},
         "spec": {"type": "ExternalName", "externalName": "127.0.0.1"},
@@ -81,7 +77,62 @@ async fn documents_of_others_are_told_of() {
     });
     let services = "/apis/apiregistration.k8s.io/v1/apiservices";
     assert_eq!(front.json(Method::POST, services, registration).await.0, 201);
-    available(&front).await;
+    available(front).await;
+}
+
+/// Another server, which has the group and sends everybody elsewhere; its port.
+async fn redirecting() -> u16 {
+    let (tls, _) = hook::identity(vec![San::Ip([127, 0, 0, 1].into())]);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let answer = |request: http::Request<hyper::body::Incoming>| {
+        let found = request.uri().path() == format!("/{KEY}");
+        let list =
+            json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": format!("{GROUP}/v1")});
+        let text = if found { list.to_string() } else { String::new() };
+        let mut answer = http::Response::new(http_body_util::Full::new(bytes::Bytes::from(text)));
+        if !found {
+            *answer.status_mut() = StatusCode::FOUND;
+            answer.headers_mut().insert(header::LOCATION, "https://elsewhere/".parse().unwrap());
+        }
+        std::future::ready(Ok::<_, std::convert::Infallible>(answer))
+    };
+    tokio::spawn(async move {
+        loop {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let acceptor = tokio_rustls::TlsAcceptor::from(tls.clone());
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(tcp).await else { return };
+                let _ = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(
+                        hyper_util::rt::TokioIo::new(stream),
+                        hyper::service::service_fn(answer),
+                    )
+                    .await;
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_sent_elsewhere_by_others() {
+    let front = house_with_neighbours().await;
+    register(&front, redirecting().await).await;
+    let path = format!("/{KEY}/namespaces/default/flunders");
+    let answer = front.send(Method::GET, &path, &[], Value::Null).await;
+    assert_eq!((answer.status(), answer.headers().get(header::LOCATION)), (StatusCode::BAD_GATEWAY, None));
+    let why = "the backend attempted to redirect this request, which is not permitted";
+    assert_eq!(String::from_utf8_lossy(answer.body()).trim_end(), why);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_of_others_are_told_of() {
+    let (front, behind) = (house_with_neighbours().await, house().await);
+    behind.define(flunders("first")).await;
+    let port = listening(&behind).await;
+    assert_eq!(url(&front).await, "");
+    register(&front, port).await;
 
     // The document is the other server's own, by its own address, with its own ETag.
     let there = url(&behind).await;

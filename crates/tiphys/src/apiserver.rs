@@ -4,8 +4,9 @@ use crate::cli::{StoreEngine, StoreFlags};
 use crate::control_plane::{self, first_service_ip};
 use crate::reload::{NamedPair, Reload};
 use crate::server::default_address;
-use crate::settings::Settings;
+use crate::settings::{EndpointReconciler, Settings};
 use anyhow::{Context as _, Result, bail};
+use apiserver::aggregation::Redirects;
 use apiserver::authn::request_header::Headers;
 use clap::Args;
 use pki::files::{self, Access, Durability};
@@ -84,6 +85,23 @@ pub(crate) struct ApiServer {
     /// Path to a client key file for TLS to kubelets.
     #[arg(long)]
     pub kubelet_client_key: Option<PathBuf>,
+    /// List of the preferred NodeAddressTypes to use for kubelet connections.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP"
+    )]
+    pub kubelet_preferred_address_types: Vec<String>,
+    /// Aggregator reject forwarding redirect response back to client.
+    #[arg(
+        long, default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        action = clap::ArgAction::Set
+    )]
+    pub aggregator_reject_forwarding_redirect: bool,
+    /// Use an endpoint reconciler: with lease, the endpoints of the kubernetes Service are the servers that live; with none,
+    /// somebody else keeps them.
+    #[arg(long, value_enum, default_value = "lease")]
+    pub endpoint_reconciler_type: EndpointReconciler,
     /// Files with keys that verify service account tokens; may be given several times.
     #[arg(long)]
     pub service_account_key_file: Vec<PathBuf>,
@@ -308,6 +326,12 @@ impl ApiServer {
             audit: self.audit.clone(),
             limits: self.limits.clone(),
             admission: self.admission.options(&[])?,
+            kubelet_address_types: self.kubelet_preferred_address_types.clone(),
+            redirects: match self.aggregator_reject_forwarding_redirect {
+                true => Redirects::Rejected,
+                false => Redirects::Forwarded,
+            },
+            endpoint_reconciler: self.endpoint_reconciler_type,
             connections: self.connections.connections()?,
         })
     }

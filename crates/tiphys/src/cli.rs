@@ -16,6 +16,25 @@ pub(crate) struct Cli {
     /// Log verbosity, as upstream's -v.
     #[arg(short = 'v', long = "v", global = true, default_value_t = 2)]
     verbosity: u8,
+    /// Sets the log format.
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    logging_format: LogFormat,
+}
+
+/// Upstream's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+impl From<LogFormat> for component::logs::Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => component::logs::Format::Text,
+            LogFormat::Json => component::logs::Format::Json,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -373,6 +392,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Server(flags) => {
             component::logs::init(&component::logs::Options {
                 verbosity: cli.verbosity,
+                format: cli.logging_format.into(),
                 ..Default::default()
             })
             .map_err(anyhow::Error::msg)?;
@@ -381,6 +401,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Apiserver(flags) => {
             component::logs::init(&component::logs::Options {
                 verbosity: cli.verbosity,
+                format: cli.logging_format.into(),
                 ..Default::default()
             })
             .map_err(anyhow::Error::msg)?;
@@ -389,6 +410,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Runtime(flags) => {
             component::logs::init(&component::logs::Options {
                 verbosity: cli.verbosity,
+                format: cli.logging_format.into(),
                 ..Default::default()
             })
             .map_err(anyhow::Error::msg)?;
@@ -406,6 +428,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Simulator(flags) => {
             component::logs::init(&component::logs::Options {
                 verbosity: cli.verbosity,
+                format: cli.logging_format.into(),
                 ..Default::default()
             })
             .map_err(anyhow::Error::msg)?;

@@ -5,7 +5,7 @@ use crate::cli::StoreEngine;
 use crate::encryption_reload::Reload;
 use crate::health::Steps;
 use crate::running::Running;
-use crate::settings::{Settings, bundle_pem};
+use crate::settings::{EndpointReconciler, Settings, bundle_pem};
 use anyhow::{Context as _, Result};
 use apimachinery::clock::{Clock, SystemClock};
 use apimachinery::validation::parse_cidr_sloppy;
@@ -177,7 +177,7 @@ pub(crate) async fn start(
     // Other servers know this one by the front proxy's certificate.
     let front = settings.front_client.clone();
     let to_others = Outbound::new(store.clone(), &resources, front).through(egress.clone());
-    let aggregation = Arc::new(Aggregation::new(Arc::new(to_others)));
+    let aggregation = Arc::new(Aggregation::new(Arc::new(to_others), settings.redirects));
     let (steps, leaving) = (Steps::default(), CancellationToken::new());
     let health = crate::health::checks(&store, &metrics, &steps, &leaving);
     let address = external_address(&settings);
@@ -185,6 +185,7 @@ pub(crate) async fn start(
     let running = Running::default();
     let audit = settings.audit.audit(&metrics, &clock, egress.way(Purpose::ControlPlane))?;
     let rooms = Rooms {
+        kubelet_address_types: settings.kubelet_address_types,
         egress,
         components: running.components(&store),
         aggregation: Some(aggregation.clone()),
@@ -237,9 +238,11 @@ pub(crate) async fn start(
         shutdown: shutdown.clone(),
     });
     // With etcd this server may be one of several.
-    let shared = settings.storage.store == StoreEngine::Etcd && !looking_back;
+    let reconciles = settings.endpoint_reconciler == EndpointReconciler::Lease;
+    let shared = settings.storage.store == StoreEngine::Etcd && !looking_back && reconciles;
     let node_ip = settings.advertise_address;
     let addresses = match shared {
+        false if !reconciles => Vec::new(),
         true => bootstrap::living::announce(&*store, node_ip)
             .await
             .map_err(|status| anyhow::anyhow!("telling the other servers of this one: {status}"))?,

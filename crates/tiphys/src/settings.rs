@@ -2,6 +2,7 @@
 
 use crate::cli::{Server as Flags, StoreFlags};
 use anyhow::Result;
+use apiserver::aggregation::Redirects;
 use apiserver::authn::configuration::{Anonymous, AuthenticationConfiguration};
 use apiserver::authn::request_header::Headers;
 use apiserver::authz::configuration::AuthorizationConfiguration;
@@ -103,8 +104,21 @@ pub(crate) struct Settings {
     pub limits: crate::limits::LimitFlags,
     /// Which admission plugins run, and how they are configured.
     pub admission: apiserver::admission::Options,
+    /// By which of a node's addresses its kubelet is reached.
+    pub kubelet_address_types: Vec<String>,
+    /// What becomes of redirections of the servers behind this one.
+    pub redirects: Redirects,
+    /// Who keeps the endpoints of the `kubernetes` Service.
+    pub endpoint_reconciler: EndpointReconciler,
     /// How clients are spoken to.
     pub connections: crate::connections::Connections,
+}
+
+/// Who keeps the endpoints of the `kubernetes` Service: all servers that live, or somebody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum EndpointReconciler {
+    Lease,
+    None,
 }
 
 /// What runs in a cluster of our own beside upstream's default plugins, as in kubeadm's: nodes touch what is theirs.
@@ -145,6 +159,10 @@ impl Settings {
             audit: flags.audit.clone(),
             limits: flags.limits.clone(),
             admission: flags.admission.options(PLUGINS)?,
+            // Nodes of our own are known by their addresses, whatever names there are.
+            kubelet_address_types: ["InternalIP", "Hostname", "ExternalIP"].map(str::to_owned).into(),
+            redirects: Redirects::Rejected,
+            endpoint_reconciler: EndpointReconciler::Lease,
             connections: flags.connections.connections()?,
         })
     }

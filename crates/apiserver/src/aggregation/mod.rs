@@ -80,6 +80,15 @@ pub(crate) type GroupVersion = (String, String);
 pub struct Aggregation {
     outbound: Arc<Outbound>,
     remotes: RwLock<BTreeMap<GroupVersion, Remote>>,
+    redirects: Redirects,
+}
+
+/// What becomes of an answer that sends the client elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Redirects {
+    /// The client does not get it: it might take its credentials there.
+    Rejected,
+    Forwarded,
 }
 
 impl std::fmt::Debug for Aggregation {
@@ -90,8 +99,8 @@ impl std::fmt::Debug for Aggregation {
 
 impl Aggregation {
     /// `outbound` shows the front proxy's certificate.
-    pub fn new(outbound: Arc<Outbound>) -> Self {
-        Aggregation { outbound, remotes: RwLock::default() }
+    pub fn new(outbound: Arc<Outbound>, redirects: Redirects) -> Self {
+        Aggregation { outbound, remotes: RwLock::default(), redirects }
     }
 
     fn remote(&self, group: &str, version: &str) -> Option<Remote> {

@@ -1,6 +1,6 @@
 //! Hands requests on to the servers that serve them, in the name of the user who made them.
 
-use super::{Aggregation, Remote};
+use super::{Aggregation, Redirects, Remote};
 use crate::body::{self, Answer};
 use crate::server::Call;
 use apimachinery::status::Status;
@@ -51,6 +51,8 @@ fn headers(call: &Call) -> HeaderMap {
     headers
 }
 
+const REDIRECTED: &str = "the backend attempted to redirect this request, which is not permitted";
+
 impl Aggregation {
     /// The other server that a request is for, if it is for one.
     pub(crate) fn concerns(&self, call: &Call) -> Option<Remote> {
@@ -93,10 +95,9 @@ impl Aggregation {
                     Ok(response.map(|()| body::full("")))
                 }
                 Ok(streaming::proxy::Proxied::Refused(response)) => Ok(response.map(body::stream)),
-                Ok(streaming::proxy::Proxied::Redirected) => Ok(body::text(
-                    StatusCode::BAD_GATEWAY,
-                    "the backend attempted to redirect this request, which is not permitted",
-                )),
+                Ok(streaming::proxy::Proxied::Redirected) => {
+                    Ok(body::text(StatusCode::BAD_GATEWAY, REDIRECTED))
+                }
                 Err(error) => Err(failed(error.to_string())),
             };
         }
@@ -108,6 +109,11 @@ impl Aggregation {
             .map_err(Status::internal_error)?;
         *request.headers_mut() = headers;
         let mut response = self.outbound.send(&target, request).await.map_err(failed)?;
+        let redirects =
+            response.status().is_redirection() && response.headers().contains_key(header::LOCATION);
+        if redirects && self.redirects == Redirects::Rejected {
+            return Ok(body::text(StatusCode::BAD_GATEWAY, REDIRECTED));
+        }
         response.extensions_mut().insert(body::Foreign);
         Ok(response.map(body::stream))
     }

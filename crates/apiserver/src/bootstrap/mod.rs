@@ -232,7 +232,7 @@ fn objects(config: &Config, today: &str) -> Vec<(&'static str, &'static str, Val
         },
     })));
     // No pod reaches a loopback address, and Endpoints may not have one.
-    if !config.advertise_address.is_loopback() {
+    if !config.advertise_address.is_loopback() && !config.addresses.is_empty() {
         all.extend(kubernetes_endpoints(config));
     }
     all.extend(config.dns.iter().flat_map(dns));

@@ -57,14 +57,22 @@ pub(super) fn with_query(path: &str, query: &str) -> String {
     if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
 }
 
+/// The address of the first of the types that a node has one of.
+fn preferred<'a>(addresses: &'a [serde_json::Value], types: &[String]) -> Option<&'a str> {
+    const DEFAULT: [&str; 5] = ["Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"];
+    let of = |kind: &str| addresses.iter().find(|a| a["type"] == kind).and_then(|a| a["address"].as_str());
+    match types {
+        [] => DEFAULT.into_iter().find_map(of),
+        types => types.iter().map(String::as_str).find_map(of),
+    }
+}
+
 /// A node's kubelet.
 pub(super) fn node_backend(server: &Server, node: &str) -> Result<Backend, Status> {
     let nodes = server.registry.resources.get("", "v1", "nodes").ok_or_else(Status::path_not_found)?;
     let value = server.registry.get(&nodes, "", node)?.value;
     let addresses = value["status"]["addresses"].as_array().cloned().unwrap_or_default();
-    let of = |kind: &str| addresses.iter().find(|a| a["type"] == kind).and_then(|a| a["address"].as_str());
-    let host = of("InternalIP").or_else(|| of("Hostname")).or_else(|| of("ExternalIP"));
-    let Some(host) = host else {
+    let Some(host) = preferred(&addresses, &server.rooms.kubelet_address_types) else {
         return Err(Status::internal_error(format!(
             "no preferred addresses found; known addresses: {addresses:?}"
         )));

@@ -26,6 +26,8 @@ use std::sync::Arc;
 /// What the rooms need beside the server.
 #[derive(Clone, Default)]
 pub struct Rooms {
+    /// By which of a node's addresses its kubelet is reached, the first that it has; upstream's order if there are none.
+    pub kubelet_address_types: Vec<String>,
     /// Signs service-account tokens.
     pub issuer: Option<Arc<Issuer>>,
     /// Says whose tokens are, for TokenReview.

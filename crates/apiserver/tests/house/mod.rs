@@ -6,7 +6,7 @@ pub mod hook;
 use apimachinery::clock::SystemClock;
 use apimachinery::status::Status;
 use apiserver::admission::{self, Chain, Options, Plugin};
-use apiserver::aggregation::{Aggregation, controller::Controller};
+use apiserver::aggregation::{Aggregation, Redirects, controller::Controller};
 use apiserver::authn::tokens::Tokens;
 use apiserver::authn::{Authenticator, Connection};
 use apiserver::authz::{Attributes, Authorizer, Decision, rbac::Rbac};
@@ -246,8 +246,8 @@ async fn built(
     };
     let mut plugins = admission::plugins(&deps, &options).unwrap();
     plugins.extend(more);
-    let aggregation =
-        (neighbours == Neighbours::Aggregated).then(|| Arc::new(Aggregation::new(outbound.clone())));
+    let aggregation = (neighbours == Neighbours::Aggregated)
+        .then(|| Arc::new(Aggregation::new(outbound.clone(), Redirects::Rejected)));
     let stock = Arc::new(ServiceStock::new(store.clone(), &resources, range).unwrap());
     let served = resources.clone();
     let checks = || Checks::new("readyz", None);
