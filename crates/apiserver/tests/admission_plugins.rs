@@ -4,6 +4,8 @@
 mod house;
 
 use apiserver::admission::Options;
+use apiserver::authn::request_header::Headers;
+use apiserver::bootstrap;
 use house::hook::serve;
 use house::{House, house_admitting};
 use http::Method;
@@ -377,4 +379,33 @@ async fn nothing_or_everything() {
     let namespace = json!({"metadata": {"name": "a"}});
     let denied = "namespaces \"a\" is forbidden: admission control is denying all modifications";
     refused(&house, "/api/v1/namespaces", namespace, 403, denied).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_starts_whatever_admission_refuses() {
+    let house = house(
+        &[],
+        json!([{"name": "ResourceQuota", "configuration": {
+            "apiVersion": "apiserver.config.k8s.io/v1", "kind": "ResourceQuotaConfiguration",
+            "limitedResources": [{"resource": "configmaps", "matchContains": ["count/"]}],
+        }}]),
+    )
+    .await;
+    let config = bootstrap::Config {
+        service_ip: "10.96.0.1".parse().unwrap(),
+        service_cidr: "10.96.0.0/16".into(),
+        advertise_address: "192.0.2.1".parse().unwrap(),
+        addresses: vec!["192.0.2.1".parse().unwrap()],
+        secure_port: 6443,
+        client_ca: String::new(),
+        request_header_ca: String::new(),
+        request_header_names: Vec::new(),
+        request_headers: Headers::standard(),
+        dns: None,
+    };
+    bootstrap::run(&house.server.registry, &config).await.unwrap();
+    let path = "/api/v1/namespaces/kube-system/configmaps";
+    assert_eq!(house.get(path).await["items"], json!([]));
+    let masters = "/apis/rbac.authorization.k8s.io/v1/clusterroles/cluster-admin";
+    assert_eq!(house.get(masters).await["metadata"]["name"], "cluster-admin");
 }

@@ -349,11 +349,18 @@ async fn write(
     revisions: &mut Revisions,
 ) -> Result<(), Status> {
     let writes = objects.into_iter().map(|(group, resource, value)| async move {
-        let revision = ensure(registry, user, group, resource, value).await?;
-        Ok::<_, Status>(((group, resource), revision))
+        ((group, resource), ensure(registry, user, group, resource, value).await)
     });
-    for result in futures::future::join_all(writes).await {
-        let (of, revision) = result?;
+    for (of, result) in futures::future::join_all(writes).await {
+        let revision = match result {
+            Ok(revision) => revision,
+            // Admission is configured, and may refuse what is wanted here; that keeps no server from serving.
+            Err(status) if status.is_forbidden() => {
+                tracing::warn!(resource = of.1, %status, "what every cluster has is not let in");
+                continue;
+            }
+            Err(status) => return Err(status),
+        };
         let newest = revisions.0.entry(of).or_default();
         *newest = revision.max(*newest);
     }
