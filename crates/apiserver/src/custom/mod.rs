@@ -4,6 +4,7 @@
 //! definition brings ([`definition`]) before anybody can see it established, and clears its instances away when it goes
 //! ([`cleanup`]). Between versions stands [`conversion`]. CEL rules are the business of `hooks::apiextensions::rules`. What a custom kind does beyond its schema is its [`strategy`].
 
+pub(crate) mod accessor;
 mod cleanup;
 pub mod controller;
 mod conversion;

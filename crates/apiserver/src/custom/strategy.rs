@@ -1,5 +1,6 @@
 //! What a custom kind does beyond its schema: nothing but what its definition says.
 
+use super::accessor::{self, dotted};
 use super::source::Source;
 use apimachinery::field::{BadValue, Error, ErrorList, ErrorType, Path};
 use apimachinery::time::Time;
@@ -131,43 +132,15 @@ impl CustomStrategy {
     }
 
     fn replicas(object: &Value, path: &[String], errors: &mut ErrorList) {
-        let at = Path::new(format!(".{}", path.join(".")));
-        let mut value = Some(object);
-        for (i, name) in path.iter().enumerate() {
-            value = match value {
-                Some(Value::Object(map)) => map.get(name),
-                Some(other) => {
-                    let why = format!(
-                        ".{} accessor error: {} is of the type {}, expected map[string]interface{{}}",
-                        path[..=i].join("."),
-                        shown(other),
-                        go_type(other)
-                    );
-                    errors.push(Error::invalid(&at, 0, why));
-                    return;
-                }
-                None => return,
-            };
-        }
-        match value {
-            None => {}
-            Some(Value::Number(n)) if n.is_i64() => match n.as_i64().unwrap_or(0) {
-                n if n < 0 => errors.push(Error::invalid(&at, n, "should be a non-negative integer")),
-                n if n > i64::from(i32::MAX) => {
-                    let why = format!("should be less than or equal to {}", i32::MAX);
-                    errors.push(Error::invalid(&at, n, why));
-                }
-                _ => {}
-            },
-            Some(other) => {
-                let why = format!(
-                    ".{} accessor error: {} is of the type {}, expected int64",
-                    path.join("."),
-                    shown(other),
-                    go_type(other)
-                );
-                errors.push(Error::invalid(&at, 0, why));
+        let at = Path::new(dotted(path));
+        match accessor::int64(object, path) {
+            Ok(Some(n)) if n < 0 => errors.push(Error::invalid(&at, n, "should be a non-negative integer")),
+            Ok(Some(n)) if n > i64::from(i32::MAX) => {
+                let why = format!("should be less than or equal to {}", i32::MAX);
+                errors.push(Error::invalid(&at, n, why));
             }
+            Ok(_) => {}
+            Err(why) => errors.push(Error::invalid(&at, 0, why)),
         }
     }
 
@@ -181,15 +154,8 @@ impl CustomStrategy {
         let Some(scale) = &self.scale else { return };
         Self::replicas(object, &scale.status_replicas, errors);
         let Some(path) = &scale.selector else { return };
-        let value = path.iter().try_fold(object, |value, name| value.get(name));
-        if let Some(other) = value.filter(|v| !v.is_string()) {
-            let dotted = path.join(".");
-            let why = format!(
-                ".{dotted} accessor error: {} is of the type {}, expected string",
-                shown(other),
-                go_type(other)
-            );
-            errors.push(Error::invalid(&Path::new(format!(".{dotted}")), BadValue::from(""), why));
+        if let Err(why) = accessor::string(object, path) {
+            errors.push(Error::invalid(&Path::new(dotted(path)), BadValue::from(""), why));
         }
     }
 }
@@ -198,28 +164,6 @@ impl CustomStrategy {
 fn nameless(object: &Value) -> bool {
     let absent = |key: &str| object["metadata"][key].as_str().is_none_or(str::is_empty);
     absent("name") && absent("generateName")
-}
-
-/// A value as Go prints it.
-fn shown(value: &Value) -> String {
-    match value {
-        Value::Number(number) if number.is_f64() => {
-            apimachinery::value::go_float(number.as_f64().unwrap_or_default())
-        }
-        value => schema::patch::go_format(value),
-    }
-}
-
-pub(super) fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(n) if n.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
 }
 
 fn outside_metadata(object: &Value) -> impl Iterator<Item = (&String, &Value)> {

@@ -139,7 +139,7 @@ impl Expected<'_> {
         // What a custom object says that it is, its own rules judge.
         let of = if self.custom { self.kind } else { kind };
         let Some(ty) = self.table.kind(group, version, of) else {
-            let why = not_registered(self.group, kind, &self::api_version(group, version));
+            let why = not_registered(scheme(self.group), kind, &self::api_version(group, version));
             return Err(refuse(&why));
         };
         let decoded = match (media, free) {
@@ -323,6 +323,8 @@ pub(crate) struct Typed<'a> {
     pub ty: schema::TypeId,
     pub api_version: &'a str,
     pub kind: &'a str,
+    /// Where upstream makes the list of the kinds that it knows.
+    pub scheme: &'a str,
     /// A custom object judges for itself what it is.
     pub custom: bool,
 }
@@ -334,6 +336,7 @@ impl<'a> Typed<'a> {
             ty: resource.ty,
             api_version: &resource.api_version,
             kind: &resource.row.kind,
+            scheme: scheme(&resource.row.group),
             custom: resource.custom.is_some(),
         }
     }
@@ -360,16 +363,23 @@ pub(super) fn other_type(of: &Typed<'_>, value: &Value) -> Option<String> {
             package(own_group),
             of.kind
         ),
-        None => not_registered(own_group, kind, api_version),
+        None => not_registered(of.scheme, kind, api_version),
     })
 }
 
-/// Upstream names the place where it made the list of the kinds it knows, which is another one for some groups.
-fn not_registered(group: &str, kind: &str, api_version: &str) -> String {
-    let scheme = match group {
+/// Where upstream makes the list of most kinds that it knows.
+pub(crate) const SCHEME: &str = "pkg/api/legacyscheme/scheme.go:30";
+
+/// Where it makes that of a group.
+fn scheme(group: &str) -> &'static str {
+    match group {
         "apiextensions.k8s.io" => "k8s.io/apiextensions-apiserver/pkg/apiserver/apiserver.go:55",
         "apiregistration.k8s.io" => "k8s.io/kube-aggregator/pkg/apiserver/scheme/scheme.go:28",
-        _ => "pkg/api/legacyscheme/scheme.go:30",
-    };
+        _ => SCHEME,
+    }
+}
+
+/// Upstream names the place where it made the list of the kinds it knows.
+fn not_registered(scheme: &str, kind: &str, api_version: &str) -> String {
     format!("no kind \"{kind}\" is registered for version \"{api_version}\" in scheme \"{scheme}\"")
 }

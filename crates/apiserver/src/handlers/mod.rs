@@ -12,13 +12,13 @@ mod route;
 mod watch;
 mod write;
 
-pub(crate) use input::{Typed, body as read_body, either as read_either, kind as read_kind, warn};
+pub(crate) use input::{SCHEME, Typed, body as read_body, either as read_either, kind as read_kind, warn};
 pub(crate) use negotiate::preferred;
 pub use negotiate::{Encodings, Media, Style};
 pub use options::WriteOptions;
 pub use patch::Patch;
-pub use respond::{Form, Include, form};
-pub(crate) use respond::{no_list, partial_of as partial, table};
+pub(crate) use respond::{CREATED, NAME, definition, no_list, partial_of as partial, table};
+pub use respond::{Form, Include, Version, form};
 pub(crate) use route::{accepts, accepts_discovery};
 
 use crate::body::Answer;

@@ -3,7 +3,7 @@
 use super::Media;
 use super::list_body::ListBody;
 use super::respond::{
-    AGE, Form, accepted, columns, head, line, message, partial, row, table, type_meta, write,
+    CREATED, Form, accepted, columns, head, line, message, partial, row, table, type_meta, write,
 };
 use crate::body::{self, Answer};
 use crate::cache::{Selection, list};
@@ -130,7 +130,7 @@ impl Server {
                 let rows = rows(resource, &listed, |object| row(resource, object, (include, version), now))?;
                 let columns = columns(resource);
                 // Upstream has no rows, not none of them, where nothing but names and times are shown.
-                let plain = matches!(columns.as_slice(), [_, second] if second.name == AGE.name);
+                let plain = matches!(columns.as_slice(), [_, second] if second.name == CREATED.name);
                 let rows = Some(&*rows).filter(|rows| !plain || !rows.is_empty());
                 Ok(body::json(StatusCode::OK, line(table(Some(columns), &metadata, rows, version))))
             }

@@ -104,7 +104,8 @@ fn include(query: &crate::request::Query) -> Result<Include, Status> {
     }
 }
 
-const NAME: Column = Column {
+/// The column of names.
+pub(crate) const NAME: Column = Column {
     name: "Name",
     ty: "string",
     format: "name",
@@ -114,7 +115,8 @@ const NAME: Column = Column {
                   creation idempotence and configuration definition. Cannot be updated. More info: \
                   https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names",
 };
-pub(super) const AGE: Column = Column {
+/// The column of times of creation.
+pub(crate) const CREATED: Column = Column {
     name: "Created At",
     ty: "date",
     format: "",
@@ -125,20 +127,24 @@ pub(super) const AGE: Column = Column {
                   info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
 };
 
+/// A column as tables describe it.
+pub(crate) fn definition(column: &Column) -> TableColumnDefinition {
+    TableColumnDefinition {
+        name: column.name.into(),
+        type_: column.ty.into(),
+        format: column.format.into(),
+        description: column.description.into(),
+        priority: column.priority,
+    }
+}
+
 /// The column definitions of a resource's table.
 pub(super) fn columns(resource: &Served) -> Vec<TableColumnDefinition> {
     let own = resource.strategy.column_definitions();
     if let Some(own) = own.and_then(|own| serde_json::from_value(own).ok()) {
         return own;
     }
-    let one = |c: &Column| TableColumnDefinition {
-        name: c.name.into(),
-        type_: c.ty.into(),
-        format: c.format.into(),
-        description: c.description.into(),
-        priority: c.priority,
-    };
-    [NAME, AGE].iter().map(one).collect()
+    [NAME, CREATED].iter().map(definition).collect()
 }
 
 /// One row of a table, as JSON: its cells, and as much of the object as is wanted. `object` is in the hub version.

@@ -14,7 +14,7 @@ use apimachinery::labels::Selector;
 use apimachinery::meta::LabelSelector;
 use apimachinery::meta::options::DeleteOptions;
 use apimachinery::meta::validation::validate_delete_options;
-use apimachinery::status::{FAILURE, Status, StatusCause};
+use apimachinery::status::{Status, StatusCause};
 use apimachinery::time::Time;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -186,8 +186,7 @@ async fn spend_budget(server: &Server, call: &Call, pod: &Value) -> Result<Spent
     }
     if matching.len() > 1 {
         let message = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
-        let status = FAILURE.into();
-        return Err(Status { status, code: 500, message: message.into(), ..Status::default() });
+        return Err(Status::plain_error(message));
     }
     let Some(budget) = matching.pop() else { return Ok(Spent::Nothing) };
     let ready = pod["status"]["conditions"].as_array().into_iter().flatten();

@@ -18,6 +18,13 @@ const NO_NODE: &str = "upstream answers a binding to what is no node with a 500"
 const APPLIED: &str = "upstream answers what is wrong with an applied object with a 500";
 const STRATEGIC: &str = "upstream answers what is wrong with a strategic patch with a 500";
 const VERSION: &str = "upstream answers a version that is none with a 500";
+const OTHER_VERSION: &str =
+    "upstream judges what is merged by the schema of another version than the one that it is applied in";
+const UNAPPLIED: &str = "upstream applies no Scale of a custom resource, and answers with a 500";
+const UNTYPED: &str =
+    "upstream does not find the type of a custom resource's Scale to say what is wrong with one";
+const UNMANAGED: &str =
+    "upstream fails to note who writes the Scale of a custom resource, and logs that it should not";
 const NO_ORDER: &str = "Go goes through a map in no order";
 
 const DRY_RUNS: &str = "upstream answers dry runs that contradict each other with a 500";
@@ -241,11 +248,25 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("told_applied", "new pod with a version", ECHO),
     ("told_applied", "map no YAML", YAML),
     ("told_collections", "delete all with text application/yaml", YAML),
-    ("told_custom", "apply scale", APPLIED),
+    ("told_custom", "apply scale", UNAPPLIED),
     ("told_custom", "apply twice in a list map", APPLIED),
     ("told_custom", "apply twice in a set", APPLIED),
     ("told_custom", "apply of another type", APPLIED),
-    ("told_custom", "apply in the other version", APPLIED),
+    ("told_custom", "apply in the other version", OTHER_VERSION),
+    ("told_custom_scale", "put too many", UNTYPED),
+    ("told_custom_scale", "put text for replicas", UNTYPED),
+    ("told_custom_scale", "put half a replica", UNTYPED),
+    ("told_custom_scale", "put as an older scale", UNTYPED),
+    ("told_custom_scale", "put as a thing", UNTYPED),
+    ("told_custom_scale", "put as an odd version", UNTYPED),
+    ("told_custom_scale", "put strictly", UNTYPED),
+    ("told_custom_scale", "put no JSON", UNTYPED),
+    ("told_custom_scale", "put no version", NO_NUMBER),
+    ("told_custom_scale", "merge a version that is none", NO_NUMBER),
+    ("told_custom_scale", "apply$", UNAPPLIED),
+    ("told_custom_scale", "managers after", UNMANAGED),
+    ("told_custom_scale", "managers of none", UNMANAGED),
+    ("told_custom_scale", "managers in the end", UNMANAGED),
     ("v1_persistentvolumes", "create /spec/capacity = {}", NIL),
     ("v1_pods", "create resources", NO_ORDER),
     ("v1_pods", "create /spec/overhead = {}", NIL),

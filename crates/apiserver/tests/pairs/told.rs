@@ -9,11 +9,12 @@ use schema::patch;
 use serde_json::Value;
 use std::path::Path;
 
-const TOLD: [&str; 9] = [
+const TOLD: [&str; 10] = [
     "applied",
     "collections",
     "custom",
     "custom_cel",
+    "custom_scale",
     "definitions",
     "merged",
     "policies",

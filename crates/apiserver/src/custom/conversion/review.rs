@@ -1,7 +1,7 @@
 //! ConversionReview: what a webhook is asked, and what of its answer counts. Pure.
 
 use super::api_version;
-use crate::custom::strategy::go_type;
+use crate::custom::accessor::go_type;
 use apimachinery::field::{ErrorList, Path};
 use apimachinery::meta::validation::{validate_annotations, validate_labels};
 use apimachinery::quote::quote;
