@@ -88,10 +88,22 @@ fn unconvertible(resource: &Served, applied: &Value, why: &str) -> Status {
     let slash = if resource.row.group.is_empty() { "/" } else { "" };
     let kind = format!("{slash}{}, Kind={}", resource.api_version, resource.row.kind);
     let decoding = if why.starts_with("illegal base64") { "error decoding from json: " } else { "" };
+    let why = placeless(why);
     Status::bad_request(format!(
         "failed to convert new object ({namespace}/{name}; {kind}) to proper version: \
          unable to convert unstructured object to {kind}: {decoding}{why}"
     ))
+}
+
+/// What upstream says of a member that does not fit and reads itself: it does not know where it stands.
+fn placeless(why: &str) -> String {
+    match why.split_once(" into Go struct field ") {
+        Some((found, rest)) => match rest.rsplit_once(" of type ") {
+            Some((_, ty)) => format!("{found} into Go value of type {ty}"),
+            None => why.to_owned(),
+        },
+        None => why.to_owned(),
+    }
 }
 
 /// What upstream says of a member that does not fit, where it reads no text: so it is after a strategic patch.

@@ -115,6 +115,15 @@ pub fn differences(wanted: &Answer, got: &Answer) -> Vec<String> {
     found
 }
 
+/// Whether two refusals have the same words, whatever code they have.
+pub fn says_the_same(wanted: &Answer, got: &Answer) -> bool {
+    let message = |answer: &Answer| match &answer.body {
+        Content::Json(text) => serde_json::from_str::<Value>(text).ok()?.get("message").cloned(),
+        _ => None,
+    };
+    message(wanted).is_some() && message(wanted) == message(got)
+}
+
 fn is_custom(group: &str) -> bool {
     group.ends_with(".example")
 }

@@ -15,7 +15,7 @@ const DROPPED: &str =
 const ECHO: &str = "upstream gives back a resourceVersion that it does not look at";
 const CHECKS: &str = "the health checks in the index are ours";
 const NO_NODE: &str = "upstream answers a binding to what is no node with a 500";
-const APPLIED: &str = "upstream answers what is wrong with an applied object with a 500";
+pub const APPLIED: &str = "upstream answers what is wrong with an applied object with a 500";
 const STRATEGIC: &str = "upstream answers what is wrong with a strategic patch with a 500";
 const VERSION: &str = "upstream answers a version that is none with a 500";
 const OTHER_VERSION: &str =
@@ -267,6 +267,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("told_custom_scale", "managers after", UNMANAGED),
     ("told_custom_scale", "managers of none", UNMANAGED),
     ("told_custom_scale", "managers in the end", UNMANAGED),
+    ("told_typed", "refused: ", APPLIED),
     ("v1_persistentvolumes", "create /spec/capacity = {}", NIL),
     ("v1_pods", "create resources", NO_ORDER),
     ("v1_pods", "create /spec/overhead = {}", NIL),

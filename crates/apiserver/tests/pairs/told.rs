@@ -9,7 +9,7 @@ use schema::patch;
 use serde_json::Value;
 use std::path::Path;
 
-const TOLD: [&str; 10] = [
+const TOLD: [&str; 11] = [
     "applied",
     "collections",
     "custom",
@@ -20,6 +20,7 @@ const TOLD: [&str; 10] = [
     "policies",
     "subresources",
     "tables",
+    "typed",
 ];
 
 pub fn stories() -> Vec<Story> {

@@ -1,7 +1,9 @@
 //! Walks over objects by their rows: which paths an object has. Upstream's structured-merge-diff. How two differ is in
-//! [`compare`]; how one merges into another, and an object without some of its paths, in [`change`].
+//! [`compare`]; how one merges into another, and an object without some of its paths, in [`change`]; whether an applied one is
+//! of its type, in [`check`].
 
 mod change;
+mod check;
 mod compare;
 
 pub use compare::Comparison;
@@ -19,44 +21,6 @@ pub struct Typed<'a> {
     pub ty: Option<TypeId>,
 }
 
-/// What upstream's schema says of values without parts.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Scalar {
-    String,
-    Numeric,
-    Boolean,
-    Untyped,
-}
-
-impl Scalar {
-    fn of(ty: &Type) -> Self {
-        match ty {
-            Type::String | Type::Bytes => Scalar::String,
-            Type::Bool => Scalar::Boolean,
-            Type::Int32 | Type::Int64 | Type::Double => Scalar::Numeric,
-            _ => Scalar::Untyped,
-        }
-    }
-
-    /// Why a value is none, in upstream's words.
-    fn refusal(self, value: &Value) -> Option<String> {
-        let is_whole = matches!(value, Value::Object(_) | Value::Array(_));
-        match self {
-            Scalar::String if !value.is_string() => {
-                Some(format!("expected string, got &value.valueUnstructured{{Value:{}}}", go_syntax(value)))
-            }
-            Scalar::Numeric if !value.is_number() => {
-                Some(format!("expected numeric (int or float), got {}", go_type(value)))
-            }
-            Scalar::Boolean if !value.is_boolean() => {
-                Some(format!("expected boolean, got {}", go_value(value)))
-            }
-            Scalar::Untyped if is_whole => Some(format!("expected any scalar, got {}", go_value(value))),
-            _ => None,
-        }
-    }
-}
-
 /// How a value merges.
 #[derive(Clone, Copy)]
 enum Node<'a> {
@@ -65,7 +29,7 @@ enum Node<'a> {
     Set,
     Keyed(&'a Type, &'a Seq<Str>),
     Atomic,
-    Scalar(Scalar),
+    Scalar,
     /// By the value itself: maps merge, lists are atomic.
     Deduced,
 }
@@ -99,7 +63,7 @@ impl<'a> Node<'a> {
             // What built-in kinds carry without looking into it (RawExtension) is one field.
             Type::Object if table.checks().is_none() => Node::Atomic,
             Type::Any | Type::Object => Node::Deduced,
-            other => Node::Scalar(Scalar::of(other)),
+            _ => Node::Scalar,
         }
     }
 
@@ -108,7 +72,7 @@ impl<'a> Node<'a> {
         match (self, value) {
             (Node::Deduced, Value::Array(_)) => Node::Atomic,
             (Node::Deduced, Value::Object(_) | Value::Null) => Node::Deduced,
-            (Node::Deduced, _) => Node::Scalar(Scalar::Untyped),
+            (Node::Deduced, _) => Node::Scalar,
             (node, _) => node,
         }
     }
@@ -124,7 +88,7 @@ impl<'a> Node<'a> {
     fn item(self, table: &'a Table) -> Node<'a> {
         match self {
             Node::Keyed(item, _) => Node::of(table, item, None),
-            _ => Node::Scalar(Scalar::Untyped),
+            _ => Node::Scalar,
         }
     }
 
@@ -156,14 +120,14 @@ impl<'a> Node<'a> {
                         found.push((key, value.clone()));
                     } else if let Some(default) = key_default(table, ty, key) {
                         found.push((key, default));
-                    } else if keys.len() == 1 {
-                        return Err(format!(
-                            "associative list with keys has an element that omits key field {key:?} (and doesn't have default value)"
-                        ));
                     }
                 }
                 if found.is_empty() {
-                    return Err("associative list with keys has an element that omits all key fields".into());
+                    let keys: Vec<String> = keys.iter().map(|key| format!("{key:?}")).collect();
+                    return Err(format!(
+                        "associative list with keys has an element that omits all key fields [{}] (and doesn't have default values for any key fields)",
+                        keys.join(" ")
+                    ));
                 }
                 found.sort_unstable_by_key(|(k, _)| *k);
                 text.extend_from_slice(b"k:{");
@@ -230,82 +194,6 @@ impl<'a> Typed<'a> {
                 let row = self.table.ty(id);
                 if row.shape == Shape::Object { Node::Deduced } else { Node::Struct(row) }
             }
-        }
-    }
-
-    /// Checks an applied object; the messages are upstream's.
-    pub fn validate(self, value: &Value) -> Result<(), Vec<String>> {
-        let mut errors = Vec::new();
-        self.check(self.root(), value, &mut Vec::new(), &mut errors);
-        if errors.is_empty() { Ok(()) } else { Err(errors) }
-    }
-
-    fn check(self, node: Node<'a>, value: &Value, path: &mut Vec<String>, errors: &mut Vec<String>) {
-        if value.is_null() {
-            return;
-        }
-        let mut fail =
-            |path: &[String], message: String| errors.push(format!("{}: {message}", print_path(path)));
-        match (node.for_value(value), value) {
-            (Node::Struct(row), Value::Object(map)) => {
-                for (name, value) in map {
-                    path.push(field_step(name));
-                    match row.field(name) {
-                        Some(field) => {
-                            self.check(Node::of(self.table, &field.ty, Some(field)), value, path, errors)
-                        }
-                        None if row.shape == Shape::Open => {}
-                        None => errors.push(format!("{}: field not declared in schema", print_path(path))),
-                    }
-                    path.pop();
-                }
-            }
-            (node @ Node::Map(_), Value::Object(map)) => {
-                for (name, value) in map {
-                    path.push(field_step(name));
-                    self.check(node.member(self.table, name), value, path, errors);
-                    path.pop();
-                }
-            }
-            (node @ (Node::Set | Node::Keyed(..)), Value::Array(items)) => {
-                let mut seen = std::collections::HashSet::new();
-                for (i, item) in items.iter().enumerate() {
-                    match node.step(self.table, item) {
-                        Err(error) => {
-                            path.push(format!("i:{i}"));
-                            errors.push(format!(
-                                "{}: element {i}: {error}",
-                                print_path(&path[..path.len() - 1])
-                            ));
-                            path.pop();
-                        }
-                        Ok(step) => {
-                            if !seen.insert(step.clone()) {
-                                errors.push(format!(
-                                    "{}: duplicate entries for key {}",
-                                    print_path(path),
-                                    print_path(std::slice::from_ref(&step))
-                                ));
-                            }
-                            path.push(step);
-                            self.check(node.item(self.table), item, path, errors);
-                            path.pop();
-                        }
-                    }
-                }
-            }
-            (Node::Struct(_) | Node::Map(_), found) => {
-                fail(path, format!("expected map, got {}", go_value(found)))
-            }
-            (Node::Set | Node::Keyed(..), found) => {
-                fail(path, format!("expected list, got {}", go_value(found)))
-            }
-            (Node::Scalar(scalar), value) => {
-                if let Some(why) = scalar.refusal(value) {
-                    fail(path, why);
-                }
-            }
-            _ => {}
         }
     }
 
@@ -389,7 +277,7 @@ impl<'a> Typed<'a> {
                 }
                 false
             }
-            Value::Null => matches!(node, Node::Scalar(_) | Node::Atomic),
+            Value::Null => matches!(node, Node::Scalar | Node::Atomic),
             _ => true,
         }
     }
@@ -452,45 +340,5 @@ fn put(out: &mut Map<String, Value>, step: String, inner: Map<String, Value>, me
         out.insert(step, member_of(inner));
     } else if !inner.is_empty() {
         out.insert(step, Value::Object(inner));
-    }
-}
-
-/// The Go type of a value that is read from JSON.
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
-}
-
-/// A value as Go would write it in a program.
-fn go_syntax(value: &Value) -> String {
-    use apimachinery::quote::quote;
-    match value {
-        Value::Null => "interface {}(nil)".into(),
-        Value::Bool(_) | Value::Number(_) => value.to_string(),
-        Value::String(text) => quote(text),
-        Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(go_syntax).collect();
-            format!("{}{{{}}}", go_type(value), items.join(", "))
-        }
-        Value::Object(map) => {
-            let members: Vec<String> =
-                map.iter().map(|(name, value)| format!("{}:{}", quote(name), go_syntax(value))).collect();
-            format!("{}{{{}}}", go_type(value), members.join(", "))
-        }
-    }
-}
-
-/// A value as upstream's validation prints it.
-fn go_value(value: &Value) -> String {
-    match value {
-        Value::Object(_) | Value::Array(_) => format!("&{{{}}}", crate::patch::go_format(value)),
-        other => format!("&{{{}}}", crate::patch::go_format(other)),
     }
 }

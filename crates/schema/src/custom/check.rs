@@ -114,6 +114,8 @@ pub struct Check {
     pub list_keys: Box<[Box<str>]>,
     /// A format that this server knows; others are nobody's business.
     pub format: Option<Box<str>>,
+    /// A text of any format but `byte`, known or not: server-side apply takes every scalar for one.
+    pub formatted: bool,
     /// Sorted by name.
     pub properties: Box<[(Box<str>, Check)]>,
     pub additional: Additional,
@@ -201,6 +203,7 @@ impl Check {
             list_type: list_type(map),
             list_keys: texts(map, "x-kubernetes-list-map-keys"),
             format: format.map(Into::into),
+            formatted: kind == Kind::String && !matches!(text(map, "format"), "" | "byte"),
             properties,
             additional: match map.get("additionalProperties") {
                 None | Some(Value::Null) => Additional::Unsaid,
