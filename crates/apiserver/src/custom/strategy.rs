@@ -234,7 +234,9 @@ impl Strategy for CustomStrategy {
     }
 
     fn cells(&self, object: &Value, now: Time) -> Vec<Value> {
-        let name = std::iter::once(object["metadata"]["name"].clone());
+        // What ends the list of a watch has no name.
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let name = std::iter::once(Value::from(name));
         let cells = self
             .columns
             .iter()

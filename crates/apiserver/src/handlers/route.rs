@@ -61,10 +61,16 @@ fn made(encodings: Encodings, subresource: &str, verb: &str) -> Vec<&'static str
         made.insert(0, "text/plain");
     }
     if matches!(verb, "list" | "watch") && subresource.is_empty() {
-        made.extend(["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"]);
-        if encodings == Encodings::WithCbor {
-            made.push(schema::cbor::SEQUENCE);
-        }
+        made.extend(streams(encodings));
+    }
+    made
+}
+
+/// What a watch makes.
+pub(super) fn streams(encodings: Encodings) -> Vec<&'static str> {
+    let mut made = vec!["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
+    if encodings == Encodings::WithCbor {
+        made.push(schema::cbor::SEQUENCE);
     }
     made
 }

@@ -2,7 +2,9 @@
 
 use super::Media;
 use super::read::list_options;
-use super::respond::{Form, Version, accepted, columns, message, partial, row, table, type_meta, write};
+use super::respond::{
+    Form, Include, Version, accepted, columns, message, partial, row, table, type_meta, write,
+};
 use crate::body::{self, Answer};
 use crate::cache::{EventType, Selection, list};
 use crate::observed::WatchEvents;
@@ -86,6 +88,10 @@ impl Server {
         let send_initial = options.send_initial_events;
         let store = &self.registry.store;
         let asked = list::parse_revision(parameter("resourceVersion"))?.unwrap_or(0);
+        // Nobody writes YAML piece by piece.
+        if media == Media::Yaml {
+            return Err(Status::not_acceptable(&super::route::streams(call.encodings)));
+        }
         let initial = send_initial.unwrap_or(asked == 0);
         let bookmarks = query.flag("allowWatchBookmarks");
         let mut watcher = {
@@ -127,11 +133,11 @@ impl Server {
                 let entries: Vec<Arc<Entry>> = snapshot.range(&scope, "").cloned().collect();
                 for entry in &resource.present_all(entries).await? {
                     registry::body(entry)?;
-                    if watcher.selection.matches(resource, entry) {
+                    if watcher.selection.matches(resource, entry) && !watcher.cannot_show() {
                         out.extend_from_slice(&watcher.encode("ADDED", entry, entry.mod_revision.0));
                     }
                 }
-                if send_initial == Some(true) && bookmarks {
+                if send_initial == Some(true) && bookmarks && !watcher.cannot_show() {
                     out.extend_from_slice(&watcher.bookmark(snapshot.revision.0, true));
                     let observed = self.gate.observed.as_ref();
                     watcher.listing = observed.map(|observed| (observed.watch_list(&call.info), began));
@@ -212,6 +218,9 @@ impl Watcher {
                         return None;
                     }
                     self.alarm.as_mut().reset(self.ends.min(now + BOOKMARK_EVERY));
+                    if self.cannot_show() {
+                        return None;
+                    }
                     return Some(self.bookmark(self.watch.progress().0, false));
                 }
             };
@@ -265,6 +274,9 @@ impl Watcher {
                 (true, false) => (EventType::Deleted, event.previous.as_ref().unwrap_or(&event.entry)),
                 (false, false) => continue,
             };
+            if self.cannot_show() {
+                break;
+            }
             let described = self.described;
             // A table's first event carries the column definitions: not to be shared.
             let bytes = if matches!(self.form, Form::Table(..)) && !described {
@@ -294,6 +306,13 @@ impl Watcher {
                 out.freeze()
             }
         }
+    }
+
+    /// Whether an object cannot be shown in the form that is wanted, which ends the watch: one that is no list has no
+    /// list of metadata, and upstream finds that out only here.
+    fn cannot_show(&mut self) -> bool {
+        self.over |= matches!(self.form, Form::MetadataList(_));
+        self.over
     }
 
     /// One event with its object.
@@ -332,36 +351,44 @@ impl Watcher {
     /// The JSON of an object in a form that is not its own.
     fn shape(&mut self, object: &Value, revision: u64) -> Vec<u8> {
         match self.form {
-            Form::Table(include, version) => {
-                let first = !std::mem::replace(&mut self.described, true);
-                let rows = vec![row(&self.resource, object, (include, version), self.server.registry.now())];
-                table(first.then(|| columns(&self.resource)), &at(revision), Some(&rows), version)
-            }
+            Form::Table(include, version) => self.table(object, revision, (include, version)),
             Form::Metadata(version) | Form::MetadataList(version) => partial(&self.resource, object, version),
             Form::Object => partial(&self.resource, object, Version::V1),
         }
     }
 
-    fn bookmark(&self, revision: u64, initial_events_end: bool) -> Bytes {
-        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+    /// A table of one object. The first of a watch describes its columns.
+    fn table(&mut self, object: &Value, revision: u64, (include, version): (Include, Version)) -> Vec<u8> {
+        let first = !std::mem::replace(&mut self.described, true);
+        let rows = vec![row(&self.resource, object, (include, version), self.server.registry.now())];
+        table(first.then(|| columns(&self.resource)), &at(revision), Some(&rows), version)
+    }
+
+    fn bookmark(&mut self, revision: u64, initial_events_end: bool) -> Bytes {
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
         if initial_events_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let object = match self.form {
-            Form::Table(_, version) => table(None, &at(revision), Some(&[]), version),
+        let resource = &self.resource;
+        let mut object = schema::decode::zero(&resource.table, &schema::Type::Ref(resource.ty));
+        object["kind"] = resource.row.kind.as_ref().into();
+        object["apiVersion"] = resource.api_version.as_str().into();
+        object["metadata"] = metadata;
+        let shown = match self.form {
+            Form::Table(include, version) => {
+                // That the list is over stands in the object, which is there for that.
+                let include = match include {
+                    Include::None if initial_events_end => Include::Metadata,
+                    include => include,
+                };
+                self.table(&object, revision, (include, version))
+            }
             Form::Metadata(version) | Form::MetadataList(version) => {
-                partial(&self.resource, &json!({"metadata": metadata}), version)
+                partial(&self.resource, &object, version)
             }
-            Form::Object => {
-                let resource = &self.resource;
-                let mut object = schema::decode::zero(&resource.table, &schema::Type::Ref(resource.ty));
-                object["kind"] = resource.row.kind.as_ref().into();
-                object["apiVersion"] = resource.api_version.as_str().into();
-                object["metadata"] = metadata;
-                schema::encode::json(&resource.table, resource.ty, &object)
-            }
+            Form::Object => schema::encode::json(&self.resource.table, self.resource.ty, &object),
         };
-        self.event("BOOKMARK", &object)
+        self.event("BOOKMARK", &shown)
     }
 
     /// An event around an object that is JSON yet.

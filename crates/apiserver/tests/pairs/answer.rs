@@ -30,7 +30,9 @@ impl Answer {
         warnings.sort();
         let body = match std::str::from_utf8(body) {
             Ok(text) if is_compact_json(text.trim()) => Content::Json(mask::json(text.trim())),
+            Ok(text) if text.starts_with(r#"{"type":""#) => Content::Text(mask::json(text)),
             Ok(text) if !media.contains("protobuf") => Content::Text(mask::text(text)),
+            _ if media.contains("stream=watch") => Content::Bytes(mask::frames(body)),
             _ => Content::Bytes(mask::protobuf(body)),
         };
         Answer { code: parts.status.as_u16(), media, warnings, body }

@@ -20,6 +20,8 @@ pub struct Case {
     pub referred: bool,
     /// It makes a definition, which is waited for.
     pub established: bool,
+    /// Its answer is a stream, which is read until this is in it.
+    pub until: Option<String>,
 }
 
 /// Requests that are sent in this order; what is before and after is not compared.
@@ -47,6 +49,7 @@ pub fn case(name: impl Into<String>, method: Method, path: impl Into<String>) ->
         body: Body::None,
         referred: false,
         established: false,
+        until: None,
     }
 }
 

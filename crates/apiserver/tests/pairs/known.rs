@@ -20,6 +20,7 @@ const STRATEGIC: &str = "upstream answers what is wrong with a strategic patch w
 const VERSION: &str = "upstream answers a version that is none with a 500";
 const OTHER_VERSION: &str =
     "upstream judges what is merged by the schema of another version than the one that it is applied in";
+const BOOKMARK: &str = "upstream makes the empty object of a bookmark in a version that cannot tell no number of replicas from zero";
 const UNAPPLIED: &str = "upstream applies no Scale of a custom resource, and answers with a 500";
 const UNTYPED: &str =
     "upstream does not find the type of a custom resource's Scale to say what is wrong with one";
@@ -268,6 +269,10 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("told_custom_scale", "managers of none", UNMANAGED),
     ("told_custom_scale", "managers in the end", UNMANAGED),
     ("told_typed", "refused: ", APPLIED),
+    ("told_watched", "deployments plain$", BOOKMARK),
+    ("told_watched", "deployments protobuf$", BOOKMARK),
+    ("told_watched", "deployments stream$", BOOKMARK),
+    ("told_watched", "deployments Table including Object$", BOOKMARK),
     ("v1_persistentvolumes", "create /spec/capacity = {}", NIL),
     ("v1_pods", "create resources", NO_ORDER),
     ("v1_pods", "create /spec/overhead = {}", NIL),

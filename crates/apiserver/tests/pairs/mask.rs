@@ -248,6 +248,23 @@ fn status(bytes: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
+/// Masks the events of a stream, each behind its length.
+pub fn frames(mut bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    while let Some((length, rest)) = bytes.split_first_chunk::<4>() {
+        let Some((event, rest)) = rest.split_at_checked(u32::from_be_bytes(*length) as usize) else { break };
+        let masked = rewrite(event, |number, value| match number {
+            2 => rewrite(value, |number, object| (number == 1).then(|| protobuf(object))),
+            _ => None,
+        });
+        let masked = masked.unwrap_or_else(|| event.to_vec());
+        out.extend_from_slice(&(masked.len() as u32).to_be_bytes());
+        out.extend(masked);
+        bytes = rest;
+    }
+    out
+}
+
 /// Masks an object, list or `Status` in its envelope; what is none stays as it is.
 pub fn protobuf(bytes: &[u8]) -> Vec<u8> {
     let Some(message) = bytes.strip_prefix(b"k8s\0") else { return bytes.to_vec() };

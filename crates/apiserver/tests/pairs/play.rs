@@ -61,6 +61,17 @@ async fn established(transport: &Arc<dyn Transport>, case: &Case) {
 static ESTABLISHED: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r#""type":"Established","status":"True""#).unwrap());
 
+/// A stream up to the frame that holds `end`; all of it where none does.
+async fn read_until(mut body: client::transport::ResponseBody, end: &[u8]) -> Bytes {
+    let mut seen = Vec::new();
+    while !seen.windows(end.len()).any(|part| part == end)
+        && let Some(frame) = body.frame().await
+    {
+        seen.extend_from_slice(&frame.unwrap().into_data().unwrap_or_default());
+    }
+    seen.into()
+}
+
 async fn send(
     transport: &Arc<dyn Transport>,
     case: &Case,
@@ -91,7 +102,11 @@ async fn send(
     let answer = async {
         let response = transport.send(request).await.unwrap_or_else(|e| panic!("{}: {e}", case.name));
         let (parts, body) = response.into_parts();
-        (parts, body.collect().await.unwrap().to_bytes())
+        let body = match &case.until {
+            None => body.collect().await.unwrap().to_bytes(),
+            Some(end) => read_until(body, end.as_bytes()).await,
+        };
+        (parts, body)
     };
     match tokio::time::timeout(std::time::Duration::from_secs(30), answer).await {
         Ok(answer) => answer,

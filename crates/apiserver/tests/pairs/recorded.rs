@@ -74,7 +74,9 @@ pub fn write(file: &str, answers: &[(String, Answer)]) {
         };
         if line.same.is_none() {
             line.code = answer.code;
-            line.media = if answer.media == JSON { String::new() } else { answer.media.clone() };
+            let empty = matches!(&answer.body, Content::Text(text) if text.is_empty());
+            let told = answer.media != JSON || empty;
+            line.media = if told { answer.media.clone() } else { String::new() };
             line.warnings = answer.warnings.clone();
             match &answer.body {
                 Content::Text(text) => line.text = Some(text.clone()),

@@ -9,7 +9,7 @@ use schema::patch;
 use serde_json::Value;
 use std::path::Path;
 
-const TOLD: [&str; 11] = [
+const TOLD: [&str; 12] = [
     "applied",
     "collections",
     "custom",
@@ -21,6 +21,7 @@ const TOLD: [&str; 11] = [
     "subresources",
     "tables",
     "typed",
+    "watched",
 ];
 
 pub fn stories() -> Vec<Story> {
@@ -73,6 +74,7 @@ fn request(story: &str, base: &str, template: &Value, told: &Value) -> Case {
     }
     made.referred = told["referred"] == true;
     made.established = told["established"] == true;
+    made.until = told["until"].as_str().map(str::to_owned);
     made
 }
 
