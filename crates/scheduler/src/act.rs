@@ -3,9 +3,11 @@
 use crate::cache::Pod as Placed;
 use crate::decide::Failure;
 use crate::facts::PodInfo;
+use crate::metrics::{Outcome, took};
 use crate::preempt::Preemption;
-use crate::queue::{Cause, Waiter};
+use crate::queue::{Attempt, Cause, Waiter};
 use crate::scheduler::{DEFAULT_SCHEDULER, Scheduler};
+use crate::stopwatch::Point;
 use api::Kind as _;
 use api::core::v1::{Binding, Node, ObjectReference, Pod};
 use apimachinery::clock::{Clock as _, SystemClock};
@@ -25,7 +27,8 @@ pub(crate) enum Again {
 }
 
 impl Scheduler {
-    pub(crate) async fn bind(&self, pod: PodInfo, node: &str) {
+    pub(crate) async fn bind(&self, pod: PodInfo, attempt: Attempt, node: &str) {
+        let began = std::time::Instant::now();
         let meta = &pod.pod.metadata;
         let mut binding = Binding::new();
         binding.metadata.name = meta.name.clone();
@@ -33,20 +36,25 @@ impl Scheduler {
         binding.metadata.uid = meta.uid.clone();
         binding.target = ObjectReference { kind: Node::KIND.into(), name: node.into(), ..Default::default() };
         let api = self.client.namespaced::<Pod>(&meta.namespace);
-        match api.post::<_, Value>(&meta.name, "binding", &binding).await {
+        let bound = api.post::<_, Value>(&meta.name, "binding", &binding).await;
+        self.metrics.lap(&took(Point::Bind, began, bound.is_ok()));
+        match bound {
             Ok(_) => {
+                self.metrics.ended(&attempt, Outcome::Scheduled);
                 let message = format!("Successfully assigned {}/{} to {node}", meta.namespace, meta.name);
                 self.recorder.event(&reference(&pod.pod), EventType::Normal, "Scheduled", message);
             }
             Err(error) => {
                 tracing::debug!(pod = %pod.facts.key(), %error, "binding failed");
-                self.give_up(&pod, if error.is_not_found() { Again::Never } else { Again::Later });
+                let again = if error.is_not_found() { Again::Never } else { Again::Later };
+                self.give_up(&pod, &attempt, again);
             }
         }
     }
 
     /// Takes an assignment back that did not come about.
-    pub(crate) fn give_up(&self, pod: &PodInfo, again: Again) {
+    pub(crate) fn give_up(&self, pod: &PodInfo, attempt: &Attempt, again: Again) {
+        self.metrics.ended(attempt, Outcome::Error);
         let mut state = self.state.lock();
         state.cache.forget(&pod.facts.uid);
         if again == Again::Later {
@@ -57,7 +65,8 @@ impl Scheduler {
     }
 
     /// Says why a pod found no node, and makes room for it where that helps.
-    pub(crate) async fn fail(&self, pod: PodInfo, failure: Failure) {
+    pub(crate) async fn fail(&self, pod: PodInfo, attempt: Attempt, failure: Failure) {
+        self.metrics.ended(&attempt, Outcome::Unschedulable);
         let message = failure.error.to_string();
         let about = reference(&pod.pod);
         self.recorder.event(&about, EventType::Warning, "FailedScheduling", message.clone());
@@ -68,7 +77,9 @@ impl Scheduler {
         };
         self.tell(&pod.pod, "Unschedulable", &message, nomination).await;
         let Preemption::Room { node, victims } = failure.preemption else { return };
+        let began = Instant::now();
         let made = self.make_room(&pod, &node, victims).await;
+        self.metrics.room_made(made.is_ok(), began.elapsed());
         if let Err(error) = &made {
             tracing::warn!(pod = %pod.facts.key(), %error, "could not make room");
         }

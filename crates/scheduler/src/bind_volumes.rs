@@ -3,7 +3,10 @@
 
 use crate::act::Again;
 use crate::facts::PodInfo;
+use crate::metrics::took;
+use crate::queue::Attempt;
 use crate::scheduler::{Scheduler, State};
+use crate::stopwatch::Point;
 use crate::storage::Bindings;
 use api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use client::recorder::{EventType, reference};
@@ -36,20 +39,29 @@ struct Written {
 
 impl Scheduler {
     /// Sees to a pod's volumes, then binds it.
-    pub(crate) async fn bind_with_volumes(&self, pod: PodInfo, node: &str, bindings: Bindings) {
+    pub(crate) async fn bind_with_volumes(
+        &self,
+        pod: PodInfo,
+        attempt: Attempt,
+        node: &str,
+        bindings: Bindings,
+    ) {
+        let began = std::time::Instant::now();
         // Whoever looks at the pod while its volumes are made sees where it is to go. What fails here, fails below.
         self.say_where(&pod, node.into()).await;
-        match self.bind_volumes(&pod, node, &bindings).await {
+        let bound = self.bind_volumes(&pod, node, &bindings).await;
+        self.metrics.lap(&took(Point::PreBind, began, bound.is_ok()));
+        match bound {
             Ok(()) => {
                 if let Ok(permit) = self.binders.clone().acquire_owned().await {
-                    self.bind(pod, node).await;
+                    self.bind(pod, attempt, node).await;
                     drop(permit);
                 }
             }
             Err(failure) => {
                 self.state.lock().cache.surroundings.storage.forget(&bindings);
                 let gone = self.pods.get(pod.facts.key()).is_none_or(|now| now.uid != pod.facts.uid);
-                self.give_up(&pod, if gone { Again::Never } else { Again::Later });
+                self.give_up(&pod, &attempt, if gone { Again::Never } else { Again::Later });
                 if !gone {
                     self.say_where(&pod, Value::Null).await;
                     let message = format!("running PreBind plugin \"VolumeBinding\": {failure}");

@@ -83,6 +83,14 @@ fn keeps_others_away(pod: &PodFacts) -> bool {
     pod.terms.as_ref().is_some_and(|t| !t.anti_affinity.is_empty())
 }
 
+/// How much a cache holds. Assumed pods are among the pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    pub nodes: usize,
+    pub pods: usize,
+    pub assumed: usize,
+}
+
 /// All nodes, and where each pod is counted.
 #[derive(Debug, Default)]
 pub struct Cache {
@@ -248,6 +256,11 @@ impl Cache {
     /// How many nodes are known.
     pub fn len(&self) -> usize {
         self.known
+    }
+
+    /// How much is known.
+    pub fn size(&self) -> Size {
+        Size { nodes: self.known, pods: self.placed.len(), assumed: self.assumed.len() }
     }
 
     pub fn is_empty(&self) -> bool {

@@ -4,8 +4,11 @@
 use crate::framework::{Candidate, Cycle, Filter, Refusal};
 use crate::plugins::{PLUGINS, PluginSet};
 use crate::preempt::{self, Preemption};
+use crate::stopwatch::{Point, Status, Stopwatch};
 use crate::storage::Bindings;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// No node would do.
@@ -64,23 +67,42 @@ impl std::fmt::Display for FitError {
 }
 
 /// The filters of one decision, ready to be asked.
-pub(crate) struct Filters<'a>(Vec<(usize, Box<dyn Filter<'a> + 'a>)>);
+#[derive(Default)]
+pub(crate) struct Filters<'a> {
+    prepared: Vec<(usize, Box<dyn Filter<'a> + 'a>)>,
+    /// How often each was asked, clones included.
+    asked: Rc<[Cell<u64>]>,
+}
 
 impl Clone for Filters<'_> {
     fn clone(&self) -> Self {
-        Filters(self.0.iter().map(|(i, filter)| (*i, filter.boxed())).collect())
+        let prepared = self.prepared.iter().map(|(i, filter)| (*i, filter.boxed())).collect();
+        Filters { prepared, asked: self.asked.clone() }
     }
 }
 
 impl<'a> Filters<'a> {
     fn prepare(cycle: Cycle<'a>) -> Self {
         let prepared = PLUGINS.iter().enumerate().filter_map(|(i, plugin)| Some((i, plugin.filter(cycle)?)));
-        Filters(prepared.collect())
+        let prepared: Vec<_> = prepared.collect();
+        let asked = prepared.iter().map(|_| Cell::new(0)).collect();
+        Filters { prepared, asked }
+    }
+
+    /// Notes which plugins take part, and how often they were asked.
+    fn count(&self, stopwatch: &mut Stopwatch) {
+        for ((plugin, _), asked) in self.prepared.iter().zip(&*self.asked) {
+            stopwatch.count(Point::PreFilter, *plugin, 1);
+            stopwatch.count(Point::Filter, *plugin, asked.get());
+        }
     }
 
     /// The first refusal, with the plugin it comes from.
     pub(crate) fn ask(&self, node: Candidate<'_>) -> Result<(), (usize, Refusal)> {
-        self.0.iter().try_for_each(|(i, filter)| filter.filter(node).map_err(|refusal| (*i, refusal)))
+        self.prepared.iter().zip(&*self.asked).try_for_each(|((i, filter), asked)| {
+            asked.update(|times| times + 1);
+            filter.filter(node).map_err(|refusal| (*i, refusal))
+        })
     }
 
     /// The first refusal, also with the pods in place for which room is kept there and that come before this one.
@@ -110,7 +132,7 @@ impl<'a> Filters<'a> {
         node: Candidate<'_>,
         by: i64,
     ) {
-        for (_, filter) in &mut self.0 {
+        for (_, filter) in &mut self.prepared {
             filter.moved(pod, node, by);
         }
     }
@@ -123,16 +145,17 @@ pub struct Placement {
     pub bindings: Option<Bindings>,
 }
 
-/// Chooses a node, and volumes on it.
-pub fn place(cycle: Cycle<'_>, turn: usize) -> Result<Placement, Failure> {
-    let node = decide(cycle, turn)?;
+/// Chooses a node, and volumes on it. `stopwatch` runs meanwhile.
+pub fn place(cycle: Cycle<'_>, turn: usize, stopwatch: &mut Stopwatch) -> Result<Placement, Failure> {
+    let node = decide(cycle, turn, stopwatch)?;
     let reserved = |at| PLUGINS.iter().find_map(|plugin| plugin.reserve(cycle, at));
     let bindings = cycle.cache.node(&node).and_then(reserved);
+    stopwatch.lap(Point::Reserve, Status::Success);
     Ok(Placement { node, bindings })
 }
 
-/// Chooses a node. Among equals, `turn` decides, so that equal nodes fill evenly.
-pub fn decide(cycle: Cycle<'_>, turn: usize) -> Result<Arc<str>, Failure> {
+/// Chooses a node. Among equals, `turn` decides, so that equal nodes fill evenly. `stopwatch` runs meanwhile.
+pub fn decide(cycle: Cycle<'_>, turn: usize, stopwatch: &mut Stopwatch) -> Result<Arc<str>, Failure> {
     let mut error = FitError::new(cycle.cache.len());
     let mut refused_by = PluginSet::default();
     if cycle.cache.is_empty() {
@@ -142,19 +165,25 @@ pub fn decide(cycle: Cycle<'_>, turn: usize) -> Result<Arc<str>, Failure> {
         PLUGINS.iter().enumerate().find_map(|(i, plugin)| Some((i, plugin.refuse(cycle)?)))
     {
         refused_by.insert(plugin);
+        stopwatch.count(Point::PreFilter, plugin, 1);
+        stopwatch.lap(Point::PreFilter, Status::UnschedulableAndUnresolvable);
         let refused: Vec<_> =
             cycle.cache.nodes().map(|node| (node, Refusal::unresolvable(why.as_str()))).collect();
         error.reasons.insert(why, 0);
-        let preemption = preempt::preempt(cycle, &Filters(Vec::new()), &refused, turn);
+        let preemption = preempt::preempt(cycle, &Filters::default(), &refused, turn);
+        stopwatch.lap(Point::PostFilter, preemption.status());
         error.preemption = preemption.message();
         return Err(Failure { error, refused_by, preemption });
     }
     let filters = Filters::prepare(cycle);
+    stopwatch.lap(Point::PreFilter, Status::Success);
     // Where room was made for it, it goes if it still can.
     let nominated = cycle.cache.nomination(&cycle.pod.facts.uid).and_then(|name| cycle.cache.node(name));
     if let Some(node) = nominated
         && filters.ask_with_nominated(cycle, node).is_ok()
     {
+        filters.count(stopwatch);
+        stopwatch.lap(Point::Filter, Status::Success);
         return Ok(node.info.name.clone());
     }
     let nodes: Vec<Candidate<'_>> = match only(cycle) {
@@ -179,12 +208,15 @@ pub fn decide(cycle: Cycle<'_>, turn: usize) -> Result<Arc<str>, Failure> {
             }
         }
     }
+    stopwatch.lap(Point::Filter, Status::Success);
+    filters.count(stopwatch);
     if feasible.is_empty() {
         let preemption = preempt::preempt(cycle, &filters, &refused, turn);
+        stopwatch.lap(Point::PostFilter, preemption.status());
         error.preemption = preemption.message();
         return Err(Failure { error, refused_by, preemption });
     }
-    Ok(best(cycle, &feasible, turn))
+    Ok(best(cycle, &feasible, turn, stopwatch))
 }
 
 /// The only nodes worth looking at, by name, and the plugins that say so.
@@ -193,14 +225,17 @@ fn only(cycle: Cycle<'_>) -> Option<(BTreeSet<String>, Vec<usize>)> {
     asked.reduce(|(names, plugins), (more, plugin)| (&names & &more, [plugins, plugin].concat()))
 }
 
-fn best(cycle: Cycle<'_>, feasible: &[Candidate<'_>], turn: usize) -> Arc<str> {
+fn best(cycle: Cycle<'_>, feasible: &[Candidate<'_>], turn: usize, stopwatch: &mut Stopwatch) -> Arc<str> {
     if let [only] = feasible {
         return only.info.name.clone();
     }
     let mut totals = vec![0_i64; feasible.len()];
     let mut scores = vec![0_i64; feasible.len()];
-    for plugin in PLUGINS.iter().filter(|p| p.weight() > 0) {
+    for (at, plugin) in PLUGINS.iter().enumerate().filter(|(_, p)| p.weight() > 0) {
         let Some(ranking) = plugin.score(cycle, feasible) else { continue };
+        stopwatch.more(Point::PreScore);
+        stopwatch.count(Point::PreScore, at, 1);
+        stopwatch.count(Point::Score, at, feasible.len() as u64);
         for (score, node) in scores.iter_mut().zip(feasible) {
             *score = ranking.score(*node);
         }
@@ -208,6 +243,7 @@ fn best(cycle: Cycle<'_>, feasible: &[Candidate<'_>], turn: usize) -> Arc<str> {
         for (total, score) in totals.iter_mut().zip(&scores) {
             *total += score * plugin.weight();
         }
+        stopwatch.more(Point::Score);
     }
     let best = totals.iter().copied().max().unwrap_or(0);
     let winners = totals.iter().filter(|total| **total == best).count();

@@ -93,6 +93,34 @@ pub enum Event<'a> {
 }
 
 impl Event<'_> {
+    /// As upstream labels it. What changed of a node is told by the first of its changes.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Event::Node { old: None, .. } => "NodeAdd",
+            Event::Node { old: Some(old), new } if old.allocatable != new.allocatable => {
+                "NodeUpdateNodeAllocatable"
+            }
+            Event::Node { old: Some(old), new } if old.labels != new.labels => "NodeUpdateNodeLabel",
+            Event::Node { old: Some(old), new } if old.taints != new.taints => "NodeUpdateNodeTaint",
+            Event::Node { .. } => "NodeUpdateNodeCondition",
+            Event::PodGone(_) => "AssignedPodDelete",
+            Event::PodPlaced(_) => "AssignedPodAdd",
+            Event::PodShrank => "AssignedPodUpdatePodScaleDown",
+            Event::Namespace => "NamespaceUpdate",
+            Event::Claim { old: None, .. } => "PersistentVolumeClaimAdd",
+            Event::Claim { .. } => "PersistentVolumeClaimUpdate",
+            Event::Volume { old: None, .. } => "PersistentVolumeAdd",
+            Event::Volume { .. } => "PersistentVolumeUpdate",
+            Event::StorageClass { old: None, .. } => "storage.k8s.io/StorageClassAdd",
+            Event::StorageClass { .. } => "storage.k8s.io/StorageClassUpdate",
+            Event::DriverSilent => "storage.k8s.io/CSIDriverUpdate",
+            Event::MoreCapacity => "storage.k8s.io/CSIStorageCapacityUpdate",
+            Event::DriversOfNode { new: true } => "storage.k8s.io/CSINodeAdd",
+            Event::DriversOfNode { new: false } => "storage.k8s.io/CSINodeUpdate",
+            Event::Detached => "storage.k8s.io/VolumeAttachmentDelete",
+        }
+    }
+
     /// Whether a node came, or changed in what `read` reads of it.
     pub fn node_changed<T: PartialEq>(&self, read: impl Fn(&NodeFacts) -> &T) -> bool {
         match self {

@@ -7,6 +7,7 @@
 //! - [`decide`]: pure: a pod and the cache in, a node or the reasons against all of them out; [`preempt`]: who would have
 //!   to go.
 //! - [`scheduler`]: the loop; `act` and `bind_volumes`: the only writes.
+//! - `metrics`: what is counted; [`stopwatch`]: what of a decision takes how long.
 
 mod act;
 mod bind_volumes;
@@ -14,10 +15,12 @@ pub mod cache;
 pub mod decide;
 pub mod facts;
 pub mod framework;
+mod metrics;
 pub mod plugins;
 pub mod preempt;
 pub mod queue;
 pub mod scheduler;
+pub mod stopwatch;
 pub mod storage;
 pub mod surroundings;
 pub mod terms;

@@ -4,6 +4,7 @@
 use crate::cache::{NodeInfo, Pod};
 use crate::decide::{Filters, FitError};
 use crate::framework::{Candidate, Cycle, Refusal};
+use crate::stopwatch::Status;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,6 +26,16 @@ pub enum Preemption {
 }
 
 impl Preemption {
+    /// What came of it, as upstream has it.
+    pub(crate) fn status(&self) -> Status {
+        match self {
+            Preemption::Room { .. } => Status::Success,
+            Preemption::Hopeless(_) | Preemption::NotEligible(_) | Preemption::Nothing => {
+                Status::Unschedulable
+            }
+        }
+    }
+
     /// As it stands behind the reasons in `FailedScheduling`.
     pub fn message(&self) -> Option<String> {
         match self {

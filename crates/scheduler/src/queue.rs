@@ -55,6 +55,53 @@ impl Waiter {
     }
 }
 
+/// A try of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    pub began: Instant,
+    /// When the first began.
+    pub first: Instant,
+    /// Which one it is, from 1.
+    pub count: u32,
+    /// It waited so long, earlier or now, that it was tried though nothing had happened.
+    pub flushed: bool,
+}
+
+/// Where a pod waits, as upstream names the queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    Active,
+    Backoff,
+    Unschedulable,
+}
+
+impl Place {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Place::Active => "active",
+            Place::Backoff => "backoff",
+            Place::Unschedulable => "unschedulable",
+        }
+    }
+}
+
+/// How many pods wait where.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    pub active: usize,
+    pub backoff: usize,
+    pub unschedulable: usize,
+}
+
+/// What brings pods into a queue beside what happens in the cluster, as upstream labels it.
+pub const POD_ADDED: &str = "UnschedulablePodAdd";
+pub const POD_UPDATED: &str = "UnschedulablePodUpdate";
+const FAILED: &str = "ScheduleAttemptFailure";
+const BACKOFF_OVER: &str = "BackoffComplete";
+const TAKEN_EARLY: &str = "PopFromBackoffQ";
+const FLUSHED: &str = "UnschedulableTimeout";
+const FORCED: &str = "ForceActivate";
+
 #[derive(Debug)]
 struct Failed {
     waiter: Waiter,
@@ -75,25 +122,33 @@ pub struct Queue {
     failed: HashMap<ObjectKey, Failed>,
     /// Failed pods that were woken, by the end of their back-off.
     woken: BTreeMap<(Instant, ObjectKey), ()>,
-    attempts: HashMap<ObjectKey, u32>,
+    attempts: HashMap<ObjectKey, Attempt>,
     arrivals: u64,
+    /// How many pods came into each queue, and by what.
+    incoming: BTreeMap<(Place, &'static str), u64>,
 }
 
 impl Queue {
-    /// Adds or refreshes a pod that is to be tried now.
-    pub fn add(&mut self, key: ObjectKey, priority: i32) {
+    /// Adds or refreshes a pod that is to be tried now, and by what it came.
+    pub fn add(&mut self, key: ObjectKey, priority: i32, by: &'static str) {
         if self.failed.get(&key).is_some_and(|f| f.held) {
-            self.wake(&key);
+            self.wake(&key, by);
             return;
         }
         self.drop_failed(&key);
         if self.ranks.contains_key(&key) {
             return;
         }
+        self.came(Place::Active, by);
         self.arrivals += 1;
         let rank = (-i64::from(priority), self.arrivals);
         self.active.insert(rank, key.clone());
         self.ranks.insert(key, rank);
+    }
+
+    /// A pod came into a queue, and by what. One that is gated is in none here, and unschedulable by upstream's count.
+    pub fn came(&mut self, place: Place, by: &'static str) {
+        *self.incoming.entry((place, by)).or_default() += 1;
     }
 
     /// Forgets a pod: it is gone, or has its node.
@@ -112,7 +167,7 @@ impl Queue {
     }
 
     /// The next pod to try: an active one, or else one of those that were woken.
-    pub fn pop(&mut self) -> Option<ObjectKey> {
+    pub fn pop(&mut self, now: Instant) -> Option<(ObjectKey, Attempt)> {
         let key = match self.active.pop_first() {
             Some((_, key)) => {
                 self.ranks.remove(&key);
@@ -125,30 +180,39 @@ impl Queue {
                 };
                 let key = self.woken.keys().map(|(_, key)| key).find(|key| ready(key))?.clone();
                 self.drop_failed(&key);
+                self.came(Place::Active, TAKEN_EARLY);
                 key
             }
         };
-        *self.attempts.entry(key.clone()).or_default() += 1;
-        Some(key)
+        let none = Attempt { began: now, first: now, count: 0, flushed: false };
+        let attempt = self.attempts.entry(key.clone()).or_insert(none);
+        attempt.began = now;
+        attempt.count += 1;
+        let attempt = *attempt;
+        Some((key, attempt))
     }
 
     /// Puts a pod that failed to sleep. With `held`, until [`Queue::unhold`] at least.
     pub fn put_back(&mut self, waiter: Waiter, cause: Cause, held: bool, now: Instant) {
         let key = waiter.key.clone();
-        let attempts = self.attempts.get(&key).copied().unwrap_or(1);
+        let attempts = self.attempts.get(&key).map_or(1, |attempt| attempt.count);
         let backoff =
             INITIAL_BACKOFF.saturating_mul(1 << attempts.saturating_sub(1).min(10)).min(MAX_BACKOFF);
         let failed = Failed { waiter, cause, until: now + backoff, since: now, woken: false, held };
         self.failed.insert(key.clone(), failed);
-        if cause == Cause::Error {
-            self.wake(&key);
+        match cause {
+            Cause::Error => self.wake(&key, FAILED),
+            Cause::Refused(_) => self.came(Place::Unschedulable, FAILED),
         }
     }
 
-    fn wake(&mut self, key: &ObjectKey) {
+    fn wake(&mut self, key: &ObjectKey, by: &'static str) {
         if let Some(failed) = self.failed.get_mut(key) {
-            failed.woken = true;
+            let first = !std::mem::replace(&mut failed.woken, true);
             self.woken.insert((failed.until, key.clone()), ());
+            if first {
+                self.came(Place::Backoff, by);
+            }
         }
     }
 
@@ -157,7 +221,7 @@ impl Queue {
         if let Some(waiting) = self.failed.get_mut(key) {
             waiting.held = false;
             if failed {
-                self.wake(key);
+                self.wake(key, FORCED);
             }
         }
     }
@@ -170,21 +234,43 @@ impl Queue {
         });
         let helped: Vec<ObjectKey> = helped.map(|(key, _)| key.clone()).collect();
         for key in helped {
-            self.wake(&key);
+            self.wake(&key, event.label());
         }
     }
 
     /// Moves pods whose time has come to the active ones.
     pub fn release(&mut self, now: Instant) {
-        let due: Vec<(ObjectKey, i32)> = self
+        let due: Vec<(ObjectKey, i32, bool)> = self
             .failed
             .iter()
             .filter(|(_, f)| !f.held && (f.woken && f.until <= now || f.since + STALE <= now))
-            .map(|(k, f)| (k.clone(), f.waiter.priority))
+            .map(|(k, f)| (k.clone(), f.waiter.priority, f.woken))
             .collect();
-        for (key, priority) in due {
-            self.add(key, priority);
+        for (key, priority, woken) in due {
+            if !woken && let Some(attempt) = self.attempts.get_mut(&key) {
+                attempt.flushed = true;
+            }
+            self.add(key, priority, if woken { BACKOFF_OVER } else { FLUSHED });
         }
+    }
+
+    /// How many pods wait where.
+    pub fn waiting(&self) -> Waiting {
+        let backoff = self.failed.values().filter(|failed| failed.woken).count();
+        Waiting { active: self.active.len(), backoff, unschedulable: self.failed.len() - backoff }
+    }
+
+    /// How many pods came into each queue so far, and by what.
+    pub fn incoming(&self) -> &BTreeMap<(Place, &'static str), u64> {
+        &self.incoming
+    }
+
+    /// The plugins that refused each pod that failed.
+    pub fn refused(&self) -> impl Iterator<Item = PluginSet> + '_ {
+        self.failed.values().filter_map(|failed| match failed.cause {
+            Cause::Refused(plugins) => Some(plugins),
+            Cause::Error => None,
+        })
     }
 
     /// When [`Queue::release`] will next have something to do.
@@ -200,16 +286,16 @@ mod tests {
     use client::Projection as _;
 
     fn names(queue: &mut Queue) -> Vec<String> {
-        std::iter::from_fn(|| queue.pop()).map(|key| key.name.to_string()).collect()
+        std::iter::from_fn(|| queue.pop(Instant::now())).map(|(key, _)| key.name.to_string()).collect()
     }
 
     #[tokio::test(start_paused = true)]
     async fn priority_then_age_and_waking() {
         let mut queue = Queue::default();
         let key = |name: &str| ObjectKey::new("ns", name);
-        queue.add(key("old"), 0);
-        queue.add(key("new"), 0);
-        queue.add(key("high"), 10);
+        queue.add(key("old"), 0, POD_ADDED);
+        queue.add(key("new"), 0, POD_ADDED);
+        queue.add(key("high"), 10, POD_ADDED);
         assert_eq!(names(&mut queue), ["high", "old", "new"]);
 
         let now = Instant::now();
@@ -238,11 +324,50 @@ mod tests {
 
         queue.put_back(waiter("old"), by("NodeResourcesFit"), true, now);
         queue.happened(&Event::PodGone(&gone));
-        queue.add(key("old"), 0);
+        queue.add(key("old"), 0, POD_UPDATED);
         queue.release(now + STALE);
         assert_eq!(names(&mut queue), [""; 0], "room is being made");
         queue.unhold(&key("old"), false);
         assert_eq!(names(&mut queue), ["old"]);
+    }
+
+    /// What waits is counted where it waits, and what came by what brought it.
+    #[tokio::test(start_paused = true)]
+    async fn counted() {
+        let mut queue = Queue::default();
+        let key = |name: &str| ObjectKey::new("ns", name);
+        let waiter = |name: &str| Waiter { key: key(name), priority: 0, claims: Box::default() };
+        ["a", "b"].into_iter().for_each(|name| queue.add(key(name), 0, POD_ADDED));
+        assert_eq!(queue.waiting(), Waiting { active: 2, ..Waiting::default() });
+        let began = Instant::now();
+        let (_, attempt) = queue.pop(began).unwrap();
+        assert_eq!(attempt, Attempt { began, first: began, count: 1, flushed: false });
+        queue.put_back(waiter("a"), Cause::Refused(PluginSet::default()), false, began);
+        queue.pop(began).unwrap();
+        queue.put_back(waiter("b"), Cause::Error, false, began);
+        assert_eq!(queue.waiting(), Waiting { active: 0, backoff: 1, unschedulable: 1 });
+        queue.release(began + MAX_BACKOFF);
+        assert_eq!(queue.waiting(), Waiting { active: 1, backoff: 0, unschedulable: 1 });
+        queue.release(began + STALE);
+        let later = began + STALE;
+        queue.pop(later).unwrap();
+        let (_, again) = queue.pop(later).unwrap();
+        assert_eq!(again, Attempt { began: later, first: began, count: 2, flushed: true });
+        let came: Vec<String> = queue
+            .incoming()
+            .iter()
+            .map(|((place, by), count)| format!("{} {by} {count}", place.name()))
+            .collect();
+        assert_eq!(
+            came,
+            [
+                "active BackoffComplete 1",
+                "active UnschedulablePodAdd 2",
+                "active UnschedulableTimeout 1",
+                "backoff ScheduleAttemptFailure 1",
+                "unschedulable ScheduleAttemptFailure 1",
+            ]
+        );
     }
 
     /// What happens to a claim helps the pods that use it, and no others.

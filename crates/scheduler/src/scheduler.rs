@@ -1,15 +1,19 @@
 //! The loop: takes pods from the queue, decides, assumes. What follows from a decision runs beside it (`act`).
 
 use crate::cache::Cache;
-use crate::decide::{Placement, place};
+use crate::decide::{Failure, Placement, place};
 use crate::facts::{NodeFacts, PodFacts, PodInfo};
 use crate::framework::{Cycle, Event};
+use crate::metrics::{self, Flying, Metrics};
 use crate::preempt::Preemption;
-use crate::queue::{Cause, Queue, Waiter};
+use crate::queue::{Attempt, Cause, POD_ADDED, POD_UPDATED, Place, Queue, Waiter};
+use crate::stopwatch::Stopwatch;
 use crate::storage::rows;
 use crate::surroundings;
-use client::{Cached, Change, Client, Informer, Informers, ObjectKey, Recorder};
+use client::{Change, Client, Informer, Informers, ObjectKey, Recorder};
+use component::metrics::Registry;
 use parking_lot::Mutex;
+use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
@@ -24,6 +28,8 @@ const BINDERS: usize = 256;
 pub(crate) struct State {
     pub(crate) cache: Cache,
     pub(crate) queue: Queue,
+    /// Pods that are not to be tried yet.
+    pub(crate) gated: HashSet<ObjectKey>,
 }
 
 /// The scheduler of the pods that name it.
@@ -40,10 +46,11 @@ pub struct Scheduler {
     /// Claims, volumes, nodes or pods changed: whoever waits for volumes looks again.
     pub(crate) changed: watch::Sender<()>,
     pub(crate) binders: Arc<Semaphore>,
+    pub(crate) metrics: Metrics,
 }
 
-/// Schedules until `shutdown`.
-pub async fn run(client: Client, shutdown: CancellationToken) {
+/// Schedules until `shutdown`, and tells under `/metrics` of it.
+pub async fn run(client: Client, registry: &Registry, shutdown: CancellationToken) {
     let informers = Informers::new(&client, shutdown.clone());
     let scheduler = Arc::new(Scheduler {
         recorder: Recorder::new(client.clone(), DEFAULT_SCHEDULER, ""),
@@ -56,6 +63,13 @@ pub async fn run(client: Client, shutdown: CancellationToken) {
         wake: Notify::new(),
         changed: watch::Sender::default(),
         binders: Arc::new(Semaphore::new(BINDERS)),
+        metrics: Metrics::new(registry),
+    });
+    let known = Arc::downgrade(&scheduler);
+    registry.collector(move |encoder| {
+        if let Some(scheduler) = known.upgrade() {
+            metrics::collect(&scheduler.state.lock(), encoder);
+        }
     });
     let working = async {
         let this = scheduler.clone();
@@ -81,12 +95,13 @@ pub async fn run(client: Client, shutdown: CancellationToken) {
     }
 }
 
-fn waits_for_us(pod: &Cached<PodFacts>) -> bool {
-    pod.node_name.is_empty()
-        && pod.scheduler_name == DEFAULT_SCHEDULER
-        && !pod.terminal
-        && !pod.deleting
-        && !pod.gated
+/// Whether a pod is to get its node here.
+fn is_ours(pod: &PodFacts) -> bool {
+    pod.node_name.is_empty() && pod.scheduler_name == DEFAULT_SCHEDULER && !pod.terminal && !pod.deleting
+}
+
+fn waits_for_us(pod: &PodFacts) -> bool {
+    is_ours(pod) && !pod.gated
 }
 
 impl Scheduler {
@@ -121,10 +136,11 @@ impl Scheduler {
         loop {
             let (next, release) = {
                 let mut state = self.state.lock();
-                state.queue.release(Instant::now());
-                (state.queue.pop(), state.queue.next_release())
+                let now = Instant::now();
+                state.queue.release(now);
+                (state.queue.pop(now), state.queue.next_release())
             };
-            let Some(key) = next else {
+            let Some((key, attempt)) = next else {
                 let due = async {
                     match release {
                         Some(at) => tokio::time::sleep_until(at).await,
@@ -138,11 +154,11 @@ impl Scheduler {
                 continue;
             };
             turn = turn.wrapping_add(1);
-            self.schedule_one(&key, turn).await;
+            self.schedule_one(&key, attempt, turn).await;
         }
     }
 
-    async fn schedule_one(self: &Arc<Self>, key: &ObjectKey, turn: usize) {
+    async fn schedule_one(self: &Arc<Self>, key: &ObjectKey, attempt: Attempt, turn: usize) {
         let Some(facts) = self.pods.get(key).filter(|p| waits_for_us(p)) else { return };
         let pod = match facts.decode() {
             Ok(pod) => PodInfo { pod, facts },
@@ -152,27 +168,46 @@ impl Scheduler {
             }
         };
         let Ok(permit) = self.binders.clone().acquire_owned().await else { return };
-        let decision = self.state.lock().decide(&pod, turn);
+        let decision = self.decide(&pod, turn);
         let this = self.clone();
         tokio::spawn(async move {
             match decision {
-                Ok(Placement { node, bindings: None }) => this.bind(pod, &node).await,
+                Ok(Placement { node, bindings: None }) => {
+                    let flying = Flying::begin(&this.metrics.binding);
+                    this.bind(pod, attempt, &node).await;
+                    drop(flying);
+                }
                 Ok(Placement { node, bindings: Some(bindings) }) => {
                     // Making a volume may take minutes, in which others are not to wait.
                     drop(permit);
-                    return this.bind_with_volumes(pod, &node, bindings).await;
+                    let flying = Flying::begin(&this.metrics.binding);
+                    this.bind_with_volumes(pod, attempt, &node, bindings).await;
+                    return drop(flying);
                 }
-                Err(failure) => this.fail(pod, failure).await,
+                Err(failure) => this.fail(pod, attempt, failure).await,
             }
             drop(permit);
         });
+    }
+
+    fn decide(&self, pod: &PodInfo, turn: usize) -> Result<Placement, Failure> {
+        let mut stopwatch = Stopwatch::default();
+        let decision = self.state.lock().decide(pod, turn, &mut stopwatch);
+        let preemption = decision.as_ref().err().map(|failure| &failure.preemption);
+        self.metrics.decided(&stopwatch, preemption);
+        decision
     }
 }
 
 impl State {
     /// Decides, and remembers the decision before anybody else is told.
-    fn decide(&mut self, pod: &PodInfo, turn: usize) -> Result<Placement, crate::decide::Failure> {
-        let decision = place(Cycle { pod, cache: &self.cache }, turn);
+    fn decide(
+        &mut self,
+        pod: &PodInfo,
+        turn: usize,
+        stopwatch: &mut Stopwatch,
+    ) -> Result<Placement, Failure> {
+        let decision = place(Cycle { pod, cache: &self.cache }, turn, stopwatch);
         match &decision {
             Ok(Placement { node, bindings }) => {
                 if let Some(bindings) = bindings {
@@ -207,15 +242,22 @@ impl State {
         if matches!(change, Change::Deleted(_)) {
             self.cache.remove_pod(&pod.uid);
             self.queue.remove(pod.key());
+            self.gated.remove(pod.key());
             if !pod.node_name.is_empty() || !pod.nominated_node.is_empty() {
                 self.queue.happened(&Event::PodGone(pod));
             }
             return;
         }
         self.cache.set_pod(pod, old);
+        let by = if old.is_none() { POD_ADDED } else { POD_UPDATED };
+        if !is_ours(pod) || !pod.gated {
+            self.gated.remove(pod.key());
+        } else if self.gated.insert(pod.key().clone()) {
+            self.queue.came(Place::Unschedulable, by);
+        }
         if waits_for_us(pod) {
             if !self.cache.is_assumed(&pod.uid) && worth_another_try(old, pod) {
-                self.queue.add(pod.key().clone(), pod.priority);
+                self.queue.add(pod.key().clone(), pod.priority, by);
             }
             return;
         }

@@ -9,6 +9,7 @@ use expect_test::{Expect, expect};
 use scheduler::cache::Cache;
 use scheduler::decide::place;
 use scheduler::framework::Cycle;
+use scheduler::stopwatch::Stopwatch;
 use scheduler::storage::Storage;
 use scheduler::storage::rows::{CapacityRow, ClaimRow, ClassRow, DriverRow, VolumeRow};
 use serde_json::{Value, json};
@@ -58,7 +59,7 @@ fn uses(claims: &[&str]) -> Value {
 /// Where the pod goes and what is done about its volumes; or why nowhere.
 fn check(cache: &Cache, spec: &Value, expected: Expect) {
     let pod = pod("new", spec.clone());
-    let told = match place(Cycle { pod: &pod, cache }, 0) {
+    let told = match place(Cycle { pod: &pod, cache }, 0, &mut Stopwatch::default()) {
         Err(_) => outcome(cache, &pod),
         Ok(placed) => {
             let bindings = placed.bindings.unwrap_or_default();
@@ -176,7 +177,7 @@ fn volumes_are_chosen_with_the_node() {
 
     // What is decided, counts before anybody has seen it, and only until then.
     let pod = pod("first", uses(&["b", "a"]));
-    let placed = place(Cycle { pod: &pod, cache: &cache }, 0).unwrap();
+    let placed = place(Cycle { pod: &pod, cache: &cache }, 0, &mut Stopwatch::default()).unwrap();
     storage(&mut cache).assume(&placed.bindings.clone().unwrap(), &placed.node);
     set_claim(&mut cache, "c", near(json!({})));
     check(&cache, &uses(&["c"]), expect!["a2 v1 for c"]);

@@ -6,6 +6,7 @@ mod api;
 
 use api::Api;
 use client::Client;
+use component::metrics::Registry;
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -72,7 +73,8 @@ impl Cluster {
             }),
         );
         let stop = CancellationToken::new();
-        tokio::spawn(scheduler::run(Client::new(Arc::new(api.clone()), "test"), stop.clone()));
+        let (client, ended) = (Client::new(Arc::new(api.clone()), "test"), stop.clone());
+        tokio::spawn(async move { scheduler::run(client, &Registry::new(), ended).await });
         Cluster { api, _running: stop.drop_guard() }
     }
 

@@ -159,9 +159,10 @@ fn start_components(
         let plane = plane.clone();
         move |pin: Option<Pin>, ended| {
             let running = plane.running.scheduler.begin();
-            let run = scheduler::run(plane.component("system:kube-scheduler", pin.as_ref()), ended);
+            let client = plane.component("system:kube-scheduler", pin.as_ref());
+            let metrics = plane.server.metrics.clone();
             async move {
-                run.await;
+                scheduler::run(client, &metrics, ended).await;
                 drop(running);
             }
         }

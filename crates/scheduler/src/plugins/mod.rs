@@ -48,9 +48,14 @@ impl PluginSet {
         self.0 |= 1 << plugin;
     }
 
+    /// Whether the plugin, by its place in the list, is among them.
+    pub fn has(self, plugin: usize) -> bool {
+        self.0 & (1 << plugin) != 0
+    }
+
     /// Whether an event may help a pod that these plugins refused. One that none refused is helped by anything.
     pub fn helped_by(self, event: &Event<'_>, waiter: &Waiter) -> bool {
-        let refused = PLUGINS.iter().enumerate().filter(|(i, _)| self.0 & (1 << i) != 0);
+        let refused = PLUGINS.iter().enumerate().filter(|(i, _)| self.has(*i));
         self.0 == 0 || refused.into_iter().any(|(_, plugin)| plugin.helped_by(event, waiter))
     }
 }

@@ -10,6 +10,7 @@ use scheduler::decide::decide;
 use scheduler::facts::{NodeFacts, PodFacts, PodInfo};
 use scheduler::framework::Cycle;
 use scheduler::preempt::Preemption;
+use scheduler::stopwatch::Stopwatch;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -49,7 +50,7 @@ pub(crate) fn cluster(nodes: &[Value], running: &[(&str, Value)]) -> Cache {
 
 /// Where the pod goes; or why nowhere, and who would have to go.
 pub(crate) fn outcome(cache: &Cache, pod: &PodInfo) -> String {
-    match decide(Cycle { pod, cache }, 0) {
+    match decide(Cycle { pod, cache }, 0, &mut Stopwatch::default()) {
         Ok(node) => node.to_string(),
         Err(failure) => match failure.preemption {
             Preemption::Room { node, victims } => {
