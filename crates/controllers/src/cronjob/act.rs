@@ -5,9 +5,11 @@ use super::facts::JobFacts;
 use super::plan::Plan;
 use api::batch::v1::{CronJob, Job};
 use apimachinery::meta::options::DeleteOptions;
+use apimachinery::time::Time;
 use client::controller::Writes;
 use client::recorder::reference;
 use client::{Client, Informer, ObjectKey, Recorder, Result};
+use component::metrics::Histogram;
 
 pub(super) struct Act {
     pub client: Client,
@@ -15,6 +17,8 @@ pub(super) struct Act {
     pub writes: Writes<ObjectKey>,
     pub cron_jobs: Informer<CronJobFacts>,
     pub jobs: Informer<JobFacts>,
+    /// How late jobs are made.
+    pub skew: Histogram,
 }
 
 impl Act {
@@ -34,7 +38,7 @@ impl Act {
             }
         }
         if let Some((job, due)) = plan.create.filter(|_| started.is_ok()) {
-            match self.create(key, cron_job, &job).await {
+            match self.create(key, cron_job, &job, due).await {
                 Ok(Some(made)) => {
                     status.active.push(client::recorder::reference(&made));
                     status.last_schedule_time = Some(due);
@@ -62,11 +66,12 @@ impl Act {
     }
 
     /// Makes a job; one of the name that is ours already counts as made, unless it is known.
-    async fn create(&self, key: &ObjectKey, cron_job: &CronJob, job: &Job) -> Result<Option<Job>> {
+    async fn create(&self, key: &ObjectKey, cron_job: &CronJob, job: &Job, due: Time) -> Result<Option<Job>> {
         let api = self.client.namespaced::<Job>(&key.namespace);
         match api.create(job).await {
             Ok(made) => {
                 self.writes.note(key, &self.jobs, &made.metadata.resource_version);
+                self.skew.observe((made.metadata.creation_timestamp.unix() - due.unix()) as f64);
                 let text = format!("Created job {}", made.metadata.name);
                 self.recorder.normal(cron_job, "SuccessfulCreate", text);
                 Ok(Some(made))

@@ -10,12 +10,19 @@ use act::Act;
 use api::batch::v1::{CronJob, Job};
 use client::controller::{Outcome, Writes, run as work};
 use client::{Informer, ObjectKey, Projection, Recorder, Result};
+use component::metrics::{Opts, Stability, exponential_buckets};
 use facts::JobFacts;
 use plan::Observed;
 use std::sync::Arc;
 
 const WORKERS: usize = 5;
 const KIND: &str = "CronJob";
+
+const SKEW: Opts<'_> = Opts {
+    name: "cronjob_controller_job_creation_skew_duration_seconds",
+    help: "Time between when a cronjob is scheduled to be run, and when the corresponding job is created",
+    stability: Stability::Stable,
+};
 
 /// Nothing of a CronJob is asked but by itself.
 struct CronJobFacts;
@@ -54,6 +61,7 @@ pub(crate) async fn run(context: Context) {
         writes: writes.clone(),
         cron_jobs: cron_jobs.clone(),
         jobs: jobs.clone(),
+        skew: context.metrics.histogram(SKEW, &exponential_buckets(1.0, 2.0, 10)),
     };
     let this = Arc::new(Loop { cron_jobs, jobs, clock: context.clock, act });
     work("cronjob", queue, writes, WORKERS, context.shutdown, move |key| {

@@ -1,6 +1,7 @@
 //! The writes: slices made, changed and removed.
 
 use super::SliceFacts;
+use super::metrics::Metrics;
 use super::plan::Plan;
 use crate::support::delete_by_name;
 use api::discovery::v1::EndpointSlice;
@@ -11,6 +12,7 @@ pub(super) struct Act {
     pub client: Client,
     pub writes: Writes<ObjectKey>,
     pub slices: Informer<SliceFacts>,
+    pub metrics: Metrics,
 }
 
 impl Act {
@@ -22,15 +24,17 @@ impl Act {
                 Err(error) if error.is_namespace_terminating() => return Ok(()),
                 Err(error) => return Err(error),
             }
+            self.metrics.change("create");
         }
         for slice in &plan.update {
             let written = api.update(slice).await?;
             self.writes.note(key, &self.slices, &written.metadata.resource_version);
+            self.metrics.change("update");
         }
         for name in &plan.delete {
             match delete_by_name::<EndpointSlice>(&self.client, &key.namespace, name).await {
                 Err(error) if !error.is_not_found() => return Err(error),
-                _ => {}
+                _ => self.metrics.change("delete"),
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Writes the EndpointSlices of Services with selectors. Upstream: `endpointslice-controller`.
 
 mod act;
+mod metrics;
 mod plan;
 
 use crate::Context;
@@ -12,6 +13,7 @@ use api::discovery::v1::EndpointSlice;
 use client::controller::{Outcome, Writes, run as work};
 use client::informer::Index;
 use client::{Change, Informer, ObjectKey, Projection};
+use metrics::Metrics;
 use plan::Observed;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -89,11 +91,20 @@ pub(crate) async fn run(context: Context) {
         }
     });
     let writes = Writes::default();
-    let act = act::Act { client: context.client, writes: writes.clone(), slices: slices.clone() };
+    let act = act::Act {
+        client: context.client,
+        writes: writes.clone(),
+        slices: slices.clone(),
+        metrics: Metrics::new(&context.metrics),
+    };
     let this = Arc::new(Loop { services, pods, nodes, slices, triggers: Triggers::default(), act });
     work("endpoint_slice", queue, writes, WORKERS, context.shutdown, move |key| {
         let this = this.clone();
-        async move { this.reconcile(&key).await }
+        async move {
+            let outcome = this.reconcile(&key).await;
+            this.act.metrics.looked(outcome.is_ok());
+            outcome
+        }
     })
     .await;
 }
@@ -103,6 +114,7 @@ impl Loop {
         // Slices of a service that is gone are the garbage collector's.
         let Some(cached) = self.services.get(key) else {
             self.triggers.forget(key);
+            self.act.metrics.forget(key);
             return Ok(Outcome::Done);
         };
         if cached.selector.is_none() {
@@ -120,7 +132,9 @@ impl Loop {
             .iter()
             .filter_map(|pod| Some((pod.node.as_str(), self.nodes.named("", &pod.node)?.zone.clone()?)))
             .collect();
+        let there = slices.len();
         let mut plan = plan::plan(&Observed { service: &service, pods: &pods, zones: &zones, slices });
+        self.act.metrics.planned(key, &plan, there, service.spec.traffic_distribution.as_deref());
         for slice in plan.create.iter_mut().chain(&mut plan.update) {
             stamp(&mut slice.metadata, triggered);
         }

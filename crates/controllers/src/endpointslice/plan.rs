@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// How many endpoints a slice has at most.
-const MAX_ENDPOINTS: usize = 100;
+pub(super) const MAX_ENDPOINTS: usize = 100;
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
 pub(super) struct Observed<'a> {
@@ -36,6 +36,11 @@ pub(super) struct Plan {
     pub update: Vec<EndpointSlice>,
     /// Names.
     pub delete: Vec<String>,
+    /// Endpoints that come and go.
+    pub added: usize,
+    pub removed: usize,
+    /// How many endpoints each of the service's groups is to have.
+    pub groups: Vec<usize>,
 }
 
 /// What endpoints of one slice share, in an order that tells equal ones.
@@ -100,6 +105,7 @@ pub(super) fn plan(observed: &Observed) -> Plan {
     }
     for (key, wanted) in wanted {
         let slices = groups.remove(&key).unwrap_or_default();
+        plan.groups.push(wanted.endpoints.len());
         place(service, &key.0, wanted, slices, &mut plan);
     }
     plan
@@ -221,12 +227,14 @@ fn place(service: &Service, family: &str, wanted: Wanted, slices: Vec<EndpointSl
         for endpoint in &old.endpoints {
             new.endpoints.extend(endpoints.remove(uid(endpoint)));
         }
+        plan.removed += old.endpoints.len() - new.endpoints.len();
         new.metadata.labels.clone_from(&labels);
         now.push((old, new));
     }
     // Slices that change anyway are filled first, the fullest of them before others.
     now.sort_by_key(|(old, new)| (old == new, std::cmp::Reverse(new.endpoints.len())));
     let mut rest: Vec<Endpoint> = endpoints.into_values().collect();
+    plan.added += rest.len();
     rest.reverse();
     for (_, new) in &mut now {
         while new.endpoints.len() < MAX_ENDPOINTS

@@ -2,6 +2,7 @@
 
 use super::JobFacts;
 use super::facts::{FAILURES, FINALIZER, IGNORED_FAILURES, INDEX, PodFacts};
+use super::metrics::Metrics;
 use super::plan::{NewPod, Plan, Pod as Seen};
 use crate::pod_control::{PodControl, Result};
 use crate::pods::{adoption, from_template, release, slow_start};
@@ -21,6 +22,7 @@ pub(super) struct Act {
     pub control: PodControl<PodFacts>,
     pub jobs: Informer<JobFacts>,
     pub clock: WallClock,
+    pub metrics: Metrics,
 }
 
 /// Takes the finalizer from a pod.
@@ -100,13 +102,17 @@ impl Act {
         })
         .await;
         let mut status = plan.status;
+        self.metrics.made(job, &status, made, next.into_inner() - made);
         let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
         status.active = status.active - count(plan.create.len() - made) + count(kept);
         if status != job.status {
             let mut changed = job.clone();
             changed.status = status;
             match self.control.client.namespaced::<Job>(&key.namespace).update_status(&changed).await {
-                Ok(written) => self.control.writes.note(key, &self.jobs, &written.metadata.resource_version),
+                Ok(written) => {
+                    self.metrics.written(job, &changed.status);
+                    self.control.writes.note(key, &self.jobs, &written.metadata.resource_version);
+                }
                 Err(error) if error.is_not_found() => return Ok(Outcome::Done),
                 Err(error) => return Err(error.into()),
             }

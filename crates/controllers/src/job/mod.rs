@@ -6,6 +6,7 @@
 mod act;
 mod facts;
 mod indexes;
+mod metrics;
 mod plan;
 mod policy;
 mod status;
@@ -20,10 +21,11 @@ use apimachinery::labels::Selector;
 use client::controller::{Outcome, Writes, run as work};
 use client::informer::Index;
 use client::queue::Backoff;
-use client::{Cached, Informer, ObjectKey, Projection, Queue, Recorder};
+use client::{Cached, Change, Informer, ObjectKey, Projection, Queue, Recorder};
 use facts::{BY_JOB, ORPHANS, PodFacts};
+use metrics::{Action, Metrics};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const WORKERS: usize = 5;
 /// Jobs that name another manager are not ours.
@@ -32,6 +34,8 @@ const MANAGER: &str = "kubernetes.io/job-controller";
 /// What is kept of a job.
 pub(crate) struct JobFacts {
     selector: Selector,
+    /// Who manages it in our stead.
+    manager: Option<String>,
 }
 
 impl Projection for JobFacts {
@@ -39,7 +43,10 @@ impl Projection for JobFacts {
 
     fn project(job: &Job) -> Self {
         let selector = Selector::from_label_selector(job.spec.selector.as_ref());
-        JobFacts { selector: selector.unwrap_or_else(|_| Selector::nothing()) }
+        JobFacts {
+            selector: selector.unwrap_or_else(|_| Selector::nothing()),
+            manager: job.spec.managed_by.clone().filter(|manager| manager != MANAGER),
+        }
     }
 
     fn indices() -> &'static [Index<Self>] {
@@ -52,6 +59,7 @@ struct Loop {
     pods: Informer<PodFacts>,
     clock: WallClock,
     act: Act,
+    metrics: Metrics,
 }
 
 /// Runs until shutdown.
@@ -59,6 +67,17 @@ pub(crate) async fn run(context: Context) {
     let jobs: Informer<JobFacts> = context.informers.get();
     let pods: Informer<PodFacts> = context.informers.get();
     jobs.synced().await;
+    let metrics = Metrics::new(&context.metrics);
+    let counted = metrics.clone();
+    jobs.subscribe(move |change| {
+        if let Change::Added(job) = change
+            && let Some(manager) = &job.manager
+        {
+            counted.external(manager);
+        }
+    });
+    let counted = metrics.clone();
+    pods.subscribe(move |change| counted.pod(change));
     let backoff = Backoff { base: Duration::from_secs(1), max: Duration::from_secs(60) };
     let (queue, orphans) = (Queue::new(backoff), Queue::new(backoff));
     feed(&jobs, &queue, |job| [job.key().clone()]);
@@ -74,8 +93,8 @@ pub(crate) async fn run(context: Context) {
         writes: writes.clone(),
         pods: pods.clone(),
     };
-    let act = Act { control, jobs: jobs.clone(), clock: context.clock.clone() };
-    let this = Arc::new(Loop { jobs, pods, clock: context.clock, act });
+    let act = Act { control, jobs: jobs.clone(), clock: context.clock.clone(), metrics: metrics.clone() };
+    let this = Arc::new(Loop { jobs, pods, clock: context.clock, act, metrics });
     let jobs = this.clone();
     let jobs = work("job", queue, writes.clone(), WORKERS, context.shutdown.clone(), move |key| {
         let this = jobs.clone();
@@ -110,7 +129,7 @@ impl Loop {
             owned.into_iter().partition(|pod| pod.controller.as_ref().is_some_and(|c| c.uid == uid));
         self.act.let_go(key, orphaned.iter().filter(|pod| pod.tracked)).await?;
         let (Some(cached), Some(job)) = (cached, job) else { return Ok(Outcome::Done) };
-        if job.spec.managed_by.as_deref().is_some_and(|manager| manager != MANAGER) {
+        if cached.manager.is_some() {
             return Ok(Outcome::Done);
         }
         if !matches!(job.spec.completion_mode.as_deref(), None | Some("NonIndexed" | "Indexed")) {
@@ -122,10 +141,27 @@ impl Loop {
             self.act.let_go(key, ours.iter().filter(|pod| pod.tracked)).await?;
             return Ok(Outcome::Done);
         }
+        let began = Instant::now();
+        let (action, outcome) = self.look(key, &cached, &job, ours).await;
+        self.metrics.looked(&job, action, outcome.is_ok(), began.elapsed());
+        outcome
+    }
+
+    /// Looks at a job that goes on, and sees to it.
+    async fn look(
+        &self,
+        key: &ObjectKey,
+        cached: &Cached<JobFacts>,
+        job: &Job,
+        ours: Vec<Arc<Cached<PodFacts>>>,
+    ) -> (Action, Result<Outcome>) {
         let strays = self.pods.by_index(ORPHANS, &key.namespace);
-        let pods = self.act.claim(key, &job, &cached.selector, ours, strays).await?;
-        let plan = plan::plan(&job, &pods, self.clock.now());
-        self.act.take(key, &job, plan).await
+        let pods = match self.act.claim(key, job, &cached.selector, ours, strays).await {
+            Ok(pods) => pods,
+            Err(error) => return (Action::default(), Err(error)),
+        };
+        let plan = plan::plan(job, &pods, self.clock.now());
+        (plan.action, self.act.take(key, job, plan).await)
     }
 
     /// Lets a pod go that no job counts.

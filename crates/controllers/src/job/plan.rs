@@ -2,6 +2,7 @@
 
 use super::facts::PodFacts;
 use super::indexes::Indexes;
+use super::metrics;
 use super::policy::{Action, action, succeeded};
 use super::status::*;
 use crate::pods::Phase;
@@ -41,6 +42,7 @@ pub(super) struct Plan {
     /// Event types, reasons and messages to tell once the status is written.
     pub tell: Vec<(bool, String, String)>,
     pub again: Option<Time>,
+    pub action: metrics::Action,
 }
 
 struct View<'a> {
@@ -120,6 +122,7 @@ impl View<'_> {
         } else {
             if job.metadata.deletion_timestamp.is_none() {
                 self.manage(&mut plan, &active, succeeded, &done, &lost);
+                plan.action = metrics::Action::of(&plan, self.suspended());
             }
             active_after = active.len() + plan.create.len() - plan.discard.len();
             let complete = match self.completions {

@@ -8,6 +8,8 @@ use api::core::v1::ConfigMap;
 use client::controller::{Outcome, Writes, run as work};
 use client::source::Query;
 use client::{Informer, ObjectKey, Projection};
+use component::metrics::{CounterVec, HistogramVec, Opts, Registry, Stability, exponential_buckets};
+use std::time::Instant;
 
 const NAME: &str = "kube-root-ca.crt";
 const KEY: &str = "ca.crt";
@@ -28,6 +30,20 @@ impl Projection for Published {
     }
 }
 
+/// How often it was published, and how long that took, by the code of the answer.
+fn counters(registry: &Registry) -> (CounterVec, HistogramVec) {
+    let opts = |name| Opts {
+        name,
+        help: "Number of namespace syncs happened in root ca cert publisher.",
+        stability: Stability::Alpha,
+    };
+    let syncs = registry.counter_vec(opts("root_ca_cert_publisher_sync_total"), &["code"]);
+    let buckets = exponential_buckets(0.001, 2.0, 15);
+    let took =
+        registry.histogram_vec(opts("root_ca_cert_publisher_sync_duration_seconds"), &["code"], &buckets);
+    (syncs, took)
+}
+
 /// Runs until shutdown. Keys are namespaces.
 pub(crate) async fn run(context: Context) {
     let namespaces: Informer<NamespaceState> = context.informers.get();
@@ -39,10 +55,13 @@ pub(crate) async fn run(context: Context) {
     namespaces.synced().await;
     maps.synced().await;
     let (client, cluster) = (context.client, context.cluster);
+    let (syncs, took) = counters(&context.metrics);
     work("root_ca_cert_publisher", queue, Writes::default(), 1, context.shutdown, move |key| {
         let (namespaces, maps) = (namespaces.clone(), maps.clone());
         let (client, cluster) = (client.clone(), cluster.clone());
+        let (syncs, took) = (syncs.clone(), took.clone());
         async move {
+            let began = Instant::now();
             if !namespaces.get(&key).is_some_and(|namespace| namespace.active) {
                 return Ok(Outcome::Done);
             }
@@ -62,6 +81,9 @@ pub(crate) async fn run(context: Context) {
                     maps_api.create(&map).await
                 }
             };
+            let code = done.as_ref().err().map_or(200, |error| error.code().unwrap_or(500)).to_string();
+            syncs.with(&[&code]).inc();
+            took.with(&[&code]).observe(began.elapsed().as_secs_f64());
             match done {
                 Err(error) if !error.is_already_exists() && !error.is_namespace_terminating() => Err(error),
                 _ => Ok(Outcome::Done),
