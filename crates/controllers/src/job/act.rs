@@ -122,6 +122,7 @@ impl Act {
             }
         }
         self.let_go(key, plan.let_go.iter()).await?;
+        self.metrics.handled(&plan.handled);
         deleted?;
         created?;
         Ok(self.clock.outcome(plan.again))

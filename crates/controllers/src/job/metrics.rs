@@ -52,6 +52,7 @@ pub(super) struct Metrics {
     pods_made: CounterVec,
     external: CounterVec,
     tracked: CounterVec,
+    handled: CounterVec,
 }
 
 fn mode(job: &Job) -> &str {
@@ -120,6 +121,12 @@ impl Metrics {
                 "The number of terminated pods (phase=Failed|Succeeded)\nthat have the finalizer batch.kubernetes.io/job-tracking\nThe event label can be \"add\" or \"delete\".",
                 &["event"],
             ),
+            handled: counter(
+                "job_controller_pod_failures_handled_by_failure_policy_total",
+                Beta,
+                "The number of failed Pods handled by failure policy with\n\t\t\trespect to the failure policy action applied based on the matched\n\t\t\trule. Possible values of the action label correspond to the\n\t\t\tpossible values for the failure policy rule action, which are:\n\t\t\t\"FailJob\", \"Ignore\" and \"Count\".",
+                &["action"],
+            ),
         }
     }
 
@@ -128,6 +135,11 @@ impl Metrics {
         let labels = [mode(job), if succeeded { "success" } else { "error" }, action.name()];
         self.looked.with(&labels).observe(took.as_secs_f64());
         self.looks.with(&labels).inc();
+    }
+
+    /// The actions that rules of a failure policy have for pods.
+    pub(super) fn handled(&self, actions: &[String]) {
+        actions.iter().for_each(|action| self.handled.with(&[action]).inc());
     }
 
     /// A job that another manager takes care of.

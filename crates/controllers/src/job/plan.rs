@@ -3,7 +3,7 @@
 use super::facts::PodFacts;
 use super::indexes::Indexes;
 use super::metrics;
-use super::policy::{Action, action, succeeded};
+use super::policy::{Action, action, rule, succeeded};
 use super::status::*;
 use crate::pods::Phase;
 use api::batch::v1::{Job, JobCondition, JobStatus};
@@ -43,6 +43,8 @@ pub(super) struct Plan {
     pub tell: Vec<(bool, String, String)>,
     pub again: Option<Time>,
     pub action: metrics::Action,
+    /// What rules of the failure policy said of pods that failed.
+    pub handled: Vec<String>,
 }
 
 struct View<'a> {
@@ -413,6 +415,11 @@ impl View<'_> {
                     uncounted.succeeded.push(pod.uid.to_string());
                 }
             } else if failed || end.is_some_and(|end| !end.success) {
+                if !listed(&uncounted.failed)
+                    && let Some((action, _)) = rule(self.job, pod)
+                {
+                    plan.handled.push(action.to_owned());
+                }
                 let counts = valid && action(self.job, pod) != Action::Ignore;
                 if counts && !listed(&uncounted.failed) {
                     uncounted.failed.push(pod.uid.to_string());

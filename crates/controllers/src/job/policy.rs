@@ -17,6 +17,16 @@ pub(super) enum Action {
 
 /// The action of the first rule that the pod meets.
 pub(super) fn action(job: &Job, pod: &Cached<PodFacts>) -> Action {
+    match rule(job, pod) {
+        Some(("Ignore", _)) => Action::Ignore,
+        Some(("FailIndex", _)) => Action::FailIndex,
+        Some(("FailJob", message)) => Action::FailJob(message),
+        _ => Action::Count,
+    }
+}
+
+/// What the first rule that the pod meets says, and how it is met.
+pub(super) fn rule<'a>(job: &'a Job, pod: &Cached<PodFacts>) -> Option<(&'a str, String)> {
     let rules = job.spec.pod_failure_policy.iter().flat_map(|policy| &policy.rules);
     for (i, rule) in rules.enumerate() {
         let by_code = rule.on_exit_codes.as_ref().and_then(|codes| matching_exit(codes, pod));
@@ -35,14 +45,9 @@ pub(super) fn action(job: &Job, pod: &Cached<PodFacts>) -> Action {
         } else {
             continue;
         };
-        return match rule.action.as_str() {
-            "Ignore" => Action::Ignore,
-            "FailIndex" => Action::FailIndex,
-            "FailJob" => Action::FailJob(message),
-            _ => Action::Count,
-        };
+        return Some((&rule.action, message));
     }
-    Action::Count
+    None
 }
 
 fn matching_exit<'a>(codes: &OnExitCodes, pod: &'a PodFacts) -> Option<&'a (String, i32)> {

@@ -5,6 +5,7 @@
 mod behavior;
 mod judge;
 mod metrics;
+mod monitor;
 mod replicas;
 mod scale;
 
@@ -25,11 +26,12 @@ use client::controller::{Outcome, Writes, run as work};
 use client::{Cached, Change, Client, Informer, ObjectKey, Projection, Recorder, Result};
 use judge::{Failure, Target};
 use metrics::Metrics;
+use monitor::{Action, Fault, Monitor, Verdict};
 use parking_lot::Mutex;
 use replicas::{Query, Tolerances};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const WORKERS: usize = 5;
 const PERIOD: Duration = Duration::from_secs(15);
@@ -58,6 +60,7 @@ struct Loop {
     pods: Informer<PodFacts>,
     client: Client,
     metrics: Metrics,
+    monitor: Arc<Monitor>,
     recorder: Recorder,
     writes: Writes<ObjectKey>,
     clock: WallClock,
@@ -70,7 +73,14 @@ pub(crate) async fn run(context: Context) {
     let pods: Informer<PodFacts> = context.informers.get();
     let queue = queue();
     let changed = queue.clone();
+    let monitor = Arc::new(Monitor::new(&context.metrics));
+    let counted = monitor.clone();
     autoscalers.subscribe(move |change: &Change<Facts>| {
+        match change {
+            Change::Added(_) => counted.counted(1.0),
+            Change::Deleted(_) => counted.counted(-1.0),
+            Change::Updated { .. } => {}
+        }
         if change.old().is_none_or(|old| old.0 != change.object().0) {
             changed.add(change.object().key().clone());
         }
@@ -82,6 +92,7 @@ pub(crate) async fn run(context: Context) {
         autoscalers,
         pods,
         metrics: Metrics(context.client.clone()),
+        monitor,
         recorder: Recorder::new(context.client.clone(), "horizontal-pod-autoscaler", ""),
         client: context.client,
         writes: writes.clone(),
@@ -119,10 +130,13 @@ impl Loop {
     async fn reconcile(&self, key: &ObjectKey) -> Result<Outcome> {
         let Some(cached) = self.autoscalers.get(key) else {
             self.states.lock().remove(key);
+            self.monitor.forget(key);
             return Ok(Outcome::Done);
         };
         let autoscaler = cached.decode()?;
-        let status = self.look(key, &autoscaler).await;
+        let (began, mut verdict) = (Instant::now(), Verdict::default());
+        let status = self.look(key, &autoscaler, &mut verdict).await;
+        self.monitor.looked(verdict, began.elapsed());
         if status != autoscaler.status {
             let mut changed = autoscaler.clone();
             changed.status = status;
@@ -137,8 +151,13 @@ impl Loop {
         Ok(Outcome::After(PERIOD))
     }
 
-    /// One look: what the status becomes. The target is resized on the way.
-    async fn look(&self, key: &ObjectKey, autoscaler: &HorizontalPodAutoscaler) -> Status {
+    /// One look: what the status becomes. The target is resized on the way; `verdict` says what all came to.
+    async fn look(
+        &self,
+        key: &ObjectKey,
+        autoscaler: &HorizontalPodAutoscaler,
+        verdict: &mut Verdict,
+    ) -> Status {
         let spec = &autoscaler.spec;
         let now = self.clock.now();
         let mut status = autoscaler.status.clone();
@@ -148,6 +167,7 @@ impl Loop {
                 let text =
                     format!("the HPA controller was unable to get the target's current scale: {error}");
                 self.recorder.warning(autoscaler, "FailedGetScale", error);
+                verdict.fault = Fault::Internal;
                 set(&mut status, ABLE, false, "FailedGetScale", text, now);
                 return status;
             }
@@ -170,7 +190,7 @@ impl Loop {
         } else if current < bounds.min {
             (bounds.min, "Current number of replicas below Spec.MinReplicas".to_owned())
         } else {
-            match self.ask(key, autoscaler, &scale, &mut status, now).await {
+            match self.ask(key, autoscaler, &scale, (&mut status, verdict), now).await {
                 Err(error) => {
                     self.recorder.warning(autoscaler, "FailedComputeMetricsReplicas", error);
                     return status;
@@ -192,11 +212,13 @@ impl Loop {
         };
         status.desired_replicas = wanted;
         if wanted == current {
+            self.monitor.desired(key, wanted);
             return status;
         }
         if let Err(error) = scale::set(&self.client, &key.namespace, &resource, scale, wanted).await {
             let text = format!("New size: {wanted}; reason: {reason}; error: {error}");
             self.recorder.warning(autoscaler, "FailedRescale", text);
+            verdict.fault = Fault::Internal;
             let text = format!("the HPA controller was unable to update the target scale: {error}");
             set(&mut status, ABLE, false, "FailedUpdateScale", text, now);
             status.desired_replicas = autoscaler.status.desired_replicas;
@@ -210,6 +232,8 @@ impl Loop {
         let memory = &mut states.entry(key.clone()).or_default().memory;
         memory.scaled(spec.behavior.as_ref(), current, wanted, instant);
         status.last_scale_time = Some(now);
+        verdict.action = Action::of(current, wanted);
+        self.monitor.desired(key, wanted);
         status
     }
 
@@ -219,10 +243,11 @@ impl Loop {
         key: &ObjectKey,
         autoscaler: &HorizontalPodAutoscaler,
         scale: &Scale,
-        status: &mut Status,
+        (status, verdict): (&mut Status, &mut Verdict),
         now: Time,
     ) -> std::result::Result<(i32, String), String> {
-        let pods = self.selected(key, autoscaler, &scale.status.selector, status, now)?;
+        let pods = self.selected(key, autoscaler, &scale.status.selector, status, now);
+        let pods = pods.inspect_err(|_| verdict.fault = Fault::Internal)?;
         let pods: Vec<Pod> = pods.iter().filter_map(|pod| pod.decode().ok()).collect();
         let target = Target {
             namespace: &key.namespace,
@@ -239,7 +264,15 @@ impl Loop {
         let (mut size, mut name) = (0, String::new());
         let mut failures: Vec<Failure> = Vec::new();
         for spec in specs {
-            match self.metrics.judge(spec, &target).await {
+            let began = Instant::now();
+            let judged = self.metrics.judge(spec, &target).await;
+            let current = autoscaler.status.current_replicas;
+            let of = match &judged {
+                Ok(proposal) => Verdict { action: Action::of(current, proposal.size), fault: Fault::None },
+                Err(failure) => Verdict { action: Action::None, fault: Fault::of(failure) },
+            };
+            self.monitor.computed(&spec.type_, of, began.elapsed());
+            match judged {
                 Ok(proposal) => {
                     status.current_metrics.push(proposal.status);
                     if size == 0 || proposal.size > size {
@@ -254,6 +287,7 @@ impl Loop {
                 }
             }
         }
+        verdict.fault = failures.first().map_or(Fault::None, Fault::of);
         if let Some(first) = failures.first()
             && (failures.len() >= specs.len() || size < scale.spec.replicas)
         {
