@@ -71,7 +71,16 @@ fn main() -> ExitCode {
         asks_credential_providers
     ];
     let settings = Settings { configuration: CONFIGURATION, ..Default::default() };
-    Suite { settings, alone: ALONE, ..Suite::new("node", TOGETHER) }.run()
+    const ON_CONTAINERD: &[Scenario] = scenarios![
+        top,
+        resizes_in_place,
+        runs_static_pods,
+        sleeps_and_calls_before_it_ends,
+        tells_the_kernel_of_every_class,
+        limits_the_processes_of_a_pod,
+        swaps_as_far_as_it_may
+    ];
+    Suite { settings, alone: ALONE, on_containerd: ON_CONTAINERD, ..Suite::new("node", TOGETHER) }.run()
 }
 
 /// Nothing of it is in the way of pods that do not ask for it.

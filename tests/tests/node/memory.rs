@@ -7,6 +7,7 @@ use cluster_tests::Room;
 use cluster_tests::cluster::NODE;
 use cluster_tests::disk::{Device, ran};
 use cluster_tests::manifests::shell;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 const MIB: u64 = 1 << 20;
@@ -191,11 +192,8 @@ pub(crate) fn swaps_as_far_as_it_may(room: &Room) {
             ["0".to_owned(), in_pages.to_string(), "0".to_owned(), "0".to_owned()]
         );
         // What it does not use goes there when the kernel is asked to; it need not find all that is asked for.
-        let (reclaim, _) = first("burst", "memory.reclaim").unwrap_or_else(|| {
-            let group = of_container(room, "burst", "memory.swap.max").remove(0).0;
-            (group.with_file_name("memory.reclaim"), String::new())
-        });
-        drop(std::fs::write(&reclaim, (8 * MIB).to_string()));
+        let reclaim = first("burst", "memory.swap.max").unwrap().0.with_file_name("memory.reclaim");
+        drop(std::fs::write(reclaim, (8 * MIB).to_string()));
         let swapped = first("burst", "memory.swap.current").unwrap().1.parse::<u64>().unwrap();
         assert!(swapped > 0 && u128::from(swapped) <= part, "{swapped} of {part}");
         let metrics = k.run(&format!("get --raw /api/v1/nodes/{NODE}/proxy/metrics/resource"));
@@ -207,6 +205,25 @@ pub(crate) fn swaps_as_far_as_it_may(room: &Room) {
         };
         assert!(shown("container_swap_usage_bytes") > 0.0);
         assert_eq!(shown("container_swap_limit_bytes"), in_pages as f64);
+        for whose in [
+            format!("pod_swap_usage_bytes{{namespace=\"{}\",pod=\"burst\"}} ", k.namespace),
+            "node_swap_usage_bytes ".into(),
+        ] {
+            let used = metrics.lines().find_map(|line| line.strip_prefix(&whose)?.parse::<f64>().ok());
+            assert!(used.is_some_and(|used| used > 0.0), "{whose}{used:?}");
+        }
+        let summary = k.run(&format!("get --raw /api/v1/nodes/{NODE}/proxy/stats/summary"));
+        let summary: Value = serde_json::from_str(&summary).unwrap();
+        let number =
+            |of: &Value, name: &str| of["swap"][name].as_u64().unwrap_or_else(|| panic!("{name}: {of}"));
+        let node = &summary["node"];
+        assert_eq!(number(node, "swapUsageBytes") + number(node, "swapAvailableBytes"), bytes);
+        let pods = summary["pods"].as_array().unwrap();
+        let pod = pods.iter().find(|pod| pod["podRef"]["name"] == "burst").unwrap();
+        assert!(number(pod, "swapUsageBytes") > 0);
+        let own = &pod["containers"][0];
+        let all = number(own, "swapUsageBytes") + number(own, "swapAvailableBytes");
+        assert_eq!((number(own, "swapUsageBytes") > 0, u128::from(all)), (true, in_pages), "{own}");
     } else if first("burst", "memory.memsw.limit_in_bytes").is_some() {
         // With cgroup v1 nobody swaps: as much of both as of memory.
         for pod in ["calm", "burst", "sure"] {

@@ -39,13 +39,18 @@ fn memory(stats: &ContainerStats, of: impl Fn(&cri::v1::MemoryUsage) -> Option<U
 
 /// `/metrics/resource`: what the Metrics API is made from.
 pub(super) async fn resource(inner: &Inner) -> Response {
-    let all = match stats::containers(inner).await {
-        Ok(all) => all,
+    let (all, mut swapped) = match stats::counted(inner).await {
+        Ok(counted) => counted,
         Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     };
     let mut starts: Vec<([String; 3], f64)> = Vec::new();
+    let mut pods_swapped: Vec<([String; 2], f64)> = Vec::new();
     for mailbox in inner.pods.list() {
         let pod = mailbox.letter().pod;
+        if let Some(used) = swapped.remove(&pod.metadata.uid).and_then(|usage| usage.swap_usage_bytes) {
+            let whose = [pod.metadata.namespace.clone(), pod.metadata.name.clone()];
+            pods_swapped.push((whose, used.value as f64));
+        }
         for status in &mailbox.status().container_statuses {
             if let Some(at) = status.state.running.as_ref().and_then(|r| r.started_at) {
                 let whose = [status.name.clone(), pod.metadata.namespace.clone(), pod.metadata.name.clone()];
@@ -84,13 +89,11 @@ pub(super) async fn resource(inner: &Inner) -> Response {
         cpu.iter().for_each(|(whose, _, bytes)| family.value(whose, *bytes));
         let help = "[ALPHA] Current amount of the container swap usage in bytes. Reported only on non-windows systems";
         let mut family = encoder.family("container_swap_usage_bytes", help, "gauge", &per_container);
-        let mut swapped: BTreeMap<[String; 2], f64> = BTreeMap::new();
         for one in &all {
             let used =
                 one.swap.as_ref().and_then(|swap| swap.swap_usage_bytes).map(|bytes| bytes.value as f64);
             let (Some(whose), Some(used)) = (whose(one), used) else { continue };
             family.value(&whose, used);
-            *swapped.entry([whose[1].clone(), whose[2].clone()]).or_default() += used;
         }
         let help = "[ALPHA] Current amount of the container swap limit in bytes. Reported only on non-windows systems";
         let mut family = encoder.family("container_swap_limit_bytes", help, "gauge", &per_container);
@@ -104,7 +107,7 @@ pub(super) async fn resource(inner: &Inner) -> Response {
         let help =
             "[ALPHA] Current amount of the pod swap usage in bytes. Reported only on non-windows systems";
         let mut family = encoder.family("pod_swap_usage_bytes", help, "gauge", &per_pod);
-        swapped.iter().for_each(|(whose, used)| family.value(whose, *used));
+        pods_swapped.iter().for_each(|(whose, used)| family.value(whose, *used));
         let help = "[ALPHA] Current swap usage of the node in bytes. Reported only on non-windows systems";
         encoder.family("node_swap_usage_bytes", help, "gauge", &[]).value(&none, node.swap_used as f64);
         let mut family = encoder.family(

@@ -16,6 +16,7 @@ mod remote_command;
 mod route;
 mod state;
 mod stats;
+mod swapped;
 
 use crate::context::Context;
 use crate::error::Error;

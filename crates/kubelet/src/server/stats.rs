@@ -88,14 +88,17 @@ fn file_system(usage: &FilesystemUsage) -> Value {
     value!({ "time": time(usage.timestamp), "usedBytes": number(usage.used_bytes), "inodesUsed": number(usage.inodes_used) })
 }
 
-/// Statistics of every container.
-pub(super) async fn containers(inner: &Inner) -> cri::Result<Vec<ContainerStats>> {
-    match inner.context.runtime.list_container_stats(ListContainerStatsRequest::default()).await {
-        Ok(answer) => Ok(answer.stats),
-        // A runtime that counts nothing: the node's own numbers are still true.
-        Err(error) if error.code == cri::Code::Unimplemented => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
+/// Statistics of every container, and what pods have swapped out, by uid.
+pub(super) async fn counted(inner: &Inner) -> cri::Result<(Vec<ContainerStats>, HashMap<String, SwapUsage>)> {
+    let mut containers =
+        match inner.context.runtime.list_container_stats(ListContainerStatsRequest::default()).await {
+            Ok(answer) => answer.stats,
+            // A runtime that counts nothing: the node's own numbers are still true.
+            Err(error) if error.code == cri::Code::Unimplemented => Vec::new(),
+            Err(error) => return Err(error),
+        };
+    let swapped = super::swapped::tell(inner, &mut containers).await;
+    Ok((containers, swapped))
 }
 
 /// What the whole node uses: seconds of processor time and bytes of memory.
@@ -195,8 +198,8 @@ fn volumes(usage: &PodUsage, now: Time) -> Vec<Value> {
 pub(super) async fn summary(inner: &Inner, query: Option<&str>) -> Response {
     let pairs = super::answer::query(query);
     let brief = super::answer::value(&pairs, "only_cpu_and_memory").is_some_and(|value| value == "true");
-    let stats = match containers(inner).await {
-        Ok(stats) => stats,
+    let (stats, swapped) = match counted(inner).await {
+        Ok(counted) => counted,
         Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     };
     let starts = starts(inner);
@@ -239,6 +242,7 @@ pub(super) async fn summary(inner: &Inner, query: Option<&str>) -> Response {
             "containers": containers.into_iter().map(without_nulls).collect::<Vec<_>>(),
             "cpu": { "time": now, "usageNanoCores": cores, "usageCoreNanoSeconds": seconds },
             "memory": { "time": now, "workingSetBytes": working_set },
+            "swap": swapped.get(&meta.uid).map(swap),
             "volume": usages.get(&meta.uid).map(|usage| volumes(usage, now)),
             "ephemeral-storage": usages.get(&meta.uid).map(|usage| disk(usage.disk(), now)),
             "process_stats": usages.get(&meta.uid).map(|usage| value!({ "process_count": usage.processes })),
