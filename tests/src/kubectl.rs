@@ -167,6 +167,16 @@ impl Kubectl {
         self.until(&selector, "recorded", |event| event["message"].as_str().map(str::to_owned))
     }
 
+    /// The same of one that begins so, whatever else was recorded for that reason.
+    #[track_caller]
+    pub fn event_that_begins(&self, name: &str, reason: &str, words: &str) -> String {
+        let selector = format!("events --field-selector involvedObject.name={name},reason={reason}");
+        let what = format!("recorded: {words}");
+        self.until(&selector, &what, |event| {
+            event["message"].as_str().filter(|message| message.starts_with(words)).map(str::to_owned)
+        })
+    }
+
     /// Waits as `kubectl wait` does.
     #[track_caller]
     pub fn wait(&self, condition: &str, object: &str) {

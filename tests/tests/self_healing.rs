@@ -105,12 +105,8 @@ fn failing_liveness_restarts(room: &Room) {
     k.wait("condition=Ready", "pod/ship");
     k.run("exec ship -- rm /tmp/alive");
     running_again(room, "ship", 1);
-    let unhealthy = k.event("ship", "Unhealthy");
-    assert!(
-        unhealthy
-            .starts_with("Liveness probe failed: cat: can't open '/tmp/alive': No such file or directory"),
-        "{unhealthy}"
-    );
+    let words = "Liveness probe failed: cat: can't open '/tmp/alive': No such file or directory";
+    k.event_that_begins("ship", "Unhealthy", words);
     assert_eq!(k.event("ship", "Killing"), "Container sh failed liveness probe, will be restarted");
     let pod = k.json("pod/ship");
     assert_eq!(pod["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 137);
@@ -168,11 +164,8 @@ fn failing_readiness_leaves_the_service(room: &Room) {
         lag < patiently(Duration::from_secs(1)),
         "the Service sent requests to a pod that was not ready for {lag:?}"
     );
-    let unhealthy = k.event(sick, "Unhealthy");
-    assert!(
-        unhealthy.starts_with("Readiness probe failed: HTTP probe failed with statuscode: 404"),
-        "{unhealthy}"
-    );
+    // A slow machine may have failed the probe in other ways, too.
+    k.event_that_begins(sick, "Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 404");
     assert_eq!(restarts(&k.json(&format!("pod/{sick}"))), 0);
     // And comes back.
     k.run(&format!("exec {sick} -- mv /www/away /www/index.html"));
@@ -183,12 +176,20 @@ fn failing_readiness_leaves_the_service(room: &Room) {
     });
 }
 
-/// A Deployment that ends its requests before it ends, as its users are told to make it.
+/// A Deployment that ends its requests before it ends, as its users are told to make it: a slow machine needs longer to
+/// have its Services forget a pod.
 fn graceful(image: &str) -> String {
+    let seconds = |usual| patiently(Duration::from_secs(usual)).as_secs();
     web("web", 3)
         .replace("localhost/busybox:debian12", image)
-        .replace("terminationGracePeriodSeconds: 0", "terminationGracePeriodSeconds: 5")
-        .replace("ports:", "lifecycle: {preStop: {sleep: {seconds: 2}}}\n        ports:")
+        .replace(
+            "terminationGracePeriodSeconds: 0",
+            &format!("terminationGracePeriodSeconds: {}", seconds(5)),
+        )
+        .replace(
+            "ports:",
+            &format!("lifecycle: {{preStop: {{sleep: {{seconds: {}}}}}}}\n        ports:", seconds(2)),
+        )
         .replace(
             "exec httpd -f -p 80 -h /www",
             "trap \"exit 0\" TERM; httpd -p 80 -h /www; while :; do sleep 1 & wait; done",
