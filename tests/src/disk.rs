@@ -1,6 +1,7 @@
 //! Disks that are files: block devices and file systems that are gone with whoever holds them, however a test ends.
 
 use std::fs::{File, OpenOptions};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -77,5 +78,31 @@ impl Drop for Disk {
     fn drop(&mut self) {
         let _ = ran("umount", &["--lazy", self.target.to_str().unwrap()]);
         let _ = std::fs::remove_dir(&self.target);
+    }
+}
+
+/// What takes all that is left of a disk but for some bytes, until it is dropped: a cluster is not even ended on a full one.
+#[derive(Debug)]
+pub struct Cargo(PathBuf);
+
+impl Cargo {
+    /// Down to the last block, and then as many bytes less as are to be `left`.
+    pub fn filling(dir: &Path, left: u64) -> Cargo {
+        let cargo = Cargo(dir.join("cargo"));
+        let mut file = File::create(&cargo.0).unwrap();
+        for size in [1 << 20, 1 << 12, 1] {
+            let block = vec![1; size];
+            while file.write_all(&block).is_ok() {}
+        }
+        let _ = file.sync_all();
+        file.set_len(file.metadata().unwrap().len().saturating_sub(left)).unwrap();
+        file.sync_all().unwrap();
+        cargo
+    }
+}
+
+impl Drop for Cargo {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
     }
 }

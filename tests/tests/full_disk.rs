@@ -3,11 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 use cluster_tests::cluster::{Settings, image};
+use cluster_tests::disk::Cargo;
 use cluster_tests::manifests::shell;
 use cluster_tests::registry::{ADDRESS, PASSWORD, Registry, USER};
 use cluster_tests::{Room, Scenario, Suite, scenarios, until};
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ExitCode, Output};
 
 fn main() -> ExitCode {
@@ -16,29 +16,6 @@ fn main() -> ExitCode {
     let configuration = "imageGCHighThresholdPercent: 100\n";
     let settings = Settings { configuration, disk_mib: 600 };
     Suite { settings, alone: ALONE, ..Suite::new("full-disk", &[]) }.run()
-}
-
-/// What takes all that is left of a disk, down to the last block, until it is dropped: a cluster is not even ended on a
-/// full one.
-struct Cargo(PathBuf);
-
-impl Cargo {
-    fn filling(dir: &Path) -> Cargo {
-        let cargo = Cargo(dir.join("cargo"));
-        let mut file = std::fs::File::create(&cargo.0).unwrap();
-        for size in [1 << 20, 1 << 12, 1] {
-            let block = vec![1; size];
-            while file.write_all(&block).is_ok() {}
-        }
-        let _ = file.sync_all();
-        cargo
-    }
-}
-
-impl Drop for Cargo {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 fn words(output: &Output) -> String {
@@ -73,7 +50,7 @@ fn a_full_disk_spoils_nothing(room: &Room) {
     let images = || words(&room.cluster.tiphys(&["image", "list"]).output().unwrap());
     let removed = room.cluster.tiphys(&["image", "rm", "localhost/nginx:debian12"]).output().unwrap();
     assert!(removed.status.success(), "{}", words(&removed));
-    let cargo = Cargo::filling(&room.cluster.data());
+    let cargo = Cargo::filling(&room.cluster.data(), 0);
 
     // Images do not fit, and nothing of them stays.
     let refused = import();

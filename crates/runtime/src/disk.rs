@@ -42,6 +42,17 @@ pub(crate) fn write(path: &Path, bytes: &[u8], durability: Durability) -> io::Re
     attempt
 }
 
+/// Removes what writes have left beside the files of `dir` that they were to replace, cut off by an end of the process.
+pub(crate) fn remove_temporaries(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "tmp") {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// `write` of a value as JSON.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T, durability: Durability) -> io::Result<()> {
     write(path, &serde_json::to_vec(value)?, durability)

@@ -1,10 +1,14 @@
 //! The embedded runtime killed by SIGKILL at every step of every call that changes something, and at every step of the
 //! start after such an end: the next start undoes or finishes what was half done, and after the pods are removed nothing
-//! is left on the machine. `RUNTIME_KILLS=7` takes every seventh step only. Root, in a network namespace of its own.
+//! is left on the machine, images included. `RUNTIME_KILLS=7` takes every seventh step only. Root, in a network namespace of its own.
 #![allow(clippy::unwrap_used)]
 
+use cluster_tests::cluster::image;
+use cluster_tests::disk::{Cargo, Disk};
+use cluster_tests::net::Net;
+use cluster_tests::registry::{ADDRESS, PASSWORD, Registry, USER};
 use cri::v1::*;
-use cri::{GrpcClient, RuntimeService as _};
+use cri::{GrpcClient, ImageService as _, RuntimeService as _};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -19,7 +23,7 @@ const STRIDE: usize = 3;
 /// A machine for one runtime: a network namespace and directories.
 struct Machine {
     dir: tempfile::TempDir,
-    netns: String,
+    net: Net,
 }
 
 /// A runtime that serves, and what it says.
@@ -28,17 +32,10 @@ struct Daemon {
     said: std::thread::JoinHandle<String>,
 }
 
-fn shell(script: &str) -> String {
-    let output = Command::new("sh").args(["-ec", script]).output().unwrap();
-    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
 impl Machine {
-    fn new() -> Machine {
-        let netns = format!("tiphys-killed-{}", std::process::id());
-        shell(&format!("ip netns add {netns} && ip -n {netns} link set lo up"));
-        Machine { dir: tempfile::tempdir().unwrap(), netns }
+    fn new(name: &str) -> Machine {
+        let net = Net::make(&format!("tiphys-{name}-{}", std::process::id()));
+        Machine { dir: tempfile::tempdir().unwrap(), net }
     }
 
     fn data(&self) -> PathBuf {
@@ -59,8 +56,7 @@ impl Machine {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{}", self.netns)).arg(env!("CARGO_BIN_EXE_tiphys"));
+        let mut command = self.net.command(env!("CARGO_BIN_EXE_tiphys"));
         command.args(arguments).arg("--data-dir").arg(self.data()).stdin(Stdio::null());
         command
     }
@@ -105,12 +101,8 @@ impl Machine {
                 add("mount", line.to_owned());
             }
         }
-        let inside = |script: &str| {
-            let script = format!("nsenter --net=/run/netns/{} sh -ec '{script}'", self.netns);
-            shell(&script).lines().map(str::to_owned).collect::<Vec<_>>()
-        };
-        for line in inside("ip -o link | cut -d\" \" -f2; ip route; nft list ruleset") {
-            add("network", line);
+        for line in self.net.run("ip -o link | cut -d' ' -f2; ip route; nft list ruleset").lines() {
+            add("network", line.to_owned());
         }
         for hierarchy in
             ["/sys/fs/cgroup", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/pids"]
@@ -121,7 +113,7 @@ impl Machine {
         for dir in [
             runtime.join("sandboxes"),
             runtime.join("containers"),
-            runtime.join("images/ingest"),
+            runtime.join("images"),
             self.data().join("network"),
             Path::new("/run").join(&name).join("pods"),
         ] {
@@ -155,7 +147,7 @@ fn walk(dir: &Path, tell: &mut impl FnMut(&Path)) {
 impl Drop for Machine {
     fn drop(&mut self) {
         let _ = self.command(&["reset", "--remove-data"]).output();
-        let _ = Command::new("ip").args(["netns", "del", &self.netns]).status();
+        self.net.remove();
     }
 }
 
@@ -191,8 +183,38 @@ fn pod(base: &Path) -> PodSandboxConfig {
     }
 }
 
-/// A pod's whole life: every call that changes something.
-async fn life(client: &GrpcClient, base: &Path) -> cri::Result<()> {
+/// An image of another layer than the pod's, come from the registry and gone again.
+async fn pull(client: &GrpcClient) -> cri::Result<()> {
+    let pulled = pulled(client).await?;
+    client.remove_image(RemoveImageRequest { image: Some(pulled) }).await?;
+    Ok(())
+}
+
+/// What the registry has.
+async fn pulled(client: &GrpcClient) -> cri::Result<ImageSpec> {
+    let image = ImageSpec { image: format!("{ADDRESS}/crew/argo:1.0"), ..Default::default() };
+    let auth = AuthConfig { username: USER.into(), password: PASSWORD.into(), ..Default::default() };
+    let request = PullImageRequest { image: Some(image.clone()), auth: Some(auth), ..Default::default() };
+    client.pull_image(request).await?;
+    Ok(image)
+}
+
+/// The same image, come from an archive.
+async fn import(machine: &Machine, client: &GrpcClient) -> cri::Result<()> {
+    let done = machine.command(&["image", "import"]).arg(image("pause")).output().unwrap();
+    if !done.status.success() {
+        return Err(cri::Error::new(cri::Code::Unavailable, String::from_utf8_lossy(&done.stderr)));
+    }
+    let image = ImageSpec { image: "localhost/pause:debian12".into(), ..Default::default() };
+    client.remove_image(RemoveImageRequest { image: Some(image) }).await?;
+    Ok(())
+}
+
+/// Every call that changes something: images come and go, and a pod lives its whole life.
+async fn life(machine: &Machine, client: &GrpcClient) -> cri::Result<()> {
+    pull(client).await?;
+    import(machine, client).await?;
+    let base = machine.dir.path();
     let config = pod(base);
     let request = RunPodSandboxRequest { config: Some(config.clone()), ..Default::default() };
     let pod = client.run_pod_sandbox(request).await?.pod_sandbox_id;
@@ -223,8 +245,12 @@ async fn life(client: &GrpcClient, base: &Path) -> cri::Result<()> {
     Ok(())
 }
 
-/// What a kubelet does with pods that nobody wants; and that the name is free again shows that none is half there.
-async fn tidy(client: &GrpcClient, base: &Path) {
+/// What a kubelet does with pods that nobody wants; and that the name is free again shows that none is half there. Nor is
+/// an image: it comes and goes as if nothing had been.
+async fn tidy(machine: &Machine, client: &GrpcClient) {
+    pull(client).await.unwrap();
+    import(machine, client).await.unwrap();
+    let base = machine.dir.path();
     for one in client.list_pod_sandbox(ListPodSandboxRequest::default()).await.unwrap().items {
         client.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: one.id.clone() }).await.unwrap();
         client.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: one.id }).await.unwrap();
@@ -237,19 +263,17 @@ async fn tidy(client: &GrpcClient, base: &Path) {
 
 #[test]
 fn root_a_runtime_killed_at_any_step_leaves_nothing() {
-    let machine = Machine::new();
+    let machine = Machine::new("killed");
     let base = machine.dir.path().to_owned();
     let rt = tokio::runtime::Runtime::new().unwrap();
     // Clients are made in its midst.
     let _entered = rt.enter();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/image");
-    let archive = Command::new(script).arg("busybox").output().unwrap();
-    let archive = String::from_utf8(archive.stdout).unwrap();
+    let _registry = Registry::start_of(&machine.net, &base.join("registry"), "pause", "crew/argo", "1.0");
     let daemon = machine.start(0).unwrap_or_else(|died| panic!("{}", died.end().1));
-    let import = machine.command(&["image", "import"]).arg(archive.trim()).output().unwrap();
+    let import = machine.command(&["image", "import"]).arg(image("busybox")).output().unwrap();
     assert!(import.status.success(), "{}", String::from_utf8_lossy(&import.stderr));
-    rt.block_on(life(&machine.client(), &base)).unwrap();
-    rt.block_on(tidy(&machine.client(), &base));
+    rt.block_on(life(&machine, &machine.client())).unwrap();
+    rt.block_on(tidy(&machine, &machine.client()));
     let before = machine.traces();
     // What is looked at is what there is to see of a pod.
     let request = RunPodSandboxRequest { config: Some(pod(&base)), ..Default::default() };
@@ -267,7 +291,7 @@ fn root_a_runtime_killed_at_any_step_leaves_nothing() {
     loop {
         let lived = match machine.start(at) {
             Err(died) => Err(died.end()),
-            Ok(daemon) => match rt.block_on(life(&machine.client(), &base)) {
+            Ok(daemon) => match rt.block_on(life(&machine, &machine.client())) {
                 Ok(()) => Ok(daemon),
                 Err(_) => Err(daemon.end()),
             },
@@ -291,7 +315,7 @@ fn root_a_runtime_killed_at_any_step_leaves_nothing() {
             }
         }
         let daemon = machine.start(0).unwrap_or_else(|died| panic!("after {at} ({last}): {}", died.end().1));
-        rt.block_on(tidy(&machine.client(), &base));
+        rt.block_on(tidy(&machine, &machine.client()));
         let said = daemon.stop();
         let left: Vec<String> = machine.traces().difference(&before).cloned().collect();
         assert!(left.is_empty(), "killed at step {at} ({last}) it left {left:#?}\n{said}");
@@ -300,4 +324,35 @@ fn root_a_runtime_killed_at_any_step_leaves_nothing() {
     }
     assert!(deaths > 20, "only {deaths} steps");
     println!("killed {deaths} times, at steps 1 to {at}; nothing was left");
+}
+
+/// Whether there is no room at all, none for the whole of a layer, or none for what is in it.
+#[test]
+fn root_a_pull_on_a_full_disk_leaves_nothing() {
+    let machine = Machine::new("full");
+    let base = machine.dir.path();
+    let _disk = Disk::mount(&base.join("disk"), 256, &machine.data());
+    let rt = tokio::runtime::Runtime::new().unwrap();
+    let _entered = rt.enter();
+    let _registry = Registry::start_of(&machine.net, &base.join("registry"), "nginx", "crew/argo", "1.0");
+    let size = fs::metadata(image("nginx")).unwrap().len();
+    let daemon = machine.start(0).unwrap_or_else(|died| panic!("{}", died.end().1));
+    let client = machine.client();
+    rt.block_on(pull(&client)).unwrap();
+    let before = machine.traces();
+    for left in [0, size / 2, size + size / 8] {
+        let cargo = Cargo::filling(&machine.data(), left);
+        let refused = rt.block_on(pulled(&client)).unwrap_err();
+        let message = &refused.message;
+        assert!(
+            message.starts_with("failed to pull and unpack image \"127.0.0.1:5000/crew/argo:1.0\": "),
+            "{message}"
+        );
+        assert!(message.contains("No space left on device"), "with {left} bytes left: {message}");
+        drop(cargo);
+        assert_eq!(machine.traces(), before, "with {left} bytes left");
+        rt.block_on(pull(&client)).unwrap();
+        assert_eq!(machine.traces(), before, "pulled after all");
+    }
+    daemon.stop();
 }

@@ -95,6 +95,7 @@ pub(crate) fn unpack(stream: impl Read, destination: &Path, limits: &Limits) -> 
             return Err(Error::TooLarge { what: "number of files in layer".into(), limit: limits.entries });
         }
         let name = clean(&entry.path_bytes());
+        linux::steps::step("unpacking an entry");
         let attempt = writer.entry(&name, &mut entry).and_then(|()| io::copy(&mut entry, &mut io::sink()));
         attempt.map_err(Error::io(format!("unpacking {:?}", String::from_utf8_lossy(&name))))?;
         header.set(Some(MAX_HEADER));

@@ -126,6 +126,7 @@ impl Images {
     ) -> Result<Images> {
         let failed = |what: &str| Error::io(format!("{what} in {}", dir.display()));
         disk::make_dir(dir).map_err(failed("making the image store"))?;
+        disk::remove_temporaries(dir).map_err(failed("tidying the image store"))?;
         let ingest = dir.join("ingest");
         disk::make_dir(&ingest).map_err(failed("making the image store"))?;
         let images: Option<Vec<Image>> =
@@ -259,7 +260,10 @@ impl Images {
             let manifest = Some(pull.manifest);
             let image = this.install(id, pull.config, manifest, &names, pull.size, blobs, Origin::Registry);
             // Whatever came of it: a layer that was fetched whole is not resumed.
-            missing.iter().for_each(|(layer, _)| drop(std::fs::remove_file(ingest.join(layer.digest.hex()))));
+            for (layer, _) in &missing {
+                linux::steps::step("forgetting a fetched layer");
+                drop(std::fs::remove_file(ingest.join(layer.digest.hex())));
+            }
             image
         };
         tokio::task::spawn_blocking(install).await.map_err(|e| Error::Invalid(format!("unpacking: {e}")))?

@@ -133,6 +133,7 @@ impl Snapshots {
     /// Removes a layer. Renamed first, so that a crash leaves nothing that looks complete.
     pub(crate) fn remove(&self, chain: &Digest) -> io::Result<()> {
         let doomed = self.temporary("old");
+        linux::steps::step("taking a layer away");
         match std::fs::rename(self.dir.join(chain.hex()), &doomed) {
             Ok(()) => disk::remove_all(&doomed),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -252,6 +253,7 @@ impl Snapshots {
         let dir = File::open(&self.dir).map_err(Error::io("opening the snapshots"))?;
         rustix::fs::syncfs(&dir).map_err(|e| Error::io("syncing the snapshots")(e.into()))?;
         for (index, (id, _)) in wanted.iter().enumerate() {
+            linux::steps::step("naming an unpacked layer");
             match std::fs::rename(&work[index], self.dir.join(id.hex())) {
                 // Someone else has unpacked the same layer meanwhile.
                 Err(_) if self.has(id) => {}

@@ -99,6 +99,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
 
 async fn fetch(session: &Session, layer: &Descriptor, path: PathBuf) -> Result<File> {
     let size = layer.size;
+    linux::steps::step("fetching a layer");
     let mut partial = blocking(move || open_partial(&path, size)).await?;
     if partial.length < size {
         let range = format!("bytes={}-", partial.length);
@@ -151,6 +152,7 @@ fn write(mut partial: Partial, mut from: mpsc::Receiver<Bytes>, limit: u64) -> i
         if partial.length > limit {
             return Err(Error::TooLarge { what: "layer".into(), limit }.into());
         }
+        linux::steps::step("writing a piece of a layer");
         partial.hasher.update(&piece);
         partial.file.write_all(&piece)?;
     }
