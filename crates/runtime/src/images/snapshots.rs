@@ -16,6 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
+/// So much is read, inflated and written at a time.
+const CHUNK: usize = 256 << 10;
+
 /// What a snapshot takes on disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
@@ -33,6 +36,23 @@ pub(crate) struct LayerBlob {
     pub(crate) digest: Option<Digest>,
     /// Of the uncompressed tar.
     pub(crate) diff_id: Digest,
+}
+
+impl LayerBlob {
+    fn section(&self) -> Section {
+        Section::new(self.file.clone(), self.offset, self.size)
+    }
+
+    /// What it is, whatever it should be.
+    fn actual_digest(&self) -> io::Result<Digest> {
+        let (mut section, mut hasher, mut buffer) = (self.section(), Hasher::default(), vec![0; CHUNK]);
+        loop {
+            match section.read(&mut buffer)? {
+                0 => return Ok(hasher.finish()),
+                count => hasher.update(&buffer[..count]),
+            }
+        }
+    }
 }
 
 /// Reads part of a file without moving anyone's position.
@@ -194,7 +214,8 @@ impl Snapshots {
         Ok(done.into_iter().map(|(_, unpacked)| unpacked).collect())
     }
 
-    /// One layer, on two threads: one reads and inflates, one hashes and writes.
+    /// One layer, on three threads: one inflates, which takes longest, one hashes and writes what comes of it, and one
+    /// hashes the blob itself where that is to be checked.
     fn unpack(&self, blob: &LayerBlob, work: &Path) -> Result<Unpacked> {
         let root = work.join("fs");
         disk::make_dir(&root).map_err(Error::io("making a snapshot"))?;
@@ -205,19 +226,18 @@ impl Snapshots {
             let (to, from) = mpsc::sync_channel::<io::Result<Vec<u8>>>(4);
             let (give_back, empties) = mpsc::channel::<Vec<u8>>();
             let inflater = scope.spawn(move || inflate(blob, &to, &empties));
+            let hasher = blob.digest.as_ref().map(|_| scope.spawn(|| blob.actual_digest()));
             let mut stream = HashingReader::new(Chunks { from, give_back, chunk: Vec::new(), at: 0 });
             let unpacked = layer::unpack(&mut stream, &root, &limits)?;
             let (diff_id, _) = stream.finish().map_err(Error::io("reading layer"))?;
-            let digest = inflater.join().map_err(|_| Error::Invalid("inflating panicked".into()))?;
-            let digest = digest.map_err(Error::io("reading layer"))?;
-            if let (Some(expected), Some(actual)) = (&blob.digest, digest)
-                && *expected != actual
-            {
-                return Err(Error::DigestMismatch {
-                    what: "layer".into(),
-                    expected: expected.clone(),
-                    actual,
-                });
+            inflater.join().map_err(|_| Error::Invalid("inflating panicked".into()))?;
+            if let (Some(expected), Some(hasher)) = (&blob.digest, hasher) {
+                let actual = hasher.join().map_err(|_| Error::Invalid("hashing panicked".into()))?;
+                let actual = actual.map_err(Error::io("reading layer"))?;
+                if *expected != actual {
+                    let expected = expected.clone();
+                    return Err(Error::DigestMismatch { what: "layer".into(), expected, actual });
+                }
             }
             if diff_id != blob.diff_id {
                 let expected = blob.diff_id.clone();
@@ -270,71 +290,40 @@ fn set_mode_of_root(root: &Path) -> io::Result<()> {
     std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o755))
 }
 
-/// Sends the uncompressed stream in chunks; gives the digest of the compressed one if it is to be checked.
-fn inflate(
-    blob: &LayerBlob,
-    to: &mpsc::SyncSender<io::Result<Vec<u8>>>,
-    empties: &mpsc::Receiver<Vec<u8>>,
-) -> io::Result<Option<Digest>> {
-    let section = Section::new(blob.file.clone(), blob.offset, blob.size);
-    let mut hashed = OptionalHash { inner: section, hasher: blob.digest.as_ref().map(|_| Hasher::default()) };
-    {
-        let mut stream = match decompress(&mut hashed) {
-            Ok(stream) => stream,
-            Err(error) => {
-                // The other end is in charge of failing; it may be gone, having failed already.
-                let _ = to.send(Err(error));
-                return Ok(None);
-            }
-        };
-        loop {
-            let mut chunk = empties.try_recv().unwrap_or_default();
-            chunk.resize(256 << 10, 0);
-            let mut filled = 0;
-            let mut failure = None;
-            while filled < chunk.len() {
-                match stream.read(&mut chunk[filled..]) {
-                    Ok(0) => break,
-                    Ok(count) => filled += count,
-                    Err(error) => {
-                        failure = Some(error);
-                        break;
-                    }
-                }
-            }
-            if filled > 0 {
-                chunk.truncate(filled);
-                if to.send(Ok(chunk)).is_err() {
-                    return Ok(None);
-                }
-            }
-            if let Some(error) = failure {
-                let _ = to.send(Err(error));
-                return Ok(None);
-            }
-            if filled == 0 {
-                break;
-            }
+/// Sends the uncompressed stream in chunks. Whoever receives them is in charge of failing, and may be gone already.
+fn inflate(blob: &LayerBlob, to: &mpsc::SyncSender<io::Result<Vec<u8>>>, empties: &mpsc::Receiver<Vec<u8>>) {
+    let mut stream = match decompress(blob.section()) {
+        Ok(stream) => stream,
+        Err(error) => return drop(to.send(Err(error))),
+    };
+    loop {
+        let mut chunk = empties.try_recv().unwrap_or_default();
+        chunk.resize(CHUNK, 0);
+        let (filled, failure) = fill(&mut stream, &mut chunk);
+        chunk.truncate(filled);
+        if filled > 0 && to.send(Ok(chunk)).is_err() {
+            return;
+        }
+        if let Some(error) = failure {
+            return drop(to.send(Err(error)));
+        }
+        if filled == 0 {
+            return;
         }
     }
-    // Padding after the last gzip member belongs to the blob.
-    io::copy(&mut hashed, &mut io::sink())?;
-    Ok(hashed.hasher.map(Hasher::finish))
 }
 
-struct OptionalHash<R> {
-    inner: R,
-    hasher: Option<Hasher>,
-}
-
-impl<R: Read> Read for OptionalHash<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(&buffer[..count]);
+/// Reads as much as there is room for; what came before an error counts.
+fn fill(stream: &mut impl Read, chunk: &mut [u8]) -> (usize, Option<io::Error>) {
+    let mut filled = 0;
+    while filled < chunk.len() {
+        match stream.read(&mut chunk[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) => return (filled, Some(error)),
         }
-        Ok(count)
     }
+    (filled, None)
 }
 
 /// The receiving end of `inflate`.
