@@ -1,7 +1,7 @@
 //! rtnetlink: links, addresses, routes and neighbours, each as a small value that is added, deleted or listed.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use super::{Attributes, Error, Family, Message, Result, Socket};
 use crate::netns::Netns;
@@ -340,6 +340,46 @@ impl Routing {
 
     pub fn delete_neighbour(&mut self, neighbour: &Neighbour) -> Result<()> {
         absent_is_fine(self.0.request("delete neighbour", neighbour_message(DELNEIGH, 0, neighbour)))
+    }
+}
+
+/// The group that is told of every change to links.
+const RTNLGRP_LINK: i32 = 1;
+
+/// Hears of changes to links in one network namespace. Its descriptor is readable when there is news.
+#[derive(Debug)]
+pub struct LinkMonitor(Socket);
+
+impl LinkMonitor {
+    pub fn open_in(netns: &Netns) -> Result<Self> {
+        Socket::listen_in(netns, Family::Route, RTNLGRP_LINK).map(Self)
+    }
+
+    /// The links that changed or went since the last time, without waiting; `None` when more was told than there was
+    /// room for: any may have.
+    pub fn take(&self) -> Result<Option<Vec<u32>>> {
+        let told = match self.0.told() {
+            Err(Error::Io(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(None),
+            other => other?,
+        };
+        let changed = told.iter().filter(|reply| matches!(reply.kind, NEWLINK | DELLINK));
+        Ok(Some(
+            changed
+                .filter_map(|reply| Some(u32::from_ne_bytes(reply.split(16)?.0[4..8].try_into().ok()?)))
+                .collect(),
+        ))
+    }
+}
+
+impl AsFd for LinkMonitor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for LinkMonitor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
     }
 }
 
