@@ -165,6 +165,7 @@ impl Strategy for Requests {
             _ => "Pending",
         };
         let failed = if has("Failed") { ",Failed" } else { "" };
+        let issued = if text(request, &["status", "certificate"]).is_empty() { "" } else { ",Issued" };
         let lasts = request["spec"]["expirationSeconds"].as_i64();
         vec![
             name(request),
@@ -172,7 +173,7 @@ impl Strategy for Requests {
             or_none(text(request, &["spec", "signerName"]), "<none>"),
             text(request, &["spec", "username"]).into(),
             lasts.map_or_else(|| "<none>".to_owned(), |s| Duration::from_seconds(s).human()).into(),
-            format!("{decision}{failed}").into(),
+            format!("{decision}{failed}{issued}").into(),
         ]
     }
 
