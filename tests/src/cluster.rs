@@ -59,7 +59,7 @@ pub struct Cluster {
 }
 
 /// The binary, built by whoever comes first.
-fn binary() -> &'static Path {
+pub(crate) fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         // Where nothing can be built: scripts/test-vm.
@@ -84,7 +84,7 @@ pub fn image(name: &str) -> PathBuf {
 }
 
 /// Image archives, made from Debian packages when they are not there.
-fn images(names: &[&str]) -> Vec<PathBuf> {
+pub(crate) fn images(names: &[&str]) -> Vec<PathBuf> {
     let output = Command::new(root().join("scripts/image")).args(names).output().unwrap();
     assert!(output.status.success(), "scripts/image: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().lines().map(PathBuf::from).collect()
@@ -386,7 +386,7 @@ impl Drop for Cluster {
     }
 }
 
-fn succeed(output: Output) {
+pub(crate) fn succeed(output: Output) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

@@ -83,7 +83,7 @@ impl Traces {
     fn network(&mut self, net: &Net) {
         // No counters, lifetimes or indices in these.
         for (kind, command) in [
-            ("interface", "ip -o link show | cut -d' ' -f2"),
+            ("interface", "ip -o link show | cut -d' ' -f2 | cut -d@ -f1"),
             ("address", "ip -o addr show | awk '{print $2, $4}'"),
             // The multicast route comes with an interface's carrier, whenever the kernel gets to it.
             (

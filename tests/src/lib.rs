@@ -2,6 +2,8 @@
 //! A file of `tests/` is one capability; its scenarios share a cluster, each with a Kubernetes namespace of its own.
 #![allow(clippy::unwrap_used)]
 
+/// A node that joined a cluster.
+pub mod agent;
 /// A cluster: started, killed, started again, ended.
 pub mod cluster;
 /// Another runtime than our own.

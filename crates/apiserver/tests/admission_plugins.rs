@@ -402,6 +402,7 @@ async fn a_server_starts_whatever_admission_refuses() {
         request_header_names: Vec::new(),
         request_headers: Headers::standard(),
         dns: None,
+        join: None,
     };
     bootstrap::run(&house.server.registry, &config).await.unwrap();
     let path = "/api/v1/namespaces/kube-system/configmaps";

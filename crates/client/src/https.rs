@@ -9,6 +9,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
@@ -27,7 +28,9 @@ struct Inner {
     port: u16,
     tls: Arc<rustls::ClientConfig>,
     token: Option<TokenSource>,
-    connection: Mutex<Option<http2::SendRequest<Full<Bytes>>>>,
+    connection: Mutex<Option<(u64, http2::SendRequest<Full<Bytes>>)>>,
+    /// How often it was said that the next request wants a new connection.
+    reconnects: AtomicU64,
 }
 
 impl std::fmt::Debug for Https {
@@ -56,8 +59,14 @@ impl Https {
                 tls: Arc::new(tls),
                 token,
                 connection: Mutex::new(None),
+                reconnects: AtomicU64::new(0),
             }),
         })
+    }
+
+    /// Has the next request open a connection, with the credentials of that moment. What is under way goes on.
+    pub fn reconnect(&self) {
+        self.inner.reconnects.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -94,11 +103,12 @@ impl Inner {
 
     async fn sender(&self) -> Result<http2::SendRequest<Full<Bytes>>, Error> {
         let mut slot = self.connection.lock().await;
-        if let Some(sender) = slot.as_ref().filter(|s| !s.is_closed()) {
+        let wanted = self.reconnects.load(Ordering::Relaxed);
+        if let Some((_, sender)) = slot.as_ref().filter(|(made, s)| *made == wanted && !s.is_closed()) {
             return Ok(sender.clone());
         }
         let sender = self.connect().await?;
-        *slot = Some(sender.clone());
+        *slot = Some((wanted, sender.clone()));
         Ok(sender)
     }
 

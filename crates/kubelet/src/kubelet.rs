@@ -49,6 +49,8 @@ pub struct Parts {
     pub serving: Option<server::Serving>,
     /// What the node calls with at first, where its certificate to call with is renewed.
     pub bootstrap: Option<certificates::Pair>,
+    /// Where that certificate is taken from; without it, nobody calls with it.
+    pub calling: Option<certificates::Calling>,
 }
 
 /// A kubelet, ready to run.
@@ -157,9 +159,13 @@ impl Kubelet {
         let pods = Pods::new(context.clone(), shutdown.clone());
         let mut tasks = tokio::task::JoinSet::new();
         let mut port = context.config.address.port();
-        let client_certificate = context.config.rotate_certificates.then(pki::tls::Slot::empty);
-        if let Some(slot) = client_certificate.clone() {
-            let manager = certificates::Manager::client(context.clone(), slot, parts.bootstrap.as_ref());
+        let calling = match context.config.rotate_certificates {
+            true => Some(parts.calling.unwrap_or_else(certificates::Calling::unused)),
+            false => None,
+        };
+        let client_certificate = calling.as_ref().map(|calling| calling.slot.clone());
+        if let Some(calling) = calling {
+            let manager = certificates::Manager::client(context.clone(), calling, parts.bootstrap.as_ref());
             tasks.spawn(manager.run(shutdown.clone()));
         }
         if let Some(serving) = parts.serving {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::{
     Authority, Certificate, Error, Identity, Kubeconfig, PrivateKey, Profile, Result, San, Subject,
     files::{self, Access, Durability},
-    kubeconfig::{Cluster, Data, User},
+    kubeconfig::{Cluster, Data, NamedCluster, User},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -158,13 +158,30 @@ impl Bundle {
         })
     }
 
-    /// A kubeconfig with everything inline: `server` as a URL, one of the client identities, its user's name.
-    pub fn kubeconfig(&self, server: &str, identity: &Identity) -> Kubeconfig {
-        let cluster = Cluster {
+    /// A kubeconfig without a user, as YAML: where the cluster is, and its authority. What kubeadm publishes as
+    /// `cluster-info`.
+    pub fn cluster_info(&self, server: &str) -> Result<String> {
+        let cluster = NamedCluster { name: String::new(), cluster: self.cluster(server) };
+        let config = Kubeconfig {
+            api_version: "v1".into(),
+            kind: "Config".into(),
+            clusters: vec![cluster],
+            ..Kubeconfig::default()
+        };
+        config.to_yaml()
+    }
+
+    fn cluster(&self, server: &str) -> Cluster {
+        Cluster {
             server: server.to_owned(),
             certificate_authority_data: Data(self.cluster_ca.certificate.to_pem().into_bytes()),
             ..Cluster::default()
-        };
+        }
+    }
+
+    /// A kubeconfig with everything inline: `server` as a URL, one of the client identities, its user's name.
+    pub fn kubeconfig(&self, server: &str, identity: &Identity) -> Kubeconfig {
+        let cluster = self.cluster(server);
         let user = User {
             client_certificate_data: Data(identity.certificate.to_pem().into_bytes()),
             client_key_data: Data(identity.key.to_pem().into_bytes()),

@@ -30,6 +30,11 @@ pub struct Certificate {
     spki: Vec<u8>,
 }
 
+/// Hexadecimal.
+fn sha256(data: &[u8]) -> String {
+    digest(&SHA256, data).as_ref().iter().map(|b| format!("{b:02x}")).collect()
+}
+
 fn uids(name: &X509Name<'_>) -> Vec<String> {
     const USER_UID: &[u64] = &[1, 3, 6, 1, 4, 1, 57683, 2];
     let found = name
@@ -99,9 +104,14 @@ impl Certificate {
         PublicKey::from_spki(&self.spki)
     }
 
+    /// `sha256:` and the hexadecimal SHA-256 of the public key: how kubeadm pins an authority (RFC 7469's content).
+    pub fn public_key_hash(&self) -> String {
+        format!("sha256:{}", sha256(&self.spki))
+    }
+
     /// Hexadecimal SHA-256 of the certificate; kube-apiserver's credential id is `X509SHA256=` and this.
     pub fn sha256(&self) -> String {
-        digest(&SHA256, &self.der).as_ref().iter().map(|b| format!("{b:02x}")).collect()
+        sha256(&self.der)
     }
 
     /// Whether `authority` signed this certificate (names and signature; not dates or usages).

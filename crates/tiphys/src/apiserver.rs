@@ -2,8 +2,8 @@
 
 use crate::cli::{StoreEngine, StoreFlags};
 use crate::control_plane::{self, first_service_ip};
+use crate::node::default_address;
 use crate::reload::{NamedPair, Reload};
-use crate::server::default_address;
 use crate::settings::{EndpointReconciler, Settings};
 use anyhow::{Context as _, Result, bail};
 use apiserver::aggregation::Redirects;
@@ -297,6 +297,7 @@ impl ApiServer {
             directory: self.data_dir.join("store"),
             service_cidr: self.service_cluster_ip_range.split(',').next().unwrap_or_default().to_owned(),
             dns: None,
+            join: None,
             advertise_address,
             secure_port: self.secure_port,
             serving,

@@ -1,10 +1,10 @@
 //! Subcommands and flags.
 
+use crate::node_flags::{ClusterFlags, NodeFlags};
 use crate::places::Places;
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use client::leader::Timing;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,6 +41,15 @@ impl From<LogFormat> for component::logs::Format {
 enum Command {
     /// Control plane and node in one process: a cluster of one.
     Server(Box<Server>),
+    /// A node of a cluster whose server is elsewhere.
+    Agent(Box<crate::agent::Agent>),
+    /// Tokens that nodes join with.
+    Token {
+        #[command(flatten)]
+        find: Find,
+        #[command(subcommand)]
+        command: crate::bootstrap_token::TokenCommand,
+    },
     /// The API server alone, with upstream's flags.
     Apiserver(Box<crate::apiserver::ApiServer>),
     /// The embedded container runtime alone, on a socket that speaks CRI v1: for crictl, critest and other kubelets.
@@ -242,45 +251,21 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     parsed.to_std().ok_or_else(|| format!("{text:?} is negative"))
 }
 
-/// Upstream's names; options of the static policy are not among them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum CpuManagerPolicy {
-    None,
-    Static,
-}
-
-fn cpus(text: &str) -> Result<kubelet::cpus::set::CpuSet, String> {
-    text.parse()
-}
-
 /// The contract that scripts and checks rely on.
 #[derive(Debug, Args)]
 pub(crate) struct Server {
-    /// State of the control plane and the embedded runtime.
-    #[arg(long, default_value = "/var/lib/tiphys")]
-    pub data_dir: PathBuf,
-    /// The kubelet's directory [default: /var/lib/kubelet, beneath a data directory that is not the default].
-    #[arg(long)]
-    pub root_dir: Option<PathBuf>,
-    /// The address to listen on.
-    #[arg(long, default_value = "0.0.0.0")]
-    pub bind_address: IpAddr,
+    #[command(flatten)]
+    pub node: NodeFlags,
+    #[command(flatten)]
+    pub cluster: ClusterFlags,
     #[arg(long, default_value_t = 6443)]
     pub secure_port: u16,
-    /// The node's name [default: the host's].
-    #[arg(long)]
-    pub node_name: Option<String>,
-    /// The node's address [default: that of the default route].
-    #[arg(long)]
-    pub node_ip: Option<IpAddr>,
     /// Control plane only.
     #[arg(long)]
     pub no_node: bool,
     /// Write the administrator's kubeconfig here, mode 0600.
     #[arg(long)]
     pub write_kubeconfig: Option<PathBuf>,
-    #[command(flatten)]
-    pub features: crate::features::FeatureFlags,
     #[command(flatten)]
     pub audit: crate::audit::AuditFlags,
     #[command(flatten)]
@@ -291,76 +276,16 @@ pub(crate) struct Server {
     pub connections: crate::connections::ConnectionFlags,
     #[command(flatten)]
     pub auth: Box<crate::auth_flags::AuthFlags>,
-    #[arg(long, default_value = "10.244.0.0/16")]
-    pub cluster_cidr: String,
     #[arg(long, default_value = "10.96.0.0/16")]
     pub service_cidr: String,
-    #[arg(long, default_value = "10.96.0.10")]
-    pub cluster_dns: IpAddr,
-    #[arg(long, default_value = "cluster.local")]
-    pub cluster_domain: String,
     /// The max length of duration signed certificates will be given. Individual CSRs may request shorter certs by setting
     /// spec.expirationSeconds.
     #[arg(long, default_value = "8760h", value_parser = duration)]
     pub cluster_signing_duration: Duration,
-    /// Where each node's DNS server listens, behind --cluster-dns.
-    #[arg(long, default_value_t = 10053)]
-    pub dns_port: u16,
     #[command(flatten)]
     pub storage: StoreFlags,
     #[command(flatten)]
     pub election: ElectionFlags,
-    /// A CRI runtime's socket, unix://…; the embedded runtime when absent.
-    #[arg(long)]
-    pub container_runtime_endpoint: Option<String>,
-    /// A KubeletConfiguration (kubelet.config.k8s.io/v1beta1) for this node; what it says counts before flags.
-    #[arg(long, value_name = "FILE")]
-    pub kubelet_config: Option<PathBuf>,
-    /// Path to a directory containing drop-in configuration files that override settings from defaults and the
-    /// --kubelet-config file. Drop-in files must have a '.conf' suffix; all of the directory and its subdirectories are
-    /// processed in lexical order.
-    #[arg(long, value_name = "DIR")]
-    pub kubelet_config_dir: Option<PathBuf>,
-    /// The port of the localhost healthz endpoint of the node (set to 0 to disable).
-    #[arg(long, default_value_t = 10248)]
-    pub healthz_port: u16,
-    /// The IP address for the node's healthz server to serve on (set to '0.0.0.0' or '::' for listening on all interfaces
-    /// and IP address families).
-    #[arg(long, default_value = "127.0.0.1")]
-    pub healthz_bind_address: IpAddr,
-    /// Set the maximum number of processes per pod. If -1, the node's own limit holds.
-    #[arg(long, allow_negative_numbers = true)]
-    pub pod_max_pids: Option<i64>,
-    /// Path to a credential provider plugin config file (JSON/YAML/YML) or a directory of such files (merged in
-    /// lexicographical order; non-recursive search).
-    #[arg(long, value_name = "PATH")]
-    pub image_credential_provider_config: Option<PathBuf>,
-    /// The path to the directory where credential provider plugin binaries are located.
-    #[arg(long, value_name = "DIR")]
-    pub image_credential_provider_bin_dir: Option<PathBuf>,
-    /// CPU Manager policy to use.
-    #[arg(long, value_enum, default_value = "none")]
-    pub cpu_manager_policy: CpuManagerPolicy,
-    /// A set of key=value CPU Manager policy options to use, to fine tune their behaviour.
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub cpu_manager_policy_options: Vec<String>,
-    /// A comma-separated list of CPUs or CPU ranges that are reserved for system and kubernetes usage: no container gets
-    /// them for itself.
-    #[arg(long, default_value = "", value_parser = cpus)]
-    pub reserved_cpus: kubelet::cpus::set::CpuSet,
-    /// Eviction thresholds (e.g. memory.available<1Gi) that if met would trigger a pod eviction. Nearer to full than a
-    /// kubelet's own defaults (10 % and 15 % of the disk), because here the disk is rarely the node's alone.
-    #[arg(
-        long,
-        default_value = "memory.available<100Mi,nodefs.available<1Gi,nodefs.inodesFree<2%,imagefs.available<1Gi,imagefs.inodesFree<2%"
-    )]
-    pub eviction_hard: String,
-    /// The percent of disk usage after which image garbage collection is always run.
-    #[arg(long, default_value_t = 85)]
-    pub image_gc_high_threshold: u64,
-    /// The percent of disk usage before which image garbage collection is never run.
-    #[arg(long, default_value_t = 80)]
-    pub image_gc_low_threshold: u64,
     /// Serve what a snapshot's file holds, for looking back: nothing is written, no node or controller runs.
     #[arg(long)]
     pub snapshot: Option<PathBuf>,
@@ -386,34 +311,31 @@ pub(crate) struct Runtime {
     pub pod_cidr: String,
 }
 
+fn log(verbosity: u8, format: LogFormat) -> Result<()> {
+    let options = component::logs::Options { verbosity, format: format.into(), ..Default::default() };
+    component::logs::init(&options).map_err(anyhow::Error::msg)
+}
+
 /// Runs a subcommand to its end.
 pub(crate) fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Server(flags) => {
-            component::logs::init(&component::logs::Options {
-                verbosity: cli.verbosity,
-                format: cli.logging_format.into(),
-                ..Default::default()
-            })
-            .map_err(anyhow::Error::msg)?;
+            log(cli.verbosity, cli.logging_format)?;
             crate::server::run(*flags)
         }
+        Command::Agent(flags) => {
+            log(cli.verbosity, cli.logging_format)?;
+            crate::agent::run(*flags)
+        }
+        Command::Token { find, command } => {
+            crate::bootstrap_token::run(&Places::of(&find.data_dir, None)?, command)
+        }
         Command::Apiserver(flags) => {
-            component::logs::init(&component::logs::Options {
-                verbosity: cli.verbosity,
-                format: cli.logging_format.into(),
-                ..Default::default()
-            })
-            .map_err(anyhow::Error::msg)?;
+            log(cli.verbosity, cli.logging_format)?;
             crate::apiserver::run(*flags)
         }
         Command::Runtime(flags) => {
-            component::logs::init(&component::logs::Options {
-                verbosity: cli.verbosity,
-                format: cli.logging_format.into(),
-                ..Default::default()
-            })
-            .map_err(anyhow::Error::msg)?;
+            log(cli.verbosity, cli.logging_format)?;
             crate::runtime_socket::run(*flags)
         }
         Command::Kubeconfig { find } => crate::server::print_kubeconfig(&find.data_dir),
@@ -421,17 +343,11 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
             crate::images::command::run(&Places::of(&find.data_dir, None)?, command)
         }
         Command::Reset { find, root_dir, remove_data } => {
-            component::logs::init(&component::logs::Options { verbosity: 0, ..Default::default() })
-                .map_err(anyhow::Error::msg)?;
+            log(0, cli.logging_format)?;
             crate::reset::run(&Places::of(&find.data_dir, root_dir.as_deref())?, remove_data)
         }
         Command::Simulator(flags) => {
-            component::logs::init(&component::logs::Options {
-                verbosity: cli.verbosity,
-                format: cli.logging_format.into(),
-                ..Default::default()
-            })
-            .map_err(anyhow::Error::msg)?;
+            log(cli.verbosity, cli.logging_format)?;
             crate::simulator::run(*flags)
         }
         Command::Snapshot { command } => crate::snapshot::run(command),

@@ -259,6 +259,7 @@ pub(crate) async fn start(
         request_header_names: settings.front_names.clone(),
         request_headers: settings.front_headers.clone(),
         dns: settings.dns,
+        join: settings.join,
     };
     let written = match looking_back {
         true => Default::default(),

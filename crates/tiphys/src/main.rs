@@ -1,10 +1,12 @@
 //! The one binary: every component is a subcommand. Flags and wiring stand here, logic does not.
 
 mod admission;
+mod agent;
 mod apiserver;
 mod audit;
 mod auth;
 mod auth_flags;
+mod bootstrap_token;
 mod cli;
 mod connections;
 mod control_plane;
@@ -14,11 +16,14 @@ mod follow;
 mod health;
 mod held_sockets;
 mod images;
+mod join;
 mod kernel_settings;
 mod limits;
 mod node;
+mod node_flags;
 mod places;
 mod reload;
+mod remote;
 mod renew;
 mod reset;
 mod running;

@@ -1,6 +1,6 @@
 //! The node of a server: runtime, pod network and kubelet, put together.
 
-use crate::cli::{CpuManagerPolicy, Server as Flags};
+use crate::node_flags::{ClusterFlags, CpuManagerPolicy, NodeFlags};
 use crate::places::Places;
 use crate::reload::Reload;
 use crate::{images, kernel_settings};
@@ -10,7 +10,7 @@ use cri::v1::ListPodSandboxRequest;
 use cri::{ImageService, RuntimeService, Streams};
 use kubelet::server::Serving;
 use kubelet::{Kubelet, Parts};
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,6 +20,31 @@ use tokio_util::task::TaskTracker;
 pub(crate) struct Identity {
     pub name: String,
     pub ip: IpAddr,
+}
+
+impl Identity {
+    /// As the flags say, or as the machine is called and reached.
+    pub(crate) fn of(flags: &NodeFlags) -> Result<Identity> {
+        let ip = match flags.node_ip {
+            Some(ip) => ip,
+            None => default_address().context("finding this machine's address; give it with --node-ip")?,
+        };
+        let name = match &flags.node_name {
+            Some(name) => name.clone(),
+            None => std::fs::read_to_string("/proc/sys/kernel/hostname")
+                .context("reading the host name")?
+                .trim()
+                .to_lowercase(),
+        };
+        Ok(Identity { name, ip })
+    }
+}
+
+/// The address from which this machine would reach others. Nothing is sent.
+pub(crate) fn default_address() -> Result<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.connect("192.0.2.1:9")?;
+    Ok(socket.local_addr()?.ip())
 }
 
 /// The runtime a node uses.
@@ -63,7 +88,7 @@ pub(crate) async fn open_embedded(
 
 /// The runtime at an endpoint, with the images at another where there is one; else the embedded one.
 async fn engine(
-    flags: &Flags,
+    cluster: &ClusterFlags,
     places: &Places,
     node_ip: IpAddr,
     endpoint: Option<&String>,
@@ -79,19 +104,32 @@ async fn engine(
         return Ok(Engine { runtime: client.clone(), images: images.unwrap_or(client), embedded: None });
     }
     anyhow::ensure!(images.is_none(), "imageServiceEndpoint needs containerRuntimeEndpoint beside it");
-    let (runtime, _) = open_embedded(places, Some(&flags.cluster_cidr), Some(node_ip)).await?;
+    let (runtime, _) = open_embedded(places, Some(&cluster.cluster_cidr), Some(node_ip)).await?;
     let shared = Arc::new(runtime.clone());
     Ok(Engine { runtime: shared.clone(), images: shared, embedded: Some(runtime) })
 }
 
-/// Starts the node's tasks. `client` and `informers` are those of `system:node:<name>`. Returns where the bundle's
-/// certificate is shown, if it is.
+/// How a node and the API server know each other.
+pub(crate) struct Membership {
+    /// Of `system:node:<name>`, as are the informers.
+    pub client: Client,
+    pub informers: Informers,
+    /// What the node shows to callers; without it, it asks for a certificate.
+    pub serving: Option<Arc<pki::tls::Slot>>,
+    /// Who signs callers.
+    pub client_authorities: Vec<pki::Certificate>,
+    /// What the node calls with at first, if that is not kept yet.
+    pub bootstrap: Option<kubelet::certificates::Pair>,
+    /// Where its certificate to call with is taken from, and who is told of a new one.
+    pub calling: Option<kubelet::certificates::Calling>,
+}
+
+/// Starts the node's tasks. Returns where the certificate is shown that it was given, if it is.
 pub(crate) async fn start(
-    flags: &Flags,
+    (flags, cluster): (&NodeFlags, &ClusterFlags),
     places: &Places,
     identity: &Identity,
-    bundle: &pki::Bundle,
-    (client, informers): (Client, Informers),
+    membership: Membership,
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
 ) -> Result<Option<Arc<pki::tls::Slot>>> {
@@ -101,8 +139,8 @@ pub(crate) async fn start(
     config.pod_logs_dir = places.pod_logs.clone();
     config.container_logs_dir = places.container_logs.clone();
     config.cgroup_root = places.pods_cgroup.clone();
-    config.cluster_dns = vec![flags.cluster_dns.to_string()];
-    config.cluster_domain = flags.cluster_domain.clone();
+    config.cluster_dns = vec![cluster.cluster_dns.to_string()];
+    config.cluster_domain = cluster.cluster_domain.clone();
     config.address.set_ip(flags.bind_address);
     config.healthz = (flags.healthz_bind_address, flags.healthz_port).into();
     config.eviction_thresholds = kubelet::config::parse_hard(&flags.eviction_hard)
@@ -139,7 +177,8 @@ pub(crate) async fn start(
         flags.features.check(&config.features).context("--kubelet-config")?;
     }
     let runtime = flags.container_runtime_endpoint.as_ref().or(config.container_runtime_endpoint.as_ref());
-    let engine = engine(flags, places, identity.ip, runtime, config.image_service_endpoint.as_ref()).await?;
+    let engine =
+        engine(cluster, places, identity.ip, runtime, config.image_service_endpoint.as_ref()).await?;
     let slot = match &config.tls_files {
         Some((certificate, key)) => {
             let named = || format!("reading {} and {}", certificate.display(), key.display());
@@ -154,22 +193,25 @@ pub(crate) async fn start(
             }
             slot
         }
-        None if config.server_tls_bootstrap => pki::tls::Slot::empty(),
-        None => pki::tls::Slot::of(&bundle.kubelet_server)?,
+        None => match &membership.serving {
+            Some(serving) if !config.server_tls_bootstrap => serving.clone(),
+            _ => pki::tls::Slot::empty(),
+        },
     };
-    let calling = &bundle.kubelet_client;
-    let bootstrap = (calling.certificate.to_pem(), calling.key.to_pem());
+    // A node that was given nothing to show asks for it.
+    config.server_tls_bootstrap |= config.tls_files.is_none() && membership.serving.is_none();
     let shown = (config.tls_files.is_none() && !config.server_tls_bootstrap).then(|| slot.clone());
-    let serving = Serving { identity: slot, client_authorities: vec![bundle.cluster_ca.certificate.clone()] };
+    let serving = Serving { identity: slot, client_authorities: membership.client_authorities };
     let streams = engine.embedded.as_ref().map(|runtime| Arc::new(runtime.clone()) as Arc<dyn Streams>);
     let parts = Parts {
-        client,
-        informers,
+        client: membership.client,
+        informers: membership.informers,
         runtime: engine.runtime,
         images: engine.images.clone(),
         streams,
         serving: Some(serving),
-        bootstrap: Some(bootstrap),
+        bootstrap: membership.bootstrap,
+        calling: membership.calling,
     };
     let embedded = engine.embedded.map(|runtime| runtime.images());
     let door = images::server::bind(&places.images_socket(), engine.images, embedded)

@@ -32,6 +32,7 @@ pub(crate) fn run(places: &Places, remove_data: bool) -> Result<()> {
         network.remove().await.context("removing the pod network")
     })?;
     drop(runtime);
+    network::cleanup().context("removing the routes to other nodes")?;
     proxy::cleanup().context("removing the rules of Services")?;
     kernel_settings::restore(places)?;
     for dir in [&places.root_dir, &places.run_dir, &places.data_dir] {

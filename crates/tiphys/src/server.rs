@@ -2,7 +2,7 @@
 
 use crate::cli::{Server as Flags, StoreEngine};
 use crate::control_plane::{self, ControlPlane};
-use crate::node::{self, Identity};
+use crate::node::{self, Identity, Membership};
 use crate::places::Places;
 use crate::renew::{self, Renew};
 use crate::services;
@@ -14,7 +14,7 @@ use client::Informers;
 use client::leader::{Elector, Term, Timing};
 use futures::future::BoxFuture;
 use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,31 +43,20 @@ async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
     if flags.manifests.is_some() {
         bail!("--manifests has no effect in this version: nothing reads it yet");
     }
-    let places = Places::of(&flags.data_dir, flags.root_dir.as_deref()).context("--data-dir")?;
-    let node_ip = match flags.node_ip {
-        Some(ip) => ip,
-        None => default_address().context("finding this machine's address; give it with --node-ip")?,
-    };
-    let node_name = match &flags.node_name {
-        Some(name) => name.clone(),
-        None => std::fs::read_to_string("/proc/sys/kernel/hostname")
-            .context("reading the host name")?
-            .trim()
-            .to_lowercase(),
-    };
-    pki::files::private_dir(&flags.data_dir)
-        .with_context(|| format!("making {}", flags.data_dir.display()))?;
+    let places = Places::of(&flags.node.data_dir, flags.node.root_dir.as_deref()).context("--data-dir")?;
+    let identity = Identity::of(&flags.node)?;
+    let data_dir = &flags.node.data_dir;
+    pki::files::private_dir(data_dir).with_context(|| format!("making {}", data_dir.display()))?;
     let service_ip = control_plane::first_service_ip(&flags.service_cidr)?;
-    let mut params = pki::bundle::Params::new(&node_name, &[node_ip], &[service_ip]);
-    params.cluster_domain = flags.cluster_domain.clone();
-    let bundle =
-        pki::Bundle::ensure(&flags.data_dir.join("pki"), &params).context("preparing certificates")?;
-    let address = SocketAddr::new(flags.bind_address, flags.secure_port);
+    let mut params = pki::bundle::Params::new(&identity.name, &[identity.ip], &[service_ip]);
+    params.cluster_domain = flags.cluster.cluster_domain.clone();
+    let bundle = pki::Bundle::ensure(&data_dir.join("pki"), &params).context("preparing certificates")?;
+    let address = SocketAddr::new(flags.node.bind_address, flags.secure_port);
     let listener = listen(&flags, address).await.with_context(|| format!("listening on {address}"))?;
 
-    let url = format!("https://{node_ip}:{}", flags.secure_port);
+    let url = format!("https://{}:{}", identity.ip, flags.secure_port);
     let kubeconfig = bundle.kubeconfig(&url, &bundle.admin);
-    let own = flags.data_dir.join("admin.kubeconfig");
+    let own = data_dir.join("admin.kubeconfig");
     let kubeconfigs: Vec<_> = std::iter::once(own).chain(flags.write_kubeconfig.clone()).collect();
     for path in &kubeconfigs {
         kubeconfig.save(path).with_context(|| format!("writing {}", path.display()))?;
@@ -75,7 +64,7 @@ async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
 
     // The API server outlives the components, so that they can say goodbye.
     let server_shutdown = CancellationToken::new();
-    let settings = Settings::of_server(&flags, &bundle, node_ip)?;
+    let settings = Settings::of_server(&flags, &bundle, identity.ip)?;
     let mut shows: Vec<renew::Place> = vec![(|bundle| &bundle.apiserver, settings.serving.clone())];
     shows.extend(
         settings
@@ -103,19 +92,32 @@ async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
     let timing = flags.election.timing()?;
     let candidate = match flags.storage.store {
         StoreEngine::Embedded => None,
-        StoreEngine::Etcd => Some((format!("{node_name}_{}", uuid::Uuid::new_v4()), timing)),
+        StoreEngine::Etcd => Some((format!("{}_{}", identity.name, uuid::Uuid::new_v4()), timing)),
     };
     start_components(&plane, cluster(&flags, &bundle)?, candidate, &components, &shutdown);
     if !flags.no_node {
-        let identity = Identity { name: node_name, ip: node_ip };
         let client = plane.node(&identity.name);
-        let informers = Informers::new(&client, shutdown.clone());
-        let shown =
-            node::start(&flags, &places, &identity, &bundle, (client, informers), &components, &shutdown);
+        let calling = &bundle.kubelet_client;
+        let membership = Membership {
+            informers: Informers::new(&client, shutdown.clone()),
+            client,
+            serving: Some(pki::tls::Slot::of(&bundle.kubelet_server)?),
+            client_authorities: vec![bundle.cluster_ca.certificate.clone()],
+            bootstrap: Some((calling.certificate.to_pem(), calling.key.to_pem())),
+            calling: None,
+        };
+        let told = (&flags.node, &flags.cluster);
+        let shown = node::start(told, &places, &identity, membership, &components, &shutdown);
         shows.extend(shown.await?.map(|slot| -> renew::Place { (|bundle| &bundle.kubelet_server, slot) }));
-        services::start(&flags, &places, &identity, &plane, &components, &shutdown).await?;
+        let clients = services::Clients {
+            proxy: plane.component("system:kube-proxy", None),
+            dns: plane.controller("coredns", None),
+            network: plane.node(&identity.name),
+        };
+        let metrics = &plane.server.metrics;
+        services::start(&flags.cluster, &places, &identity, clients, metrics, &components, &shutdown)?;
     }
-    let renew = Renew { directory: flags.data_dir.join("pki"), params, places: shows, url, kubeconfigs };
+    let renew = Renew { directory: data_dir.join("pki"), params, places: shows, url, kubeconfigs };
     components.spawn(renew.run(shutdown.clone()));
     components.close();
     shutdown.cancelled().await;
@@ -240,15 +242,15 @@ where
 
 /// What controllers know of the cluster. Each node gets the size upstream gives by default.
 fn cluster(flags: &Flags, bundle: &pki::Bundle) -> Result<controllers::Cluster> {
-    let cidr = parse_cidr_sloppy(&flags.cluster_cidr)
-        .with_context(|| format!("--cluster-cidr {:?} is not a CIDR", flags.cluster_cidr))?;
+    let cidr = parse_cidr_sloppy(&flags.cluster.cluster_cidr)
+        .with_context(|| format!("--cluster-cidr {:?} is not a CIDR", flags.cluster.cluster_cidr))?;
     let network = cidr.network();
     Ok(controllers::Cluster {
         root_ca: bundle.cluster_ca.certificate.to_pem(),
         pod_cidrs: vec![(network, cidr.prefix)],
         node_mask: if network.is_ipv4() { 24 } else { 64 },
-        domain: flags.cluster_domain.clone(),
-        dns_port: flags.dns_port,
+        domain: flags.cluster.cluster_domain.clone(),
+        dns_port: flags.cluster.dns_port,
         signing: Some(signing(flags, bundle).context("reading the keys that controllers sign with")?),
     })
 }
@@ -263,13 +265,6 @@ fn signing(flags: &Flags, bundle: &pki::Bundle) -> Result<controllers::Signing> 
         duration: flags.cluster_signing_duration,
         tokens: Arc::new(pki::jwt::Signer::new(key)),
     })
-}
-
-/// The address from which this machine would reach others. Nothing is sent.
-pub(crate) fn default_address() -> Result<IpAddr> {
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
-    socket.connect("192.0.2.1:9")?;
-    Ok(socket.local_addr()?.ip())
 }
 
 /// Prints the administrator's kubeconfig of the server whose data is in `data_dir`.

@@ -1,14 +1,13 @@
-//! What a node does for Services: the proxy, and the cluster's DNS.
+//! What a node does for traffic: the routes to other nodes, the proxy for Services, and the cluster's DNS.
 
-use crate::cli::Server as Flags;
-use crate::control_plane::ControlPlane;
 use crate::held_sockets;
 use crate::node::Identity;
+use crate::node_flags::ClusterFlags;
 use crate::places::Places;
 use anyhow::{Context as _, Result};
 use apimachinery::validation::parse_cidr_sloppy;
-use client::Informers;
-use std::net::SocketAddr;
+use client::{Client, Informers};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,40 +17,48 @@ const TTL: u32 = 30;
 /// As CoreDNS.
 const STARTUP: Duration = Duration::from_secs(5);
 
-/// Starts both; each reads as its own upstream's user.
-pub(crate) async fn start(
-    flags: &Flags,
+/// As whom each of them reads.
+pub(crate) struct Clients {
+    pub network: Client,
+    pub proxy: Client,
+    pub dns: Client,
+}
+
+/// Starts all of them.
+pub(crate) fn start(
+    cluster: &ClusterFlags,
     places: &Places,
     identity: &Identity,
-    plane: &ControlPlane,
+    clients: Clients,
+    metrics: &component::metrics::Registry,
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
 ) -> Result<()> {
+    if let IpAddr::V4(node_ip) = identity.ip {
+        let config = network::Config { node_name: identity.name.clone(), node_ip };
+        let informers = Informers::new(&clients.network, shutdown.clone());
+        let running = network::run(config, informers, shutdown.clone());
+        tasks.spawn(ending(running, "keeping the routes to other nodes", shutdown.clone()));
+    }
     let mut config = proxy::Config::new(&identity.name);
     config.node_ips = vec![identity.ip];
-    let pods = parse_cidr_sloppy(&flags.cluster_cidr);
+    let pods = parse_cidr_sloppy(&cluster.cluster_cidr);
     config.cluster_cidrs = pods.map(|cidr| (cidr.network(), cidr.prefix)).into_iter().collect();
-    let client = plane.component("system:kube-proxy", None);
-    let informers = Informers::new(&client, shutdown.clone());
-    let stop = shutdown.clone();
-    tasks.spawn(async move {
-        if let Err(error) = proxy::run(config, informers, client, stop.clone()).await {
-            tracing::error!(%error, "the service proxy ended");
-            stop.cancel();
-        }
-    });
-    let address = SocketAddr::new(identity.ip, flags.dns_port);
+    let informers = Informers::new(&clients.proxy, shutdown.clone());
+    let running = proxy::run(config, informers, clients.proxy, shutdown.clone());
+    tasks.spawn(ending(running, "the service proxy", shutdown.clone()));
+    let address = SocketAddr::new(identity.ip, cluster.dns_port);
     let config = dns::Config {
-        zone: flags.cluster_domain.clone(),
+        zone: cluster.cluster_domain.clone(),
         listen: vec![address],
         resolv_conf: "/etc/resolv.conf".into(),
         patience: STARTUP,
         ttl: TTL,
     };
     let (sockets, held) = held_sockets::listen(places, address).context("listening for the cluster's DNS")?;
-    let server = dns::Server::with_sockets(config, vec![sockets], &plane.server.metrics);
+    let server = dns::Server::with_sockets(config, vec![sockets], metrics);
     let server = server.context("starting the cluster's DNS")?;
-    let informers = Informers::new(&plane.controller("coredns", None), shutdown.clone());
+    let informers = Informers::new(&clients.dns, shutdown.clone());
     let stop = shutdown.clone();
     tasks.spawn(async move {
         server.run(&informers, stop).await;
@@ -59,4 +66,16 @@ pub(crate) async fn start(
         drop(held);
     });
     Ok(())
+}
+
+/// Runs what a node cannot be without.
+async fn ending<E: std::fmt::Display>(
+    running: impl Future<Output = Result<(), E>>,
+    what: &str,
+    shutdown: CancellationToken,
+) {
+    if let Err(error) = running.await {
+        tracing::error!(%error, "{what} ended");
+        shutdown.cancel();
+    }
 }

@@ -7,6 +7,7 @@ use apiserver::authn::configuration::{Anonymous, AuthenticationConfiguration};
 use apiserver::authn::request_header::Headers;
 use apiserver::authz::configuration::AuthorizationConfiguration;
 use apiserver::bootstrap::Dns;
+use apiserver::bootstrap::join::Join;
 use apiserver::features::Features;
 use pki::tls::{ClientRoots, Slot, Trust};
 use pki::{Certificate, PrivateKey, PublicKey};
@@ -66,6 +67,8 @@ pub(crate) struct Settings {
     pub service_cidr: String,
     /// The Service in front of the nodes' DNS, where the nodes serve one.
     pub dns: Option<Dns>,
+    /// What nodes that join must know.
+    pub join: Option<Join>,
     pub advertise_address: IpAddr,
     pub secure_port: u16,
     pub serving: Arc<Slot>,
@@ -131,9 +134,13 @@ impl Settings {
         Ok(Settings {
             storage: flags.storage.clone(),
             look_back: flags.snapshot.clone().map(|file| LookBack { file, revision: flags.at_revision }),
-            directory: flags.data_dir.join("store"),
+            directory: flags.node.data_dir.join("store"),
             service_cidr: flags.service_cidr.clone(),
-            dns: Some(Dns { service_ip: flags.cluster_dns, port: flags.dns_port }),
+            dns: Some(Dns { service_ip: flags.cluster.cluster_dns, port: flags.cluster.dns_port }),
+            join: Some(Join {
+                kubeconfig: bundle.cluster_info(&format!("https://{node_ip}:{}", flags.secure_port))?,
+                settings: flags.cluster.to_settings(),
+            }),
             advertise_address: node_ip,
             secure_port: flags.secure_port,
             serving: Slot::of(&bundle.apiserver)?,
@@ -148,14 +155,18 @@ impl Settings {
             front_client: Some(Slot::of(&bundle.front_proxy_client)?),
             kubelet_trust: Trust::pem(ca.to_pem().as_bytes())?,
             kubelet_client: Some(Slot::of(&bundle.apiserver_kubelet_client)?),
-            authentication: flags.auth.authentication(&[ISSUER.into()])?,
+            // As kubeadm sets it up: nodes join with such tokens.
+            authentication: Authentication {
+                bootstrap_tokens: true,
+                ..flags.auth.authentication(&[ISSUER.into()])?
+            },
             authorization: flags.auth.authorization()?,
             service_accounts: flags.auth.service_accounts(vec![ISSUER.into()])?,
             jwks_uri: None,
             token_keys: vec![bundle.service_account.public().clone()],
             token_signer: PrivateKey::from_pem(bundle.service_account.to_pem().as_bytes())?,
             event_ttl: Duration::from_secs(3600),
-            features: flags.features.features()?,
+            features: flags.node.features.features()?,
             audit: flags.audit.clone(),
             limits: flags.limits.clone(),
             admission: flags.admission.options(PLUGINS)?,

@@ -1,14 +1,12 @@
 //! `tiphys simulator`: hollow nodes against the server of a kubeconfig. Upstream's nearest kin: kubemark's hollow nodes.
 
 use crate::places::DATA_DIR;
-use anyhow::{Context as _, Result, bail, ensure};
+use crate::remote;
+use anyhow::{Context as _, Result, bail};
 use api::core::v1::Taint;
 use apimachinery::quantity::Quantity;
 use clap::Args;
-use client::https::{Https, TokenSource};
-use client::{Client, Transport};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 #[derive(Debug, Args)]
 pub(crate) struct Simulator {
@@ -56,17 +54,6 @@ fn taint(text: &str) -> Result<Taint> {
     Ok(Taint { key: key.into(), value: value.into(), effect: effect.into(), ..Default::default() })
 }
 
-/// A client over the network with a kubeconfig's credentials.
-fn connect(kubeconfig: &Path) -> Result<Client> {
-    let resolved = pki::Kubeconfig::load(kubeconfig)?.resolve(None)?;
-    ensure!(resolved.user.exec.is_none(), "credentials of exec plugins are not supported");
-    let tls = pki::tls::client_config_of(&resolved, &[b"h2"])?;
-    let fixed = resolved.user.token.clone();
-    let token = (!fixed.is_empty()).then(|| Arc::new(move || Some(fixed.clone())) as TokenSource);
-    let transport: Arc<dyn Transport> = Arc::new(Https::new(&resolved.server, tls, token)?);
-    Ok(Client::new(transport, "tiphys-simulator"))
-}
-
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(flags: Simulator) -> Result<()> {
     pki::tls::install_provider();
@@ -76,7 +63,8 @@ pub(crate) fn run(flags: Simulator) -> Result<()> {
     config.taints = flags.taint;
     config.capacity.extend(flags.capacity);
     config.run_pods = !flags.no_pods;
-    let connections = (0..flags.connections.max(1)).map(|_| connect(&flags.kubeconfig));
+    let connections =
+        (0..flags.connections.max(1)).map(|_| remote::of_kubeconfig(&flags.kubeconfig, "tiphys-simulator"));
     let clients = connections.collect::<Result<Vec<_>>>().context("--kubeconfig")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -35,11 +35,12 @@ fn approve(room: &Room) {
 
 pub(crate) fn renews_its_certificates(room: &Room) {
     let k = &room.kubectl;
+    // That a node may have serving certificates by itself is a right, which can be taken from it for good.
+    let binding = "clusterrolebinding tiphys:node-autoapprove-serving";
+    k.run(&format!("annotate {binding} rbac.authorization.kubernetes.io/autoupdate=false --overwrite"));
+    k.run(&format!("patch {binding} --type merge -p '{{\"subjects\":null}}'"));
     room.cluster.serve_with(&["--cluster-signing-duration=60s".into()]);
     room.cluster.reconfigure(&format!("{CONFIGURATION}serverTLSBootstrap: true\nrotateCertificates: true\n"));
-    // As kubeadm grants it.
-    let role = "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient";
-    k.run(&format!("create clusterrolebinding node-autoapprove --clusterrole={role} --group=system:nodes"));
     let ticks = "[sh, -c, 'while sleep 0.2; do echo tick; done']";
     k.apply(&shell("ticks", "").replace("[sleep, infinity]", ticks));
     k.wait("condition=Ready", "pod/ticks");
@@ -91,7 +92,7 @@ pub(crate) fn renews_its_certificates(room: &Room) {
         k.output("logs ticks --tail=1").status.success()
     });
 
-    k.run("delete clusterrolebinding node-autoapprove");
+    k.run(&format!("delete {binding}"));
     shows_what_files_hold(room, &std::fs::read(pki.join("kubelet-server-current.pem")).unwrap());
     room.cluster.serve_with(&[]);
     room.cluster.reconfigure(CONFIGURATION);

@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod golden;
+pub mod join;
 pub mod living;
 mod policy;
 mod reconcile;
@@ -41,6 +42,8 @@ pub struct Config {
     pub request_headers: crate::authn::request_header::Headers,
     /// The cluster's DNS, if the nodes serve one.
     pub dns: Option<Dns>,
+    /// For nodes that join, if they may.
+    pub join: Option<join::Join>,
 }
 
 /// The Service in front of the nodes' DNS servers.
@@ -236,6 +239,7 @@ fn objects(config: &Config, today: &str) -> Vec<(&'static str, &'static str, Val
         all.extend(kubernetes_endpoints(config));
     }
     all.extend(config.dns.iter().flat_map(dns));
+    all.extend(config.join.iter().flat_map(join::objects));
     all
 }
 
@@ -457,6 +461,10 @@ fn renewed(mut current: Value, wanted: &Value, resource: &str) -> Value {
             current["ports"] = wanted["ports"].clone();
         }
         "configmaps" if object::name(wanted) == LEGACY_TOKENS => {}
+        // The signatures are the signer's.
+        "configmaps" if object::name(wanted) == join::CLUSTER_INFO => {
+            current["data"][join::KUBECONFIG] = wanted["data"][join::KUBECONFIG].clone();
+        }
         "configmaps" => current["data"] = wanted["data"].clone(),
         "services" => current["spec"]["ports"] = wanted["spec"]["ports"].clone(),
         _ => {}

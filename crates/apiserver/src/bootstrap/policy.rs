@@ -33,11 +33,11 @@ pub(super) struct Binding {
     pub subjects: &'static str,
 }
 
-const fn rule(verbs: &'static str, groups: &'static str, resources: &'static str) -> Rule {
+pub(super) const fn rule(verbs: &'static str, groups: &'static str, resources: &'static str) -> Rule {
     Rule { verbs, groups, resources, names: "", urls: "" }
 }
 
-const fn named(
+pub(super) const fn named(
     verbs: &'static str,
     groups: &'static str,
     resources: &'static str,
@@ -50,7 +50,7 @@ const fn urls(verbs: &'static str, urls: &'static str) -> Rule {
     Rule { verbs, groups: "", resources: "", names: "", urls }
 }
 
-const fn role(name: &'static str, rules: &'static [Rule]) -> Role {
+pub(super) const fn role(name: &'static str, rules: &'static [Rule]) -> Role {
     Role { namespace: "", name, aggregate_to: "", aggregates: false, rules }
 }
 
@@ -63,15 +63,15 @@ const fn part(
     Role { namespace: "", name, aggregate_to, aggregates, rules }
 }
 
-const fn within(namespace: &'static str, name: &'static str, rules: &'static [Rule]) -> Role {
+pub(super) const fn within(namespace: &'static str, name: &'static str, rules: &'static [Rule]) -> Role {
     Role { namespace, name, aggregate_to: "", aggregates: false, rules }
 }
 
-const fn binding(name: &'static str, role: &'static str, subjects: &'static str) -> Binding {
+pub(super) const fn binding(name: &'static str, role: &'static str, subjects: &'static str) -> Binding {
     Binding { namespace: "", name, role_kind: "ClusterRole", role, subjects }
 }
 
-const fn binding_in(
+pub(super) const fn binding_in(
     namespace: &'static str,
     name: &'static str,
     role_kind: &'static str,

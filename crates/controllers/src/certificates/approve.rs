@@ -1,12 +1,17 @@
-//! Approves the client certificates that kubelets ask for, when who asks may do so.
+//! Approves the certificates that kubelets ask for, when who asks may do so: to call with, and, for the names and addresses
+//! that their nodes have, to serve with. Upstream leaves the latter to others.
 
 use super::{Error, Loop, condition};
 use api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
+use api::core::v1::Node;
 use client::Resource;
 use pki::{Csr, San};
 use serde_json::{Value, json};
 
 pub(super) const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+pub(super) const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
+/// The right to a serving certificate of one's own.
+const SELF_NODE_SERVER: &str = "selfnodeserver";
 
 /// Whether these are the usages wanted, key encipherment being left to the asker.
 fn usages_are(usages: &[String], auth: &str) -> bool {
@@ -74,6 +79,18 @@ pub(super) fn kubelet_serving(csr: &Csr, usages: &[String]) -> Result<(), String
     common_name(csr)
 }
 
+/// Whether a node tells all these names and addresses of itself.
+fn are_of(sans: &[San], node: &Node) -> bool {
+    sans.iter().all(|san| {
+        let text = match san {
+            San::Dns(name) => name.clone(),
+            San::Ip(ip) => ip.to_string(),
+            San::Email(_) | San::Uri(_) => return false,
+        };
+        node.status.addresses.iter().any(|address| address.address == text)
+    })
+}
+
 /// The rights of which one is needed, and what is said when it is there.
 fn rights(request: &CertificateSigningRequest, csr: &Csr) -> Vec<(&'static str, &'static str)> {
     let mut rights = Vec::new();
@@ -83,6 +100,15 @@ fn rights(request: &CertificateSigningRequest, csr: &Csr) -> Vec<(&'static str, 
         rights.push((
             "selfnodeclient",
             "Auto approving self kubelet client certificate after SubjectAccessReview.",
+        ));
+    }
+    let serving = request.spec.signer_name == KUBELET_SERVING
+        && kubelet_serving(csr, &request.spec.usages).is_ok()
+        && request.spec.username == csr.subject.common_name;
+    if serving {
+        rights.push((
+            SELF_NODE_SERVER,
+            "Auto approving self kubelet server certificate after SubjectAccessReview.",
         ));
     }
     if client {
@@ -101,7 +127,14 @@ impl Loop {
             .map_err(|error| Error::Parse(request.metadata.name.clone(), error))?;
         let mut tried = Vec::new();
         for (right, message) in rights(request, &csr) {
-            tried.push(right);
+            if right == SELF_NODE_SERVER {
+                // Whoever may not have it this way may yet be given it by somebody.
+                if !self.is_where(&csr).await? {
+                    continue;
+                }
+            } else {
+                tried.push(right);
+            }
             if !self.may(request, right).await? {
                 continue;
             }
@@ -123,6 +156,16 @@ impl Loop {
             true => Ok(()),
             false => Err(Error::NotApproved(request.metadata.name.clone(), tried)),
         }
+    }
+
+    /// Whether all names and addresses asked for are those of the node that asks.
+    async fn is_where(&self, csr: &Csr) -> Result<bool, Error> {
+        let name = csr.subject.common_name.trim_start_matches("system:node:");
+        let node = match self.client.all::<Node>().get(name).await {
+            Err(error) if error.is_not_found() => return Ok(false),
+            node => node?,
+        };
+        Ok(are_of(&csr.sans, &node))
     }
 
     /// Whether who asks may have such certificates.
@@ -154,6 +197,7 @@ impl Loop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::core::v1::NodeAddress;
     use pki::{PrivateKey, Subject};
 
     fn csr(name: &str, organization: &str, sans: &[San]) -> Csr {
@@ -164,6 +208,25 @@ mod tests {
 
     fn usages(text: &str) -> Vec<String> {
         text.split(',').map(Into::into).collect()
+    }
+
+    #[test]
+    fn nodes_serve_where_they_are() {
+        let mut node = Node::default();
+        for address in ["192.0.2.1", "a"] {
+            node.status.addresses.push(NodeAddress { address: address.into(), ..Default::default() });
+        }
+        let (name, ip) = (San::Dns("a".into()), San::Ip([192, 0, 2, 1].into()));
+        assert!(are_of(&[name.clone(), ip.clone()], &node));
+        assert!(!are_of(&[name.clone(), San::Ip([192, 0, 2, 2].into())], &node));
+        assert!(!are_of(&[San::Dns("kubernetes".into())], &node));
+        let mut request = CertificateSigningRequest::default();
+        request.spec.signer_name = KUBELET_SERVING.into();
+        request.spec.username = "system:node:a".into();
+        request.spec.usages = usages("digital signature,server auth");
+        let own = rights(&request, &csr("system:node:a", "system:nodes", std::slice::from_ref(&ip)));
+        assert_eq!(own.iter().map(|(right, _)| *right).collect::<Vec<_>>(), ["selfnodeserver"]);
+        assert!(rights(&request, &csr("system:node:b", "system:nodes", &[ip])).is_empty());
     }
 
     #[test]

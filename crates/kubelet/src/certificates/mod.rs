@@ -2,14 +2,18 @@
 //! [`pki::tls::Slot`] from the next handshake on; connections go on as they were.
 //! Upstream: `pkg/kubelet/certificate`, `client-go/util/certificate`.
 
+mod join;
 mod plan;
 mod request;
 mod store;
+
+pub use join::{join, kept};
 
 use crate::context::Context;
 use crate::metrics::Renewals;
 use api::core::v1::Node;
 use apimachinery::time::Timestamp;
+use client::Client;
 use pki::tls::Slot;
 use pki::{Identity, Usage};
 use plan::Wanted;
@@ -30,6 +34,21 @@ const PAUSES: [u64; 5] = [2, 4, 8, 16, 32];
 
 /// A certificate that is good to begin with, and its key, as PEM.
 pub type Pair = (String, String);
+
+/// Where a node takes the certificate from that it calls with.
+#[derive(Clone)]
+pub struct Calling {
+    pub slot: Arc<Slot>,
+    /// Called when a new one lies in the slot: what was dialled with the old one may be dialled again.
+    pub renewed: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Calling {
+    /// Of a node that calls without one.
+    pub(crate) fn unused() -> Self {
+        Calling { slot: Slot::empty(), renewed: Arc::new(|| {}) }
+    }
+}
 
 /// One of the two kinds.
 #[derive(Clone, Copy)]
@@ -59,7 +78,7 @@ pub(crate) struct Manager {
     kind: Kind,
     context: Arc<Context>,
     store: Store,
-    slot: Arc<Slot>,
+    calling: Calling,
     renewals: Renewals,
     current: Option<Identity>,
     /// What is there, if anything, is to begin with only: a new one is asked for at once.
@@ -71,25 +90,25 @@ impl Manager {
     /// Of what the server shows; `slot` may hold what it shows until then.
     pub(crate) fn server(context: Arc<Context>, slot: Arc<Slot>) -> Self {
         let renewals = context.metrics.renewals(crate::metrics::SERVER_RENEWALS);
-        Manager::new(SERVER, context, slot, renewals, None)
+        Manager::new(SERVER, context, Calling { slot, ..Calling::unused() }, renewals, None)
     }
 
     /// Of what the node shows to the API server, beginning with a pair that was given.
-    pub(crate) fn client(context: Arc<Context>, slot: Arc<Slot>, bootstrap: Option<&Pair>) -> Self {
+    pub(crate) fn client(context: Arc<Context>, calling: Calling, bootstrap: Option<&Pair>) -> Self {
         let renewals = context.metrics.renewals(crate::metrics::CLIENT_RENEWALS);
-        Manager::new(CLIENT, context, slot, renewals, bootstrap)
+        Manager::new(CLIENT, context, calling, renewals, bootstrap)
     }
 
     fn new(
         kind: Kind,
         context: Arc<Context>,
-        slot: Arc<Slot>,
+        calling: Calling,
         renewals: Renewals,
         bootstrap: Option<&Pair>,
     ) -> Self {
         let store = Store::new(&context.config.certificates_dir(), kind.file);
         let mut this =
-            Manager { kind, context, store, slot, renewals, current: None, forced: true, asked: None };
+            Manager { kind, context, store, calling, renewals, current: None, forced: true, asked: None };
         let now = Timestamp::now();
         let kept = this.store.current().unwrap_or_else(|error| {
             tracing::warn!(signer = kind.signer, %error, "the certificate that was kept cannot be used");
@@ -110,7 +129,7 @@ impl Manager {
     }
 
     fn show(&mut self, identity: Identity) {
-        match self.slot.set(&identity) {
+        match self.calling.slot.set(&identity) {
             Ok(()) => self.current = Some(identity),
             Err(error) => tracing::warn!(signer = self.kind.signer, %error, "a certificate cannot be shown"),
         }
@@ -160,7 +179,8 @@ impl Manager {
                         signer = self.kind.signer, until = %identity.certificate.not_after,
                         "a new certificate is in use"
                     );
-                    return self.show(identity);
+                    self.show(identity);
+                    return (self.calling.renewed)();
                 }
                 Err(error) => {
                     self.renewals.failed();
@@ -205,17 +225,21 @@ impl Manager {
     }
 
     async fn ask(&self, wanted: &Wanted) -> Result<Identity, Error> {
-        let key = pki::PrivateKey::generate()?;
-        let csr = pki::Csr::create(&key, &wanted.subject, &wanted.sans)?;
-        let signed = request::certificate(&self.context.client, self.kind.signer, &self.kind.usages, csr);
-        let certificate = signed.await?;
-        self.store.update(&certificate, &key.to_pem())
+        ask(&self.context.client, self.kind, wanted, &self.store).await
     }
+}
+
+/// Asks for a certificate, with a key of its own, and keeps both.
+async fn ask(client: &Client, kind: Kind, wanted: &Wanted, store: &Store) -> Result<Identity, Error> {
+    let key = pki::PrivateKey::generate()?;
+    let csr = pki::Csr::create(&key, &wanted.subject, &wanted.sans)?;
+    let certificate = request::certificate(client, kind.signer, &kind.usages, csr).await?;
+    store.update(&certificate, &key.to_pem())
 }
 
 /// Why there is no new certificate.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub enum Error {
     #[error(transparent)]
     Api(#[from] client::Error),
     #[error(transparent)]

@@ -91,6 +91,7 @@ impl Node {
             streams: None,
             serving: Some(self.serving()),
             bootstrap: None,
+            calling: None,
         };
         let stop = shutdown.clone();
         let task = tokio::spawn(async move { Kubelet::new(config, parts).run(stop).await.unwrap() });
