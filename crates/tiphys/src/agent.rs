@@ -1,5 +1,6 @@
 //! `tiphys agent`: a node of a cluster whose API server is elsewhere: kubelet, proxy, DNS and the routes to other nodes.
 
+use crate::foreground;
 use crate::join::{self, Invitation, Member};
 use crate::node::{self, Identity, Membership};
 use crate::node_flags::NodeFlags;
@@ -33,13 +34,7 @@ pub(crate) struct Agent {
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(flags: Agent) -> Result<()> {
-    pki::tls::install_provider();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    runtime.block_on(async {
-        let shutdown = component::shutdown::on_signal().context("listening for signals")?;
-        serve(flags, shutdown).await
-    })
+    foreground::run(|shutdown| serve(flags, shutdown))
 }
 
 async fn serve(flags: Agent, shutdown: CancellationToken) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use crate::cli::{StoreEngine, StoreFlags};
 use crate::control_plane::{self, first_service_ip};
+use crate::foreground;
 use crate::node::default_address;
 use crate::reload::{NamedPair, Reload};
 use crate::settings::{EndpointReconciler, Settings};
@@ -344,11 +345,7 @@ pub(crate) fn run(mut flags: ApiServer) -> Result<()> {
     if !flags.storage.etcd_servers.is_empty() {
         flags.storage.store = StoreEngine::Etcd;
     }
-    pki::tls::install_provider();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    runtime.block_on(async {
-        let shutdown = component::shutdown::on_signal().context("listening for signals")?;
+    foreground::run(|shutdown| async move {
         let advertise = match flags.advertise_address {
             Some(address) => address,
             None if !flags.bind_address.is_unspecified() => flags.bind_address,

@@ -13,6 +13,7 @@ mod control_plane;
 mod encryption_reload;
 mod features;
 mod follow;
+mod foreground;
 mod health;
 mod held_sockets;
 mod images;

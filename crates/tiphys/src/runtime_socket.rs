@@ -1,6 +1,7 @@
 //! `tiphys runtime`: the embedded container runtime without a cluster, answering CRI v1 on a Unix socket.
 
 use crate::cli::Runtime as Flags;
+use crate::foreground;
 use crate::images;
 use crate::node;
 use crate::places::Places;
@@ -12,11 +13,7 @@ use std::sync::Arc;
 
 /// Serves until SIGTERM or SIGINT. Containers go on running; the next start adopts them.
 pub(crate) fn run(flags: Flags) -> Result<()> {
-    pki::tls::install_provider();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    runtime.block_on(async {
-        let shutdown = component::shutdown::on_signal().context("listening for signals")?;
+    foreground::run(|shutdown| async move {
         let places = Places::of(&flags.data_dir, None).context("--data-dir")?;
         pki::files::private_dir(&flags.data_dir)
             .with_context(|| format!("making {}", flags.data_dir.display()))?;

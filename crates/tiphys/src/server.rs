@@ -2,6 +2,7 @@
 
 use crate::cli::{Server as Flags, StoreEngine};
 use crate::control_plane::{self, ControlPlane};
+use crate::foreground;
 use crate::node::{self, Identity, Membership};
 use crate::places::Places;
 use crate::renew::{self, Renew};
@@ -30,13 +31,7 @@ const STOP: Duration = Duration::from_secs(20);
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(flags: Flags) -> Result<()> {
-    pki::tls::install_provider();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    runtime.block_on(async {
-        let shutdown = component::shutdown::on_signal().context("listening for signals")?;
-        serve(flags, shutdown).await
-    })
+    foreground::run(|shutdown| serve(flags, shutdown))
 }
 
 async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {

@@ -1,5 +1,6 @@
 //! `tiphys simulator`: hollow nodes against the server of a kubeconfig. Upstream's nearest kin: kubemark's hollow nodes.
 
+use crate::foreground;
 use crate::places::DATA_DIR;
 use crate::remote;
 use anyhow::{Context as _, Result, bail};
@@ -66,9 +67,7 @@ pub(crate) fn run(flags: Simulator) -> Result<()> {
     let connections =
         (0..flags.connections.max(1)).map(|_| remote::of_kubeconfig(&flags.kubeconfig, "tiphys-simulator"));
     let clients = connections.collect::<Result<Vec<_>>>().context("--kubeconfig")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let shutdown = component::shutdown::on_signal().context("listening for signals")?;
+    foreground::run(|shutdown| async move {
         ::simulator::run(config, clients, shutdown).await;
         Ok(())
     })
