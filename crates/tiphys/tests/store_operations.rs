@@ -61,7 +61,7 @@ async fn objects(door: &Door) -> BTreeMap<String, Value> {
         for item in list["items"].as_array().unwrap() {
             let mut item = item.clone();
             // Where this very server listens.
-            if item["metadata"]["name"] == "kubernetes" {
+            if item["metadata"]["name"] == "kubernetes" || item["metadata"]["name"] == "cluster-info" {
                 continue;
             }
             let meta = item["metadata"].as_object_mut().unwrap();
