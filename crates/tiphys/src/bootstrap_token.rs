@@ -169,14 +169,14 @@ pub(crate) fn run(places: &Places, command: TokenCommand) -> Result<()> {
 async fn list(client: &Client) -> Result<()> {
     let params = ListParams::fields(format!("type={TYPE}"));
     let secrets = client.namespaced::<Secret>(NAMESPACE).list(&params).await?;
-    println!("{:<8}{:<22}{}", "ID", "EXPIRES", "DESCRIPTION");
+    let row = |id: &str, expires: &str, description: &str| println!("{id:<8}{expires:<22}{description}");
+    row("ID", "EXPIRES", "DESCRIPTION");
     for secret in secrets.items {
         let text = |key: &str| secret.data.get(key).map(|value| String::from_utf8_lossy(&value.0));
-        println!(
-            "{:<8}{:<22}{}",
-            text("token-id").unwrap_or_default(),
-            text("expiration").unwrap_or("<forever>".into()),
-            text("description").unwrap_or("<none>".into())
+        row(
+            &text("token-id").unwrap_or_default(),
+            &text("expiration").unwrap_or("<forever>".into()),
+            &text("description").unwrap_or("<none>".into()),
         );
     }
     Ok(())
