@@ -9,6 +9,7 @@ mod stdio;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 
 use pod::{Pod, wait_until};
 use shim::protocol::*;
@@ -135,6 +136,27 @@ fn the_shim_outlives_its_clients_as_root() {
     pod.signal("b", libc::SIGKILL);
     let exit = pod.wait("b");
     assert_eq!((exit.code, exit.signal), (137, 9));
+}
+
+/// At whatever moment of a container's making its pod is told to end, it ends.
+#[test]
+fn a_pod_ends_while_a_container_is_made_as_root() {
+    for round in 0..60 {
+        let pod = Pod::new(&format!("ends{round}"), |_| {});
+        let (mut other, spec) = (pod.connect(), pod.spec("made", "sleep 100"));
+        let made = std::thread::spawn(move || other.ask(Request::Create(Box::new(spec))));
+        std::thread::sleep(Duration::from_micros(100 * round));
+        let (told, heard) = std::sync::mpsc::channel();
+        let ending = std::thread::spawn(move || {
+            // Asks for the end, and looks at what is left.
+            drop(pod);
+            told.send(()).unwrap();
+        });
+        heard.recv_timeout(Duration::from_secs(10)).unwrap_or_else(|_| panic!("round {round} does not end"));
+        ending.join().unwrap();
+        // Created in time, refused, or nobody is left to answer.
+        let _ = made.join().unwrap();
+    }
 }
 
 #[test]

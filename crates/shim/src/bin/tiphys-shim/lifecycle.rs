@@ -148,8 +148,11 @@ impl Shim {
                 }
             }
         }
-        if let Some(status) = self.unclaimed.remove(&pid) {
-            self.ended(pid, status);
+        match self.unclaimed.remove(&pid) {
+            Some(status) => self.ended(pid, status),
+            // All were killed that there were when the pod was told to end; this one came after.
+            None if self.shutdown.is_some() => drop(sys::kill(pid, libc::SIGKILL)),
+            None => {}
         }
     }
 
