@@ -160,7 +160,7 @@ impl Loop {
 
     /// Whether all names and addresses asked for are those of the node that asks.
     async fn is_where(&self, csr: &Csr) -> Result<bool, Error> {
-        let name = csr.subject.common_name.trim_start_matches("system:node:");
+        let Some(name) = csr.subject.common_name.strip_prefix("system:node:") else { return Ok(false) };
         let node = match self.client.all::<Node>().get(name).await {
             Err(error) if error.is_not_found() => return Ok(false),
             node => node?,
