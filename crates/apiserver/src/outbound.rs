@@ -4,6 +4,7 @@ use crate::caller::Caller;
 use crate::egress::{Connection, Egress, Purpose};
 use crate::resources::{Resources, Served};
 use bytes::Bytes;
+use component::dial;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
@@ -248,7 +249,7 @@ impl Outbound {
         target: &Target,
     ) -> Result<tokio_rustls::client::TlsStream<Connection>, String> {
         let dialled = self.egress.dial(Purpose::ControlPlane, &target.host, target.port).await;
-        let tcp = dialled.map_err(|e| format!("dial tcp {}:{}: {e}", target.host, target.port))?;
+        let tcp = dialled.map_err(|e| dial::tcp_failed(&target.host, target.port, &e))?;
         let name = rustls_pki_types::ServerName::try_from(target.server_name.clone());
         let name = name.map_err(|e| e.to_string())?;
         let connector = tokio_rustls::TlsConnector::from(target.tls.clone());

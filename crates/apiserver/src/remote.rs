@@ -5,6 +5,7 @@ use crate::caller::Authorization;
 use crate::egress::Way;
 use apimachinery::quote::quote;
 use bytes::Bytes;
+use component::dial;
 use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::SendRequest;
@@ -213,7 +214,7 @@ impl Remote {
     async fn connect(&self, origin: &Origin) -> Result<SendRequest<Full<Bytes>>, CallError> {
         let Origin { host, port, encrypted } = origin;
         let dialled = self.way.dial(host, *port).await;
-        let tcp = dialled.map_err(|e| CallError::Broken(format!("dial tcp {host}:{port}: {}", go_io(&e))))?;
+        let tcp = dialled.map_err(|e| CallError::Broken(dial::tcp_failed(host, *port, &e)))?;
         if !encrypted {
             return handshake(TokioIo::new(tcp)).await;
         }
@@ -230,14 +231,6 @@ fn described(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
-    }
-}
-
-/// As Go names the errors that a dial commonly meets.
-fn go_io(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => "connect: connection refused".into(),
-        _ => error.to_string(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What every component shares: feature gates, health, metrics registry, logging set-up, shutdown.
 
+/// Addresses and failed connections in Go's words.
+pub mod dial;
 /// Feature gates: rows in, `--feature-gates` read, questions answered.
 pub mod gates;
 /// Named checks behind /healthz, /livez and /readyz.

@@ -4,6 +4,7 @@ use crate::context::Context;
 use crate::http_client::{self, Get};
 use crate::labels::format_pod;
 use api::core::v1::{Container, LifecycleHandler, Pod};
+use component::dial::join_host_port;
 use cri::v1::ExecSyncRequest;
 use std::time::Duration;
 
@@ -86,7 +87,7 @@ async fn http(
             plain.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("Authorization"));
             http_client::get(&plain, HTTP_TIMEOUT).await?;
             context.metrics.http_fallbacks.inc();
-            let host = http_client::join_host_port(&request.host, request.port);
+            let host = join_host_port(&request.host, request.port);
             context.events.warning(
                 pod,
                 "LifecycleHTTPFallback",

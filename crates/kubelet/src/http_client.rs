@@ -4,6 +4,7 @@
 use api::core::v1::{Container, HTTPGetAction};
 use apimachinery::int_or_string::IntOrString;
 use bytes::Bytes;
+use component::dial::{self, join_host_port};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -92,11 +93,6 @@ impl Get {
     }
 }
 
-/// `host:port`, with brackets around an IPv6 address.
-pub(crate) fn join_host_port(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
 /// Performs the GET; an error is the text that upstream shows.
 pub(crate) async fn get(request: &Get, timeout: Duration) -> Result<Answer, String> {
     match tokio::time::timeout(timeout, follow(request)).await {
@@ -138,17 +134,7 @@ fn redirect(from: &Get, location: &str) -> Option<Get> {
 /// Connects, with Go's words when it fails.
 pub(crate) async fn dial(host: &str, port: u16) -> Result<TcpStream, String> {
     let address = join_host_port(host, port);
-    TcpStream::connect(&address).await.map_err(|error| {
-        let what = match error.kind() {
-            std::io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
-            std::io::ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
-            std::io::ErrorKind::NetworkUnreachable => "connect: network is unreachable".to_owned(),
-            std::io::ErrorKind::TimedOut => "connect: connection timed out".to_owned(),
-            std::io::ErrorKind::ConnectionReset => "connect: connection reset by peer".to_owned(),
-            _ => error.to_string(),
-        };
-        format!("dial tcp {address}: {what}")
-    })
+    TcpStream::connect(&address).await.map_err(|error| dial::failed("tcp", &address, &error))
 }
 
 async fn once(request: &Get) -> Result<(Answer, Option<String>), String> {

@@ -5,6 +5,7 @@ mod config;
 
 pub use config::Configuration;
 
+use component::dial::join_host_port;
 use component::metrics::{CounterVec, HistogramVec, Opts, Registry, Stability};
 use config::{Connection as Selected, Tcp, Transport as Wanted};
 use pki::tls::{Slot, Trust};
@@ -210,7 +211,7 @@ impl Proxy {
 
     fn address(&self) -> String {
         match self {
-            Proxy::Tcp { host, port, .. } => joined(host, *port),
+            Proxy::Tcp { host, port, .. } => join_host_port(host, *port),
             Proxy::Uds(path) => path.display().to_string(),
         }
     }
@@ -230,13 +231,9 @@ impl Proxy {
     }
 }
 
-fn joined(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
 /// Asks a proxy for a connection to a host. What comes after its answer is the host's.
 async fn connect_through(proxy: &mut Connection, address: &str, host: &str, port: u16) -> io::Result<()> {
-    let to = joined(host, port);
+    let to = join_host_port(host, port);
     let request = format!("CONNECT {to} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
     proxy.write_all(request.as_bytes()).await?;
     proxy.flush().await?;

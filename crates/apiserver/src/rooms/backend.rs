@@ -5,10 +5,12 @@ use crate::egress::{Egress, Purpose};
 use crate::server::{Call, Server};
 use apimachinery::status::Status;
 use client::transport::ResponseBody;
+use component::dial;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,26 +31,24 @@ pub(super) struct Backend {
     pub(super) egress: Arc<Egress>,
 }
 
-fn unreachable(backend: &Backend, error: impl std::fmt::Display) -> Status {
-    Status::service_unavailable(format!(
-        "error dialing backend: dial tcp {}:{}: {error}",
-        backend.host, backend.port
-    ))
+/// A backend that cannot be spoken to, in the words of a failed connection.
+fn unreachable(backend: &Backend, error: &io::Error) -> Status {
+    let failed = dial::tcp_failed(&backend.host, backend.port, error);
+    Status::service_unavailable(format!("error dialing backend: {failed}"))
 }
 
 impl Backend {
     async fn connect(&self) -> Result<Box<dyn Io>, Status> {
         let dial = async {
             let tcp = self.egress.dial(Purpose::Cluster, &self.host, self.port).await?;
-            let Some(config) = &self.tls else { return Ok::<Box<dyn Io>, std::io::Error>(Box::new(tcp)) };
-            let name =
-                rustls_pki_types::ServerName::try_from(self.host.clone()).map_err(std::io::Error::other)?;
+            let Some(config) = &self.tls else { return Ok::<Box<dyn Io>, io::Error>(Box::new(tcp)) };
+            let name = rustls_pki_types::ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
             Ok(Box::new(tokio_rustls::TlsConnector::from(config.clone()).connect(name, tcp).await?))
         };
         match tokio::time::timeout(PATIENCE, dial).await {
             Ok(Ok(io)) => Ok(io),
-            Ok(Err(error)) => Err(unreachable(self, error)),
-            Err(_) => Err(unreachable(self, "i/o timeout")),
+            Ok(Err(error)) => Err(unreachable(self, &error)),
+            Err(_) => Err(unreachable(self, &io::ErrorKind::TimedOut.into())),
         }
     }
 }
@@ -110,8 +110,9 @@ pub(super) async fn send(
     mut request: Request<ResponseBody>,
 ) -> Result<Response<Incoming>, Status> {
     let io = backend.connect().await?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(|e| unreachable(backend, e))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io))
+        .await
+        .map_err(|e| unreachable(backend, &io::Error::other(e)))?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a proxied connection ended");
@@ -119,7 +120,7 @@ pub(super) async fn send(
     });
     let host = format!("{}:{}", backend.host, backend.port);
     request.headers_mut().insert(header::HOST, host.parse().map_err(Status::internal_error)?);
-    sender.send_request(request).await.map_err(|e| unreachable(backend, e))
+    sender.send_request(request).await.map_err(|e| unreachable(backend, &io::Error::other(e)))
 }
 
 /// Hands an upgraded connection through to the backend, which speaks the same protocols.

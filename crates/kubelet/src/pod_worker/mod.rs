@@ -201,28 +201,46 @@ impl Worker {
     }
 
     /// Performs the actions; meanwhile the status follows what happens, and the pod's end cuts them short.
+    ///
+    /// While a container is replaced, the status lags a second behind: the moment between the old one's end and the
+    /// new one's start takes a pod's readiness away only if it lasts. Upstream looks at its containers once a second.
     async fn act(&mut self, letter: Letter, runtime: RuntimePod, actions: Vec<Action>) {
+        let lag = if plan::replaces(&letter.pod, &actions) { Duration::from_secs(1) } else { Duration::ZERO };
         let acting =
             act::act(self.context.clone(), self.shared.clone(), letter.pod.clone(), runtime, actions);
         tokio::pin!(acting);
+        let mut due: Option<tokio::time::Instant> = None;
         loop {
             let notify = self.mailbox.notify.clone();
+            let at = due.unwrap_or_else(tokio::time::Instant::now);
             tokio::select! {
                 () = &mut acting => return,
                 () = notify.notified() => {
-                    let letter = self.mailbox.letter();
-                    if letter.ends() {
+                    if self.mailbox.letter().ends() {
                         return;
                     }
-                    if let Some(runtime) = self.look().await {
-                        self.probes.sync(&letter.pod, &runtime, &self.context.config.node_ips);
-                        let status = self.make_status(&letter, &runtime, Finality::Going, None);
-                        if !is_terminal(&status.phase) {
-                            self.publish(status);
-                        }
+                    if lag.is_zero() {
+                        self.follow().await;
+                    } else {
+                        due.get_or_insert_with(|| tokio::time::Instant::now() + lag);
                     }
                 }
+                () = tokio::time::sleep_until(at), if due.is_some() => {
+                    due = None;
+                    self.follow().await;
+                }
             }
+        }
+    }
+
+    /// Tells how the pod is while it is acted upon.
+    async fn follow(&mut self) {
+        let letter = self.mailbox.letter();
+        let Some(runtime) = self.look().await else { return };
+        self.probes.sync(&letter.pod, &runtime, &self.context.config.node_ips);
+        let status = self.make_status(&letter, &runtime, Finality::Going, None);
+        if !is_terminal(&status.phase) {
+            self.publish(status);
         }
     }
 

@@ -282,6 +282,17 @@ pub(crate) fn plan(inputs: &Inputs) -> Vec<Action> {
     with_back_off(inputs, actions)
 }
 
+/// Whether the plan kills a container and starts it again.
+pub(super) fn replaces(pod: &Pod, actions: &[Action]) -> bool {
+    let starts = |killed: &str| {
+        actions.iter().any(|action| match action {
+            Action::StartContainer(place) => container_at(pod, *place).is_some_and(|c| c.name == killed),
+            _ => false,
+        })
+    };
+    actions.iter().any(|action| matches!(action, Action::KillContainer { name, .. } if starts(name)))
+}
+
 /// Replaces the starts of containers that failed too recently.
 fn with_back_off(inputs: &Inputs, actions: Vec<Action>) -> Vec<Action> {
     actions

@@ -2,9 +2,11 @@
 
 use super::prober::Target;
 use super::{Context, grpc};
-use crate::http_client::{self, Get, dial, resolve_port};
+use crate::http_client::{self, Get, resolve_port};
 use api::core::v1::Probe;
+use component::dial;
 use cri::v1::ExecSyncRequest;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 const MAX_OUTPUT: usize = 10 * 1024;
@@ -39,12 +41,10 @@ pub(super) async fn ask(context: &Context, spec: &Probe, target: &Target, pod_ip
             Err(error) => return Answer::Error(error),
         };
         let host = if tcp.host.is_empty() { pod_ip } else { &tcp.host };
-        return match tokio::time::timeout(timeout, dial(host, port)).await {
+        return match tokio::time::timeout(timeout, http_client::dial(host, port)).await {
             Ok(Ok(_)) => Answer::Success,
             Ok(Err(error)) => Answer::Failure(error),
-            Err(_) => {
-                Answer::Failure(format!("dial tcp {}: i/o timeout", http_client::join_host_port(host, port)))
-            }
+            Err(_) => Answer::Failure(dial::tcp_failed(host, port, &ErrorKind::TimedOut.into())),
         };
     }
     if let Some(service) = &spec.grpc {

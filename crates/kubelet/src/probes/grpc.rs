@@ -1,8 +1,9 @@
 //! The gRPC health check (`grpc.health.v1.Health/Check`): one call over plain HTTP/2, its two messages written by hand.
 
 use super::action::Answer;
-use crate::http_client::{AbortOnDrop, dial, join_host_port};
+use crate::http_client::{AbortOnDrop, dial};
 use bytes::Bytes;
+use component::dial::join_host_port;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::time::Duration;

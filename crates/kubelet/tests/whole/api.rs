@@ -24,7 +24,8 @@ struct State {
 #[derive(Clone)]
 pub(crate) struct Api {
     state: Arc<Mutex<State>>,
-    changes: broadcast::Sender<(String, Value, bool)>,
+    /// Path, object, and whether it is gone.
+    pub(crate) changes: broadcast::Sender<(String, Value, bool)>,
     pub(crate) changed: watch::Sender<u64>,
 }
 

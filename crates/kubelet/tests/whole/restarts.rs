@@ -56,6 +56,33 @@ async fn root_all_containers_start_anew() {
     node.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn root_a_replaced_container_leaves_its_pod_ready() {
+    let mut node = Node::new();
+    node.create("web", json!({ "restartPolicy": "Always", "containers": [container("a"), container("b")] }));
+    node.until("ready", |n| n.ready("web")).await;
+    let mut changes = node.api.changes.subscribe();
+    node.runtime.set_now(now());
+    let changed = node.api.edit("/api/v1/namespaces/default/pods/web", |mut pod| {
+        pod["spec"]["containers"][0]["image"] = json!("another");
+        pod
+    });
+    assert!(changed.is_some());
+    node.until("replaced", |n| {
+        let statuses = n.api.pod("web").unwrap().status.container_statuses;
+        statuses.iter().map(|s| s.restart_count).eq([1, 0]) && n.ready("web")
+    })
+    .await;
+    while let Ok((path, pod, _)) = changes.try_recv() {
+        if path.ends_with("/pods/web") {
+            let conditions = pod["status"]["conditions"].as_array().unwrap();
+            let ready = conditions.iter().filter(|c| c["type"] == "Ready" || c["type"] == "ContainersReady");
+            assert!(ready.into_iter().all(|c| c["status"] == "True"), "{pod:#}");
+        }
+    }
+    node.stop().await;
+}
+
 fn variable(name: &str, key: &str, optional: bool) -> Value {
     let reference = json!({ "volumeName": "v", "path": "dir/env", "key": key, "optional": optional });
     json!({ "name": name, "valueFrom": { "fileKeyRef": reference } })
