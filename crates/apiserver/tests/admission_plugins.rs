@@ -6,6 +6,7 @@ mod house;
 use apiserver::admission::Options;
 use apiserver::authn::request_header::Headers;
 use apiserver::bootstrap;
+use apiserver::services::{PortRange, Ranges};
 use house::hook::serve;
 use house::{House, house_admitting};
 use http::Method;
@@ -392,8 +393,7 @@ async fn a_server_starts_whatever_admission_refuses() {
     )
     .await;
     let config = bootstrap::Config {
-        service_ip: "10.96.0.1".parse().unwrap(),
-        service_cidr: "10.96.0.0/16".into(),
+        ranges: Ranges::new("10.96.0.0/16", PortRange::default(), None).unwrap(),
         advertise_address: "192.0.2.1".parse().unwrap(),
         addresses: vec!["192.0.2.1".parse().unwrap()],
         secure_port: 6443,

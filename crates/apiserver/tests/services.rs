@@ -4,7 +4,7 @@
 mod house;
 
 use apimachinery::clock::SystemClock;
-use apiserver::services::Repair;
+use apiserver::services::{PortRange, Ranges, Repair};
 use expect_test::{Expect, expect};
 use futures::future::join_all;
 use house::{House, house, over};
@@ -237,7 +237,8 @@ async fn what_does_not_agree_is_put_right() {
     let house = house().await;
     let client = client::Client::new(Arc::new(house.client.clone()), "repair");
     let clock = Arc::new(SystemClock::default());
-    let mut repair = Repair::new(house.stock.clone(), &client, clock, "10.96.0.0/16");
+    let ranges = Ranges::new("10.96.0.0/16", PortRange::default(), None).unwrap();
+    let mut repair = Repair::new(house.stock.clone(), &client, clock, &ranges);
     repair.once().await;
     let range = house.get(&format!("{RANGES}/kubernetes")).await;
     assert_eq!(range["spec"]["cidrs"], json!(["10.96.0.0/16"]));

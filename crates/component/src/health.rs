@@ -7,6 +7,7 @@ use std::sync::{
 };
 
 use parking_lot::RwLock;
+use std::time::{Duration, Instant};
 
 use crate::metrics::{CounterVec, GaugeVec, Opts, Registry, Stability};
 
@@ -82,10 +83,14 @@ impl Checks {
         self.push(name, Some(group.to_owned()), Arc::new(check));
     }
 
-    /// Adds a check that fails with `not finished` until the latch is closed, as for `poststarthook/…`.
-    pub fn add_latch(&self, name: &str, latch: &Latch) {
-        let latch = latch.clone();
-        self.add(name, move || if latch.is_done() { Ok(()) } else { Err("not finished".into()) });
+    /// Adds a check that fails with `not finished` until the latch is closed, as for `poststarthook/…`; while `grace`
+    /// lasts it is taken for closed.
+    pub fn add_latch(&self, name: &str, latch: &Latch, grace: Duration) {
+        let (latch, began) = (latch.clone(), Instant::now());
+        self.add(name, move || match latch.is_done() || began.elapsed() < grace {
+            true => Ok(()),
+            false => Err("not finished".into()),
+        });
     }
 
     fn push(&self, name: &str, group: Option<String>, run: Arc<CheckFn>) {
@@ -205,7 +210,7 @@ mod tests {
         let registry = Registry::new();
         let checks = Checks::new("readyz", Some(&registry));
         let latch = Latch::default();
-        checks.add_latch("poststarthook/rbac/bootstrap-roles", &latch);
+        checks.add_latch("poststarthook/rbac/bootstrap-roles", &latch, Duration::ZERO);
         checks.add_grouped("etcd-readiness", "etcd", || Ok(()));
         let check = |verbose, excluded: &[&str], want: Expect| {
             let Answer { status, body, reasons } = checks.answer(verbose, excluded);
@@ -243,5 +248,8 @@ mod tests {
         assert_eq!(checks.answer_one("nobody"), None);
         let text = registry.render();
         assert!(text.contains(r#"kubernetes_healthcheck{name="ping",type="readyz"} 1"#), "{text}");
+        let lenient = Checks::new("livez", None);
+        lenient.add_latch("poststarthook/slow", &Latch::default(), Duration::from_secs(600));
+        assert_eq!(lenient.answer(false, &[] as &[&str]).status, 200, "within its grace");
     }
 }

@@ -1,7 +1,7 @@
 //! `tiphys apiserver`: the API server alone, with upstream's flags, in place of kube-apiserver over the same etcd.
 
 use crate::cli::{StoreEngine, StoreFlags};
-use crate::control_plane::{self, first_service_ip};
+use crate::control_plane;
 use crate::foreground;
 use crate::node::default_address;
 use crate::reload::{NamedPair, Reload};
@@ -9,6 +9,7 @@ use crate::settings::{EndpointReconciler, Settings};
 use anyhow::{Context as _, Result, bail};
 use apiserver::aggregation::Redirects;
 use apiserver::authn::request_header::Headers;
+use apiserver::services::Ranges;
 use clap::Args;
 use pki::files::{self, Access, Durability};
 use pki::tls::{ClientRoots, Slot, Trust};
@@ -117,9 +118,13 @@ pub(crate) struct ApiServer {
     pub service_account_jwks_uri: Option<String>,
     #[command(flatten)]
     pub auth: Box<crate::auth_flags::AuthFlags>,
-    /// A CIDR notation IP range from which to assign service cluster IPs.
+    /// A CIDR notation IP range from which to assign service cluster IPs. Max of two dual-stack CIDRs is allowed.
     #[arg(long, default_value = "10.0.0.0/24")]
     pub service_cluster_ip_range: String,
+    #[command(flatten)]
+    pub services: crate::service_flags::ServiceFlags,
+    #[command(flatten)]
+    pub settled: Box<crate::settled_flags::SettledFlags>,
     #[command(flatten)]
     pub features: crate::features::FeatureFlags,
     #[command(flatten)]
@@ -202,18 +207,22 @@ impl ApiServer {
         Ok(headers)
     }
 
+    fn ranges(&self) -> Result<Ranges> {
+        self.services.ranges(&self.service_cluster_ip_range).context("--service-cluster-ip-range")
+    }
+
     /// The files that this server shows itself by: those of the flags, or its own.
     fn serving_files(&self, advertise_address: IpAddr) -> Result<(PathBuf, PathBuf)> {
         if let (Some(chain), Some(key)) = (&self.tls_cert_file, &self.tls_private_key_file) {
             return Ok((chain.clone(), key.clone()));
         }
-        let range = self.service_cluster_ip_range.split(',').next().unwrap_or_default();
         let bound = match self.bind_address.is_unspecified() {
             true => San::Dns("localhost".into()),
             false => San::Ip(self.bind_address),
         };
         let names = ["kubernetes.default.svc", "kubernetes.default", "kubernetes"].map(San::host);
-        let addresses = [San::Ip(advertise_address), San::Ip(first_service_ip(range)?), bound];
+        let service = San::Ip(self.ranges()?.first_address());
+        let addresses = [San::Ip(advertise_address), service, bound];
         self_signed(&self.cert_dir, names.into_iter().chain(addresses).collect())
             .with_context(|| format!("making a certificate in {}", self.cert_dir.display()))
     }
@@ -296,7 +305,7 @@ impl ApiServer {
             look_back: None,
             storage: self.storage.clone(),
             directory: self.data_dir.join("store"),
-            service_cidr: self.service_cluster_ip_range.split(',').next().unwrap_or_default().to_owned(),
+            ranges: self.ranges()?,
             dns: None,
             join: None,
             advertise_address,

@@ -276,8 +276,13 @@ pub(crate) struct Server {
     pub connections: crate::connections::ConnectionFlags,
     #[command(flatten)]
     pub auth: Box<crate::auth_flags::AuthFlags>,
+    /// A CIDR notation IP range from which to assign service cluster IPs.
     #[arg(long, default_value = "10.96.0.0/16")]
     pub service_cidr: String,
+    #[command(flatten)]
+    pub services: crate::service_flags::ServiceFlags,
+    #[command(flatten)]
+    pub settled: Box<crate::settled_flags::SettledFlags>,
     /// The max length of duration signed certificates will be given. Individual CSRs may request shorter certs by setting
     /// spec.expirationSeconds.
     #[arg(long, default_value = "8760h", value_parser = duration)]

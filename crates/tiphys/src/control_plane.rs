@@ -8,7 +8,6 @@ use crate::running::Running;
 use crate::settings::{EndpointReconciler, Settings, bundle_pem};
 use anyhow::{Context as _, Result};
 use apimachinery::clock::{Clock, SystemClock};
-use apimachinery::validation::parse_cidr_sloppy;
 use apiserver::admission::{self, Chain};
 use apiserver::aggregation::{Aggregation, controller::Controller as AggregationController};
 use apiserver::authn::impersonation::Impersonation;
@@ -33,7 +32,6 @@ use client::measures::Requests;
 use client::source::Source;
 use client::{Client, Informers};
 use pki::tls::ByName;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use store::{Pin, Store};
 use tokio::net::TcpListener;
@@ -58,15 +56,6 @@ pub(crate) struct ControlPlane {
 
 /// How long that may take.
 const GOODBYE: std::time::Duration = std::time::Duration::from_secs(2);
-
-/// The first address of the service range: that of the `kubernetes` Service.
-pub(crate) fn first_service_ip(range: &str) -> Result<IpAddr> {
-    let cidr = parse_cidr_sloppy(range).with_context(|| format!("--service-cidr {range:?} is not a CIDR"))?;
-    match cidr.network() {
-        IpAddr::V4(network) => Ok(IpAddr::V4(Ipv4Addr::from_bits(network.to_bits() + 1))),
-        IpAddr::V6(_) => anyhow::bail!("--service-cidr {range:?}: only IPv4 ranges are served"),
-    }
-}
 
 fn version_info() -> VersionInfo {
     VersionInfo {
@@ -160,7 +149,7 @@ pub(crate) async fn start(
         metrics: metrics.clone(),
     };
     let plugins = admission::plugins(&deps, &settings.admission).map_err(anyhow::Error::msg)?;
-    let stock = ServiceStock::new(store.clone(), &resources, &settings.service_cidr);
+    let stock = ServiceStock::new(store.clone(), &resources, &settings.ranges);
     let stock = Arc::new(stock.map_err(anyhow::Error::msg)?);
     let registry = Arc::new(Registry {
         store: store.clone(),
@@ -179,7 +168,8 @@ pub(crate) async fn start(
     let to_others = Outbound::new(store.clone(), &resources, front).through(egress.clone());
     let aggregation = Arc::new(Aggregation::new(Arc::new(to_others), settings.redirects));
     let (steps, leaving) = (Steps::default(), CancellationToken::new());
-    let health = crate::health::checks(&store, &metrics, &steps, &leaving);
+    let health =
+        crate::health::checks(&store, &metrics, &steps, &leaving, settings.limits.livez_grace_period);
     let address = external_address(&settings);
     let documents = documents(&resources, &settings, &address)?;
     let running = Running::default();
@@ -249,8 +239,7 @@ pub(crate) async fn start(
         false => vec![node_ip],
     };
     let config = bootstrap::Config {
-        service_ip: first_service_ip(&settings.service_cidr)?,
-        service_cidr: settings.service_cidr.clone(),
+        ranges: settings.ranges.clone(),
         advertise_address: node_ip,
         addresses,
         secure_port: settings.secure_port,
@@ -290,7 +279,7 @@ pub(crate) async fn start(
             let controller = FlowController::start(flow, registry, &informers, own, &written).await;
             background.spawn(controller.run(shutdown.clone()));
         }
-        let mut repair = Repair::new(stock, &own, clock, &settings.service_cidr);
+        let mut repair = Repair::new(stock, &own, clock, &settings.ranges);
         repair.once().await;
         background.spawn(repair.run(shutdown.clone()));
     }

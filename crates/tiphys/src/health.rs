@@ -5,6 +5,7 @@ use apiserver::documents::Health;
 use component::health::{Checks, Latch};
 use component::metrics::Registry;
 use std::sync::Arc;
+use std::time::Duration;
 use store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -62,6 +63,7 @@ pub(crate) fn checks(
     metrics: &Registry,
     steps: &Steps,
     leaving: &CancellationToken,
+    livez_grace: Duration,
 ) -> Health {
     let [healthz, livez, readyz] =
         ["healthz", "livez", "readyz"].map(|name| Checks::new(name, Some(metrics)));
@@ -76,12 +78,12 @@ pub(crate) fn checks(
     }
     let probe = crate::store::Probe::new(store.clone());
     readyz.add("etcd-readiness", move || probe.check());
-    readyz.add_latch("informer-sync", &steps.informed);
-    for checks in [&healthz, &livez, &readyz] {
+    readyz.add_latch("informer-sync", &steps.informed, Duration::ZERO);
+    for (checks, grace) in [(&healthz, Duration::ZERO), (&livez, livez_grace), (&readyz, Duration::ZERO)] {
         for (name, step) in steps.hooks() {
-            checks.add_latch(&format!("poststarthook/{name}"), step);
+            checks.add_latch(&format!("poststarthook/{name}"), step, grace);
         }
-        checks.add_latch("autoregister-completion", &steps.registered);
+        checks.add_latch("autoregister-completion", &steps.registered, grace);
     }
     let leaving = leaving.clone();
     readyz.add("shutdown", move || match leaving.is_cancelled() {

@@ -31,6 +31,10 @@ pub(crate) struct LimitFlags {
     /// How likely an HTTP/2 client is told to connect anew, so that several servers share their clients; at most .02.
     #[arg(long, default_value_t = 0.0)]
     goaway_chance: f64,
+    /// The maximum amount of time it should take for the server to complete its startup sequence and become live: so long
+    /// /livez assumes that unfinished post-start hooks will complete successfully.
+    #[arg(long, default_value = "0s", value_parser = crate::cli::duration)]
+    pub livez_grace_period: Duration,
     /// How long the server goes on after it was told to stop, unready, so that load balancers turn from it.
     #[arg(long, default_value = "0s", value_parser = crate::cli::duration)]
     pub shutdown_delay_duration: Duration,

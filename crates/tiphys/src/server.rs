@@ -7,7 +7,7 @@ use crate::node::{self, Identity, Membership};
 use crate::places::Places;
 use crate::renew::{self, Renew};
 use crate::services;
-use crate::settings::Settings;
+use crate::settings::{Settings, service_ranges};
 use anyhow::{Context as _, Result, bail};
 use apimachinery::validation::parse_cidr_sloppy;
 use apiserver::terms;
@@ -42,7 +42,7 @@ async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
     let identity = Identity::of(&flags.node)?;
     let data_dir = &flags.node.data_dir;
     pki::files::private_dir(data_dir).with_context(|| format!("making {}", data_dir.display()))?;
-    let service_ip = control_plane::first_service_ip(&flags.service_cidr)?;
+    let service_ip = service_ranges(&flags)?.first_address();
     let mut params = pki::bundle::Params::new(&identity.name, &[identity.ip], &[service_ip]);
     params.cluster_domain = flags.cluster.cluster_domain.clone();
     let bundle = pki::Bundle::ensure(&data_dir.join("pki"), &params).context("preparing certificates")?;

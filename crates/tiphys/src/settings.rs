@@ -1,7 +1,7 @@
 //! What an API server is told, whoever tells it: `tiphys server` from its own authority, `tiphys apiserver` from flags.
 
 use crate::cli::{Server as Flags, StoreFlags};
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 use apiserver::aggregation::Redirects;
 use apiserver::authn::configuration::{Anonymous, AuthenticationConfiguration};
 use apiserver::authn::request_header::Headers;
@@ -9,6 +9,7 @@ use apiserver::authz::configuration::AuthorizationConfiguration;
 use apiserver::bootstrap::Dns;
 use apiserver::bootstrap::join::Join;
 use apiserver::features::Features;
+use apiserver::services::Ranges;
 use pki::tls::{ClientRoots, Slot, Trust};
 use pki::{Certificate, PrivateKey, PublicKey};
 use std::net::IpAddr;
@@ -64,7 +65,8 @@ pub(crate) struct Settings {
     pub look_back: Option<LookBack>,
     /// The embedded engine's.
     pub directory: PathBuf,
-    pub service_cidr: String,
+    /// What Services take.
+    pub ranges: Ranges,
     /// The Service in front of the nodes' DNS, where the nodes serve one.
     pub dns: Option<Dns>,
     /// What nodes that join must know.
@@ -127,6 +129,16 @@ pub(crate) enum EndpointReconciler {
 /// What runs in a cluster of our own beside upstream's default plugins, as in kubeadm's: nodes touch what is theirs.
 const PLUGINS: &[&str] = &["NodeRestriction"];
 
+/// What Services may take. The network of the nodes that run here has one family.
+pub(crate) fn service_ranges(flags: &Flags) -> Result<Ranges> {
+    let ranges = flags.services.ranges(&flags.service_cidr).context("--service-cidr")?;
+    match ranges.families()[..] {
+        ["IPv4"] => Ok(ranges),
+        _ if flags.no_node => Ok(ranges),
+        _ => bail!("--service-cidr {:?}: the network of the nodes has IPv4 alone", flags.service_cidr),
+    }
+}
+
 impl Settings {
     /// Those of a server with an authority of its own.
     pub(crate) fn of_server(flags: &Flags, bundle: &pki::Bundle, node_ip: IpAddr) -> Result<Self> {
@@ -135,7 +147,7 @@ impl Settings {
             storage: flags.storage.clone(),
             look_back: flags.snapshot.clone().map(|file| LookBack { file, revision: flags.at_revision }),
             directory: flags.node.data_dir.join("store"),
-            service_cidr: flags.service_cidr.clone(),
+            ranges: service_ranges(flags)?,
             dns: Some(Dns { service_ip: flags.cluster.cluster_dns, port: flags.cluster.dns_port }),
             join: Some(Join {
                 kubeconfig: bundle.cluster_info(&format!("https://{node_ip}:{}", flags.secure_port))?,

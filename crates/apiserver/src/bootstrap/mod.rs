@@ -12,6 +12,7 @@ use crate::flowcontrol;
 use crate::object;
 use crate::registry::{Registry, UpdateOptions, WriteContext};
 use crate::resources::Served;
+use crate::services::Ranges;
 use crate::user::{MASTERS, User};
 use api::rbac::v1::PolicyRule;
 use apimachinery::meta::options::{DeleteOptions, Preconditions};
@@ -27,8 +28,7 @@ use std::sync::Arc;
 /// What the `kubernetes` Service points to.
 #[derive(Debug, Clone)]
 pub struct Config {
-    pub service_ip: IpAddr,
-    pub service_cidr: String,
+    pub ranges: Ranges,
     /// This server's.
     pub advertise_address: IpAddr,
     /// Those of all servers that live.
@@ -197,7 +197,7 @@ fn objects(config: &Config, today: &str) -> Vec<(&'static str, &'static str, Val
     all.push((
         "networking.k8s.io",
         "servicecidrs",
-        json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [config.service_cidr]}}),
+        json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": config.ranges.cidrs()}}),
     ));
     // Since when the use of tokens in secrets is noted: before that, nobody knows which are used.
     all.push((
@@ -226,12 +226,18 @@ fn objects(config: &Config, today: &str) -> Vec<(&'static str, &'static str, Val
     }
     let metadata = json!({"name": "extension-apiserver-authentication", "namespace": "kube-system"});
     all.push(("", "configmaps", json!({ "metadata": metadata, "data": authentication })));
+    let service_ip = config.ranges.first_address();
+    let mut port = json!({"name": "https", "port": 443, "protocol": "TCP", "targetPort": config.secure_port});
+    if let Some(number) = config.ranges.kubernetes_port {
+        port["nodePort"] = number.into();
+    }
     all.push(("", "services", json!({
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
         "spec": {
-            "type": "ClusterIP", "clusterIP": config.service_ip.to_string(), "clusterIPs": [config.service_ip.to_string()],
-            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "sessionAffinity": "None",
-            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": config.secure_port}],
+            "type": if config.ranges.kubernetes_port.is_some() { "NodePort" } else { "ClusterIP" },
+            "clusterIP": service_ip.to_string(), "clusterIPs": [service_ip.to_string()],
+            "ipFamilies": [crate::services::family(service_ip)], "ipFamilyPolicy": "SingleStack",
+            "sessionAffinity": "None", "ports": [port],
         },
     })));
     // No pod reaches a loopback address, and Endpoints may not have one.
@@ -264,7 +270,7 @@ fn kubernetes_endpoints(config: &Config) -> [(&'static str, &'static str, Value)
             "endpointslices",
             json!({
                 "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
-                "addressType": "IPv4",
+                "addressType": crate::services::family(config.advertise_address),
                 "endpoints": endpoints,
                 "ports": ports,
             }),

@@ -46,6 +46,10 @@ impl Range {
         self.network
     }
 
+    pub(super) fn first_address(&self) -> IpAddr {
+        self.address(self.first)
+    }
+
     fn address(&self, bits: u128) -> IpAddr {
         match self.network {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from_bits(bits as u32)),

@@ -13,26 +13,34 @@ pub(super) const MANAGER: &str = "kubernetes-service-cidr-controller";
 pub(super) enum Step {
     Nothing,
     Create(Value),
+    /// Write this, which has a second range.
+    Widen(Value),
     /// Apply this status.
     Apply(Value),
     /// Tell people, once: reason and message.
     Warn(String, String),
 }
 
-/// `current` is the object as it is; `cidr` what the flag says.
-pub(super) fn step(current: Option<&Value>, cidr: &str, now: &str) -> Step {
+/// `current` is the object as it is; `cidrs` what the flag says.
+pub(super) fn step(current: Option<&Value>, cidrs: &[String], now: &str) -> Step {
     let Some(current) = current else {
-        return Step::Create(object(cidr));
+        return Step::Create(object(cidrs));
     };
+    let is = &current["spec"]["cidrs"];
+    if cidrs.len() == 2 && *is == json!(cidrs[..1]) {
+        let mut wider = current.clone();
+        wider["spec"]["cidrs"] = json!(cidrs);
+        return Step::Widen(wider);
+    }
     if crate::object::is_being_deleted(current) {
         return Step::Nothing;
     }
-    let cidrs = &current["spec"]["cidrs"];
-    if *cidrs != json!([cidr]) {
-        let shown: Vec<&str> = cidrs.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if *is != json!(cidrs) {
+        let shown: Vec<&str> = is.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let message = format!(
-            "The default ServiceCIDR [{}] does not match the controller flag configurations [{cidr}]",
-            shown.join(" ")
+            "The default ServiceCIDR [{}] does not match the controller flag configurations [{}]",
+            shown.join(" "),
+            cidrs.join(" ")
         );
         return Step::Warn("KubernetesDefaultServiceCIDRInconsistent".into(), message);
     }
@@ -60,12 +68,12 @@ pub(super) fn step(current: Option<&Value>, cidr: &str, now: &str) -> Step {
 }
 
 /// The object of a new cluster.
-pub(super) fn object(cidr: &str) -> Value {
+pub(super) fn object(cidrs: &[String]) -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1",
         "kind": "ServiceCIDR",
         "metadata": {"name": NAME},
-        "spec": {"cidrs": [cidr]},
+        "spec": {"cidrs": cidrs},
     })
 }
 
@@ -75,9 +83,10 @@ mod tests {
 
     #[test]
     fn it_is_ready_when_it_says_what_the_flag_says() {
-        let next = |current: Option<&Value>| step(current, "10.96.0.0/16", "2026-01-01T00:00:00Z");
+        let cidrs = ["10.96.0.0/16".to_owned()];
+        let next = |current: Option<&Value>| step(current, &cidrs, "2026-01-01T00:00:00Z");
         assert!(matches!(next(None), Step::Create(_)));
-        let mut range = object("10.96.0.0/16");
+        let mut range = object(&cidrs);
         let Step::Apply(applied) = next(Some(&range)) else { panic!("it is made ready") };
         range["status"] = applied["status"].clone();
         assert_eq!(next(Some(&range)), Step::Nothing);
@@ -85,11 +94,13 @@ mod tests {
         assert!(matches!(next(Some(&range)), Step::Warn(..)), "somebody else's word is not taken back");
         range["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
         assert_eq!(next(Some(&range)), Step::Nothing);
-        let other = object("10.0.0.0/16");
+        let other = object(&["10.0.0.0/16".to_owned()]);
         let expected = "The default ServiceCIDR [10.0.0.0/16] does not match the controller flag configurations [10.96.0.0/16]";
         assert_eq!(
             next(Some(&other)),
             Step::Warn("KubernetesDefaultServiceCIDRInconsistent".into(), expected.into())
         );
+        let both = ["10.0.0.0/16".to_owned(), "fd00::/108".to_owned()];
+        assert_eq!(step(Some(&other), &both, ""), Step::Widen(object(&both)), "it gets a second range");
     }
 }

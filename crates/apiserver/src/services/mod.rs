@@ -4,15 +4,18 @@
 //!
 //! * `spec`: the fields of a Service that belong together (pure); `addresses`: ranges and a free address (pure);
 //! * `ports`: the ports in use (pure), and how many a Service needs; `default_range`: the ServiceCIDR `kubernetes`;
+//! * `ranges`: what the flags say;
 //! * `judge`: what is wrong with a Service's addresses, or with an address (pure); `repair` puts it right.
 
 mod addresses;
 mod default_range;
 mod judge;
 mod ports;
+mod ranges;
 mod repair;
 mod spec;
 
+pub use ranges::{PortRange, Ranges};
 pub use repair::Repair;
 
 use crate::object;
@@ -22,7 +25,7 @@ use addresses::Range;
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::gvk::GroupKind;
 use apimachinery::status::Status;
-use apimachinery::validation::{parse_cidr_sloppy, parse_ip_sloppy};
+use apimachinery::validation::parse_ip_sloppy;
 use futures::future::BoxFuture;
 use ports::{Allocation, Operation};
 use serde_json::{Value, json};
@@ -42,7 +45,7 @@ fn ports_key() -> Key {
 }
 
 /// `IPv4` or `IPv6`.
-fn family(address: IpAddr) -> &'static str {
+pub(crate) fn family(address: IpAddr) -> &'static str {
     if address.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
@@ -52,20 +55,20 @@ pub struct ServiceStock {
     services: Arc<Served>,
     addresses: Arc<Served>,
     ranges: Arc<Served>,
-    /// The family that Services have by default, and the only one there is.
-    family: &'static str,
+    /// The families that there are, first that of Services which ask for none.
+    families: Vec<&'static str>,
+    node_ports: PortRange,
 }
 
 impl std::fmt::Debug for ServiceStock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServiceStock").field("family", &self.family).finish_non_exhaustive()
+        f.debug_struct("ServiceStock").field("families", &self.families).finish_non_exhaustive()
     }
 }
 
 impl ServiceStock {
-    /// `range` is the CIDR of the server's flag; it says which family Services have.
-    pub fn new(store: Arc<dyn Store>, resources: &Resources, range: &str) -> Result<Self, String> {
-        let cidr = parse_cidr_sloppy(range).ok_or_else(|| format!("service CIDR {range:?} is not a CIDR"))?;
+    /// `flags` say which families Services may have.
+    pub fn new(store: Arc<dyn Store>, resources: &Resources, flags: &Ranges) -> Result<Self, String> {
         let get = |group: &str, resource: &str| {
             resources.get(group, "v1", resource).ok_or_else(|| format!("{resource} are not served"))
         };
@@ -74,7 +77,8 @@ impl ServiceStock {
             services: get("", "services")?,
             addresses: get("networking.k8s.io", "ipaddresses")?,
             ranges: get("networking.k8s.io", "servicecidrs")?,
-            family: family(cidr.network()),
+            families: flags.families(),
+            node_ports: flags.node_ports,
         })
     }
 
@@ -84,10 +88,10 @@ impl ServiceStock {
         snapshot.entries.values().filter_map(|entry| Some(decode(resource, entry).ok()?.value)).collect()
     }
 
-    /// The ranges that addresses may be taken from.
-    fn ranges(&self) -> Vec<Range> {
+    /// The ranges that addresses of a family may be taken from.
+    fn ranges(&self, family: &str) -> Vec<Range> {
         let usable = self.all(&self.ranges).into_iter().filter(addresses::is_usable);
-        addresses::ranges(usable, self.family)
+        addresses::ranges(usable, family)
     }
 
     fn address_key(&self, address: IpAddr) -> Key {
@@ -98,9 +102,10 @@ impl ServiceStock {
     async fn allocation(&self) -> Result<(Allocation, Expect), Status> {
         let newest = self.store.newest(&ports_key()).await.map_err(store_error)?;
         match newest {
-            None => Ok((Allocation::default(), Expect::Absent)),
+            None => Ok((Allocation::new(self.node_ports), Expect::Absent)),
             Some(entry) => {
-                let read = Allocation::decode(&entry.value).map_err(Status::internal_error)?;
+                let read =
+                    Allocation::decode(&entry.value, self.node_ports).map_err(Status::internal_error)?;
                 Ok((read, Expect::Revision(entry.mod_revision)))
             }
         }
@@ -118,7 +123,7 @@ impl ServiceStock {
         let invalid = |errors: &ErrorList| {
             Status::invalid(&GroupKind::new(String::new(), "Service".to_owned()), &name, errors)
         };
-        spec::init_families(spec, old, self.family).map_err(|errors| invalid(&errors))?;
+        spec::init_families(spec, old, &self.families).map_err(|errors| invalid(&errors))?;
         self.take_addresses(spec, old, &name, dry_run).await?;
         if spec::needs_any_port(spec) || old.is_some_and(spec::needs_any_port) {
             let allocation = self.allocation().await?.0;
@@ -144,10 +149,10 @@ impl ServiceStock {
         }
         let held: Vec<String> = old.map(spec::cluster_ips).unwrap_or_default();
         let mut all = spec::cluster_ips(spec);
-        let families = spec::families(spec).len();
-        all.resize(all.len().max(families), String::new());
+        let families = spec::families(spec);
+        all.resize(all.len().max(families.len()), String::new());
         let path = Path::new("spec").child("clusterIPs");
-        for index in 0..families {
+        for (index, family) in families.iter().enumerate() {
             let wanted = all[index].clone();
             if !wanted.is_empty() && held.contains(&wanted) {
                 continue;
@@ -161,7 +166,7 @@ impl ServiceStock {
                 )
             };
             if wanted.is_empty() {
-                let Some(address) = self.free_address(dry_run) else {
+                let Some(address) = self.free_address(family, dry_run) else {
                     return Err(Status::internal_error(format!(
                         "failed to allocate a serviceIP for Service {name:?}: range is full"
                     )));
@@ -177,8 +182,8 @@ impl ServiceStock {
     }
 
     /// An address that nobody is known to have.
-    fn free_address(&self, dry_run: bool) -> Option<IpAddr> {
-        let ranges = self.ranges();
+    fn free_address(&self, family: &str, dry_run: bool) -> Option<IpAddr> {
+        let ranges = self.ranges(family);
         if dry_run {
             return ranges.first().map(Range::network);
         }
@@ -195,7 +200,7 @@ impl ServiceStock {
         let Some(address) = parse_ip_sloppy(wanted) else {
             return Err(Status::internal_error(format!("failed to parse service IP {wanted:?}")));
         };
-        let ranges = self.ranges();
+        let ranges = self.ranges(family(address));
         if !ranges.iter().any(|range| range.holds(address)) {
             return Ok(Err(match ranges.first().filter(|_| dry_run) {
                 // As upstream, which asks one range when nothing is to be kept.
@@ -231,7 +236,7 @@ impl ServiceStock {
             let (mut allocation, expect) = self.allocation().await?;
             let new: BTreeSet<u16> = has_ports.difference(&had_ports).copied().collect();
             // A port beyond the range, of a Service from before the range was narrowed, is nobody's.
-            if !new.iter().all(|port| !ports::RANGE.contains(port) || allocation.take(*port)) {
+            if !new.iter().all(|port| !self.node_ports.contains(*port) || allocation.take(*port)) {
                 return Ok(None);
             }
             had_ports.difference(&has_ports).for_each(|port| allocation.release(*port));

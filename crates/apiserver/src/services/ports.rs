@@ -3,6 +3,7 @@
 //! What is kept is a `RangeAllocation`: the range and a number whose bits are the ports in use, the lowest port the
 //! lowest bit, as Go's `big.Int` writes it.
 
+use super::ranges::PortRange;
 use super::spec::{needs_health_check, needs_node_port, node_port, ports, text};
 use apimachinery::field::{Error, Path};
 use bytes::Bytes;
@@ -10,13 +11,6 @@ use prost::Message as _;
 use schema::protobuf;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
-use std::ops::RangeInclusive;
-
-/// Upstream's default of `--service-node-port-range`.
-pub(super) const RANGE: RangeInclusive<u16> = 30000..=32767;
-pub(super) const SPEC: &str = "30000-32767";
-/// Ports at the beginning that are for people who choose their own, and are given out last (KEP-3668).
-const RESERVED: u16 = 86;
 
 /// The object as upstream stores it; its metadata has nothing that we know of.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -30,35 +24,50 @@ struct Stored {
 }
 
 /// The ports in use.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Allocation {
+    range: PortRange,
     taken: BTreeSet<u16>,
     metadata: Bytes,
 }
 
 impl Allocation {
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, String> {
+    /// No port is in use yet.
+    pub(super) fn new(range: PortRange) -> Self {
+        Allocation { range, taken: BTreeSet::new(), metadata: Bytes::new() }
+    }
+
+    /// What was stored, be it of another range: of its ports, those of this one are in use.
+    pub(super) fn decode(bytes: &[u8], range: PortRange) -> Result<Self, String> {
         let envelope = protobuf::read_envelope(bytes).map_err(|error| error.to_string())?;
         let stored = Stored::decode(envelope.raw).map_err(|error| error.to_string())?;
-        if stored.range != SPEC && !stored.range.is_empty() {
-            return Err("the provided port range does not match the current port range".into());
-        }
+        let first = match &*stored.range {
+            "" => range.first,
+            stored => stored.parse::<PortRange>()?.first,
+        };
         let set = stored.data.iter().rev().enumerate().flat_map(|(at, byte)| {
             (0..8).filter(move |bit| byte >> bit & 1 == 1).map(move |bit| at * 8 + bit)
         });
-        let taken = set.filter_map(|offset| RANGE.start().checked_add(u16::try_from(offset).ok()?)).collect();
-        Ok(Allocation { taken, metadata: stored.metadata })
+        let ports = set.filter_map(|offset| first.checked_add(u16::try_from(offset).ok()?));
+        let taken = ports.filter(|port| range.contains(*port)).collect();
+        Ok(Allocation { range, taken, metadata: stored.metadata })
     }
 
     pub(super) fn encode(&self) -> Bytes {
-        let length = self.taken.last().map_or(0, |port| usize::from(port - RANGE.start()) / 8 + 1);
+        let first = self.range.first;
+        let length = self.taken.last().map_or(0, |port| usize::from(port - first) / 8 + 1);
         let mut data = vec![0_u8; length];
         for port in &self.taken {
-            let offset = usize::from(port - RANGE.start());
+            let offset = usize::from(port - first);
             data[length - 1 - offset / 8] |= 1 << (offset % 8);
         }
-        let stored = Stored { metadata: self.metadata.clone(), range: SPEC.into(), data: data.into() };
+        let stored =
+            Stored { metadata: self.metadata.clone(), range: self.range.to_string(), data: data.into() };
         protobuf::wrap(&stored.encode_to_vec(), "RangeAllocation", "v1").into()
+    }
+
+    pub(super) fn range(&self) -> PortRange {
+        self.range
     }
 
     pub(super) fn has(&self, port: u16) -> bool {
@@ -67,7 +76,7 @@ impl Allocation {
 
     /// False when somebody has it.
     pub(super) fn take(&mut self, port: u16) -> bool {
-        RANGE.contains(&port) && self.taken.insert(port)
+        self.range.contains(port) && self.taken.insert(port)
     }
 
     pub(super) fn release(&mut self, port: u16) {
@@ -76,7 +85,7 @@ impl Allocation {
 
     /// The same object with no port in use.
     pub(super) fn emptied(&self) -> Self {
-        Allocation { taken: BTreeSet::new(), metadata: self.metadata.clone() }
+        Allocation { metadata: self.metadata.clone(), ..Self::new(self.range) }
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = u16> + '_ {
@@ -111,13 +120,14 @@ impl<'a> Operation<'a> {
     }
 
     fn take(&mut self, port: u64) -> Result<u16, String> {
-        if let Some(port) = u16::try_from(port).ok().filter(|port| self.dry_run && !RANGE.contains(port)) {
+        let range = self.allocation.range;
+        if let Some(port) = u16::try_from(port).ok().filter(|port| self.dry_run && !range.contains(*port)) {
             // As upstream, which looks up only whether somebody has it when nothing is to be kept.
             return Ok(port);
         }
-        let number = u16::try_from(port).ok().filter(|port| RANGE.contains(port));
+        let number = u16::try_from(port).ok().filter(|port| range.contains(*port));
         let number = number.ok_or_else(|| {
-            format!("provided port is not in the valid range. The range of valid ports is {SPEC}")
+            format!("provided port is not in the valid range. The range of valid ports is {range}")
         })?;
         if self.allocation.has(number) || !self.own.insert(number) {
             return Err("provided port is already allocated".into());
@@ -128,16 +138,18 @@ impl<'a> Operation<'a> {
     fn take_next(&mut self) -> Result<u16, String> {
         if self.dry_run {
             // As upstream: a number that shows where one would be, and that nobody can take for one.
-            let next = self.own.last().copied().unwrap_or(RANGE.end() + 1) + 1;
+            let next = self.own.last().copied().unwrap_or(self.allocation.range.last.saturating_add(1));
+            let next = next.checked_add(1).ok_or("range is full")?;
             self.own.insert(next);
             return Ok(next);
         }
-        let count = RANGE.end() - RANGE.start() + 1;
-        let (start, low) = (super::random((count - RESERVED).into()), super::random(RESERVED.into()));
-        let upper = u64::from(count - RESERVED);
-        let above = (0..upper).map(|n| u64::from(RESERVED) + (start + n) % upper);
-        let below = (0..u64::from(RESERVED)).map(|n| (low + n) % u64::from(RESERVED));
-        let mut all = above.chain(below).map(|offset| RANGE.start() + offset as u16);
+        let range = self.allocation.range;
+        let reserved = range.reserved();
+        let upper = range.size() - reserved;
+        let (start, low) = (super::random(upper), super::random(reserved));
+        let above = (0..upper).map(|n| reserved + (start + n) % upper);
+        let below = (0..reserved).map(|n| (low + n) % reserved);
+        let mut all = above.chain(below).map(|offset| range.first + offset as u16);
         let free = all.find(|port| !self.allocation.has(*port) && !self.own.contains(port));
         let port = free.ok_or("range is full")?;
         self.own.insert(port);
@@ -263,8 +275,9 @@ mod tests {
 
     #[test]
     fn the_bits_are_upstreams() {
-        let mut allocation = Allocation::default();
-        assert_eq!(Allocation::decode(&allocation.encode()).unwrap(), allocation);
+        let range = PortRange::default();
+        let mut allocation = Allocation::new(range);
+        assert_eq!(Allocation::decode(&allocation.encode(), range).unwrap(), allocation);
         for port in [30000, 30007, 30008, 32767] {
             assert!(allocation.take(port) && !allocation.take(port));
         }
@@ -274,7 +287,9 @@ mod tests {
         // 2,768 bits are 346 bytes; the number's highest comes first.
         assert_eq!((stored.range.as_str(), stored.data.len()), ("30000-32767", 346));
         assert_eq!((stored.data[0], stored.data[344], stored.data[345]), (0x80, 1, 0x81));
-        assert_eq!(Allocation::decode(&bytes).unwrap(), allocation);
+        assert_eq!(Allocation::decode(&bytes, range).unwrap(), allocation);
+        let wider = Allocation::decode(&bytes, PortRange { first: 20000, last: 30007 }).unwrap();
+        assert_eq!(wider.all().collect::<Vec<_>>(), [30000, 30007], "of another range");
         allocation.release(32767);
         let stored = Stored::decode(protobuf::read_envelope(&allocation.encode()).unwrap().raw).unwrap();
         assert_eq!(&*stored.data, [1, 0x81]);
@@ -282,7 +297,7 @@ mod tests {
 
     #[test]
     fn ports_are_taken_once() {
-        let mut allocation = Allocation::default();
+        let mut allocation = Allocation::new(PortRange::default());
         allocation.take(30080);
         let check = |mut spec: Value, old: Option<Value>| {
             let mut operation = Operation::new(&allocation, false);
@@ -317,7 +332,8 @@ mod tests {
             "ports": [{"port": 80, "protocol": "TCP"}]});
         let given = check(local.clone(), None);
         assert!(given["ports"][0]["nodePort"].is_null());
-        assert!(RANGE.contains(&u16::try_from(given["healthCheckNodePort"].as_u64().unwrap()).unwrap()));
+        let health = u16::try_from(given["healthCheckNodePort"].as_u64().unwrap()).unwrap();
+        assert!(PortRange::default().contains(health));
         let mut asked = local;
         asked["healthCheckNodePort"] = 30080.into();
         assert_eq!(

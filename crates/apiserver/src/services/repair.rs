@@ -6,7 +6,7 @@ use super::addresses::Range;
 use super::default_range::{self, Step};
 use super::judge::{self, Cure, Fault, Known};
 use super::ports::{self, Allocation};
-use super::{ServiceStock, ip_address, ports_key};
+use super::{Ranges, ServiceStock, ip_address, ports_key};
 use crate::object;
 use crate::registry::{decode, store_error};
 use crate::resources::Served;
@@ -43,7 +43,7 @@ pub struct Repair {
     range_events: Recorder,
     clock: Arc<dyn Clock>,
     /// What the server's flag says.
-    cidr: String,
+    cidrs: Vec<String>,
     /// Ports that nobody has, and how often that may yet be found.
     leaks: HashMap<u16, u32>,
     /// What people were told of the default range.
@@ -52,13 +52,13 @@ pub struct Repair {
 
 impl std::fmt::Debug for Repair {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Repair").field("cidr", &self.cidr).finish_non_exhaustive()
+        f.debug_struct("Repair").field("cidrs", &self.cidrs).finish_non_exhaustive()
     }
 }
 
 impl Repair {
     /// `client` is the server's own.
-    pub fn new(stock: Arc<ServiceStock>, client: &Client, clock: Arc<dyn Clock>, cidr: &str) -> Self {
+    pub fn new(stock: Arc<ServiceStock>, client: &Client, clock: Arc<dyn Clock>, ranges: &Ranges) -> Self {
         let of = |resource: &Arc<Served>| {
             let row = &resource.row;
             let resource = Resource {
@@ -77,7 +77,7 @@ impl Repair {
             range_events: recorder(default_range::MANAGER),
             stock,
             clock,
-            cidr: cidr.to_owned(),
+            cidrs: ranges.cidrs(),
             leaks: HashMap::new(),
             told: HashSet::new(),
         }
@@ -323,9 +323,25 @@ impl Repair {
             let entry = stock.store.get(&stock.ranges.key("", default_range::NAME));
             let current = entry.map(|entry| decode(&stock.ranges, &entry)).transpose()?;
             let current = current.map(|stored| stored.value);
-            let done = match default_range::step(current.as_ref(), &self.cidr, &self.now().to_string()) {
+            let done = match default_range::step(current.as_ref(), &self.cidrs, &self.now().to_string()) {
                 Step::Nothing => return Ok(()),
                 Step::Create(object) => self.ranges.create::<_, Value>(None, None, &object).await.map(drop),
+                Step::Widen(object) => {
+                    let widened = self.ranges.update::<_, Value>(default_range::NAME, None, &object).await;
+                    if let Err(error) = &widened {
+                        let message = format!(
+                            "The default ServiceCIDR can not be upgraded from {} to dual stack [{}] : {error}",
+                            self.cidrs[0],
+                            self.cidrs.join(" ")
+                        );
+                        tracing::warn!("{message}");
+                        let about = reference(&object, "ServiceCIDR", "networking.k8s.io/v1");
+                        let reason = "KubernetesDefaultServiceCIDRError";
+                        self.range_events.event(&about, EventType::Warning, reason, message);
+                        return Ok(());
+                    }
+                    widened.map(drop)
+                }
                 Step::Apply(status) => {
                     let params = PatchParams { field_manager: default_range::MANAGER.into(), force: true };
                     let patch = Patch::Apply(status);
@@ -376,8 +392,8 @@ fn rebuild(
     for service in services {
         let mut tell = |reason, message| told.push((reference(&service, "Service", "v1"), reason, message));
         for port in ports::held(&service["spec"]) {
-            if !ports::RANGE.contains(&port) {
-                let range = ports::SPEC;
+            let range = stored.range();
+            if !range.contains(port) {
                 tell(
                     "PortOutOfRange",
                     format!("Port {port} is not within the port range {range}; please recreate service"),
@@ -408,6 +424,7 @@ fn rebuild(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::services::PortRange;
     use serde_json::json;
 
     #[test]
@@ -417,7 +434,7 @@ mod tests {
                 "spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]}})
         };
         let services = [service("a", 30001), service("b", 30002), service("c", 30002), service("d", 80)];
-        let mut stored = Allocation::default();
+        let mut stored = Allocation::new(PortRange::default());
         stored.take(30001);
         stored.take(30009);
         let mut leaks = HashMap::new();

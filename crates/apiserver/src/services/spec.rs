@@ -146,11 +146,12 @@ fn keeps_families(spec: &Value, old: &Value) -> bool {
         && families(spec) == families(old)
 }
 
-/// Gives families and policy to a Service of a cluster with one family, or says why it cannot have those it asks for.
+/// Gives families and policy to a Service of a cluster with these families, the default one first, or says why it cannot
+/// have those it asks for.
 pub(super) fn init_families(
     spec: &mut Value,
     old: Option<&Value>,
-    family: &'static str,
+    configured: &[&'static str],
 ) -> Result<(), ErrorList> {
     if is_external_name(spec) || old.is_some_and(|old| keeps_families(spec, old)) {
         return Ok(());
@@ -195,37 +196,42 @@ pub(super) fn init_families(
             errors.push(Error::invalid(&at_policy, policy.as_str(), why));
         }
     }
-    infer_families(spec, family, &mut errors);
+    infer_families(spec, configured, &mut errors);
     if !errors.is_empty() {
         return Err(errors);
     }
     let mut has = families(spec);
     if selectorless {
         // Nobody knows which endpoints it will get: it may have both, in any cluster.
-        if has.is_empty() {
-            has.push(family.into());
-        }
-        if has.len() < 2 && !single {
-            has.extend(FAMILIES.iter().find(|other| **other != has[0]).map(|other| (*other).to_owned()));
-        }
+        complete_families(&mut has, configured, !single);
         spec["ipFamilies"] = has.into();
         return Ok(());
     }
-    if policy == "RequireDualStack" {
+    if policy == "RequireDualStack" && configured.len() < 2 {
         let why = "this cluster is not configured for dual-stack services";
         errors.push(Error::invalid(&at_policy, policy.as_str(), why));
     }
-    for (index, wanted) in has.iter().enumerate().filter(|(_, wanted)| **wanted != family) {
+    for (index, wanted) in has.iter().enumerate().filter(|(_, wanted)| !configured.contains(&wanted.as_str()))
+    {
         let at = path.child("ipFamilies").index(index);
         errors.push(Error::invalid(&at, wanted.as_str(), "not configured on this cluster"));
     }
     if !errors.is_empty() {
         return Err(errors);
     }
-    if has.is_empty() {
-        spec["ipFamilies"] = json!([family]);
-    }
+    complete_families(&mut has, configured, !single && configured.len() == 2);
+    spec["ipFamilies"] = has.into();
     Ok(())
+}
+
+/// The default family where none is asked for, and the other one, too, where `both` are wanted.
+fn complete_families(has: &mut Vec<String>, configured: &[&'static str], both: bool) {
+    if has.is_empty() {
+        has.extend(configured.first().map(|family| (*family).to_owned()));
+    }
+    if both && has.len() == 1 {
+        has.extend(FAMILIES.iter().find(|other| **other != has[0]).map(|other| (*other).to_owned()));
+    }
 }
 
 /// With a single family the second goes, if the client left the fields as they were.
@@ -240,13 +246,13 @@ fn release_second(spec: &mut Value, old: &Value, single: bool) {
 }
 
 /// A family for each address that has none.
-fn infer_families(spec: &mut Value, family: &str, errors: &mut ErrorList) {
+fn infer_families(spec: &mut Value, configured: &[&str], errors: &mut ErrorList) {
     let ips = cluster_ips(spec);
     let mut has = families(spec);
     for (index, ip) in ips.iter().enumerate().skip(has.len()) {
         let Some(address) = parse_ip_sloppy(ip) else { break };
         let own = super::family(address);
-        if own == family {
+        if configured.contains(&own) {
             has.push(own.into());
         } else {
             let at = Path::new("spec").child("clusterIPs").index(index);

@@ -21,7 +21,7 @@ use apiserver::registry::Registry;
 use apiserver::resources::Resources;
 use apiserver::rooms::{Issuer, Rooms};
 use apiserver::server::Server;
-use apiserver::services::ServiceStock;
+use apiserver::services::{PortRange, Ranges, ServiceStock};
 use apiserver::user::User;
 use bytes::Bytes;
 use client::transport::Transport as _;
@@ -248,7 +248,8 @@ async fn built(
     plugins.extend(more);
     let aggregation = (neighbours == Neighbours::Aggregated)
         .then(|| Arc::new(Aggregation::new(outbound.clone(), Redirects::Rejected)));
-    let stock = Arc::new(ServiceStock::new(store.clone(), &resources, range).unwrap());
+    let ranges = Ranges::new(range, PortRange::default(), None).unwrap();
+    let stock = Arc::new(ServiceStock::new(store.clone(), &resources, &ranges).unwrap());
     let served = resources.clone();
     let checks = || Checks::new("readyz", None);
     let version = VersionInfo {
