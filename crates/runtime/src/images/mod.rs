@@ -40,6 +40,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// How long a layer that was fetched in part waits for a pull to go on with it; as containerd, which lets an ingest of its
+/// CRI service go after a day.
+const PARTIAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// An image that is here, unpacked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -129,6 +134,7 @@ impl Images {
         disk::remove_temporaries(dir).map_err(failed("tidying the image store"))?;
         let ingest = dir.join("ingest");
         disk::make_dir(&ingest).map_err(failed("making the image store"))?;
+        forget_partial(&ingest, SystemTime::now());
         let images: Option<Vec<Image>> =
             disk::read_json(&dir.join("images.json")).map_err(failed("reading images.json"))?;
         let mut images: BTreeMap<Digest, Image> =
@@ -380,6 +386,7 @@ impl Images {
     }
 
     fn collect(&self) {
+        forget_partial(&self.dir.join("ingest"), SystemTime::now());
         let _writer = self.writer.lock();
         let needed: HashSet<Digest> = {
             let state = self.state.lock();
@@ -396,6 +403,33 @@ impl Images {
                 tracing::warn!(layer = %chain, %error, "could not remove a layer");
             }
         }
+    }
+}
+
+/// Removes layers that nobody has written to for long. A pull that holds one open keeps what it has; one that comes back to
+/// it begins anew.
+fn forget_partial(ingest: &Path, now: SystemTime) {
+    let forget = || -> std::io::Result<()> {
+        for entry in std::fs::read_dir(ingest)? {
+            let entry = entry?;
+            let written = match entry.metadata() {
+                Ok(metadata) => metadata.modified()?,
+                // Another pull has just ended.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            if now.duration_since(written).is_ok_and(|age| age > PARTIAL) {
+                tracing::info!(layer = ?entry.file_name(), "removing a layer that was fetched in part");
+                match std::fs::remove_file(entry.path()) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    };
+    if let Err(error) = forget() {
+        tracing::warn!(%error, "could not remove layers that were fetched in part");
     }
 }
 

@@ -320,3 +320,37 @@ fn root_oversized_layers_are_refused() {
     assert_eq!(mode & 0o777, 0o700);
     store.assert_clean(1);
 }
+
+/// What a pull has left that nobody took up again goes when the store is opened and when it is tidied; what is younger
+/// is what the next pull begins with.
+#[test]
+fn layers_fetched_in_part_do_not_stay_for_ever() {
+    let mut store = Store::new();
+    let ingest = store.images.dir().join("ingest");
+    let leave = |name: &str, age: u64| {
+        let file = std::fs::File::create(ingest.join(name)).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(age * 3600)).unwrap();
+    };
+    let left = || {
+        let entries = std::fs::read_dir(&ingest).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    leave("old", 25);
+    leave("young", 23);
+    store.images.remove("nothing").unwrap();
+    assert_eq!(left(), ["old", "young"]);
+    let image = store.import(&layout("test", &[Tar::default().end()])).unwrap().remove(0);
+    store.images.remove(image.id.as_str()).unwrap();
+    assert_eq!(left(), ["young"]);
+
+    leave("old", 25);
+    // By a clock that was wrong.
+    let file = std::fs::File::create(ingest.join("later")).unwrap();
+    file.set_modified(SystemTime::now() + Duration::from_secs(3600)).unwrap();
+    let dir = store.images.dir().to_owned();
+    store.images = Images::open(&dir, Limits::default(), Default::default(), HashMap::new()).unwrap();
+    assert_eq!(left(), ["later", "young"]);
+}
