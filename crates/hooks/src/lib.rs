@@ -43,6 +43,7 @@ mod storage;
 mod storage_validation;
 mod templates;
 mod tree;
+mod trust_bundles;
 mod versions;
 mod views;
 mod webhook_client;
@@ -270,6 +271,7 @@ const STRATEGIES: &[&[Row]] = &[
     resource::STRATEGIES,
     small_groups::STRATEGIES,
     storage::STRATEGIES,
+    trust_bundles::STRATEGIES,
 ];
 
 fn row(group: &str, kind: &str) -> Option<&'static Row> {

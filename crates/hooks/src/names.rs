@@ -25,3 +25,20 @@ pub fn name_errors(group: &str, kind: &str, name: &str, used: NameUse) -> Vec<St
         _ => validation::name_is_dns_subdomain(name, used),
     }
 }
+
+/// What is wrong with the name of a bundle of this signer, or of none. Upstream: `ValidateClusterTrustBundleName`.
+pub(super) fn trust_bundle_name_errors(signer: &str, name: &str, used: NameUse) -> Vec<String> {
+    if signer.is_empty() {
+        return match name.contains(':') {
+            true => vec!["ClusterTrustBundle without signer name must not have \":\" in its name".into()],
+            false => validation::name_is_dns_subdomain(name, used),
+        };
+    }
+    let prefix = format!("{}:", signer.replace('/', ":"));
+    match name.strip_prefix(&prefix) {
+        Some(own) => validation::name_is_dns_subdomain(own, used),
+        None => {
+            vec![format!("ClusterTrustBundle for signerName {signer} must be named with prefix {prefix}")]
+        }
+    }
+}

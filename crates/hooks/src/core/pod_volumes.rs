@@ -3,9 +3,15 @@
 use super::pod_env::{CONTAINER_RESOURCES, field_ref, resource_ref};
 use super::volume_sources::{descending, mode, required, shared_source, validate_driver_name};
 use crate::check::{Check, label, subdomain};
+use crate::names::trust_bundle_name_errors;
+use crate::shown::shown_as;
+use crate::signer_name::validate_signer_name;
 use crate::tree::{list, text, typed};
 use api::core::v1::{PersistentVolumeClaimTemplate, Volume};
 use apimachinery::field::{Error, Path};
+use apimachinery::meta::LabelSelector;
+use apimachinery::meta::validation::validate_label_selector;
+use apimachinery::validation::NameUse;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 
@@ -223,6 +229,7 @@ fn projections(check: &mut Check, source: &Value, path: &Path) {
         }
         if let Some(of) = part("clusterTrustBundle") {
             let at = at.child("clusterTrustBundle");
+            trust_bundles(check, of, &at);
             required(check, of, &at, &["path"]);
             local_path(check, &at.child("path"), text(of, &["path"]));
             claim(check, text(of, &["path"]), text(of, &["path"]));
@@ -230,6 +237,38 @@ fn projections(check: &mut Check, source: &Value, path: &Path) {
         if found > 1 {
             check.forbidden(&at, "may not specify more than 1 volume type per source");
         }
+    }
+}
+
+/// Either one bundle by name, or those of a signer.
+fn trust_bundles(check: &mut Check, of: &Value, at: &Path) {
+    let selector = of.get("labelSelector").filter(|selector| !selector.is_null());
+    match (of["name"].as_str(), of["signerName"].as_str()) {
+        (Some(_), Some(_)) => {
+            let shown = shown_as("io.k8s.api.core.v1.ClusterTrustBundleProjection", of);
+            check.invalid(at, shown, "only one of name and signerName may be used");
+        }
+        (Some(name), None) => {
+            check.present(&at.child("name"), name, "must be a valid object name");
+            let signer = name.rsplit_once(':').map(|(signer, _)| signer.replace(':', "/"));
+            for why in trust_bundle_name_errors(&signer.unwrap_or_default(), name, NameUse::Whole) {
+                check.invalid(&at.child("name"), name, format!("not a valid clustertrustbundlename: {why}"));
+            }
+            if let Some(selector) = selector {
+                let shown = shown_as("io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector", selector);
+                let why = "labelSelector must be unset if name is specified";
+                check.invalid(&at.child("labelSelector"), shown, why);
+            }
+        }
+        (None, Some(signer)) => {
+            check.present(&at.child("signerName"), signer, "must be a valid signer name");
+            validate_signer_name(check, &at.child("signerName"), signer);
+            let selector: Option<LabelSelector> = selector.map(typed);
+            let errors =
+                validate_label_selector(selector.as_ref(), Default::default(), &at.child("labelSelector"));
+            check.0.extend(errors);
+        }
+        (None, None) => check.required(at, "either name or signerName must be specified"),
     }
 }
 
