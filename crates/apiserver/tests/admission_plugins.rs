@@ -6,6 +6,7 @@ mod house;
 use apiserver::admission::Options;
 use apiserver::authn::request_header::Headers;
 use apiserver::bootstrap;
+use apiserver::features::Features;
 use apiserver::services::{PortRange, Ranges};
 use house::hook::serve;
 use house::{House, house_admitting};
@@ -402,6 +403,7 @@ async fn a_server_starts_whatever_admission_refuses() {
         request_header_names: Vec::new(),
         request_headers: Headers::standard(),
         dns: None,
+        gates: Features::default().gates,
         join: None,
     };
     bootstrap::run(&house.server.registry, &config).await.unwrap();

@@ -31,6 +31,7 @@ use apiserver::user::{ALL_AUTHENTICATED, MASTERS, User};
 use client::measures::Requests;
 use client::source::Source;
 use client::{Client, Informers};
+use component::gates::FeatureGates;
 use pki::tls::ByName;
 use std::sync::Arc;
 use store::{Pin, Store};
@@ -133,8 +134,7 @@ pub(crate) async fn start(
         Arc::new(StoreSource { store: store.clone(), resources: resources.clone() });
     let informers = Informers::from_source(source.clone(), shutdown.clone());
     let rbac = Rbac::new(&informers);
-    let pod_certificates = features.gates.enabled("PodCertificateRequest");
-    let node = Arc::new(NodeAuthorizer::new(&source, pod_certificates, &metrics, shutdown));
+    let node = Arc::new(NodeAuthorizer::new(&source, &gates, &metrics, shutdown));
     let chain = auth::authorization(&settings.authorization, &rbac, &node, &clock, &metrics, &egress)?;
     let authorizers: Vec<Arc<dyn Authorizer>> = vec![chain.clone()];
     let outbound = Arc::new(Outbound::new(store.clone(), &resources, None).through(egress.clone()));
@@ -248,6 +248,7 @@ pub(crate) async fn start(
         request_header_names: settings.front_names.clone(),
         request_headers: settings.front_headers.clone(),
         dns: settings.dns,
+        gates: FeatureGates::clone(&gates),
         join: settings.join,
     };
     let written = match looking_back {

@@ -11,6 +11,7 @@ use apimachinery::fields::Selector;
 use client::key::Resource;
 use client::recent::Recent;
 use client::source::{Feed, Query, Raw, Source};
+use component::gates::FeatureGates;
 use component::metrics::Registry;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -62,10 +63,11 @@ impl NodeAuthorizer {
     /// Starts to follow the source. Must be called within a tokio runtime.
     pub fn new(
         source: &Arc<dyn Source>,
-        pod_certificates: bool,
+        gates: &FeatureGates,
         metrics: &Registry,
         shutdown: &CancellationToken,
     ) -> Self {
+        let pod_certificates = gates.enabled("PodCertificateRequest");
         let fed_by: Vec<_> = FED_BY.into_iter().chain(pod_certificates.then_some(POD_CERTIFICATES)).collect();
         let this = NodeAuthorizer {
             feeds: fed_by.len(),
@@ -73,7 +75,7 @@ impl NodeAuthorizer {
             graph: Arc::new(RwLock::new(Graph::measured(metrics))),
             synced: watch::Sender::new(0),
             changes: watch::Sender::new(0),
-            rules: bootstrap::rules_of("system:node"),
+            rules: bootstrap::rules_of("system:node", gates),
         };
         for (kind, group, version, resource) in fed_by {
             let query = Query::all(Resource::new(group, version, resource));
@@ -400,6 +402,7 @@ impl NodeAuthorizer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::features::Features;
     use crate::user::NODES;
     use client::key::ObjectKey;
     use serde_json::{Value, json};
@@ -427,7 +430,7 @@ mod tests {
             changes: watch::Sender::new(0),
             feeds: 0,
             pod_certificates: true,
-            rules: bootstrap::rules_of("system:node"),
+            rules: bootstrap::rules_of("system:node", &Features::default().gates),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a new cluster has: namespaces, roles and bindings, priority classes, flow schemas, the `kubernetes` Service. Written
 //! at every start: what is missing is created, what was taken from roles and bindings is put back ([`reconcile`]).
 
+mod gated;
 #[cfg(test)]
 mod golden;
 pub mod join;
@@ -17,6 +18,7 @@ use crate::user::{MASTERS, User};
 use api::rbac::v1::PolicyRule;
 use apimachinery::meta::options::{DeleteOptions, Preconditions};
 use apimachinery::status::Status;
+use component::gates::FeatureGates;
 use futures::future::BoxFuture;
 use policy::{Binding, Role, Rule};
 use reconcile::Outcome;
@@ -42,6 +44,8 @@ pub struct Config {
     pub request_headers: crate::authn::request_header::Headers,
     /// The cluster's DNS, if the nodes serve one.
     pub dns: Option<Dns>,
+    /// Some roles are there with their gates only.
+    pub gates: FeatureGates,
     /// For nodes that join, if they may.
     pub join: Option<join::Join>,
 }
@@ -69,9 +73,10 @@ fn policy_rule(rule: &Rule) -> PolicyRule {
 }
 
 /// The rules of a bootstrap cluster role.
-pub fn rules_of(name: &str) -> Vec<PolicyRule> {
+pub fn rules_of(name: &str, gates: &FeatureGates) -> Vec<PolicyRule> {
     let found = policy::CLUSTER_ROLES.iter().find(|r| r.name == name);
-    found.map(|r| r.rules.iter().map(policy_rule).collect()).unwrap_or_default()
+    let rules = found.map(|r| r.rules).unwrap_or_default();
+    rules.iter().chain(gated::rules_of(name, gates)).map(policy_rule).collect()
 }
 
 /// The rules of a role that takes in those that aggregate to it.
@@ -108,13 +113,18 @@ fn metadata(namespace: &str, name: &str, aggregate_to: &str) -> Value {
 }
 
 fn role(role: &Role) -> Value {
+    with_rules(role, std::iter::empty())
+}
+
+/// The role, with rules beyond its own.
+fn with_rules(role: &Role, more: impl Iterator<Item = &'static Rule>) -> Value {
     let mut value = json!({"metadata": metadata(role.namespace, role.name, role.aggregate_to)});
     if role.aggregates {
         let label = format!("rbac.authorization.k8s.io/aggregate-to-{}", role.name);
         value["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {label: "true"}}]});
         value["rules"] = json!(aggregated(role.name));
     } else {
-        value["rules"] = role.rules.iter().map(|r| json!(policy_rule(r))).collect();
+        value["rules"] = role.rules.iter().chain(more).map(|r| json!(policy_rule(r))).collect();
     }
     value
 }
@@ -172,10 +182,13 @@ fn objects(config: &Config, today: &str) -> Vec<(&'static str, &'static str, Val
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         all.push(("", "namespaces", json!({"metadata": {"name": name}})));
     }
+    let gates = &config.gates;
     let cluster_roles = policy::CLUSTER_ROLES.iter().chain(policy::CONTROLLER_ROLES);
-    all.extend(cluster_roles.map(|r| (RBAC, "clusterroles", role(r))));
+    let cluster_roles = cluster_roles.chain(gated::roles(gates));
+    all.extend(cluster_roles.map(|r| (RBAC, "clusterroles", with_rules(r, gated::rules_of(r.name, gates)))));
     all.extend(policy::NAMESPACE_ROLES.iter().map(|r| (RBAC, "roles", role(r))));
     let bindings = policy::CLUSTER_ROLE_BINDINGS.iter().chain(policy::CONTROLLER_ROLE_BINDINGS).chain(ADMINS);
+    let bindings = bindings.chain(gated::bindings(gates));
     all.extend(bindings.map(|b| (RBAC, "clusterrolebindings", binding(b))));
     all.extend(policy::NAMESPACE_ROLE_BINDINGS.iter().map(|b| (RBAC, "rolebindings", binding(b))));
     for (name, value, description) in [
