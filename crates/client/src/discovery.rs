@@ -124,6 +124,29 @@ pub async fn discover(client: &Client) -> Result<Discovered> {
     Ok(discovered)
 }
 
+/// Whether the server serves a resource in this very version.
+pub async fn serves(client: &Client, resource: &Resource) -> Result<bool> {
+    #[derive(Deserialize)]
+    struct List {
+        resources: Vec<Named>,
+    }
+    #[derive(Deserialize)]
+    struct Named {
+        name: String,
+    }
+    let path = match resource.group.as_str() {
+        "" => format!("/api/{}", resource.version),
+        group => format!("/apis/{group}/{}", resource.version),
+    };
+    let answer = match client.raw(Method::GET, &path, &[], "", Bytes::new()).await {
+        Err(error) if error.is_not_found() => return Ok(false),
+        answer => answer?,
+    };
+    let list: List = serde_json::from_slice(&answer)
+        .map_err(|source| Error::Decode { what: format!("the resources of {path}"), source })?;
+    Ok(list.resources.iter().any(|named| named.name == resource.resource))
+}
+
 fn read(path: &str, answer: &[u8], discovered: &mut Discovered) -> Result<()> {
     let document: Document = serde_json::from_slice(answer)
         .map_err(|source| Error::Decode { what: format!("the resources of {path}"), source })?;

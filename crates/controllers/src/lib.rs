@@ -47,6 +47,7 @@ mod taint_eviction;
 #[cfg(test)]
 mod testing;
 mod token_cleaner;
+mod trust_bundle_publisher;
 mod ttl;
 mod ttl_after_finished;
 
@@ -129,6 +130,9 @@ pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("generic-garbage-collector", |context| Box::pin(garbage_collector::run(context))),
     ("horizontal-pod-autoscaler", |context| Box::pin(podautoscaler::run(context))),
     ("job-controller", |context| Box::pin(job::run(context))),
+    ("kube-apiserver-serving-clustertrustbundle-publisher", |context| {
+        Box::pin(trust_bundle_publisher::run(context))
+    }),
     ("legacy-service-account-token-cleaner", |context| Box::pin(legacy_token_cleaner::run(context))),
     ("namespace-controller", |context| Box::pin(namespace::run(context))),
     ("node-controller", |context| Box::pin(node_ipam::run(context))),
