@@ -69,6 +69,8 @@ mod termination_message;
 mod tokens;
 /// Whose devices, processors and memory are to be near each other.
 pub mod topology;
+/// Authorities that the cluster publishes, for volumes.
+mod trust_bundles;
 /// What pods use.
 mod usage;
 /// The users of pods that have their own.

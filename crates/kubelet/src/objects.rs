@@ -1,7 +1,10 @@
 //! ConfigMaps and Secrets that this node's pods refer to, each watched by name while someone refers to it, as the node
-//! authorizer allows. A change wakes the pods that use it. Upstream: the watching `manager` of configmap and secret.
+//! authorizer allows. A change wakes the pods that use it. Upstream: the watching `manager` of configmap and secret. Trust
+//! bundles have a place of their own ([`TrustBundles`]), as all of them are watched if any is.
 
+use crate::config::Config;
 use crate::pod_worker::Mailbox;
+use crate::trust_bundles::TrustBundles;
 use api::core::v1::{ConfigMap, Pod, Secret};
 use api::{Kind, core::v1 as core};
 use client::source::Query;
@@ -96,17 +99,20 @@ impl<K: Kind> Cache<K> {
     }
 }
 
-/// All ConfigMaps and Secrets in use.
+/// All that is in use.
 pub(crate) struct Objects {
     client: Client,
     shutdown: CancellationToken,
     config_maps: Cache<ConfigMap>,
     secrets: Cache<Secret>,
+    pub(crate) trust_bundles: TrustBundles,
 }
 
 impl Objects {
-    pub(crate) fn new(client: Client, shutdown: CancellationToken) -> Self {
-        Objects { client, shutdown, config_maps: Cache::new(), secrets: Cache::new() }
+    pub(crate) fn new(config: &Config, client: Client, shutdown: CancellationToken) -> Self {
+        let projects = config.feature("ClusterTrustBundleProjection");
+        let trust_bundles = TrustBundles::new(client.clone(), shutdown.clone(), projects);
+        Objects { client, shutdown, config_maps: Cache::new(), secrets: Cache::new(), trust_bundles }
     }
 
     /// Watches what the pod refers to, and no longer what it referred to before.
@@ -122,12 +128,14 @@ impl Objects {
         for name in &references.secrets {
             self.secrets.acquire(&self.client, &self.shutdown, namespace, name, uid, mailbox);
         }
+        self.trust_bundles.register(pod, mailbox);
         self.config_maps.release(uid, &keys(&references.config_maps));
         self.secrets.release(uid, &keys(&references.secrets));
     }
 
     /// Stops watching for a pod that is gone.
     pub(crate) fn release(&self, uid: &str) {
+        self.trust_bundles.release(uid);
         self.config_maps.release(uid, &BTreeSet::new());
         self.secrets.release(uid, &BTreeSet::new());
     }

@@ -154,16 +154,13 @@ pub(super) async fn of_projected(
             match request.tokens.get(request.client, request.pod, wanted).await {
                 Ok(token) => {
                     refresh_at = Some(refresh_at.map_or(token.refresh_at, |at| at.min(token.refresh_at)));
-                    let user = single_user(request.pod);
-                    // A token is for its reader alone, as far as the pod says who that is.
-                    let mode =
-                        if user.is_some() || request.fs_group().is_some() { 0o600 } else { default_bits };
-                    Ok(Payload::from([(t.path.clone(), File { data: token.text.into_bytes(), mode, user })]))
+                    Ok(alone(request, &t.path, token.text.into_bytes(), default_bits))
                 }
                 Err(error) => Err(error),
             }
-        } else if source.cluster_trust_bundle.is_some() {
-            Err("ClusterTrustBundle projection is not supported by this node".into())
+        } else if let Some(b) = &source.cluster_trust_bundle {
+            let anchors = request.objects.trust_bundles.anchors(b).await;
+            anchors.map(|anchors| alone(request, &b.path, anchors.into_bytes(), default_bits))
         } else {
             Err("unsupported projected volume source".into())
         };
@@ -177,6 +174,13 @@ pub(super) async fn of_projected(
         1 => Err(errors.remove(0)),
         _ => Err(format!("[{}]", errors.join(", "))),
     }
+}
+
+/// A file that is for its reader alone, as far as the pod says who that is.
+fn alone(request: &Request<'_>, path: &str, data: Vec<u8>, default: u32) -> Payload {
+    let user = single_user(request.pod);
+    let mode = if user.is_some() || request.fs_group().is_some() { 0o600 } else { default };
+    Payload::from([(path.to_owned(), File { data, mode, user })])
 }
 
 /// The user that all containers run as, if it is one. Upstream: `FSUserFrom`.
