@@ -41,6 +41,8 @@ pub struct Settings {
     pub configuration: &'static str,
     /// The size of a disk of its own that its data is on.
     pub disk_mib: u64,
+    /// Further flags of its server.
+    pub flags: &'static [&'static str],
 }
 
 /// A running cluster of one node.
@@ -198,6 +200,7 @@ impl Cluster {
         if let Some(containerd) = &self.containerd {
             server.args(["--container-runtime-endpoint", &containerd.endpoint()]);
         }
+        server.args(self.settings.flags);
         server.args(self.flags.lock().unwrap().iter());
         if !self.settings.configuration.is_empty() {
             server.arg("--kubelet-config").arg(self.configuration());

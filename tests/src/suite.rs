@@ -44,7 +44,7 @@ pub struct Suite {
 
 impl Suite {
     pub const fn new(name: &'static str, together: &'static [Scenario]) -> Suite {
-        let settings = Settings { configuration: "", disk_mib: 0 };
+        let settings = Settings { configuration: "", disk_mib: 0, flags: &[] };
         Suite {
             name,
             kubectls: &[KUBECTL],

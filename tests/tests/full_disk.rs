@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     const ALONE: &[Scenario] = scenarios![a_full_disk_spoils_nothing, killed_while_it_pulls];
     // Images stay, however full the disk is.
     let configuration = "imageGCHighThresholdPercent: 100\n";
-    let settings = Settings { configuration, disk_mib: 600 };
+    let settings = Settings { configuration, disk_mib: 600, ..Default::default() };
     Suite { settings, alone: ALONE, ..Suite::new("full-disk", &[]) }.run()
 }
 

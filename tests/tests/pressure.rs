@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     const TOGETHER: &[Scenario] = scenarios![disk_pressure_comes_and_goes];
-    let settings = Settings { configuration: CONFIGURATION, disk_mib: 1500 };
+    let settings = Settings { configuration: CONFIGURATION, disk_mib: 1500, ..Default::default() };
     const ALONE: &[Scenario] = scenarios![memory_pressure_ends_who_may_go];
     Suite { settings, alone: ALONE, ..Suite::new("pressure", TOGETHER) }.run()
 }

@@ -2,13 +2,16 @@
 #![allow(clippy::unwrap_used)]
 
 mod claims;
+mod trust_bundles;
 
 use claims::{
     a_claim_for_one_pod, claims_of_a_stateful_set, claims_that_wait_for_a_pod, devices,
     grows_where_it_is_mounted, released_and_taken_again, static_volumes, volumes_that_are_deleted,
 };
+use cluster_tests::cluster::Settings;
 use cluster_tests::{Room, Suite, scenarios};
 use std::process::ExitCode;
+use trust_bundles::{absent_trust_bundles, trust_bundles, who_publishes_trust_bundles};
 
 fn main() -> ExitCode {
     const CONTENT: &[cluster_tests::Scenario] = scenarios![
@@ -24,6 +27,8 @@ fn main() -> ExitCode {
         sub_paths,
         owner_of_a_volume,
         read_only,
+        trust_bundles,
+        absent_trust_bundles,
     ];
     const CLAIMS: &[cluster_tests::Scenario] = scenarios![
         static_volumes,
@@ -35,7 +40,10 @@ fn main() -> ExitCode {
         devices,
         grows_where_it_is_mounted,
     ];
-    Suite { on_containerd: CONTENT, ..Suite::new("storage", [CONTENT, CLAIMS].concat().leak()) }.run()
+    const REST: &[cluster_tests::Scenario] = scenarios![who_publishes_trust_bundles];
+    let settings = Settings { flags: trust_bundles::FLAGS, ..Default::default() };
+    let all = [CONTENT, CLAIMS, REST].concat().leak();
+    Suite { settings, on_containerd: CONTENT, ..Suite::new("storage", all) }.run()
 }
 
 /// A waiting pod with volumes; `mounts` and `volumes` are lists in YAML's flow style.
