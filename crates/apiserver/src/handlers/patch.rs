@@ -17,7 +17,7 @@ use schema::patch::{
     JsonPatch, PatchError, PatchFailure, go_format, merge as merge_patch, parse_object, parse_strategic,
     strategic,
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// What a patch is, as its media type says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +57,30 @@ pub struct Patch {
     pub bytes: Bytes,
     pub validation: FieldValidation,
     pub force: bool,
+}
+
+/// An object with a patch in it.
+struct Patched {
+    value: Value,
+    /// What is amiss with the patch itself.
+    strict: Vec<String>,
+    /// The members that the patch names, where it changes no others.
+    named: Option<Vec<String>>,
+}
+
+/// The members that a merge patch or a strategic one names, unless it has directives for the whole object.
+fn named(patch: &Value) -> Option<Vec<String>> {
+    let names: Vec<String> = patch.as_object()?.keys().cloned().collect();
+    names.iter().all(|name| !name.starts_with('$')).then_some(names)
+}
+
+/// Takes all members but those of these names, and those that say what the object is.
+fn take_others(object: &mut Value, named: &[String]) -> Map<String, Value> {
+    let Value::Object(members) = object else { return Map::new() };
+    let stays = |name: &String| matches!(name.as_str(), "apiVersion" | "kind") || named.contains(name);
+    let (stay, go) = std::mem::take(members).into_iter().partition(|(name, _)| stays(name));
+    *members = stay;
+    go
 }
 
 fn failure(error: PatchError) -> Status {
@@ -163,8 +187,8 @@ impl Patch {
 
     /// A patched document of a type that is not stored, and warnings, for every kind of patch but an apply.
     pub(crate) fn apply_to(&self, of: &Typed<'_>, document: Value) -> Result<(Value, Vec<String>), Status> {
-        let (patched, strict) = self.patched(of, document.clone())?;
-        self.fit(of, patched, strict, &|| self.shown(of, document.clone()))
+        let patched = self.patched(of, document.clone())?;
+        self.fit(of, patched, &|| self.shown(of, document.clone()))
     }
 
     pub(crate) fn applied(&self, validation: FieldValidation) -> Result<Decoded, Status> {
@@ -200,27 +224,29 @@ impl Patch {
         let Some(current) = current else { return Err(resource.not_found(name)) };
         let served = || resource.to_served(current.clone());
         let of = Typed::of(resource);
-        let (patched, strict) = self.patched(&of, served())?;
-        let (value, strict) = self.fit(&of, patched, strict, &|| self.shown(&of, served()))?;
+        let patched = self.patched(&of, served())?;
+        let (value, strict) = self.fit(&of, patched, &|| self.shown(&of, served()))?;
         Ok((resource.to_hub(value), strict))
     }
 
-    /// The current object with the patch in it, and what is amiss with the patch itself.
-    fn patched(&self, of: &Typed<'_>, mut current: Value) -> Result<(Value, Vec<String>), Status> {
+    /// The current object with the patch in it.
+    fn patched(&self, of: &Typed<'_>, mut current: Value) -> Result<Patched, Status> {
         match self.media {
             PatchMedia::Json => {
                 let patch = JsonPatch::parse(&self.bytes, self.validation).map_err(failure)?;
-                Ok((patch.apply(current).map_err(failure)?, patch.strict))
+                let value = patch.apply(current).map_err(failure)?;
+                Ok(Patched { value, strict: patch.strict, named: None })
             }
             PatchMedia::Strategic => {
                 let patch = parse_strategic(&self.bytes, self.validation).map_err(failure)?;
-                let patched = strategic(of.table, of.ty, current, patch.value).map_err(failure)?;
-                Ok((patched, patch.strict))
+                let named = named(&patch.value);
+                let value = strategic(of.table, of.ty, current, patch.value).map_err(failure)?;
+                Ok(Patched { value, strict: patch.strict, named })
             }
             PatchMedia::Merge | PatchMedia::Apply | PatchMedia::ApplyCbor => {
                 let patch = parse_object(&self.bytes, self.validation).map_err(failure)?;
                 merge_patch(&mut current, &patch.value);
-                Ok((current, patch.strict))
+                Ok(Patched { value: current, strict: patch.strict, named: named(&patch.value) })
             }
         }
     }
@@ -232,7 +258,7 @@ impl Patch {
             let patch = parse_strategic(&self.bytes, self.validation);
             return patch.map(|patch| go_format(&patch.value)).unwrap_or_default();
         }
-        let patched = self.patched(of, current).map(|(patched, _)| patched).unwrap_or_default();
+        let patched = self.patched(of, current).map(|patched| patched.value).unwrap_or_default();
         if of.custom {
             let body = schema::encode::Body::encode_free(&patched);
             return String::from_utf8_lossy(body.json()).into_owned();
@@ -253,10 +279,10 @@ impl Patch {
     fn fit(
         &self,
         of: &Typed<'_>,
-        mut patched: Value,
-        mut strict: Vec<String>,
+        patched: Patched,
         shown: &dyn Fn() -> String,
     ) -> Result<(Value, Vec<String>), Status> {
+        let Patched { value: mut patched, mut strict, named } = patched;
         if self.media == PatchMedia::Strategic {
             // What a strategic patch says of the type does not count.
             of.set(&mut patched);
@@ -265,6 +291,8 @@ impl Patch {
         {
             return Err(unfit(&shown(), &why));
         }
+        // The other members came from the store, and fit.
+        let others = named.filter(|_| !of.custom).map(|named| take_others(&mut patched, &named));
         let decoded =
             decode::normalise(of.table, of.ty, patched, self.validation).map_err(|error| {
                 match self.media {
@@ -277,6 +305,9 @@ impl Patch {
             return Err(unfit(&shown(), &decode::strict_message(&strict)));
         }
         let mut value = decoded.value;
+        if let (Some(others), Value::Object(members)) = (others, &mut value) {
+            members.extend(others);
+        }
         if !of.custom {
             of.set(&mut value);
         }
