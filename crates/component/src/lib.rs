@@ -1,4 +1,4 @@
-//! What every component shares: feature gates, health, metrics registry, logging set-up, shutdown.
+//! What every component shares: feature gates, health, metrics registry, logging set-up, shutdown, the words of connections that fail.
 
 /// Addresses and failed connections in Go's words.
 pub mod dial;

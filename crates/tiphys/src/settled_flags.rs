@@ -30,12 +30,6 @@ pub(crate) struct SettledFlags {
     /// Aggregated requests go to endpoints.
     #[arg(long, value_parser = ["true"], num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     enable_aggregator_routing: Option<String>,
-    /// What is stored in etcd is stored by its version 3.
-    #[arg(long, value_parser = ["etcd3", ""])]
-    storage_backend: Option<String>,
-    /// As which media type objects are stored, custom ones excepted.
-    #[arg(long, value_parser = ["application/vnd.kubernetes.protobuf"])]
-    storage_media_type: Option<String>,
     /// No request to a kubelet is ended by it, as upstream.
     #[arg(long, value_parser = crate::cli::duration)]
     kubelet_timeout: Option<Duration>,

@@ -12,6 +12,9 @@ use schema::protobuf;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
 
+/// What a dry run counts on from, where it has no port yet: the first beyond the default range.
+const DRY_RUN: u16 = 32768;
+
 /// The object as upstream stores it; its metadata has nothing that we know of.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Stored {
@@ -137,8 +140,8 @@ impl<'a> Operation<'a> {
 
     fn take_next(&mut self) -> Result<u16, String> {
         if self.dry_run {
-            // As upstream: a number that shows where one would be, and that nobody can take for one.
-            let next = self.own.last().copied().unwrap_or(self.allocation.range.last.saturating_add(1));
+            // As upstream, whatever the range: a number that shows where one would be.
+            let next = self.own.last().copied().unwrap_or(DRY_RUN);
             let next = next.checked_add(1).ok_or("range is full")?;
             self.own.insert(next);
             return Ok(next);
