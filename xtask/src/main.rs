@@ -5,13 +5,14 @@ mod proto;
 
 use anyhow::{Context, Result, bail};
 
-const USAGE: &str = "usage: cargo xtask codegen-cri <api.proto> | codegen-etcd | codegen-kms | codegen-kubelet | descriptions <swagger.json>...";
+const USAGE: &str = "usage: cargo xtask codegen-cri <api.proto> | codegen-etcd | codegen-externaljwt | codegen-kms | codegen-kubelet | descriptions <swagger.json>...";
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     match args.next().as_deref() {
         Some("codegen-cri") => proto::cri(args.next().context(USAGE)?.as_ref()),
         Some("codegen-etcd") => proto::etcd(),
+        Some("codegen-externaljwt") => proto::external_jwt(),
         Some("codegen-kms") => proto::kms(),
         Some("descriptions") => descriptions::write(args),
         Some("codegen-kubelet") => proto::kubelet(),

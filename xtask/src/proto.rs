@@ -15,6 +15,12 @@ pub(crate) fn etcd() -> Result<()> {
     generate(&proto, "etcdserverpb.rs", "crates/store/src/etcd/generated.rs", Sides::Client)
 }
 
+/// `codegen-externaljwt`: the API server's side of external signers of tokens, and the signer's for tests.
+pub(crate) fn external_jwt() -> Result<()> {
+    let proto = root().join("crates/apiserver/proto/externaljwt.proto");
+    generate(&proto, "v1.rs", "crates/apiserver/src/authn/external_jwt/generated.rs", Sides::Both)
+}
+
 /// `codegen-kms`: the API server's side of KMS v2, and the plugin's for its tests.
 pub(crate) fn kms() -> Result<()> {
     let proto = root().join("crates/apiserver/proto/kms.proto");

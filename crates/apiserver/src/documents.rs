@@ -4,6 +4,7 @@ use crate::aggregation::{GroupVersion, Remote};
 use crate::body::{self, Answer};
 use crate::gate::Limit;
 use crate::handlers::{self, Encodings};
+use crate::openid::OpenId;
 use crate::resources::Served;
 use crate::server::{Call, Server};
 use apimachinery::status::Status;
@@ -30,9 +31,8 @@ pub struct Documents {
     current: RwLock<Arc<Current>>,
     changes: watch::Sender<()>,
     pub version: VersionInfo,
-    /// The service-account issuer's JWKS and its discovery document.
-    pub jwks: Bytes,
-    pub openid: Bytes,
+    /// Of the issuer of service-account tokens, if it can be told of.
+    openid: Option<OpenId>,
 }
 
 /// The documents of one state.
@@ -185,15 +185,14 @@ impl Documents {
         encodings: Encodings,
         server_address: &str,
         version: VersionInfo,
-        jwks: Bytes,
-        openid: Bytes,
+        openid: Option<OpenId>,
     ) -> Self {
         let rows: Vec<&'static ResourceRow> = table.resources().iter().filter(|r| served(r)).collect();
         let groups = discovery::groups_of(rows.iter().copied());
         let builtin = openapi::Documents::new(table, &groups, encodings.into(), api::descriptions);
         let address = server_address.to_owned();
         let (current, changes) = (RwLock::default(), watch::Sender::default());
-        Documents { rows, address, builtin, current, changes, version, jwks, openid }
+        Documents { rows, address, builtin, current, changes, version, openid }
     }
 
     /// From now on the documents tell of these resources beside the built-in ones.
@@ -357,8 +356,7 @@ impl Documents {
 }
 
 /// What is served beside discovery.
-const PATHS: [&str; 11] = [
-    "/.well-known/openid-configuration",
+const PATHS: [&str; 9] = [
     "/apis/",
     "/healthz",
     "/livez",
@@ -366,10 +364,12 @@ const PATHS: [&str; 11] = [
     "/openapi/v2",
     "/openapi/v3",
     "/openapi/v3/",
-    "/openid/v1/jwks",
     "/readyz",
     "/version",
 ];
+
+/// And where the issuer can be told of.
+const OPENID_PATHS: [&str; 2] = ["/.well-known/openid-configuration", "/openid/v1/jwks"];
 
 /// Where priority and fairness shows its queues.
 const FLOW_DEBUG: &str = "/debug/api_priority_and_fairness/";
@@ -427,10 +427,8 @@ impl Server {
                 Some(indented(&self.documents.version.shown()))
             }
             "/metrics" => Some(body::text(StatusCode::OK, self.metrics.render())),
-            "/openid/v1/jwks" => Some(body::json(StatusCode::OK, self.documents.jwks.clone())),
-            "/.well-known/openid-configuration" => {
-                Some(body::json(StatusCode::OK, self.documents.openid.clone()))
-            }
+            "/openid/v1/jwks" => self.documents.openid.as_ref().map(OpenId::key_set),
+            "/.well-known/openid-configuration" => self.documents.openid.as_ref().map(OpenId::configuration),
             "/" => Some(indented(&serde_json::json!({"paths": self.paths()}))),
             _ if path.starts_with(FLOW_DEBUG) => {
                 let name = path.strip_prefix(FLOW_DEBUG).unwrap_or_default();
@@ -465,6 +463,9 @@ impl Server {
         let discovery = current.discovery.get_or_init(|| documents.build_discovery(&current));
         let mut paths: Vec<String> = discovery.classic.keys().cloned().collect();
         paths.extend(PATHS.map(Into::into));
+        if documents.openid.is_some() {
+            paths.extend(OPENID_PATHS.map(Into::into));
+        }
         paths.sort();
         paths
     }

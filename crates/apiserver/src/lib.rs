@@ -35,6 +35,7 @@ pub mod inprocess;
 pub mod metrics_api;
 pub mod object;
 pub mod observed;
+pub mod openid;
 pub mod outbound;
 pub mod registry;
 pub mod remote;

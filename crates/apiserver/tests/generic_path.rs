@@ -60,8 +60,7 @@ fn house() -> House {
         Default::default(),
         "127.0.0.1:6443",
         version,
-        Bytes::new(),
-        Bytes::new(),
+        None,
     );
     let server = Arc::new(Server {
         registry: Arc::new(Registry {

@@ -85,8 +85,8 @@ pub struct Signing {
     pub authority: Arc<pki::Authority>,
     /// `--cluster-signing-duration`: how long they are good for, unless less is asked for.
     pub duration: Duration,
-    /// Signs tokens of service accounts.
-    pub tokens: Arc<pki::jwt::Signer>,
+    /// Signs tokens of service accounts that live in secrets; without it, there are none.
+    pub tokens: Option<Arc<pki::jwt::Signer>>,
 }
 
 /// What one controller is given.

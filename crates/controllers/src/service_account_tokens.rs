@@ -1,8 +1,8 @@
 //! Fills the secrets of type `kubernetes.io/service-account-token`, and removes them with their account.
 //! Upstream: `tokens-controller`.
 
+use crate::Context;
 use crate::support::queue;
-use crate::{Context, Signing};
 use api::ByteString;
 use api::core::v1::{Secret, ServiceAccount};
 use apimachinery::meta::options::{DeleteOptions, Preconditions};
@@ -11,6 +11,7 @@ use client::informer::Index;
 use client::source::Query;
 use client::{Cached, Change, Client, Informer, ObjectKey, Projection, Queue};
 use parking_lot::Mutex;
+use pki::jwt::Signer;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -63,7 +64,7 @@ struct Loop {
     client: Client,
     accounts: Informer<Account>,
     tokens: Informer<Token>,
-    signing: Signing,
+    signer: Arc<Signer>,
     root_ca: String,
     /// Accounts and their uids that deleted secrets belonged to.
     gone: Gone,
@@ -74,7 +75,8 @@ type Gone = Arc<Mutex<HashMap<ObjectKey, (String, String)>>>;
 /// Runs until shutdown. Keys are secrets.
 pub(crate) async fn run(context: Context) {
     // Without a key there is nothing to fill secrets with.
-    let Some(signing) = context.cluster.signing.clone() else { return };
+    let signer = context.cluster.signing.as_ref().and_then(|signing| signing.tokens.clone());
+    let Some(signer) = signer else { return };
     let accounts: Informer<Account> = context.informers.get();
     let query = Query::of::<Secret>().fields(format!("type={TYPE}"));
     let tokens: Informer<Token> = context.informers.query(query);
@@ -101,7 +103,7 @@ pub(crate) async fn run(context: Context) {
         }
     });
     let root_ca = context.cluster.root_ca.clone();
-    let this = Arc::new(Loop { client: context.client, accounts, tokens, signing, root_ca, gone });
+    let this = Arc::new(Loop { client: context.client, accounts, tokens, signer, root_ca, gone });
     work("serviceaccount_tokens_service", queue, Writes::default(), WORKERS, context.shutdown, move |key| {
         let this = this.clone();
         async move { this.reconcile(&key).await }
@@ -210,7 +212,7 @@ impl Loop {
             set("namespace", key.namespace.as_bytes());
         }
         if signed {
-            let text = self.signing.tokens.sign(&claims(&cached, &token.account, account_uid))?;
+            let text = self.signer.sign(&claims(&cached, &token.account, account_uid))?;
             set("token", text.as_bytes());
         }
         live.metadata.annotations.insert(ACCOUNT_NAME.into(), token.account.clone());

@@ -100,6 +100,11 @@ pub fn unverified_claims<T: DeserializeOwned>(token: &str) -> Result<T> {
     decode(Parts::split(token)?.claims)
 }
 
+/// The name of the key that a token says it was signed with, which has NOT been checked; empty if it says nothing.
+pub fn unverified_key_id(token: &str) -> Result<String> {
+    Ok(decode::<Header>(Parts::split(token)?.header)?.kid)
+}
+
 /// The signature of some content by a shared secret, in compact form with the content left out (RFC 7515, appendix F):
 /// what nodes that join check the cluster's published kubeconfig by.
 pub fn detached(content: &[u8], id: &str, secret: &[u8]) -> String {

@@ -164,7 +164,7 @@ impl PrivateKey {
     }
 
     /// The signature as a token carries it.
-    pub(crate) fn sign_jws(&self, data: &[u8]) -> Result<Vec<u8>> {
+    pub fn sign_jws(&self, data: &[u8]) -> Result<Vec<u8>> {
         match &self.pair {
             Pair::Ecdsa { fixed, .. } => fixed
                 .sign(&SystemRandom::new(), data)

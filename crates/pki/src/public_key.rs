@@ -189,6 +189,11 @@ impl PublicKey {
         Ok(jwk)
     }
 
+    /// The same key under a name that somebody else gave it.
+    pub fn named(self, key_id: &str) -> PublicKey {
+        PublicKey { key_id: key_id.to_owned(), ..self }
+    }
+
     pub fn to_pem(&self) -> String {
         pem::encode("PUBLIC KEY", &self.spki)
     }

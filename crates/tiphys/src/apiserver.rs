@@ -6,6 +6,7 @@ use crate::foreground;
 use crate::node::default_address;
 use crate::reload::{NamedPair, Reload};
 use crate::settings::{EndpointReconciler, Settings};
+use crate::token_keys::TokenKeys;
 use anyhow::{Context as _, Result, bail};
 use apiserver::aggregation::Redirects;
 use apiserver::authn::request_header::Headers;
@@ -108,8 +109,8 @@ pub(crate) struct ApiServer {
     #[arg(long)]
     pub service_account_key_file: Vec<PathBuf>,
     /// The key that signs service account tokens.
-    #[arg(long)]
-    pub service_account_signing_key_file: PathBuf,
+    #[arg(long, required_unless_present = "service_account_signing_endpoint")]
+    pub service_account_signing_key_file: Option<PathBuf>,
     /// Identifier of the service account token issuer; the first one issues.
     #[arg(long, required = true)]
     pub service_account_issuer: Vec<String>,
@@ -227,24 +228,40 @@ impl ApiServer {
             .with_context(|| format!("making a certificate in {}", self.cert_dir.display()))
     }
 
+    /// Where the keys of service account tokens are.
+    fn token_keys(&self) -> Result<TokenKeys> {
+        let (key_file, key_files) = (&self.service_account_signing_key_file, &self.service_account_key_file);
+        if let Some(endpoint) = &self.auth.service_account_signing_endpoint {
+            if key_file.is_some() || !key_files.is_empty() {
+                bail!(
+                    "can't set `--service-account-signing-key-file` and/or `--service-account-key-file` with `--service-account-signing-endpoint` (They are mutually exclusive)"
+                );
+            }
+            return TokenKeys::elsewhere(endpoint);
+        }
+        let key_file = key_file.as_deref().context("--service-account-signing-key-file is required")?;
+        let signer =
+            PrivateKey::from_pem(&read(key_file)?).context("reading --service-account-signing-key-file")?;
+        let mut trusted = Vec::new();
+        for path in key_files {
+            let text = read(path)?;
+            // A private key's file holds the public one, too.
+            match PublicKey::all_from_pem(&text) {
+                Ok(keys) if !keys.is_empty() => trusted.extend(keys),
+                _ => trusted.push(PrivateKey::from_pem(&text)?.public().clone()),
+            }
+        }
+        if trusted.is_empty() {
+            trusted.push(signer.public().clone());
+        }
+        Ok(TokenKeys::here(signer, trusted))
+    }
+
     fn settings(&self, advertise_address: IpAddr) -> Result<Settings> {
         if !self.allow_privileged {
             bail!("--allow-privileged=false is not served");
         }
-        let signer = PrivateKey::from_pem(&read(&self.service_account_signing_key_file)?)
-            .context("reading --service-account-signing-key-file")?;
-        let mut token_keys = Vec::new();
-        for path in &self.service_account_key_file {
-            let text = read(path)?;
-            // A private key's file holds the public one, too.
-            match PublicKey::all_from_pem(&text) {
-                Ok(keys) if !keys.is_empty() => token_keys.extend(keys),
-                _ => token_keys.push(PrivateKey::from_pem(&text)?.public().clone()),
-            }
-        }
-        if token_keys.is_empty() {
-            token_keys.push(signer.public().clone());
-        }
+        let token_keys = self.token_keys()?;
         if let Some(uri) = &self.service_account_jwks_uri
             && !uri.starts_with("https://")
         {
@@ -331,7 +348,6 @@ impl ApiServer {
             service_accounts: self.auth.service_accounts(issuers.clone())?,
             jwks_uri: self.service_account_jwks_uri.clone(),
             token_keys,
-            token_signer: signer,
             event_ttl: self.event_ttl,
             features: self.features.features()?,
             audit: self.audit.clone(),

@@ -12,6 +12,7 @@ use apiserver::authn::oidc::{Issuers, OidcMetrics, ReloadError, Shared};
 use apiserver::authn::request_header::RequestHeader;
 use apiserver::authn::service_account::{ServiceAccountTokens, Trust};
 use apiserver::authn::token_file::TokenFile;
+use apiserver::authn::token_keys::Keys;
 use apiserver::authn::tokens::{Agnostic, TokenAuthenticator, Tokens};
 use apiserver::authn::webhook::TokenWebhook;
 use apiserver::authn::x509::X509;
@@ -41,6 +42,7 @@ pub(crate) struct Who {
 
 pub(crate) fn authentication(
     settings: &Settings,
+    keys: Keys,
     registry: &Arc<Registry>,
     metrics: &Metrics,
     id: &str,
@@ -63,7 +65,7 @@ pub(crate) fn authentication(
         authenticators.push(Arc::new(Agnostic { inner, audiences: audiences.clone() }));
     }
     let trust = Trust {
-        verifier: pki::jwt::Verifier::new(settings.token_keys.clone()),
+        keys,
         issuers: accounts.issuers.clone(),
         audiences: audiences.clone(),
         lookup: accounts.lookup,

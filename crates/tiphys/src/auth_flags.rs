@@ -67,6 +67,10 @@ pub(crate) struct AuthFlags {
         action = ArgAction::Set
     )]
     pub service_account_extend_token_expiration: bool,
+    /// Path to socket where a external JWT signer is listening. This flag is mutually exclusive with
+    /// --service-account-signing-key-file and --service-account-key-file.
+    #[arg(long)]
+    pub service_account_signing_endpoint: Option<String>,
     /// Ordered list of plug-ins to do authorization on secure port, comma separated: AlwaysAllow, AlwaysDeny, ABAC,
     /// Webhook, RBAC, Node [default: Node,RBAC].
     #[arg(long, value_delimiter = ',')]

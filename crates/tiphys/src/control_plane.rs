@@ -11,6 +11,7 @@ use apimachinery::clock::{Clock, SystemClock};
 use apiserver::admission::{self, Chain};
 use apiserver::aggregation::{Aggregation, controller::Controller as AggregationController};
 use apiserver::authn::impersonation::Impersonation;
+use apiserver::authn::token_keys::Keys;
 use apiserver::authz::{AuthorizationMetrics, Authorizer, node::NodeAuthorizer, rbac::Rbac};
 use apiserver::bootstrap;
 use apiserver::cache::StoreSource;
@@ -21,6 +22,7 @@ use apiserver::flowcontrol::controller::Controller as FlowController;
 use apiserver::gate::{Gate, Limit};
 use apiserver::inprocess::InProcess;
 use apiserver::observed::Observed;
+use apiserver::openid::OpenId;
 use apiserver::outbound::Outbound;
 use apiserver::registry::Registry;
 use apiserver::resources::Resources;
@@ -83,25 +85,23 @@ fn external_address(settings: &Settings) -> String {
     }
 }
 
-fn documents(resources: &Arc<Resources>, settings: &Settings, address: &str) -> Result<Documents> {
+fn documents(resources: &Arc<Resources>, settings: &Settings, address: &str, keys: Keys) -> Documents {
     let served = resources.clone();
-    let keys = pki::public_key::jwks(&settings.token_keys)?;
-    let openid = serde_json::json!({
-        "issuer": settings.service_accounts.issuers.first(),
-        "jwks_uri": settings.jwks_uri.clone().unwrap_or_else(|| format!("https://{address}/openid/v1/jwks")),
-        "response_types_supported": ["id_token"],
-        "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": [settings.token_signer.jws_algorithm()],
+    let issuer = settings.service_accounts.issuers.first().map_or("", String::as_str);
+    let openid = OpenId::new(issuer, settings.jwks_uri.as_deref(), address, keys);
+    let openid = openid.inspect_err(|error| {
+        tracing::error!(
+            "Could not construct pre-rendered responses for ServiceAccountIssuerDiscovery endpoints. Endpoints will not be enabled. Error: {error}"
+        );
     });
-    Ok(Documents::new(
+    Documents::new(
         api::table(),
         &move |row| served.get(&row.group, &row.version, row.split().0).is_some(),
         settings.features.encodings(),
         address,
         version_info(),
-        serde_json::to_vec(&keys)?.into(),
-        openid.to_string().into(),
-    ))
+        openid.ok(),
+    )
 }
 
 /// Builds the server, brings up its caches, writes what every cluster has, and begins to serve.
@@ -116,6 +116,7 @@ pub(crate) async fn start(
     let gates = Arc::new(features.gates.clone());
     let looking_back = settings.look_back.is_some();
     let metrics = Arc::new(component::metrics::Registry::new());
+    let issuer = settings.token_keys.issuer(&settings.service_accounts, &metrics).await?;
     let egress = crate::store::egress(&settings.storage, &metrics)?;
     let opened = match &settings.look_back {
         Some(look) => crate::store::look_back(look, &settings.storage, &resources).await?,
@@ -162,7 +163,7 @@ pub(crate) async fn start(
         gates: Arc::new(move |gate| features.field(gate)),
     });
     let id = format!("{}:{}", settings.advertise_address, settings.secure_port);
-    let who = auth::authentication(&settings, &registry, &metrics, &id, &egress)?;
+    let who = auth::authentication(&settings, issuer.keys.clone(), &registry, &metrics, &id, &egress)?;
     // Other servers know this one by the front proxy's certificate.
     let front = settings.front_client.clone();
     let to_others = Outbound::new(store.clone(), &resources, front).through(egress.clone());
@@ -171,7 +172,7 @@ pub(crate) async fn start(
     let health =
         crate::health::checks(&store, &metrics, &steps, &leaving, settings.limits.livez_grace_period);
     let address = external_address(&settings);
-    let documents = documents(&resources, &settings, &address)?;
+    let documents = documents(&resources, &settings, &address, issuer.keys.clone());
     let running = Running::default();
     let audit = settings.audit.audit(&metrics, &clock, egress.way(Purpose::ControlPlane))?;
     let rooms = Rooms {
@@ -182,9 +183,9 @@ pub(crate) async fn start(
         issuer: Some(Arc::new(Issuer {
             name: settings.service_accounts.issuers.first().cloned().unwrap_or_default(),
             audiences: settings.service_accounts.audiences.clone(),
-            signer: pki::jwt::Signer::new(settings.token_signer),
-            longest: settings.service_accounts.longest,
-            extends: settings.service_accounts.extends,
+            signer: issuer.signer,
+            longest: issuer.longest,
+            extends: issuer.extends,
         })),
         tokens: Some(who.tokens.clone()),
         authorization: Some(Arc::new(AuthorizationMetrics::new(&metrics))),
@@ -263,6 +264,9 @@ pub(crate) async fn start(
         .map_err(|status| anyhow::anyhow!("reading the custom resource definitions: {status}"))?;
     steps.defined.done();
     let background = TaskTracker::new();
+    if let Keys::External(keys) = issuer.keys {
+        background.spawn(keys.follow(shutdown.clone()));
+    }
     if shared {
         background.spawn(bootstrap::living::run(registry.clone(), config, shutdown.clone()));
     }

@@ -37,6 +37,7 @@ mod settled_flags;
 mod simulator;
 mod snapshot;
 mod store;
+mod token_keys;
 
 use clap::Parser as _;
 

@@ -254,11 +254,18 @@ fn cluster(flags: &Flags, bundle: &pki::Bundle) -> Result<controllers::Cluster> 
 fn signing(flags: &Flags, bundle: &pki::Bundle) -> Result<controllers::Signing> {
     let ca = &bundle.cluster_ca;
     let authority = pki::Authority::from_pem(ca.certificate.to_pem().as_bytes(), ca.key.to_pem().as_bytes())?;
-    let key = pki::PrivateKey::from_pem(bundle.service_account.to_pem().as_bytes())?;
+    // Tokens that our own key signs are not trusted when another signs them.
+    let tokens = match flags.auth.service_account_signing_endpoint {
+        Some(_) => None,
+        None => {
+            let key = pki::PrivateKey::from_pem(bundle.service_account.to_pem().as_bytes())?;
+            Some(Arc::new(pki::jwt::Signer::new(key)))
+        }
+    };
     Ok(controllers::Signing {
         authority: Arc::new(authority),
         duration: flags.cluster_signing_duration,
-        tokens: Arc::new(pki::jwt::Signer::new(key)),
+        tokens,
     })
 }
 

@@ -1,6 +1,7 @@
 //! What an API server is told, whoever tells it: `tiphys server` from its own authority, `tiphys apiserver` from flags.
 
 use crate::cli::{Server as Flags, StoreFlags};
+use crate::token_keys::TokenKeys;
 use anyhow::{Context as _, Result, bail};
 use apiserver::aggregation::Redirects;
 use apiserver::authn::configuration::{Anonymous, AuthenticationConfiguration};
@@ -11,7 +12,7 @@ use apiserver::bootstrap::join::Join;
 use apiserver::features::Features;
 use apiserver::services::Ranges;
 use pki::tls::{ClientRoots, Slot, Trust};
-use pki::{Certificate, PrivateKey, PublicKey};
+use pki::{Certificate, PrivateKey};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -97,9 +98,8 @@ pub(crate) struct Settings {
     pub service_accounts: ServiceAccounts,
     /// Where the keys of service-account tokens are published, if not here.
     pub jwks_uri: Option<String>,
-    /// Keys that service-account tokens may be signed with.
-    pub token_keys: Vec<PublicKey>,
-    pub token_signer: PrivateKey,
+    /// The keys of service-account tokens.
+    pub token_keys: TokenKeys,
     pub event_ttl: Duration,
     /// What is served.
     pub features: Features,
@@ -175,8 +175,13 @@ impl Settings {
             authorization: flags.auth.authorization()?,
             service_accounts: flags.auth.service_accounts(vec![ISSUER.into()])?,
             jwks_uri: None,
-            token_keys: vec![bundle.service_account.public().clone()],
-            token_signer: PrivateKey::from_pem(bundle.service_account.to_pem().as_bytes())?,
+            token_keys: match &flags.auth.service_account_signing_endpoint {
+                Some(endpoint) => TokenKeys::elsewhere(endpoint)?,
+                None => TokenKeys::here(
+                    PrivateKey::from_pem(bundle.service_account.to_pem().as_bytes())?,
+                    vec![bundle.service_account.public().clone()],
+                ),
+            },
             event_ttl: Duration::from_secs(3600),
             features: flags.node.features.features()?,
             audit: flags.audit.clone(),

@@ -4,7 +4,9 @@
 //! remembered with the revisions of the objects it rests on; it holds until one of them changes or the time is over.
 
 use super::CREDENTIAL_ID;
+use super::external_jwt::KeyCache;
 use super::recent::{Recent, digest};
+use super::token_keys::Keys;
 use super::token_uses::{Made, Use, Uses};
 use super::tokens::{Answer, Known, TokenAuthenticator, intersect};
 use crate::object;
@@ -13,7 +15,6 @@ use crate::user::User;
 use api::core::v1::Secret;
 use apimachinery::decode::Decode as _;
 use futures::future::BoxFuture;
-use pki::jwt::Verifier;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -86,6 +87,12 @@ struct LegacyClaims {
     uid: String,
 }
 
+/// Who says to have issued a token.
+#[derive(Deserialize)]
+struct Issuer {
+    iss: String,
+}
+
 fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -136,7 +143,8 @@ struct Verified {
 /// Which tokens are trusted.
 #[derive(Debug, Clone)]
 pub struct Trust {
-    pub verifier: Verifier,
+    /// What tokens are checked against.
+    pub keys: Keys,
     /// Those who may have issued them; the first issues new ones.
     pub issuers: Vec<String>,
     /// Audiences of the API server.
@@ -156,6 +164,18 @@ pub struct ServiceAccountTokens {
 impl ServiceAccountTokens {
     pub fn new(registry: Arc<Registry>, trust: Trust, metrics: &component::metrics::Registry) -> Self {
         ServiceAccountTokens { registry, trust, recent: Recent::default(), uses: Uses::new(metrics) }
+    }
+
+    /// Has the signer asked for the key of a token that may be of its making, if it is not known yet.
+    async fn learn(&self, keys: &Arc<KeyCache>, token: &str) {
+        let ours = |iss: &String| self.trust.issuers.contains(iss) || iss == LEGACY_ISSUER;
+        let Ok(Issuer { iss }) = pki::jwt::unverified_claims(token) else { return };
+        if let Ok(key_id) = pki::jwt::unverified_key_id(token)
+            && ours(&iss)
+            && pki::jwt::is_well_formed(token)
+        {
+            keys.learn(&key_id).await;
+        }
     }
 
     /// The user of a token that is valid for one of `audiences`, and which of them; `None` for tokens of other issuers.
@@ -194,10 +214,6 @@ impl ServiceAccountTokens {
 
     /// The claims of a token of one of the issuers, whose signature holds.
     fn verify(&self, token: &str) -> Result<Option<Signed>, String> {
-        #[derive(Deserialize)]
-        struct Issuer {
-            iss: String,
-        }
         let Ok(Issuer { iss }) = pki::jwt::unverified_claims(token) else { return Ok(None) };
         // What is no token at all is nobody's, whoever it says has issued it.
         if !pki::jwt::is_well_formed(token) {
@@ -207,11 +223,11 @@ impl ServiceAccountTokens {
             pki::Error::Token(pki::jwt::NO_KEY) => pki::jwt::NO_KEY.to_owned(),
             error => error.to_string(),
         };
-        let verifier = &self.trust.verifier;
+        let keys = &self.trust.keys;
         Ok(if self.trust.issuers.contains(&iss) {
-            Some(Signed::Bound(verifier.verify(token).map_err(bad)?))
+            Some(Signed::Bound(keys.verify(token).map_err(bad)?))
         } else if iss == LEGACY_ISSUER {
-            Some(Signed::Legacy(verifier.verify(token).map_err(bad)?))
+            Some(Signed::Legacy(keys.verify(token).map_err(bad)?))
         } else {
             None
         })
@@ -422,7 +438,13 @@ fn common(own: &[String], wanted: &[String]) -> Result<Vec<String>, String> {
 
 impl TokenAuthenticator for ServiceAccountTokens {
     fn authenticate<'a>(&'a self, token: &'a str, audiences: &'a [String]) -> BoxFuture<'a, Answer> {
-        let answer = self.check(token, audiences).map_err(|error| vec![error]);
-        Box::pin(std::future::ready(answer))
+        let check = || self.check(token, audiences).map_err(|error| vec![error]);
+        match &self.trust.keys {
+            Keys::Fixed(_) => Box::pin(std::future::ready(check())),
+            Keys::External(keys) => Box::pin(async move {
+                self.learn(keys, token).await;
+                check()
+            }),
+        }
     }
 }

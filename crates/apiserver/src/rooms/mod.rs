@@ -14,6 +14,7 @@ pub mod token;
 pub(crate) use backend::kubelet_get;
 
 use crate::admission::{Attributes, Operation};
+use crate::authn::token_keys::Signer;
 use crate::authn::tokens::Tokens;
 use crate::body::Answer;
 use crate::registry::WriteContext;
@@ -60,11 +61,11 @@ impl std::fmt::Debug for Rooms {
 pub struct Issuer {
     pub name: String,
     pub audiences: Vec<String>,
-    pub signer: pki::jwt::Signer,
+    pub signer: Signer,
     /// The longest life of a token; longer ones that are asked for get this.
     pub longest: Option<std::time::Duration>,
-    /// Whether tokens that pods mount live longer than they were asked for.
-    pub extends: bool,
+    /// How long tokens live that pods mount, if that is longer than they were asked for.
+    pub extends: Option<std::time::Duration>,
 }
 
 /// The request as admission sees it: a create, of a pod's subresource or of a resource of its own.

@@ -25,8 +25,9 @@ const SHORTEST: i64 = 600;
 const LONGEST: i64 = 1 << 32;
 const DEFAULT: i64 = 3600;
 /// What pods' mounted tokens ask for; their real life is longer, for clients that do not reload (upstream's extension).
-const MOUNTED: i64 = 3607;
-const EXTENDED: i64 = 365 * 24 * 3600;
+pub const MOUNTED: i64 = 3607;
+/// How long they live then.
+pub const EXTENDED: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
 
 pub(crate) async fn create(server: &Server, accounts: &Arc<Served>, call: Call) -> Result<Answer, Status> {
     let Some(issuer) = server.rooms.issuer.clone() else {
@@ -96,9 +97,9 @@ pub(crate) async fn create(server: &Server, accounts: &Arc<Served>, call: Call) 
         None => asked,
     };
     let mut life = asked;
-    if issuer.extends && asked == MOUNTED && kubernetes.pod.is_some() && own {
+    if let Some(extended) = issuer.extends.filter(|_| asked == MOUNTED && kubernetes.pod.is_some() && own) {
         kubernetes.warnafter = Some(now.unix() + asked);
-        life = EXTENDED;
+        life = i64::try_from(extended.as_secs()).unwrap_or(asked);
     }
     let claims = Claims {
         aud: audiences,
@@ -114,7 +115,7 @@ pub(crate) async fn create(server: &Server, accounts: &Arc<Served>, call: Call) 
         "authentication.kubernetes.io/issued-credential-id".into(),
         format!("JTI={}", claims.jti),
     );
-    let signed = issuer.signer.sign(&claims);
+    let signed = issuer.signer.sign(&claims).await;
     let token = signed.map_err(|e| Status::internal_error(format!("failed to generate token: {e}")))?;
     let expires: Time = now.plus(Duration::from_seconds(asked));
     request["status"] = json!({"token": token, "expirationTimestamp": expires.to_string()});

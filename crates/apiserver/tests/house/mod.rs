@@ -7,6 +7,7 @@ use apimachinery::clock::SystemClock;
 use apimachinery::status::Status;
 use apiserver::admission::{self, Chain, Options, Plugin};
 use apiserver::aggregation::{Aggregation, Redirects, controller::Controller};
+use apiserver::authn::token_keys::Signer;
 use apiserver::authn::tokens::Tokens;
 use apiserver::authn::{Authenticator, Connection};
 use apiserver::authz::{Attributes, Authorizer, Decision, rbac::Rbac};
@@ -19,6 +20,7 @@ use apiserver::inprocess::InProcess;
 use apiserver::outbound::Outbound;
 use apiserver::registry::Registry;
 use apiserver::resources::Resources;
+use apiserver::rooms::token::EXTENDED;
 use apiserver::rooms::{Issuer, Rooms};
 use apiserver::server::Server;
 use apiserver::services::{PortRange, Ranges, ServiceStock};
@@ -269,8 +271,7 @@ async fn built(
         gate.encodings,
         "10.99.0.1:6543",
         version,
-        Bytes::new(),
-        Bytes::new(),
+        None,
     );
     let server = Arc::new(Server {
         registry: Arc::new(Registry {
@@ -312,9 +313,9 @@ fn issuer() -> Arc<Issuer> {
     Arc::new(Issuer {
         audiences: vec![name.clone()],
         name,
-        signer: pki::jwt::Signer::new(pki::PrivateKey::generate().unwrap()),
+        signer: Signer::Key(Arc::new(pki::jwt::Signer::new(pki::PrivateKey::generate().unwrap()))),
         longest: None,
-        extends: true,
+        extends: Some(EXTENDED),
     })
 }
 
