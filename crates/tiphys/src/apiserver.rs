@@ -135,6 +135,8 @@ pub(crate) struct ApiServer {
     #[command(flatten)]
     pub admission: crate::admission::AdmissionFlags,
     #[command(flatten)]
+    pub metrics: crate::metric_flags::MetricFlags,
+    #[command(flatten)]
     pub connections: crate::connections::ConnectionFlags,
     /// Amount of time to retain events.
     #[arg(long, default_value = "1h", value_parser = crate::cli::duration)]
@@ -359,6 +361,7 @@ impl ApiServer {
                 false => Redirects::Forwarded,
             },
             endpoint_reconciler: self.endpoint_reconciler_type,
+            metrics: self.metrics.limits()?,
             connections: self.connections.connections()?,
         })
     }

@@ -273,6 +273,8 @@ pub(crate) struct Server {
     #[command(flatten)]
     pub admission: crate::admission::AdmissionFlags,
     #[command(flatten)]
+    pub metrics: crate::metric_flags::MetricFlags,
+    #[command(flatten)]
     pub connections: crate::connections::ConnectionFlags,
     #[command(flatten)]
     pub auth: Box<crate::auth_flags::AuthFlags>,

@@ -115,7 +115,7 @@ pub(crate) async fn start(
     let encodings = features.encodings();
     let gates = Arc::new(features.gates.clone());
     let looking_back = settings.look_back.is_some();
-    let metrics = Arc::new(component::metrics::Registry::new());
+    let metrics = Arc::new(component::metrics::Registry::limited(settings.metrics.clone()));
     let issuer = settings.token_keys.issuer(&settings.service_accounts, &metrics).await?;
     let egress = crate::store::egress(&settings.storage, &metrics)?;
     let opened = match &settings.look_back {

@@ -115,6 +115,8 @@ pub(crate) struct Settings {
     pub redirects: Redirects,
     /// Who keeps the endpoints of the `kubernetes` Service.
     pub endpoint_reconciler: EndpointReconciler,
+    /// What is not to be measured.
+    pub metrics: component::metrics::Limits,
     /// How clients are spoken to.
     pub connections: crate::connections::Connections,
 }
@@ -191,6 +193,7 @@ impl Settings {
             kubelet_address_types: ["InternalIP", "Hostname", "ExternalIP"].map(str::to_owned).into(),
             redirects: Redirects::Rejected,
             endpoint_reconciler: EndpointReconciler::Lease,
+            metrics: flags.metrics.limits()?,
             connections: flags.connections.connections()?,
         })
     }

@@ -2,11 +2,12 @@
 //! exactly the names given. Label values are looked up once (`with`) and the handle kept; updating it is an atomic add.
 //! One registry per component: two components of one process may have a metric of the same name.
 
+mod limits;
 mod text;
 mod value;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,6 +16,7 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 
+pub use limits::Limits;
 pub use text::{CONTENT_TYPE, Encoder};
 pub use value::{Counter, Gauge, Histogram};
 
@@ -63,6 +65,11 @@ struct Inner {
     collectors: Mutex<Vec<Box<dyn Fn(&mut Encoder) + Send + Sync>>>,
     /// Whether the families themselves are counted.
     counts_families: AtomicBool,
+    limits: Limits,
+    /// Those that somebody would have measured if they were not disabled.
+    hidden: Mutex<BTreeSet<String>>,
+    /// How often a label was given a value that it may not have.
+    unexpected: Counter,
 }
 
 #[derive(Clone)]
@@ -96,6 +103,10 @@ struct VectorInner<M> {
     labels: Vec<String>,
     children: RwLock<BTreeMap<Box<[Box<str>]>, M>>,
     make: Box<dyn Fn() -> M + Send + Sync>,
+    /// The values that each label may have, where they are limited.
+    allowed: Option<Vec<Option<BTreeSet<String>>>>,
+    /// How often others were given.
+    unexpected: Counter,
     /// What values beyond the limit are added to, unseen.
     overflow: M,
 }
@@ -105,8 +116,15 @@ pub type GaugeVec = Vector<Gauge>;
 pub type HistogramVec = Vector<Histogram>;
 
 impl<M: Clone> Vector<M> {
-    fn new(opts: &Opts<'_>, labels: &[&str], make: impl Fn() -> M + Send + Sync + 'static) -> Self {
+    fn new(
+        opts: &Opts<'_>,
+        labels: &[&str],
+        limits: &Inner,
+        make: impl Fn() -> M + Send + Sync + 'static,
+    ) -> Self {
         Vector(Arc::new(VectorInner {
+            allowed: limits.limits.of(opts.name, labels),
+            unexpected: limits.unexpected.clone(),
             help: opts.help(),
             labels: labels.iter().map(|l| l.to_string()).collect(),
             children: RwLock::default(),
@@ -122,8 +140,16 @@ impl<M: Clone> Vector<M> {
     pub fn with(&self, values: &[&str]) -> M {
         debug_assert_eq!(values.len(), self.0.labels.len(), "label values of {:?}", self.0.labels);
         let n = self.0.labels.len();
-        let key: Box<[Box<str>]> =
-            (0..n).map(|i| values.get(i).copied().unwrap_or_default().into()).collect();
+        let value = |i: usize| {
+            let value = values.get(i).copied().unwrap_or_default();
+            let allowed = self.0.allowed.as_ref().and_then(|labels| labels.get(i)?.as_ref());
+            if allowed.is_none_or(|allowed| allowed.contains(value)) {
+                return value.into();
+            }
+            self.0.unexpected.inc();
+            limits::UNEXPECTED.into()
+        };
+        let key: Box<[Box<str>]> = (0..n).map(value).collect();
         if let Some(found) = self.0.children.read().get(&key) {
             return found.clone();
         }
@@ -165,12 +191,17 @@ impl Registry {
         Registry::default()
     }
 
+    /// One in which not all is measured.
+    pub fn limited(limits: Limits) -> Registry {
+        Registry(Arc::new(Inner { limits, ..Inner::default() }))
+    }
+
     /// A counter with labels. Asked for again, the same one: labels and help are those of the first time.
     pub fn counter_vec(&self, opts: Opts<'_>, labels: &[&str]) -> CounterVec {
-        let make = || Family::Counter(Vector::new(&opts, labels, Counter::default));
+        let make = || Family::Counter(Vector::new(&opts, labels, &self.0, Counter::default));
         match self.family(opts.name, make) {
             Family::Counter(found) => found,
-            _ => detached(opts, labels, Counter::default),
+            _ => self.detached(opts, labels, Counter::default),
         }
     }
 
@@ -179,10 +210,10 @@ impl Registry {
     }
 
     pub fn gauge_vec(&self, opts: Opts<'_>, labels: &[&str]) -> GaugeVec {
-        let make = || Family::Gauge(Vector::new(&opts, labels, Gauge::default));
+        let make = || Family::Gauge(Vector::new(&opts, labels, &self.0, Gauge::default));
         match self.family(opts.name, make) {
             Family::Gauge(found) => found,
-            _ => detached(opts, labels, Gauge::default),
+            _ => self.detached(opts, labels, Gauge::default),
         }
     }
 
@@ -194,10 +225,11 @@ impl Registry {
     pub fn histogram_vec(&self, opts: Opts<'_>, labels: &[&str], buckets: &[f64]) -> HistogramVec {
         let buckets: Arc<[f64]> = buckets.into();
         let bounds = buckets.clone();
-        let make = || Family::Histogram(Vector::new(&opts, labels, move || Histogram::new(bounds.clone())));
+        let make =
+            || Family::Histogram(Vector::new(&opts, labels, &self.0, move || Histogram::new(bounds.clone())));
         match self.family(opts.name, make) {
             Family::Histogram(found) => found,
-            _ => detached(opts, labels, move || Histogram::new(buckets.clone())),
+            _ => self.detached(opts, labels, move || Histogram::new(buckets.clone())),
         }
     }
 
@@ -215,9 +247,24 @@ impl Registry {
         self.0.counts_families.store(true, Ordering::Relaxed);
     }
 
+    /// A name that is taken by a metric of another kind: it counts, unseen. A bug, which debug builds stop at.
+    fn detached<M: Clone>(
+        &self,
+        opts: Opts<'_>,
+        labels: &[&str],
+        make: impl Fn() -> M + Send + Sync + 'static,
+    ) -> Vector<M> {
+        debug_assert!(false, "{} is registered as another kind of metric", opts.name);
+        Vector::new(&opts, labels, &self.0, make)
+    }
+
     fn family(&self, name: &str, make: impl FnOnce() -> Family) -> Family {
         if let Some(found) = self.0.families.read().get(name) {
             return found.clone();
+        }
+        if self.0.limits.disabled.contains(name) {
+            self.0.hidden.lock().insert(name.to_owned());
+            return make();
         }
         self.0.families.write().entry(name.to_owned()).or_insert_with(make).clone()
     }
@@ -245,7 +292,29 @@ impl Registry {
         for collect in self.0.collectors.lock().iter() {
             collect(&mut encoder);
         }
+        let hidden = encoder.forget(&self.0.limits.disabled);
         if self.0.counts_families.load(Ordering::Relaxed) {
+            let mut all = self.0.hidden.lock();
+            all.extend(hidden);
+            let limits = [
+                (
+                    "disabled_metrics_total",
+                    "The count of disabled metrics.",
+                    Stability::Beta,
+                    self.0.limits.disabled.len() as f64,
+                ),
+                ("hidden_metrics_total", "The count of hidden metrics.", Stability::Beta, all.len() as f64),
+                (
+                    "cardinality_enforcement_unexpected_categorizations_total",
+                    "The count of unexpected categorizations during cardinality enforcement.",
+                    Stability::Alpha,
+                    self.0.unexpected.get(),
+                ),
+            ];
+            for (name, help, stability, value) in limits {
+                let help = Opts { name, help, stability }.help();
+                encoder.family(name, &help, "counter", &[]).value::<&str>(&[], value);
+            }
             count(&families, &mut encoder);
         }
         encoder.finish()
@@ -277,16 +346,6 @@ fn count(families: &BTreeMap<String, Family>, encoder: &mut Encoder) {
     let labels = ["stability_level", "deprecated_version"].map(str::to_owned);
     let mut out = encoder.family(opts.name, &own, "counter", &labels);
     counts.iter().for_each(|(values, count)| out.value(values, f64::from(*count)));
-}
-
-/// A name that is taken by a metric of another kind: it counts, unseen. A bug, which debug builds stop at.
-fn detached<M: Clone>(
-    opts: Opts<'_>,
-    labels: &[&str],
-    make: impl Fn() -> M + Send + Sync + 'static,
-) -> Vector<M> {
-    debug_assert!(false, "{} is registered as another kind of metric", opts.name);
-    Vector::new(&opts, labels, make)
 }
 
 /// `count` bounds, `factor` apart.
@@ -372,11 +431,69 @@ mod tests {
         let text = registry.render();
         let counted: Vec<&str> = text.lines().filter(|line| line.starts_with("registered_")).collect();
         expect![[r#"
-            registered_metrics_total{deprecated_version="",stability_level="ALPHA"} 2
-            registered_metrics_total{deprecated_version="",stability_level="BETA"} 1
+            registered_metrics_total{deprecated_version="",stability_level="ALPHA"} 3
+            registered_metrics_total{deprecated_version="",stability_level="BETA"} 3
             registered_metrics_total{deprecated_version="",stability_level="STABLE"} 1
             registered_metrics_total{deprecated_version="1.34.0",stability_level="STABLE"} 1"#]]
         .assert_eq(&counted.join("\n"));
+    }
+
+    #[test]
+    fn what_is_disabled_is_not_measured_and_labels_have_few_values() {
+        let lists = [("a,x", "1,2"), ("a,y", ""), ("h,x", "1"), ("nobody,x", "1")];
+        let lists = lists.map(|(key, values)| (key.to_owned(), values.to_owned())).into();
+        let disabled = ["off", "late", "unknown"].map(str::to_owned);
+        let limits = Limits::default().disable(&disabled).unwrap().allow(&lists).unwrap();
+        let registry = Registry::limited(limits);
+        registry.count_families();
+        let off = registry.counter(opts("off", "Off.", Stability::Stable));
+        off.inc();
+        assert_eq!(off.get(), 1.0, "who counts need not know");
+        registry.counter(opts("off", "Off, asked for again.", Stability::Stable));
+        registry.collector(|e| e.family("late", "[ALPHA] Late.", "gauge", &[]).value::<&str>(&[], 1.0));
+        let a = registry.counter_vec(opts("a", "A.", Stability::Alpha), &["x", "y", "z"]);
+        for values in [["1", "", "free"], ["3", "", "free"], ["4", "", "free"], ["1", "y", "free"]] {
+            a.with(&values).inc();
+        }
+        let h = registry.histogram_vec(opts("h", "H.", Stability::Alpha), &["x"], &[1.0]);
+        h.with(&["2"]).observe(1.0);
+        expect![[r#"
+            # HELP a [ALPHA] A.
+            # TYPE a counter
+            a{x="1",y="",z="free"} 1
+            a{x="1",y="unexpected",z="free"} 1
+            a{x="unexpected",y="",z="free"} 2
+            # HELP cardinality_enforcement_unexpected_categorizations_total [ALPHA] The count of unexpected categorizations during cardinality enforcement.
+            # TYPE cardinality_enforcement_unexpected_categorizations_total counter
+            cardinality_enforcement_unexpected_categorizations_total 4
+            # HELP disabled_metrics_total [BETA] The count of disabled metrics.
+            # TYPE disabled_metrics_total counter
+            disabled_metrics_total 3
+            # HELP h [ALPHA] H.
+            # TYPE h histogram
+            h_bucket{x="unexpected",le="1"} 1
+            h_bucket{x="unexpected",le="+Inf"} 1
+            h_sum{x="unexpected"} 1
+            h_count{x="unexpected"} 1
+            # HELP hidden_metrics_total [BETA] The count of hidden metrics.
+            # TYPE hidden_metrics_total counter
+            hidden_metrics_total 2
+            # HELP registered_metrics_total [BETA] The count of registered metrics broken by stability level and deprecation version.
+            # TYPE registered_metrics_total counter
+            registered_metrics_total{deprecated_version="",stability_level="ALPHA"} 3
+            registered_metrics_total{deprecated_version="",stability_level="BETA"} 3
+        "#]]
+        .assert_eq(&registry.render());
+    }
+
+    #[test]
+    fn names_and_labels_are_checked() {
+        let disabled = Limits::default().disable(&["a:b".into(), "1".into()]).unwrap_err();
+        expect![[r#"metrics.disabledMetrics: Invalid value: ["a:b", "1"]: must be fully qualified metric names matching "^[a-zA-Z_:][a-zA-Z0-9_:]*$", got "1""#]].assert_eq(&disabled);
+        for key in ["m", "-m,l", "m,:l", "m,", "m,l,k"] {
+            let lists = [(key.to_owned(), String::new())].into();
+            assert!(Limits::default().allow(&lists).is_err(), "{key}");
+        }
     }
 
     #[test]

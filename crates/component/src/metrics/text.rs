@@ -1,6 +1,9 @@
 //! The Prometheus text format, version 0.0.4, byte for byte as Go's client writes it.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
 
 use super::value::Snapshot;
 
@@ -34,6 +37,12 @@ impl Encoder {
             let help = text.strip_prefix("# HELP ")?.strip_prefix(name.as_str())?.strip_prefix(' ')?;
             Some((name.as_str(), help.lines().next()?))
         })
+    }
+
+    /// Leaves out these families; those of them that there were.
+    pub(super) fn forget(&mut self, names: &BTreeSet<String>) -> Vec<String> {
+        let there = names.iter().filter(|name| self.families.remove(*name).is_some());
+        there.cloned().collect()
     }
 
     pub(super) fn finish(self) -> String {
