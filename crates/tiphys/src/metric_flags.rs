@@ -200,7 +200,11 @@ mod tests {
             let flag = format!("--allow-metric-labels-manifest={}", file.display());
             let command = Command::try_parse_from(["tiphys", flag.as_str()]).unwrap();
             let said = match command.flags.limits() {
-                Err(error) => format!("{error:#}").replace(file.to_str().unwrap(), "FILE"),
+                Err(error) => {
+                    // What follows shows the place in the file.
+                    let text = format!("{error:#}").replace(file.to_str().unwrap(), "FILE");
+                    text.lines().next().unwrap().to_owned()
+                }
                 Ok(limits) => format!("{limits:?}"),
             };
             wanted.assert_eq(&said);
