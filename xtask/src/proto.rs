@@ -27,6 +27,13 @@ pub(crate) fn kms() -> Result<()> {
     generate(&proto, "v2.rs", "crates/apiserver/src/storage/encryption/generated.rs", Sides::Both)
 }
 
+/// `codegen-otlp`: what a collector of spans is told, and its side for tests.
+pub(crate) fn otlp() -> Result<()> {
+    let proto = root().join("crates/apiserver/proto/otlp.proto");
+    let package = "opentelemetry.proto.collector.trace.v1.rs";
+    generate(&proto, package, "crates/apiserver/src/spans/generated.rs", Sides::Both)
+}
+
 /// `codegen-kubelet`: what the kubelet and its plugins say to each other, and what it tells of pods' resources.
 pub(crate) fn kubelet() -> Result<()> {
     for (proto, package, name) in [

@@ -3,6 +3,7 @@
 
 use crate::audit::event::Level;
 use crate::audit::{Completion, Record};
+use crate::spans::Current;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,8 @@ pub(crate) struct Context {
     completion: RefCell<Option<Arc<Completion>>>,
     excluded: Cell<Duration>,
     body: Cell<Option<usize>>,
+    /// Where in a trace it is.
+    current: RefCell<Option<Current>>,
 }
 
 /// What was said of a request while it was served.
@@ -101,4 +104,14 @@ pub(crate) fn begin(completion: Arc<Completion>) {
 /// Keeps the request under way from being complete, for work that outlives its answer: a tunnel.
 pub(crate) fn hold() -> Option<Arc<Completion>> {
     CONTEXT.try_with(|context| context.completion.borrow().clone()).ok().flatten()
+}
+
+/// Where in a trace the request under way is, if it is in one.
+pub(crate) fn stands() -> Option<Current> {
+    CONTEXT.try_with(|context| context.current.borrow().clone()).ok().flatten()
+}
+
+/// From now on it is there; where it was before.
+pub(crate) fn stand(current: Option<Current>) -> Option<Current> {
+    CONTEXT.try_with(|context| context.current.replace(current)).ok().flatten()
 }

@@ -14,6 +14,7 @@ use crate::handlers::Encodings;
 use crate::observed::Observed;
 use crate::request::RequestInfo;
 use crate::server::Server;
+use crate::spans::Tracer;
 use crate::user::User;
 use apimachinery::status::Status;
 use http::request::Parts;
@@ -33,6 +34,8 @@ pub struct Gate {
     pub encodings: Encodings,
     /// What browsers are told.
     pub browsers: Browsers,
+    /// Makes spans of requests.
+    pub tracer: Option<Arc<Tracer>>,
     /// Counts requests.
     pub observed: Option<Arc<Observed>>,
     /// This server is about to stop: load balancers are to send no more.

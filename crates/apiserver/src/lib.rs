@@ -46,6 +46,7 @@ pub mod rooms;
 pub mod serve;
 pub mod server;
 pub mod services;
+pub mod spans;
 pub mod storage;
 mod strict;
 pub mod terms;

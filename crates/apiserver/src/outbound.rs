@@ -3,6 +3,7 @@
 use crate::caller::Caller;
 use crate::egress::{Connection, Egress, Purpose};
 use crate::resources::{Resources, Served};
+use crate::spans::Asking;
 use bytes::Bytes;
 use component::dial;
 use http::{Request, StatusCode, header};
@@ -271,6 +272,17 @@ impl Outbound {
         if let Some(caller) = &target.caller {
             caller.add(request.headers_mut())?;
         }
+        let asking = Asking::begin(&request.method().clone(), &target.url, request.headers_mut());
+        let answer = self.send_over(target, request).await;
+        asking.answered(&answer);
+        answer
+    }
+
+    async fn send_over(
+        &self,
+        target: &Target,
+        request: Request<Full<Bytes>>,
+    ) -> Result<http::Response<hyper::body::Incoming>, String> {
         let stream = self.connect(target).await?;
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(|e| e.to_string())?;

@@ -19,6 +19,7 @@ use crate::observed::Running;
 use crate::registry::Registry;
 use crate::request::RequestInfo;
 use crate::rooms::Rooms;
+use crate::spans::{self, Served};
 use crate::user::User;
 use apimachinery::status::Status;
 use component::metrics::Registry as Metrics;
@@ -125,7 +126,7 @@ impl Server {
             let known = info.is_resource && resource.is_some_and(|r| r.serves(&info.verb, &info.subresource));
             observed.begin(&parts, &info, known)
         });
-        let answering = self.answer(origin, parts, info, request_body);
+        let answering = self.answer(origin, parts, info, request_body, &id);
         let (mut answer, said) = Context::new(record).around(answering).await;
         body::warn(&mut answer, &said.warnings);
         let failed =
@@ -159,8 +160,10 @@ impl Server {
         parts: http::request::Parts,
         info: RequestInfo,
         request_body: client::transport::ResponseBody,
+        id: &HeaderValue,
     ) -> BoxFuture<'_, Answer> {
-        Box::pin(self.around(origin, parts, info, request_body))
+        let id = self.gate.tracer.as_ref().map(|_| String::from_utf8_lossy(id.as_bytes()).into_owned());
+        Box::pin(self.around(origin, parts, info, request_body, id))
     }
 
     async fn around(
@@ -169,6 +172,7 @@ impl Server {
         mut parts: http::request::Parts,
         info: RequestInfo,
         request_body: client::transport::ResponseBody,
+        id: Option<String>,
     ) -> Answer {
         let (user, connection) = match origin {
             Origin::Inside(user) => (user, None),
@@ -183,6 +187,32 @@ impl Server {
                 }
             },
         };
+        // What is made of it is a part of the trace of whoever may say so; others' begins here.
+        let traced = spans::began(
+            self.gate.tracer.as_ref(),
+            (&parts, &info, &user),
+            connection.as_deref(),
+            id.as_deref().unwrap_or_default(),
+        );
+        let Some((mut served, current)) = traced else {
+            return self.of_user(user, connection, parts, info, request_body).await;
+        };
+        let answering = Box::pin(self.of_user(user, connection, parts, info, request_body));
+        let answer = current.around(answering).await;
+        served.answered(answer.status());
+        if served.is_told() { body::counting(answer, served, Served::sent) } else { answer }
+    }
+
+    /// The way of a request whose user is known.
+    async fn of_user(
+        self: &Arc<Self>,
+        user: User,
+        connection: Option<Arc<Connection>>,
+        mut parts: http::request::Parts,
+        info: RequestInfo,
+        request_body: client::transport::ResponseBody,
+    ) -> Answer {
+        let _audited = spans::station("audit");
         let recorded = match self.gate.record(&mut parts, &user, &info, connection.as_deref()).await {
             Ok(recorded) => recorded,
             Err(refused) => return refused,
@@ -240,10 +270,12 @@ impl Server {
         if call.parts.extensions.get::<Ignored>().is_some() {
             context::warn(Ignored::WARNING.into());
         }
+        let _impersonating = spans::station("constrainedimpersonation");
         self.impersonate(&mut call).await?;
         if !call.outside {
             return self.serve_call(call).await;
         }
+        let _waiting = spans::station("priorityandfairness");
         let came = std::time::Instant::now();
         let held = match self.gate.admit(self, &call.user, &call.info, call.timeout).await {
             Ok(held) => held,
@@ -255,6 +287,7 @@ impl Server {
     }
 
     async fn serve_call(self: &Arc<Self>, call: Call) -> Result<Answer, Status> {
+        let _authorized = spans::station("authorization");
         if let Some(failed) = self.authorize(&call).await? {
             return Ok(failed);
         }
@@ -266,7 +299,11 @@ impl Server {
         if let Some(metrics) = self.rooms.metrics.clone().filter(|metrics| metrics.concerns(&call)) {
             return metrics.serve(self, &call).await;
         }
-        if call.info.is_resource { self.resource(call).await } else { self.document(call).await }
+        if !call.info.is_resource {
+            return self.document(call).await;
+        }
+        let _served = spans::verb(&call.parts, &call.info);
+        self.resource(call).await
     }
 
     /// All objects of a resource that is kept here.

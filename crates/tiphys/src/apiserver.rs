@@ -137,6 +137,8 @@ pub(crate) struct ApiServer {
     #[command(flatten)]
     pub metrics: crate::metric_flags::MetricFlags,
     #[command(flatten)]
+    pub traces: crate::tracing_flags::TracingFlags,
+    #[command(flatten)]
     pub connections: crate::connections::ConnectionFlags,
     /// Amount of time to retain events.
     #[arg(long, default_value = "1h", value_parser = crate::cli::duration)]
@@ -362,6 +364,7 @@ impl ApiServer {
             },
             endpoint_reconciler: self.endpoint_reconciler_type,
             metrics: self.metrics.limits()?,
+            traces: self.traces.configuration()?,
             connections: self.connections.connections()?,
         })
     }

@@ -275,6 +275,8 @@ pub(crate) struct Server {
     #[command(flatten)]
     pub metrics: crate::metric_flags::MetricFlags,
     #[command(flatten)]
+    pub traces: crate::tracing_flags::TracingFlags,
+    #[command(flatten)]
     pub connections: crate::connections::ConnectionFlags,
     #[command(flatten)]
     pub auth: Box<crate::auth_flags::AuthFlags>,

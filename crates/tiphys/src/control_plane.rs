@@ -29,6 +29,7 @@ use apiserver::resources::Resources;
 use apiserver::rooms::{Issuer, Rooms};
 use apiserver::server::Server;
 use apiserver::services::{Repair, ServiceStock};
+use apiserver::spans::Tracer;
 use apiserver::user::{ALL_AUTHENTICATED, MASTERS, User};
 use client::measures::Requests;
 use client::source::Source;
@@ -175,6 +176,16 @@ pub(crate) async fn start(
     let documents = documents(&resources, &settings, &address, issuer.keys.clone());
     let running = Running::default();
     let audit = settings.audit.audit(&metrics, &clock, egress.way(Purpose::ControlPlane))?;
+    let background = TaskTracker::new();
+    let tracer = match &settings.traces {
+        Some(configuration) => {
+            let (tracer, sending) = Tracer::new(configuration, &id, egress.clone(), shutdown.clone())
+                .map_err(anyhow::Error::msg)?;
+            background.spawn(sending);
+            Some(tracer)
+        }
+        None => None,
+    };
     let rooms = Rooms {
         kubelet_address_types: settings.kubelet_address_types,
         egress,
@@ -215,6 +226,7 @@ pub(crate) async fn start(
         rooms,
         gate: Gate {
             audit,
+            tracer,
             limit,
             timing,
             encodings,
@@ -263,7 +275,6 @@ pub(crate) async fn start(
         .await
         .map_err(|status| anyhow::anyhow!("reading the custom resource definitions: {status}"))?;
     steps.defined.done();
-    let background = TaskTracker::new();
     if let Keys::External(keys) = issuer.keys {
         background.spawn(keys.follow(shutdown.clone()));
     }

@@ -39,6 +39,7 @@ mod simulator;
 mod snapshot;
 mod store;
 mod token_keys;
+mod tracing_flags;
 
 use clap::Parser as _;
 

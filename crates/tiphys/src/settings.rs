@@ -117,6 +117,8 @@ pub(crate) struct Settings {
     pub endpoint_reconciler: EndpointReconciler,
     /// What is not to be measured.
     pub metrics: component::metrics::Limits,
+    /// What a collector of traces is told.
+    pub traces: Option<apiserver::spans::Configuration>,
     /// How clients are spoken to.
     pub connections: crate::connections::Connections,
 }
@@ -194,6 +196,7 @@ impl Settings {
             redirects: Redirects::Rejected,
             endpoint_reconciler: EndpointReconciler::Lease,
             metrics: flags.metrics.limits()?,
+            traces: flags.traces.configuration()?,
             connections: flags.connections.connections()?,
         })
     }

@@ -15,6 +15,7 @@ use super::roster::{Fault, Room};
 use super::{Attributes, Operation, Plugin};
 use crate::outbound::Outbound;
 use crate::resources::{Resources, Served};
+use crate::spans::{Span, text};
 use annotations::Annotator;
 use apimachinery::status::Status;
 use config::{Configs, Hook};
@@ -168,9 +169,11 @@ impl Webhooks {
             let target = self.outbound.target_as(&hook.client_config, |host| self.callers.of_target(host))?;
             let body = serde_json::to_vec(&request).map_err(|e| e.to_string())?;
             let called = std::time::Instant::now();
-            let answer = self.outbound.post(&target, body, hook.timeout).await;
+            let mut span = self.span(hook, &request["request"], a);
+            let answer = span.around(self.outbound.post(&target, body, hook.timeout)).await;
             crate::context::exclude(called.elapsed());
             let answer = answer?;
+            span.event("Request completed");
             review::verdict(&request, &answer, self.phase)
         };
         match asked.await {
@@ -199,6 +202,27 @@ impl Webhooks {
                 Err(Status::internal_error(why))
             }
         }
+    }
+
+    fn span(&self, hook: &Hook, request: &Value, a: &Attributes<'_>) -> Span {
+        let name = match self.phase {
+            Phase::Mutating => "Call mutating webhook",
+            Phase::Validating => "Call validating webhook",
+        };
+        Span::part(name, || {
+            let row = &a.resource.row;
+            vec![
+                text("configuration", &*hook.configuration),
+                text("webhook", &*hook.name),
+                text(
+                    "resource",
+                    format!("{}/{}, Resource={}", row.group, row.version, a.resource.row.split().0),
+                ),
+                text("subresource", a.subresource),
+                text("operation", a.operation.name()),
+                text("UID", request["uid"].as_str().unwrap_or_default()),
+            ]
+        })
     }
 
     async fn mutate(&self, a: &mut Attributes<'_>) -> Result<(), Status> {

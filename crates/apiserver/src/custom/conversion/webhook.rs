@@ -3,6 +3,7 @@
 use super::measures::{Failure, Measures};
 use super::review;
 use crate::outbound::Outbound;
+use crate::spans::{Span, number, text};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -62,7 +63,19 @@ impl Webhook {
         let asked: Vec<&Value> = objects.iter().collect();
         let request = review::request(version, &uid, &asked, to);
         let failed = |why: String| format!("{name} failed: {why}");
-        let asked = self.ask(&request).await;
+        let mut span = Span::part("Call conversion webhook", || {
+            vec![
+                text("custom-resource-definition", &*self.name),
+                text("desired-api-version", to),
+                number("object-count", objects.len()),
+                text("UID", &*uid),
+            ]
+        });
+        let asked = span.around(self.ask(&request)).await;
+        if asked.is_ok() {
+            span.event("Request completed");
+        }
+        drop(span);
         let mut answer = asked.inspect_err(|_| took(Some(Failure::Call))).map_err(failed)?;
         let answered = review::answered(version, &uid, &mut answer);
         let converted = answered.inspect_err(|_| took(Some(Failure::Malformed))).map_err(failed)?;
