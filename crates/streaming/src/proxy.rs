@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    num::NonZeroU64,
     pin::{Pin, pin},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -20,7 +21,7 @@ use hyper::{Request, Response, body::Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
 
 use crate::{Error, connection::Io};
@@ -46,6 +47,28 @@ pub enum Proxied {
 pub struct Tunnel {
     client: hyper::upgrade::OnUpgrade,
     backend: hyper::upgrade::OnUpgrade,
+    pace: Pace,
+}
+
+/// So many bytes a second, each way; as many as can be, if that is not said.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pace(Option<NonZeroU64>);
+
+impl Pace {
+    /// As many as can be, if there are none.
+    pub fn bytes_per_second(bytes: u64) -> Self {
+        Pace(NonZeroU64::new(bytes))
+    }
+
+    /// How much is copied at a time: little enough that something moves several times a second.
+    fn at_a_time(self) -> usize {
+        self.0.map_or(BUFFER, |rate| usize::try_from(rate.get() / 10).unwrap_or(BUFFER).clamp(1, BUFFER))
+    }
+
+    /// How long so many bytes take.
+    fn takes(self, bytes: usize) -> Duration {
+        self.0.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(bytes as f64 / rate.get() as f64))
+    }
 }
 
 /// Sends a client's request to upgrade over a fresh connection to the backend. `head` is the request as the backend
@@ -76,7 +99,7 @@ pub async fn proxy_upgrade<B>(
     *switched.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *switched.headers_mut() = std::mem::take(response.headers_mut());
     let client = hyper::upgrade::on(client);
-    Ok(Proxied::Switched(switched, Tunnel { client, backend }))
+    Ok(Proxied::Switched(switched, Tunnel { client, backend, pace: Pace::default() }))
 }
 
 fn strip(headers: &mut HeaderMap) {
@@ -88,20 +111,25 @@ fn strip(headers: &mut HeaderMap) {
 }
 
 impl Tunnel {
+    /// One that goes no faster.
+    pub fn at(self, pace: Pace) -> Self {
+        Tunnel { pace, ..self }
+    }
+
     /// Copies both ways until both ends have hung up.
     pub async fn run(self) -> Result<(), Error> {
         let (client, backend) = (self.client.await?, self.backend.await?);
-        Ok(join(TokioIo::new(client), TokioIo::new(backend)).await?)
+        Ok(join(TokioIo::new(client), TokioIo::new(backend), self.pace).await?)
     }
 }
 
 /// Copies both ways until both ends have hung up, or one has and nothing more comes from the other.
-pub async fn join(a: impl Io, b: impl Io) -> io::Result<()> {
+async fn join(a: impl Io, b: impl Io, pace: Pace) -> io::Result<()> {
     let (a_read, a_write) = tokio::io::split(a);
     let (b_read, b_write) = tokio::io::split(b);
     let copied = AtomicU64::new(0);
-    let mut there = pin!(copy(a_read, b_write, &copied));
-    let mut back = pin!(copy(b_read, a_write, &copied));
+    let mut there = pin!(copy(a_read, b_write, &copied, pace));
+    let mut back = pin!(copy(b_read, a_write, &copied, pace));
     let other: Pin<&mut (dyn Future<Output = io::Result<()>> + Send)> = tokio::select! {
         first = &mut there => { first?; back }
         first = &mut back => { first?; there }
@@ -121,9 +149,14 @@ async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     copied: &AtomicU64,
+    pace: Pace,
 ) -> io::Result<()> {
-    let mut buffer = vec![0; BUFFER];
+    let mut buffer = vec![0; pace.at_a_time()];
+    let mut next = Instant::now();
     loop {
+        if pace.0.is_some() {
+            sleep_until(next).await;
+        }
         let n = from.read(&mut buffer).await?;
         if n == 0 {
             return to.shutdown().await;
@@ -131,5 +164,39 @@ async fn copy(
         to.write_all(&buffer[..n]).await?;
         to.flush().await?;
         copied.fetch_add(n as u64, Ordering::Relaxed);
+        // Time in which nothing came is not made up for.
+        next = next.max(Instant::now()) + pace.takes(n);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn check(rate: u64, bytes: usize, seconds: std::ops::RangeInclusive<u64>) {
+        let (mut client, a) = tokio::io::duplex(1 << 20);
+        let (b, mut backend) = tokio::io::duplex(1 << 20);
+        let joined = tokio::spawn(join(a, b, Pace::bytes_per_second(rate)));
+        let began = Instant::now();
+        client.write_all(&vec![1; bytes]).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut came = Vec::new();
+        backend.read_to_end(&mut came).await.unwrap();
+        assert_eq!(came.len(), bytes);
+        // Both ways at the same time are no slower.
+        backend.write_all(&[2; 10]).await.unwrap();
+        drop(backend);
+        joined.await.unwrap().unwrap();
+        let took = began.elapsed().as_secs();
+        assert!(seconds.contains(&took), "{rate}: {took} s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tunnels_keep_their_pace() {
+        check(0, 1 << 20, 0..=0).await;
+        check(1_000, 20_000, 19..=21).await;
+        check(1 << 20, 1 << 21, 1..=2).await;
+        // Slower than the patience with ends that have nothing more to say, and yet all arrives.
+        check(3, 100, 32..=37).await;
     }
 }

@@ -46,6 +46,10 @@ pub(crate) struct ConnectionFlags {
     /// 'max-age=31536000,includeSubDomains,preload'.
     #[arg(long, value_delimiter = ',')]
     strict_transport_security_directives: Vec<String>,
+    /// If non-zero, throttle each user connection to this number of bytes/sec. Currently only applies to long-running
+    /// requests.
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    max_connection_bytes_per_sec: i64,
     /// The hostname to use when generating externalized URLs for this master (e.g. OpenID Discovery) [default: the
     /// advertised address].
     #[arg(long)]
@@ -59,6 +63,8 @@ pub(crate) struct Connections {
     pub protocol: Protocol,
     pub browsers: Browsers,
     pub external_hostname: Option<String>,
+    /// Of those that are handed through; zero for as many as can be.
+    pub bytes_per_second: u64,
 }
 
 impl ConnectionFlags {
@@ -70,6 +76,7 @@ impl ConnectionFlags {
             handshake: Handshake::parse(suites, &self.tls_min_version, curves, http2)?,
             protocol: if http2 { Protocol::Http2 { streams: self.streams()? } } else { Protocol::Http1 },
             browsers: browsers.map_err(anyhow::Error::msg)?,
+            bytes_per_second: u64::try_from(self.max_connection_bytes_per_sec).unwrap_or(0),
             external_hostname: self.external_hostname.clone().filter(|name| !name.is_empty()),
         })
     }

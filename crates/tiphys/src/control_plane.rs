@@ -187,6 +187,7 @@ pub(crate) async fn start(
         None => None,
     };
     let rooms = Rooms {
+        bytes_per_second: settings.connections.bytes_per_second,
         kubelet_address_types: settings.kubelet_address_types,
         egress,
         components: running.components(&store),

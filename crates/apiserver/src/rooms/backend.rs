@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use streaming::proxy::Pace;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What a kubelet may answer at most.
@@ -124,7 +125,12 @@ pub(super) async fn send(
 }
 
 /// Hands an upgraded connection through to the backend, which speaks the same protocols.
-pub(super) async fn upgrade(backend: &Backend, call: Call, path: &str) -> Result<Answer, Status> {
+pub(super) async fn upgrade(
+    server: &Server,
+    backend: &Backend,
+    call: Call,
+    path: &str,
+) -> Result<Answer, Status> {
     let mut head = Request::builder()
         .method(call.parts.method.clone())
         .uri(path)
@@ -143,7 +149,8 @@ pub(super) async fn upgrade(backend: &Backend, call: Call, path: &str) -> Result
     let mut client = Request::from_parts(call.parts, ());
     match streaming::proxy::proxy_upgrade(&mut client, head, io).await {
         Ok(streaming::proxy::Proxied::Switched(response, tunnel)) => {
-            let held = crate::context::hold();
+            let (held, tunnel) =
+                (crate::context::hold(), tunnel.at(Pace::bytes_per_second(server.rooms.bytes_per_second)));
             tokio::spawn(async move {
                 let _held = held;
                 if let Err(error) = tunnel.run().await {

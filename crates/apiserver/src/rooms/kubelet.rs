@@ -53,7 +53,7 @@ pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -
         let log = log.map(body::stream);
         return body::over_websocket(call.parts, log, Framing::Chunks);
     }
-    upgrade(&backend, call, &with_query(&path, &query)).await
+    upgrade(server, &backend, call, &with_query(&path, &query)).await
 }
 
 /// What a kubelet says in place of an answer, as clients know it.

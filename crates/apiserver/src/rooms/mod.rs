@@ -47,6 +47,8 @@ pub struct Rooms {
     pub metrics: Option<Arc<crate::metrics_api::MetricsApi>>,
     /// For backends behind `https:` proxies, whose certificates nobody vouches for.
     pub insecure_tls: Option<Arc<rustls::ClientConfig>>,
+    /// How fast connections go that are handed through to nodes, pods and services; as fast as they can, if this is zero.
+    pub bytes_per_second: u64,
     /// Which way connections to nodes, pods and services go.
     pub egress: Arc<crate::egress::Egress>,
 }

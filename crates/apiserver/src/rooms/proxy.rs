@@ -22,7 +22,7 @@ pub(crate) async fn proxy(server: &Server, resource: &Arc<Served>, call: Call) -
     let path = if rest.ends_with('/') { rest.clone() } else { format!("{rest}{slash}") };
     let target = with_query(if path.is_empty() { "/" } else { &path }, query);
     if call.parts.headers.contains_key(header::UPGRADE) {
-        return upgrade(&backend, call, &target).await;
+        return upgrade(server, &backend, call, &target).await;
     }
     if path.is_empty() && is_looked_at(&call.parts.method) {
         // So that relative links lead back here (kubernetes/kubernetes#4958).
