@@ -10,8 +10,9 @@ use crate::table::Table;
 use apimachinery::status::{Status, StatusCause, cause};
 use apimachinery::time::Time;
 use managed::{Entry, Operation};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use set::print_path;
+use std::cell::OnceCell;
 use std::sync::LazyLock;
 
 mod managed;
@@ -155,6 +156,20 @@ fn managed_of(value: &Value) -> Value {
     value.get("metadata").and_then(|m| m.get("managedFields")).cloned().unwrap_or_default()
 }
 
+/// A copy of an object without its managed fields, which are the longer half of most.
+fn unmanaged(object: &Value) -> Value {
+    fn without(map: &Map<String, Value>) -> Value {
+        let others = map.iter().filter(|(name, _)| *name != "managedFields");
+        others.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+    let Value::Object(members) = object else { return object.clone() };
+    let copy = |(name, value): (&String, &Value)| match (name.as_str(), value) {
+        ("metadata", Value::Object(metadata)) => (name.clone(), without(metadata)),
+        _ => (name.clone(), value.clone()),
+    };
+    members.iter().map(copy).collect()
+}
+
 fn take_managed(value: &mut Value) -> Value {
     value
         .get_mut("metadata")
@@ -235,8 +250,11 @@ pub fn apply(
     if applied["metadata"].get("managedFields").is_some_and(|m| !m.is_null()) {
         return Err(ApplyError::BadRequest("metadata.managedFields must be nil".into()));
     }
-    let mut base = live.cloned().unwrap_or_else(|| request.empty());
-    let mut entries = managed::read(take_managed(&mut base))
+    let (base, managed) = match live {
+        Some(live) => (unmanaged(live), managed_of(live)),
+        None => (request.empty(), Value::Null),
+    };
+    let mut entries = managed::read(managed)
         .map_err(|e| ApplyError::Invalid(format!("failed to decode managed fields: {e}")))?;
     if entries.is_empty() && live.is_some() {
         entries = request.track(&request.empty(), &base, entries, "before-first-apply");
@@ -254,9 +272,10 @@ pub fn apply(
     })?;
     // kubectl takes over what its client-side apply last wrote.
     let takes_over = request.manager == "kubectl" && request.subresource.is_empty();
-    let outcome = request.merge(&base, applied, entries.clone(), force);
-    let (mut value, entries) = match outcome {
-        Err(ApplyError::Conflicts(conflicts)) if takes_over => {
+    let again = takes_over.then(|| entries.clone());
+    let outcome = request.merge(&base, applied, entries, force);
+    let (mut value, entries) = match (outcome, again) {
+        (Err(ApplyError::Conflicts(conflicts)), Some(entries)) => {
             let Some(allowed) = request.last_applied(&base) else {
                 return Err(ApplyError::Conflicts(conflicts));
             };
@@ -266,7 +285,7 @@ pub fn apply(
             }
             request.merge(&base, applied, entries, true)?
         }
-        outcome => outcome?,
+        (outcome, _) => outcome?,
     };
     if takes_over {
         refresh_last_applied(&mut value, applied);
@@ -356,13 +375,11 @@ impl<'a> Request<'a> {
         own: Option<usize>,
     ) -> (Comparison, Vec<(usize, FieldSet)>) {
         let compared = self.typed().compare(old, new);
-        let filtered;
-        let here = match self.reset_fields {
+        let filtered = OnceCell::new();
+        // Who is alone has nobody to take fields from.
+        let here = || match self.reset_fields {
             None => &compared,
-            Some(_) => {
-                filtered = self.filter(compared.clone());
-                &filtered
-            }
+            Some(_) => filtered.get_or_init(|| self.filter(compared.clone())),
         };
         let mut others: Vec<(String, Option<Comparison>)> = Vec::new();
         let mut conflicts = Vec::new();
@@ -372,7 +389,7 @@ impl<'a> Request<'a> {
                 continue;
             }
             let comparison = if entry.api_version == self.api_version {
-                Some(here)
+                Some(here())
             } else {
                 if !others.iter().any(|(v, _)| *v == entry.api_version) {
                     let there = match (
@@ -383,7 +400,7 @@ impl<'a> Request<'a> {
                             Some(self.filter(typed.compare(&old, &new)))
                         }
                         (Converted::Missing, _) | (_, Converted::Missing) => None,
-                        _ => Some(here.clone()),
+                        _ => Some(here().clone()),
                     };
                     others.push((entry.api_version.clone(), there));
                 }
@@ -456,7 +473,7 @@ impl<'a> Request<'a> {
         let mut fields = typed.to_set(applied);
         let mut entry = self.entry(self.manager, Operation::Apply, FieldSet::new());
         let place = entries.iter().position(|e| e.is_same(&entry));
-        let mut last = place.map(|i| entries[i].fields.clone()).unwrap_or_default();
+        let mut last = place.map(|i| std::mem::take(&mut entries[i].fields)).unwrap_or_default();
         if let Some(reset) = self.reset_fields {
             fields = fields.recursive_difference(reset);
             last = last.recursive_difference(reset);

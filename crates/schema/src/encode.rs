@@ -195,8 +195,19 @@ impl Writer<'_> {
             },
             Some(value) => value,
         };
-        self.key(&field.name, start);
+        self.known_key(&field.name, start);
         self.of_type(row.schema_in(&field.name, &field.ty).unwrap_or(&field.ty), value);
+    }
+
+    /// Like [`Self::key`], for the name of a field, of which nothing is to be escaped.
+    fn known_key(&mut self, name: &str, start: usize) {
+        self.out.reserve(name.len() + 4);
+        if self.out.len() > start {
+            self.out.push(b',');
+        }
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
     }
 
     /// Writes a key, with a comma unless it is the first of the object that begins at `start`.

@@ -223,9 +223,11 @@ impl TypeRow {
     pub fn schema_in(&self, field: &str, ty: &Type) -> Option<&Type> {
         let holds =
             matches!(ty, Type::Any) && matches!(field, "items" | "additionalItems" | "additionalProperties");
+        if !holds || !self.name.ends_with(".JSONSchemaProps") {
+            return None;
+        }
         // `not` is nothing but a schema.
-        let schema = self.field("not").filter(|_| holds && self.name.ends_with(".JSONSchemaProps"))?;
-        Some(&schema.ty)
+        self.field("not").map(|schema| &schema.ty)
     }
 
     /// The place of the field with this JSON name.

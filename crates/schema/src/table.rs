@@ -27,9 +27,7 @@ pub struct Table {
 /// What the readers would otherwise work out of a type's fields again and again.
 #[derive(Debug, Default)]
 struct Derived {
-    /// The first eight bytes of each field's name and its place, sorted: a search touches one short array instead
-    /// of the rows, which are long and lie far apart.
-    names: Box<[(u64, u16)]>,
+    names: Names,
     /// Fields that are written although absent, in JSON order.
     filled: Box<[u16]>,
     /// Fields with a default that is applied.
@@ -63,11 +61,8 @@ impl Derived {
                 !f.pointer && never_empty
             }
         };
-        let mut names: Box<[(u64, u16)]> =
-            (0u16..).zip(row.fields.iter()).map(|(i, f)| (prefix(&f.name), i)).collect();
-        names.sort_unstable();
         Derived {
-            names,
+            names: Names::of(row),
             filled: (0u16..).zip(row.fields.iter()).filter(|(_, f)| filled(f)).map(|(i, _)| i).collect(),
             reaches_default: !defaults.is_empty(),
             reaches_gate: row.fields.iter().any(|f| f.gate.is_some()),
@@ -76,13 +71,66 @@ impl Derived {
     }
 }
 
+/// Where the fields of a type stand by their names: an open-addressed table, so that a search touches one short array
+/// instead of the rows, which are long and lie far apart.
+#[derive(Debug, Default)]
+struct Names {
+    /// A part of the name's hash and the field's place; their number is a power of two, or none.
+    slots: Box<[Option<(u32, u16)>]>,
+}
+
+impl Names {
+    fn of(row: &TypeRow) -> Self {
+        if row.fields.is_empty() {
+            return Names::default();
+        }
+        // A quarter stays free at least, so that a search ends.
+        let mut slots = vec![None; (row.fields.len() * 4 / 3 + 1).next_power_of_two()];
+        for (i, field) in (0u16..).zip(row.fields.iter()) {
+            let hash = hash(&field.name);
+            let mut at = start(hash, slots.len());
+            while slots[at].is_some() {
+                at = (at + 1) & (slots.len() - 1);
+            }
+            slots[at] = Some((hash as u32, i));
+        }
+        Names { slots: slots.into() }
+    }
+
+    fn find(&self, row: &TypeRow, name: &str) -> Option<usize> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let hash = hash(name);
+        let mut at = start(hash, self.slots.len());
+        loop {
+            let (part, i) = self.slots[at]?;
+            let i = usize::from(i);
+            if part == hash as u32 && row.fields[i].name == name {
+                return Some(i);
+            }
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+    }
+}
+
+/// Of the names of one type few are alike in their length and their first eight bytes.
+fn hash(name: &str) -> u64 {
+    (prefix(name) ^ name.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// Where a search begins: the upper bits are the best mixed.
+fn start(hash: u64, slots: usize) -> usize {
+    (hash >> 40) as usize & (slots - 1)
+}
+
 /// The first eight bytes of a name, as a number.
 fn prefix(name: &str) -> u64 {
-    let bytes = name.as_bytes();
-    let mut first = [0; 8];
-    let length = bytes.len().min(8);
-    first[..length].copy_from_slice(&bytes[..length]);
-    u64::from_be_bytes(first)
+    match name.as_bytes().first_chunk() {
+        Some(first) => u64::from_be_bytes(*first),
+        // A copy of a few bytes whose number is not known is a call.
+        None => name.bytes().zip(0..).fold(0, |first, (byte, i)| first | u64::from(byte) << (56 - 8 * i)),
+    }
 }
 
 fn derive(types: &[TypeRow]) -> Vec<Derived> {
@@ -147,15 +195,7 @@ impl Table {
 
     /// The place of a type's field with this JSON name.
     pub(crate) fn index(&self, id: TypeId, name: &str) -> Option<usize> {
-        let names = &self.derived[id.0 as usize].names;
-        let wanted = prefix(name);
-        let fields = &self.types[id.0 as usize].fields;
-        let from = names.partition_point(|(p, _)| *p < wanted);
-        names[from..]
-            .iter()
-            .take_while(|(p, _)| *p == wanted)
-            .map(|(_, i)| usize::from(*i))
-            .find(|i| fields[*i].name == name)
+        self.derived[id.0 as usize].names.find(&self.types[id.0 as usize], name)
     }
 
     /// Indices of the fields that are written although absent, in JSON order.

@@ -9,7 +9,7 @@ mod compare;
 pub use compare::Comparison;
 
 use super::set::{FieldSet, is_member, print_path};
-use crate::row::{Field, ListType, MapType, Seq, Shape, Str, Type, TypeId, TypeRow};
+use crate::row::{Field, ListType, MapType, Seq, Shape, Str, Type, TypeId};
 use crate::table::Table;
 use serde_json::{Map, Value};
 
@@ -24,7 +24,7 @@ pub struct Typed<'a> {
 /// How a value merges.
 #[derive(Clone, Copy)]
 enum Node<'a> {
-    Struct(&'a TypeRow),
+    Struct(TypeId),
     Map(&'a Type),
     Set,
     Keyed(&'a Type, &'a Seq<Str>),
@@ -44,7 +44,7 @@ impl<'a> Node<'a> {
                     (Shape::Scalar, Some(scalar)) => Node::of(table, scalar, field),
                     _ if map_type.unwrap_or(row.map_type) == MapType::Atomic => Node::Atomic,
                     (Shape::Object, _) => Node::Deduced,
-                    _ => Node::Struct(row),
+                    _ => Node::Struct(*id),
                 }
             }
             Type::Map(element) => {
@@ -79,7 +79,13 @@ impl<'a> Node<'a> {
 
     fn member(self, table: &'a Table, name: &str) -> Node<'a> {
         match self {
-            Node::Struct(row) => row.field(name).map_or(Node::Deduced, |f| Node::of(table, &f.ty, Some(f))),
+            Node::Struct(id) => match table.index(id, name) {
+                Some(i) => {
+                    let field = &table.ty(id).fields[i];
+                    Node::of(table, &field.ty, Some(field))
+                }
+                None => Node::Deduced,
+            },
             Node::Map(element) => Node::of(table, element, None),
             _ => Node::Deduced,
         }
@@ -93,8 +99,8 @@ impl<'a> Node<'a> {
     }
 
     /// Whether the member is a field of its own right rather than a key of a map.
-    fn names(self, name: &str) -> bool {
-        matches!(self, Node::Struct(row) if row.field(name).is_some())
+    fn names(self, table: &Table, name: &str) -> bool {
+        matches!(self, Node::Struct(id) if table.index(id, name).is_some())
     }
 
     fn is_map(self) -> bool {
@@ -103,6 +109,17 @@ impl<'a> Node<'a> {
 
     fn is_list(self) -> bool {
         matches!(self, Node::Set | Node::Keyed(..))
+    }
+
+    /// Whether there is a [`Self::step`] to an item.
+    fn has_step(self, table: &Table, item: &Value) -> bool {
+        match (self, item) {
+            (Node::Keyed(ty, keys), Value::Object(members)) => keys
+                .iter()
+                .any(|key| members.contains_key(key.as_ref()) || key_default(table, ty, key).is_some()),
+            (Node::Keyed(..), _) => false,
+            (_, item) => !matches!(item, Value::Object(_) | Value::Array(_) | Value::Null),
+        }
     }
 
     /// The step to an item of a list that merges.
@@ -192,7 +209,7 @@ impl<'a> Typed<'a> {
             None => Node::Deduced,
             Some(id) => {
                 let row = self.table.ty(id);
-                if row.shape == Shape::Object { Node::Deduced } else { Node::Struct(row) }
+                if row.shape == Shape::Object { Node::Deduced } else { Node::Struct(id) }
             }
         }
     }
@@ -208,7 +225,7 @@ impl<'a> Typed<'a> {
         match value {
             Value::Object(_) | Value::Array(_) if matches!(node, Node::Atomic) => found.push(path.to_owned()),
             Value::Object(map) if matches!(node, Node::Struct(_) | Node::Map(_)) => {
-                for (name, value) in map.iter().filter(|(name, _)| node.names(name)) {
+                for (name, value) in map.iter().filter(|(name, _)| node.names(self.table, name)) {
                     self.find_atomics(node.member(self.table, name), value, &format!("{path}.{name}"), found);
                 }
             }
@@ -235,7 +252,7 @@ impl<'a> Typed<'a> {
                 .all(|(name, value)| self.walks(node.member(self.table, name), value)),
             Value::Array(items) if node.is_list() => items
                 .iter()
-                .all(|item| node.step(self.table, item).is_ok() && self.walks(node.item(self.table), item)),
+                .all(|item| node.has_step(self.table, item) && self.walks(node.item(self.table), item)),
             _ => true,
         }
     }
@@ -255,7 +272,8 @@ impl<'a> Typed<'a> {
                 for (name, value) in map {
                     let mut inner = Map::new();
                     let leaf = self.collect(node.member(self.table, name), value, &mut inner);
-                    let member = leaf || value.is_null() || is_empty_map(value) || !node.names(name);
+                    let member =
+                        leaf || value.is_null() || is_empty_map(value) || !node.names(self.table, name);
                     put(out, field_step(name), inner, member);
                 }
                 false
@@ -301,7 +319,7 @@ impl<'a> Typed<'a> {
                 None => node.item(self.table),
             };
             let mut inner = self.name_fields(inner_node, below);
-            if name.is_some_and(|n| node.names(n)) && !inner.is_empty() {
+            if name.is_some_and(|n| node.names(self.table, n)) && !inner.is_empty() {
                 inner.insert(".".into(), Value::Object(Map::new()));
             }
             out.insert(step.clone(), Value::Object(inner));

@@ -81,14 +81,19 @@ impl<'v, 'a> Compare<'_, 'v, 'a> {
             let Some((a, b)) = both(Some(old), Some(new), |v| v.as_object(), &*NONE) else {
                 return self.leaf(Some(old), Some(new));
             };
+            let mut came = Map::new();
+            for (name, value) in b.iter().filter(|(name, value)| !value.is_null() && !a.contains_key(*name)) {
+                let mut below = Map::new();
+                self.whole(node.member(table, name), value, &mut below);
+                put(&mut came, field_step(name), below, true);
+            }
+            if !came.is_empty() {
+                let here = self.here();
+                self.out.added.graft(&here, FieldSet(came));
+            }
             for (name, value) in a {
                 self.path.push(Step::Field(name));
                 self.compare(node.member(table, name), Some(value), b.get(name));
-                self.path.pop();
-            }
-            for (name, value) in b.iter().filter(|(name, _)| !a.contains_key(*name)) {
-                self.path.push(Step::Field(name));
-                self.compare(node.member(table, name), None, Some(value));
                 self.path.pop();
             }
         } else if old == new {
