@@ -74,9 +74,9 @@ impl Strategy for Pods {
     }
 
     fn validate(&self, pod: &Value, _: &Context) -> ErrorList {
-        let pod = typed(pod);
-        let mut errors = validate_pod(&pod);
-        errors.extend(pod_update::validate_new(&pod));
+        let typed = typed(pod);
+        let mut errors = validate_pod(&typed, pod);
+        errors.extend(pod_update::validate_new(&typed));
         errors
     }
 

@@ -6,7 +6,7 @@ use super::{pod_resize, pod_status_update};
 use crate::Context;
 use crate::check::Check;
 use crate::shown::diff;
-use crate::tree::typed;
+use crate::tree::{at, typed};
 use api::core::v1::Pod;
 use apimachinery::field::{Error, ErrorList, Path};
 use serde_json::Value;
@@ -68,36 +68,42 @@ pub(super) fn validate_new(pod: &Pod) -> ErrorList {
 }
 
 pub(super) fn validate(pod: &Value, old: &Value, context: &Context) -> ErrorList {
-    let (new, before): (Pod, Pod) = (typed(pod), typed(old));
+    let (new, before) = (typed(pod), || typed::<Pod>(old));
     let mut check = Check::default();
     match context.subresource {
         Some("status") => {
-            annotations(&mut check, &new, &before);
-            pod_status_update::validate(&mut check, &new, &before);
+            annotations(&mut check, pod, old);
+            pod_status_update::validate(&mut check, &new, &before());
         }
         Some("ephemeralcontainers") => {
-            check.extend(validate_pod(&new));
-            annotations(&mut check, &new, &before);
+            check.extend(validate_pod(&new, pod));
+            annotations(&mut check, pod, old);
             ephemeral(&mut check, pod, old);
         }
         Some("resize") => {
-            check.extend(validate_pod(&new));
-            pod_resize::validate(&mut check, (&new, pod), (&before, old));
+            check.extend(validate_pod(&new, pod));
+            pod_resize::validate(&mut check, (&new, pod), (&before(), old));
         }
         _ => {
-            check.extend(validate_pod(&new));
-            annotations(&mut check, &new, &before);
-            validate_spec(&mut check, (&new, &pod["spec"]), (&before, &old["spec"]));
+            check.extend(validate_pod(&new, pod));
+            let right = check.0.is_empty();
+            annotations(&mut check, pod, old);
+            // Most updates are of labels and annotations: a spec that is right and as it was needs nobody's leave.
+            if !right || pod["spec"] != old["spec"] {
+                validate_spec(&mut check, (&new, &pod["spec"]), (&before(), &old["spec"]));
+            }
         }
     }
     check.0
 }
 
 /// Annotations that say how a pod is run stay as they are.
-fn annotations(check: &mut Check, new: &Pod, old: &Pod) {
+fn annotations(check: &mut Check, pod: &Value, old: &Value) {
+    fn of(pod: &Value) -> impl Iterator<Item = (&String, &Value)> {
+        at(pod, &["metadata", "annotations"]).and_then(Value::as_object).into_iter().flatten()
+    }
+    let (new, old): (BTreeMap<_, _>, BTreeMap<_, _>) = (of(pod).collect(), of(old).collect());
     let path = Path::new("metadata").child("annotations");
-    let (new, old): (&BTreeMap<_, _>, &BTreeMap<_, _>) =
-        (&new.metadata.annotations, &old.metadata.annotations);
     let mut forbid = |key: &str, verb: &str| {
         if key.starts_with(APP_ARMOR) {
             check.forbidden(&path.key(key), format!("may not {verb} AppArmor annotations"));
@@ -106,7 +112,7 @@ fn annotations(check: &mut Check, new: &Pod, old: &Pod) {
             check.forbidden(&path.key(key), format!("may not {verb} mirror pod annotation"));
         }
     };
-    for key in old.keys().filter(|key| new.get(*key) != old.get(*key)) {
+    for (key, _) in old.iter().filter(|(key, value)| new.get(*key) != Some(value)) {
         forbid(key, "remove or update");
     }
     for key in new.keys().filter(|key| !old.contains_key(*key)) {

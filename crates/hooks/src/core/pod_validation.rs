@@ -7,6 +7,7 @@ use super::pod_totals::within_the_pod;
 use super::{pod_env, pod_security, pod_volumes};
 use crate::check::{Check, label, subdomain};
 use crate::shown::shown_typed;
+use crate::tree::list;
 use api::core::v1::*;
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::meta::LabelSelector;
@@ -15,12 +16,14 @@ use apimachinery::meta::validation::{
 };
 use apimachinery::quantity::Quantity;
 use apimachinery::validation::*;
+use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
-pub(super) fn validate_pod(pod: &Pod) -> ErrorList {
+/// A pod, of which `tree` is the tree.
+pub(super) fn validate_pod(pod: &Pod, tree: &Value) -> ErrorList {
     let mut check = Check::default();
     let annotations = Path::new("metadata").child("annotations");
     let mirror = pod.metadata.annotations.get(MIRROR);
@@ -32,7 +35,7 @@ pub(super) fn validate_pod(pod: &Pod) -> ErrorList {
         check.invalid(&annotations.key(DELETION_COST), cost.as_str(), "must be a 32bit integer");
     }
     let path = Path::new("spec");
-    spec_rules(&mut check, &pod.spec, &path, mirror.is_some());
+    spec_rules(&mut check, &pod.spec, list(tree, &["spec", "volumes"]), &path, mirror.is_some());
     for (member, containers) in
         [("containers", &pod.spec.containers), ("initContainers", &pod.spec.init_containers)]
     {
@@ -59,15 +62,16 @@ pub(super) fn validate_pod(pod: &Pod) -> ErrorList {
 /// The spec of a pod or a template.
 pub(crate) fn validate_pod_spec(spec: &PodSpec, path: &Path) -> ErrorList {
     let mut check = Check::default();
-    spec_rules(&mut check, spec, path, false);
+    let volumes = spec.volumes.iter().map(|volume| serde_json::to_value(volume).unwrap_or_default());
+    spec_rules(&mut check, spec, &volumes.collect::<Vec<_>>(), path, false);
     check.0
 }
 
-fn spec_rules(check: &mut Check, spec: &PodSpec, path: &Path, mirror: bool) {
+fn spec_rules(check: &mut Check, spec: &PodSpec, volumes: &[Value], path: &Path, mirror: bool) {
     if spec.termination_grace_period_seconds.is_none() {
         check.required(&path.child("terminationGracePeriodSeconds"), "");
     }
-    let volumes = pod_volumes::validate(check, &spec.volumes, &path.child("volumes"));
+    let volumes = pod_volumes::validate(check, &spec.volumes, volumes, &path.child("volumes"));
     resource_claims(check, &spec.resource_claims, &path.child("resourceClaims"), mirror);
     let claims = spec.resource_claims.iter().map(|c| c.name.as_str()).collect();
     let judged = Judged { spec, volumes, claims };

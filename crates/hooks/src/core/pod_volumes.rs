@@ -49,18 +49,18 @@ const SOURCES: &[(&str, &str)] = &[
     ("image", "image"),
 ];
 
-/// Judges volumes; returns those that can be mounted, by name.
+/// Judges volumes, of which `trees` are the trees; returns those that can be mounted, by name.
 pub(super) fn validate<'a>(
     check: &mut Check,
     volumes: &'a [Volume],
+    trees: &[Value],
     path: &Path,
 ) -> HashMap<&'a str, &'a Volume> {
     let mut usable = HashMap::new();
     for (i, volume) in volumes.iter().enumerate() {
         let path = path.index(i);
         let mut one = Check::default();
-        let value = serde_json::to_value(volume).unwrap_or_default();
-        source(&mut one, &value, &path);
+        source(&mut one, trees.get(i).unwrap_or(&Value::Null), &path);
         one.present_and_keeps(&path.child("name"), &volume.name, "", label);
         if usable.contains_key(volume.name.as_str()) {
             one.0.push(Error::duplicate(&path.child("name"), volume.name.as_str()));

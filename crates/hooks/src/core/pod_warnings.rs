@@ -130,15 +130,15 @@ impl<'a> Teller<'a> {
     }
 
     fn containers(&self) -> Vec<(&'a Value, Path)> {
-        let all = |member: &&'static str| {
-            let path = self.at(&["spec", member]);
-            list(self.spec(), &[member])
-                .iter()
-                .enumerate()
-                .map(move |(i, c)| (c, path.index(i)))
-                .collect::<Vec<_>>()
-        };
-        CONTAINERS.iter().flat_map(all).collect()
+        let mut all = Vec::new();
+        for member in CONTAINERS {
+            let containers = list(self.spec(), &[member]);
+            if !containers.is_empty() {
+                let path = self.at(&["spec", member]);
+                all.extend(containers.iter().enumerate().map(|(i, container)| (container, path.index(i))));
+            }
+        }
+        all
     }
 
     fn tell(&self) -> Vec<String> {
@@ -151,9 +151,13 @@ impl<'a> Teller<'a> {
         }
         self.volumes(&mut found);
         self.duplicates(&mut found);
-        self.amounts(&self.spec()["overhead"], &self.at(&["spec", "overhead"]), &mut found);
-        self.profiles_and_env(&mut found);
-        self.ports(&mut found);
+        let overhead = &self.spec()["overhead"];
+        if overhead.is_object() {
+            self.amounts(overhead, &self.at(&["spec", "overhead"]), &mut found);
+        }
+        let containers = self.containers();
+        self.profiles_and_env(&containers, &mut found);
+        self.ports(&containers, &mut found);
         if self.spec()["terminationGracePeriodSeconds"].as_i64().is_some_and(|s| s < 0) {
             let at = self.at(&["spec", "terminationGracePeriodSeconds"]);
             found.push(format!("{at}: must be >= 0; negative values are invalid and will be treated as 1"));
@@ -179,20 +183,15 @@ impl<'a> Teller<'a> {
             found.extend(node_warnings::of_label(name).map(|why| format!("{at}: {why}")));
         }
         let required = "requiredDuringSchedulingIgnoredDuringExecution";
-        let path = self.at(&["spec", "affinity", NODES, required, "nodeSelectorTerms"]);
         let terms = list(spec, &["affinity", NODES, required, "nodeSelectorTerms"]);
-        terms
-            .iter()
-            .enumerate()
-            .for_each(|(i, t)| found.extend(node_warnings::of_term(t, false, &path.index(i))));
+        for (i, term) in terms.iter().enumerate() {
+            let at = self.at(&["spec", "affinity", NODES, required, "nodeSelectorTerms"]).index(i);
+            found.extend(node_warnings::of_term(term, false, &at));
+        }
         let preferred = "preferredDuringSchedulingIgnoredDuringExecution";
-        let path = self.at(&["spec", "affinity", NODES, preferred]);
         for (i, term) in list(spec, &["affinity", NODES, preferred]).iter().enumerate() {
-            found.extend(node_warnings::of_term(
-                &term["preference"],
-                true,
-                &path.index(i).child("preference"),
-            ));
+            let at = self.at(&["spec", "affinity", NODES, preferred]).index(i).child("preference");
+            found.extend(node_warnings::of_term(&term["preference"], true, &at));
         }
         for (i, constraint) in list(spec, &["topologySpreadConstraints"]).iter().enumerate() {
             let at = self.at(&["spec", "topologySpreadConstraints"]).index(i);
@@ -220,15 +219,15 @@ impl<'a> Teller<'a> {
     fn volumes(&self, found: &mut Vec<String>) {
         let volumes = list(self.spec(), &["volumes"]);
         for (i, volume) in volumes.iter().enumerate() {
-            let at = self.at(&["spec", "volumes"]).index(i);
+            let at = || self.at(&["spec", "volumes"]).index(i);
             let old = |sources: &[(&str, &'static str, &str)], found: &mut Vec<String>| {
                 let given = sources.iter().filter(|(member, ..)| volume[*member].is_object());
-                found.extend(given.map(|(_, shown, why)| format!("{}: {why}", at.child(*shown))));
+                found.extend(given.map(|(_, shown, why)| format!("{}: {why}", at().child(*shown))));
             };
             old(&VOLUMES, found);
             let template = &volume["ephemeral"]["volumeClaimTemplate"];
             if template.is_object() {
-                let at = at.child("ephemeral").child("volumeClaimTemplate").child("spec");
+                let at = at().child("ephemeral").child("volumeClaimTemplate").child("spec");
                 found.extend(super::persistent_volume_claim::spec_warnings(&template["spec"], &at));
             }
             old(&LATER_VOLUMES, found);
@@ -269,23 +268,24 @@ impl<'a> Teller<'a> {
         }
     }
 
-    fn profiles_and_env(&self, found: &mut Vec<String>) {
+    fn profiles_and_env(&self, containers: &[(&'a Value, Path)], found: &mut Vec<String>) {
         let old_profile = |name: &str| {
             let at = self.at(&["metadata", "annotations"]).key(name);
             format!("{at}: non-functional in v1.27+; use the \"seccompProfile\" field instead")
         };
         let context = &self.spec()["securityContext"];
+        let annotated = self.of["metadata"]["annotations"].is_object();
         if context["seccompProfile"].is_null() && self.annotation(SECCOMP_OF_POD).is_some() {
             found.push(old_profile(SECCOMP_OF_POD));
         }
-        for (container, path) in self.containers() {
+        for (container, path) in containers {
             let own = &container["securityContext"];
-            let name = format!("{SECCOMP_OF_CONTAINER}{}", text(container, &["name"]));
-            if own["seccompProfile"].is_null() && self.annotation(&name).is_some() {
-                found.push(old_profile(&name));
+            if annotated && own["seccompProfile"].is_null() {
+                let name = format!("{SECCOMP_OF_CONTAINER}{}", text(container, &["name"]));
+                found.extend(self.annotation(&name).map(|_| old_profile(&name)));
             }
-            let name = format!("{APP_ARMOR}{}", text(container, &["name"]));
-            if self.template && own["appArmorProfile"].is_null() {
+            if annotated && self.template && own["appArmorProfile"].is_null() {
+                let name = format!("{APP_ARMOR}{}", text(container, &["name"]));
                 let given = self.annotation(&name).and_then(Value::as_str);
                 if given.is_some_and(|given| {
                     app_armor(given) != context["appArmorProfile"] || context["appArmorProfile"].is_null()
@@ -298,19 +298,22 @@ impl<'a> Teller<'a> {
             }
             for resource in ["memory", "ephemeral-storage"] {
                 for amounts in ["limits", "requests"] {
-                    let at = path.child("resources").child(amounts);
-                    self.amount(&container["resources"][amounts], resource, &at, found);
+                    let given = &container["resources"][amounts];
+                    if given.get(resource).is_some() {
+                        let at = path.child("resources").child(amounts);
+                        self.amount(given, resource, &at, found);
+                    }
                 }
             }
-            hidden_env(container, &path, found);
+            hidden_env(container, path, found);
         }
     }
 
-    fn ports(&self, found: &mut Vec<String>) {
-        let mut all: BTreeMap<String, Vec<(Path, &Value)>> = BTreeMap::new();
+    fn ports(&self, containers: &[(&'a Value, Path)], found: &mut Vec<String>) {
+        let mut all: BTreeMap<(i64, &str), Vec<(Path, &Value)>> = BTreeMap::new();
         let (host_ip, host_port) =
             (|p: &Value| text(p, &["hostIP"]).to_owned(), |p: &Value| int(p, &["hostPort"]));
-        for (container, path) in self.containers() {
+        for (container, path) in containers {
             for (i, port) in list(container, &["ports"]).iter().enumerate() {
                 let at = path.child("ports").index(i);
                 if !host_ip(port).is_empty() && host_port(port) == 0 {
@@ -323,7 +326,7 @@ impl<'a> Teller<'a> {
                         host_ip(port),
                     ));
                 }
-                let key = format!("{}/{}", int(port, &["containerPort"]), text(port, &["protocol"]));
+                let key = (int(port, &["containerPort"]), text(port, &["protocol"]));
                 let others = all.entry(key).or_default();
                 for (other_at, other) in others.iter() {
                     let same_port = host_port(port) == host_port(other);
@@ -342,7 +345,7 @@ impl<'a> Teller<'a> {
             }
         }
         let mut names: BTreeMap<&str, Path> = BTreeMap::new();
-        for (container, path) in self.containers() {
+        for (container, path) in containers {
             for (i, port) in list(container, &["ports"]).iter().enumerate() {
                 let (at, name) = (path.child("ports").index(i), text(port, &["name"]));
                 match names.get(name) {

@@ -27,7 +27,8 @@ fn items(source: &Value, of: &str) -> Vec<File> {
 /// Pairs of which one is the other, or lies in it.
 fn collisions(files: Vec<File>, known: &mut Vec<File>) -> Vec<String> {
     let mut found = Vec::new();
-    let within = |a: &str, b: &str| format!("{a}/").starts_with(&format!("{b}/"));
+    let within =
+        |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     for mut file in files {
         file.path.truncate(file.path.trim_end_matches('/').len());
         let hit = |other: &&File| {
@@ -73,28 +74,27 @@ fn projected(source: &Value) -> Vec<File> {
 pub(super) fn overlaps(volumes: &[Value]) -> Vec<String> {
     let mut found = Vec::new();
     for volume in volumes {
-        let name = quote(text(volume, &["name"]));
-        let mut tell = |of: &str, pairs: Vec<String>| {
-            found.extend(
-                pairs.into_iter().map(|pair| format!("volume {name} ({of}): overlapping paths: {pair}")),
-            );
+        let name = || quote(text(volume, &["name"]));
+        let mut tell = |of: &dyn Fn() -> String, pairs: Vec<String>| {
+            let told = |pair| format!("volume {} ({}): overlapping paths: {pair}", name(), of());
+            found.extend(pairs.into_iter().map(told));
         };
         for (member, kind, key) in [("configMap", "ConfigMap", "name"), ("secret", "Secret", "secretName")] {
             let source = &volume[member];
-            let of = format!("{kind} {}", quote(text(source, &[key])));
+            let of = || format!("{kind} {}", quote(text(source, &[key])));
             tell(&of, collisions(items(source, ""), &mut Vec::new()));
         }
-        tell("DownwardAPI", collisions(items(&volume["downwardAPI"], ""), &mut Vec::new()));
+        let of = || "DownwardAPI".to_owned();
+        tell(&of, collisions(items(&volume["downwardAPI"], ""), &mut Vec::new()));
         let mut known = Vec::new();
         for source in list(volume, &["projected", "sources"]) {
             if source.as_object().is_none_or(serde_json::Map::is_empty) {
-                found.push(format!("volume {name} (Projected) has no sources provided"));
+                found.push(format!("volume {} (Projected) has no sources provided", name()));
                 continue;
             }
             let pairs = collisions(projected(source), &mut known);
-            found.extend(
-                pairs.into_iter().map(|pair| format!("volume {name} (Projected): overlapping paths: {pair}")),
-            );
+            let told = |pair| format!("volume {} (Projected): overlapping paths: {pair}", name());
+            found.extend(pairs.into_iter().map(told));
         }
     }
     found
