@@ -30,9 +30,12 @@ pub fn set_meta(object: &mut Value, key: &str, value: impl Into<Value>) {
 }
 
 pub fn remove_meta(object: &mut Value, key: &str) {
-    if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        meta.remove(key);
-    }
+    take_meta(object, key);
+}
+
+/// Takes a metadata member away, and returns it.
+pub fn take_meta(object: &mut Value, key: &str) -> Option<Value> {
+    object.get_mut("metadata")?.as_object_mut()?.remove(key)
 }
 
 /// Copies a metadata member from another object, or removes it where that has none.

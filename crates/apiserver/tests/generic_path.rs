@@ -234,6 +234,45 @@ async fn pages_are_one_snapshot() {
     assert_eq!((code, refused["message"].as_str()), (400, Some(why)));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn patches_leave_what_they_do_not_name() {
+    let house = house();
+    let path = "/api/v1/namespaces/default/configmaps";
+    let object = json!({
+        "metadata": {"name": "one", "labels": {"l": "1"}, "annotations": {"a": "1", "b": "2"}},
+        "data": {"a": "1", "b": "2"},
+    });
+    assert_eq!(house.json(Method::POST, path, object).await.0, 201);
+    let path = format!("{path}/one");
+    let mut data = json!({"b": "2"});
+    for media in ["application/merge-patch+json", "application/strategic-merge-patch+json"] {
+        let patch = json!({"data": {"a": null}, "metadata": {"annotations": {"a": null}}});
+        let (code, patched) = house.call(Method::PATCH, &path, media, patch).await;
+        assert_eq!(code, 200, "{patched}");
+        assert_eq!(patched["data"], data);
+        assert_eq!(patched["metadata"]["annotations"], json!({"b": "2"}));
+        assert_eq!(patched["metadata"]["labels"], json!({"l": "1"}));
+        assert!(!patched["metadata"]["managedFields"].as_array().unwrap().is_empty(), "{patched}");
+        // The next finds nothing to take away, and adds.
+        let patch = json!({"data": {"c": "3"}, "metadata": {"labels": null}});
+        let (code, patched) = house.call(Method::PATCH, &path, media, patch).await;
+        assert_eq!(code, 200, "{patched}");
+        data["c"] = "3".into();
+        assert_eq!(patched["data"], data);
+        assert_eq!(patched["metadata"].get("labels"), None);
+        let patch = json!({"metadata": {"labels": {"l": "1"}}});
+        assert_eq!(house.call(Method::PATCH, &path, media, patch).await.0, 200);
+        // What does not fit is told with its place, whatever else the object has.
+        let (code, refused) = house.call(Method::PATCH, &path, media, json!({"data": {"d": 4}})).await;
+        assert_eq!(code, 422, "{refused}");
+    }
+    // A directive in what a patch names is for all of it.
+    let patch = json!({"data": {"$patch": "replace", "z": "26"}});
+    let (_, patched) =
+        house.call(Method::PATCH, &path, "application/strategic-merge-patch+json", patch).await;
+    assert_eq!(patched["data"], json!({"z": "26"}), "{patched}");
+}
+
 #[tokio::test]
 async fn bad_requests_get_upstreams_words() {
     let house = house();

@@ -31,7 +31,7 @@ fn add(pod: &mut Value, taints: &[(&str, i64)]) {
             json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
         match pod["spec"]["tolerations"].as_array_mut() {
             Some(list) => list.push(toleration),
-            None => pod["spec"]["tolerations"] = json!([toleration]),
+            None => pod["spec"]["tolerations"] = Value::Array(vec![toleration]),
         }
     }
 }

@@ -79,7 +79,7 @@ fn mount_token(pod: &mut Value) {
             let mount = json!({"name": name, "readOnly": true, "mountPath": TOKEN_PATH});
             match container["volumeMounts"].as_array_mut() {
                 Some(mounts) => mounts.push(mount),
-                None => container["volumeMounts"] = json!([mount]),
+                None => container["volumeMounts"] = Value::Array(vec![mount]),
             }
         }
     }
@@ -93,7 +93,7 @@ fn mount_token(pod: &mut Value) {
     ]}});
     match pod["spec"]["volumes"].as_array_mut() {
         Some(volumes) => volumes.push(volume),
-        None => pod["spec"]["volumes"] = json!([volume]),
+        None => pod["spec"]["volumes"] = Value::Array(vec![volume]),
     }
 }
 

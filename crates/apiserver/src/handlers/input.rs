@@ -83,6 +83,26 @@ impl Expected<'_> {
         }
     }
 
+    /// Reads JSON that is what is expected and in which nothing is amiss. What anything else is found out, and told, by
+    /// reading it step by step.
+    fn read_at_once(&self, text: &str, validation: FieldValidation) -> Option<Decoded> {
+        // Of members that stand twice only strict validation tells.
+        if self.custom || validation == FieldValidation::Ignore {
+            return None;
+        }
+        let ty = self.table.kind(self.group, self.version, self.kind)?;
+        let mut decoded = decode::json(self.table, ty, text.as_bytes(), validation).ok()?;
+        let api_version = api_version(self.group, self.version);
+        let says = |member: &str| decoded.value.get(member).and_then(Value::as_str).unwrap_or_default();
+        let is = |member: &str, expected: &str| matches!(says(member), said if said.is_empty() || said == expected);
+        if !decoded.strict.is_empty() || !is("apiVersion", &api_version) || !is("kind", self.kind) {
+            return None;
+        }
+        decoded.value["apiVersion"] = api_version.into();
+        decoded.value["kind"] = self.kind.into();
+        Some(decoded)
+    }
+
     /// Reads a body; every mistake is told in upstream's order and words.
     fn read(&self, media: Media, bytes: &Bytes, validation: FieldValidation) -> Result<Decoded, Status> {
         let unrecognized = |why: &str| self.unrecognized(why, bytes);
@@ -92,10 +112,18 @@ impl Expected<'_> {
         let text: Cow<'_, str> = match media {
             Media::Protobuf | Media::Cbor => Cow::Borrowed(""),
             // Go reads what is no text as if its bytes were marks of replacement.
-            _ => String::from_utf8_lossy(bytes),
+            _ => match std::str::from_utf8(bytes) {
+                Ok(text) => Cow::Borrowed(text),
+                Err(_) => String::from_utf8_lossy(bytes),
+            },
         };
         let whole = decode::without_halves(&text);
         let text = if media == Media::Json { whole } else { Cow::Borrowed(&*text) };
+        if media == Media::Json
+            && let Some(decoded) = self.read_at_once(&text, validation)
+        {
+            return Ok(decoded);
+        }
         let (api_version, kind) = match media {
             Media::Json => decode::type_meta(text.as_bytes()).map_err(no_meta)?,
             Media::Yaml => {

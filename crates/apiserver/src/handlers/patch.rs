@@ -65,22 +65,58 @@ struct Patched {
     /// What is amiss with the patch itself.
     strict: Vec<String>,
     /// The members that the patch names, where it changes no others.
-    named: Option<Vec<String>>,
+    named: Option<Names>,
 }
 
-/// The members that a merge patch or a strategic one names, unless it has directives for the whole object.
-fn named(patch: &Value) -> Option<Vec<String>> {
-    let names: Vec<String> = patch.as_object()?.keys().cloned().collect();
-    names.iter().all(|name| !name.starts_with('$')).then_some(names)
-}
+/// The members of an object that a patch names, and of those that are objects themselves the members that it names.
+struct Names(Vec<(String, Option<Names>)>);
 
-/// Takes all members but those of these names, and those that say what the object is.
-fn take_others(object: &mut Value, named: &[String]) -> Map<String, Value> {
-    let Value::Object(members) = object else { return Map::new() };
-    let stays = |name: &String| matches!(name.as_str(), "apiVersion" | "kind") || named.contains(name);
-    let (stay, go) = std::mem::take(members).into_iter().partition(|(name, _)| stays(name));
-    *members = stay;
-    go
+impl Names {
+    /// How deep a patch is looked into: what is long lies in the metadata, the spec and the status.
+    const DEPTH: usize = 2;
+
+    /// Those of a merge patch or a strategic one, unless it has directives for the object.
+    fn of(patch: &Value, depth: usize) -> Option<Self> {
+        let members = patch.as_object()?;
+        if depth == 0 || members.keys().any(|name| name.starts_with('$')) {
+            return None;
+        }
+        Some(Names(members.iter().map(|(name, value)| (name.clone(), Names::of(value, depth - 1))).collect()))
+    }
+
+    /// Takes what is not named, but for what says what the object is.
+    fn take_others(&self, object: &mut Value) -> Map<String, Value> {
+        let Value::Object(members) = object else { return Map::new() };
+        let (mut stay, mut go) = (Map::new(), Map::new());
+        for (name, mut value) in std::mem::take(members) {
+            match self.0.iter().find(|(named, _)| *named == name) {
+                Some((_, within)) => {
+                    let others = within.as_ref().map(|within| within.take_others(&mut value));
+                    if let Some(others) = others.filter(|others| !others.is_empty()) {
+                        go.insert(name.clone(), Value::Object(others));
+                    }
+                    stay.insert(name, value);
+                }
+                None if matches!(name.as_str(), "apiVersion" | "kind") => drop(stay.insert(name, value)),
+                None => drop(go.insert(name, value)),
+            }
+        }
+        *members = stay;
+        go
+    }
+
+    /// Puts back what was taken.
+    fn put_back(&self, object: &mut Value, others: Map<String, Value>) {
+        let Value::Object(members) = object else { return };
+        for (name, value) in others {
+            let within =
+                self.0.iter().find(|(named, _)| *named == name).and_then(|(_, within)| within.as_ref());
+            match (within, members.get_mut(&name), value) {
+                (Some(within), Some(member), Value::Object(value)) => within.put_back(member, value),
+                (_, _, value) => drop(members.insert(name, value)),
+            }
+        }
+    }
 }
 
 fn failure(error: PatchError) -> Status {
@@ -239,14 +275,15 @@ impl Patch {
             }
             PatchMedia::Strategic => {
                 let patch = parse_strategic(&self.bytes, self.validation).map_err(failure)?;
-                let named = named(&patch.value);
+                let named = Names::of(&patch.value, Names::DEPTH);
                 let value = strategic(of.table, of.ty, current, patch.value).map_err(failure)?;
                 Ok(Patched { value, strict: patch.strict, named })
             }
             PatchMedia::Merge | PatchMedia::Apply | PatchMedia::ApplyCbor => {
                 let patch = parse_object(&self.bytes, self.validation).map_err(failure)?;
                 merge_patch(&mut current, &patch.value);
-                Ok(Patched { value: current, strict: patch.strict, named: named(&patch.value) })
+                let named = Names::of(&patch.value, Names::DEPTH);
+                Ok(Patched { value: current, strict: patch.strict, named })
             }
         }
     }
@@ -292,7 +329,7 @@ impl Patch {
             return Err(unfit(&shown(), &why));
         }
         // The other members came from the store, and fit.
-        let others = named.filter(|_| !of.custom).map(|named| take_others(&mut patched, &named));
+        let others = named.filter(|_| !of.custom).map(|named| (named.take_others(&mut patched), named));
         let decoded =
             decode::normalise(of.table, of.ty, patched, self.validation).map_err(|error| {
                 match self.media {
@@ -305,8 +342,8 @@ impl Patch {
             return Err(unfit(&shown(), &decode::strict_message(&strict)));
         }
         let mut value = decoded.value;
-        if let (Some(others), Value::Object(members)) = (others, &mut value) {
-            members.extend(others);
+        if let Some((others, named)) = others {
+            named.put_back(&mut value, others);
         }
         if !of.custom {
             of.set(&mut value);
@@ -319,21 +356,27 @@ impl Patch {
         &self,
         registry: &Registry,
         context: &WriteContext<'_>,
-        current: Option<Value>,
+        current: Option<&Value>,
         now: Time,
     ) -> Result<(Value, Vec<String>), Status> {
         let resource = context.resource;
-        let current = current.map(|current| resource.to_served(current));
+        let converted = current.filter(|_| !resource.is_hub()).map(|c| resource.to_served(c.clone()));
+        let current = converted.as_ref().or(current);
         let applied = self.applied(self.validation)?;
-        let merged =
-            merge(&registry.resources, context, current.as_ref(), &applied.value, self.force, now).await?;
+        let mut merged =
+            merge(&registry.resources, context, current, &applied.value, self.force, now).await?;
         if self.validation == FieldValidation::Strict && !applied.strict.is_empty() {
             let why = applied.strict.join(", ");
             return Err(Status::bad_request(format!("error strict decoding YAML: {why}")));
         }
+        // These were just made, and are as they shall be.
+        let managed = object::take_meta(&mut merged, "managedFields");
         let decoded = decode::normalise_applied(&resource.table, resource.ty, merged)
             .map_err(|why| unconvertible(resource, &applied.value, &why.to_string()))?;
         let mut value = decoded.value;
+        if let Some(managed) = managed {
+            object::set_meta(&mut value, "managedFields", managed);
+        }
         Typed::of(resource).set(&mut value);
         Ok((resource.to_hub(value), applied.strict))
     }

@@ -58,7 +58,6 @@ impl Registry {
         let name = object::name(&value).to_owned();
         managed::track(&self.resources, context, None, &mut value, now).await?;
         self.mutate(context, Operation::Create, &name, &mut value, None).await?;
-        self.default(resource, &mut value);
         let generate_name = generated.then_some(prefix);
         if self.stock(resource).is_none() {
             return self.finish(context, value, &generate_name).await?.ok_or_else(taken);

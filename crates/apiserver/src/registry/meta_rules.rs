@@ -36,7 +36,7 @@ pub(super) fn validate_update(resource: &Served, subresource: &str, value: &Valu
         NameUse::Prefix => validation::is_path_segment_prefix(name),
     };
     let mut errors = whole(resource, &meta, &segment);
-    let of_the_change = change(value, old);
+    let of_the_change = change(&meta, value, old);
     errors.extend(of_the_change.clone());
     let names = |name: &str, used| name_errors(&row.group, &row.kind, name, used);
     let judgements = match &resource.custom {
@@ -124,8 +124,8 @@ fn common(errors: &mut ErrorList, meta: &ObjectMeta, path: &Path) {
     errors.extend(validate_owner_references(&meta.owner_references, &path.child("ownerReferences")));
 }
 
-/// All that is wrong with a change of metadata.
-fn change(value: &Value, old: &Value) -> ErrorList {
+/// All that is wrong with a change of metadata, of which `meta` is the typed form.
+fn change(meta: &ObjectMeta, value: &Value, old: &Value) -> ErrorList {
     let mut errors = ErrorList::default();
     let path = Path::new("metadata");
     let immutable = "field is immutable";
@@ -160,8 +160,7 @@ fn change(value: &Value, old: &Value) -> ErrorList {
             errors.push(Error::invalid(&path.child(key), &of(value).unwrap_or(Value::Null), immutable));
         }
     }
-    let meta = typed(value);
-    common(&mut errors, &meta, &path);
+    common(&mut errors, meta, &path);
     errors.extend(validate_managed_fields(&meta.managed_fields, &path.child("managedFields")));
     errors
 }

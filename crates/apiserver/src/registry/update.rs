@@ -158,7 +158,6 @@ impl Registry {
         keep_system_fields(&mut value, old);
         managed::track(&self.resources, context, Some(old), &mut value, self.now()).await?;
         self.mutate(context, Operation::Update, name, &mut value, Some(old)).await?;
-        self.default(resource, &mut value);
         keep_system_fields(&mut value, old);
         self.separate(context, &mut value, old);
         schema::gates::drop_disabled(&resource.table, resource.hub_ty, &mut value, Some(old), &|g| {

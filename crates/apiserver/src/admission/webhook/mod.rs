@@ -285,6 +285,9 @@ impl Webhooks {
         let read = read.map_err(|e| failed(e.to_string()))?.value;
         let back = if whole { a.resource.taken_from(resource, read).await } else { Ok(read) };
         *object = back.map_err(|status| failed(status.message))?;
+        if whole {
+            a.registry.default(a.resource, object);
+        }
         Ok(())
     }
 
