@@ -144,7 +144,8 @@ fn masks_cannot_be_forged_as_root() {
     spec.masked_paths = ["/proc/version", "/proc/fs", "/proc/absent"].map(String::from).to_vec();
     let (_, log) = pod.run(spec);
     // What a shell complains of comes by another pipe, and stands before or after.
-    let (said, complaints): (Vec<&str>, Vec<&str>) = log.lines().partition(|line| line.starts_with("stdout "));
+    let (said, complaints): (Vec<&str>, Vec<&str>) =
+        log.lines().partition(|line| line.starts_with("stdout "));
     assert_eq!(said, ["stdout F 0", "stdout F 0", "stdout F no"], "{log}");
     assert_eq!(complaints.len(), 1, "{log}");
     // Without a /dev of ours the image's null device counts, and it had better be one (CVE-2025-31133).
