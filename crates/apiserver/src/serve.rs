@@ -138,7 +138,12 @@ async fn connection(
     let tls = shaken.inspect_err(|_| failed.inc())?;
     let certificates = tls.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
     let leave = CancellationToken::new();
-    let connection = Arc::new(Connection { peer: Some(peer), certificates, leave: leave.clone() });
+    let connection = Arc::new(Connection {
+        peer: Some(peer),
+        certificates,
+        leave: leave.clone(),
+        ..Connection::default()
+    });
     let shutdown = server.shutdown.clone();
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let (server, connection) = (server.clone(), connection.clone());

@@ -24,6 +24,7 @@ use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use rustls_pki_types::CertificateDer;
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use tokio_util::sync::CancellationToken;
 
 /// The extra that names the credential a user came with.
@@ -35,6 +36,8 @@ pub struct Connection {
     pub peer: Option<SocketAddr>,
     /// The certificates the client presented; it proved to hold the first one's key, no more.
     pub certificates: Vec<CertificateDer<'static>>,
+    /// What these certificates are known by, once somebody asked.
+    pub digest: OnceLock<[u8; 32]>,
     /// Its client is to connect anew.
     pub leave: CancellationToken,
 }

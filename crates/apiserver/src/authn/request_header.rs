@@ -91,10 +91,10 @@ impl RequestHeader {
     pub(super) fn check(&self, headers: &HeaderMap, connection: &Connection) -> Result<Option<User>, String> {
         // Without a name there is nothing to say, and no chain to verify.
         let Some(user) = self.headers.user(headers) else { return Ok(None) };
-        let Some(certificate) = self.chains.verify(connection).map_err(|e| e.to_string())? else {
+        let Some(verified) = self.chains.verify(connection).map_err(|e| e.to_string())? else {
             return Ok(None);
         };
-        let name = &certificate.subject.common_name;
+        let name = &verified.certificate.subject.common_name;
         if !self.allowed_names.is_empty() && !self.allowed_names.contains(name) {
             return Err(format!("x509: subject with cn={name} is not in the allowed list"));
         }

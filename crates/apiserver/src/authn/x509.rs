@@ -22,7 +22,13 @@ const LIFETIMES: [f64; 14] = [
 pub(super) struct Chains {
     roots: ClientRoots,
     clock: Arc<dyn Clock>,
-    recent: Recent<Arc<Certificate>>,
+    recent: Recent<Arc<Verified>>,
+}
+
+/// A certificate that leads to the roots, and whose it is.
+pub(super) struct Verified {
+    pub(super) certificate: Certificate,
+    user: Result<Option<User>, String>,
 }
 
 impl Chains {
@@ -31,20 +37,21 @@ impl Chains {
     }
 
     /// The client's certificate, when it showed one and that leads to the roots.
-    pub(super) fn verify(&self, connection: &Connection) -> Result<Option<Arc<Certificate>>, pki::Error> {
+    pub(super) fn verify(&self, connection: &Connection) -> Result<Option<Arc<Verified>>, pki::Error> {
         if connection.certificates.is_empty() {
             return Ok(None);
         }
         let now = self.clock.now();
-        let key = digest(connection.certificates.iter().map(|c| c.as_ref()));
-        if let Some(certificate) = self.recent.get(&key, now.as_second()) {
-            return Ok(Some(certificate));
+        let key =
+            connection.digest.get_or_init(|| digest(connection.certificates.iter().map(|c| c.as_ref())));
+        if let Some(verified) = self.recent.get(key, now.as_second()) {
+            return Ok(Some(verified));
         }
         let certificate = pki::tls::verify_client_chain(&connection.certificates, &self.roots, now)?;
-        let certificate = Arc::new(certificate);
         let until = certificate.not_after.as_second().min(now.as_second() + TRUSTED);
-        self.recent.put(key, certificate.clone(), until);
-        Ok(Some(certificate))
+        let verified = Arc::new(Verified { user: user(&certificate), certificate });
+        self.recent.put(*key, verified.clone(), until);
+        Ok(Some(verified))
     }
 }
 
@@ -90,10 +97,10 @@ fn user(certificate: &Certificate) -> Result<Option<User>, String> {
 impl X509 {
     pub(super) fn check(&self, connection: &Connection) -> Result<Option<User>, String> {
         match self.0.verify(connection) {
-            Ok(Some(certificate)) => {
-                let left = certificate.not_after.as_second() - self.0.clock.now().as_second();
+            Ok(Some(verified)) => {
+                let left = verified.certificate.not_after.as_second() - self.0.clock.now().as_second();
                 self.1.observe(left as f64);
-                user(&certificate)
+                verified.user.clone()
             }
             Ok(None) => Ok(None),
             Err(error) => Err(format!("verifying certificate failed: {error}")),
