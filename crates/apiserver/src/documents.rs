@@ -427,8 +427,12 @@ impl Server {
                 Some(indented(&self.documents.version.shown()))
             }
             "/metrics" => Some(body::text(StatusCode::OK, self.metrics.render())),
-            "/openid/v1/jwks" => self.documents.openid.as_ref().map(OpenId::key_set),
-            "/.well-known/openid-configuration" => self.documents.openid.as_ref().map(OpenId::configuration),
+            "/openid/v1/jwks" | "/openid/v1/jwks/" => {
+                self.documents.openid.as_ref().map(|openid| openid.key_set(headers)).transpose()?
+            }
+            "/.well-known/openid-configuration" | "/.well-known/openid-configuration/" => {
+                self.documents.openid.as_ref().map(|openid| openid.configuration(headers)).transpose()?
+            }
             "/" => Some(indented(&serde_json::json!({"paths": self.paths()}))),
             _ if path.starts_with(FLOW_DEBUG) => {
                 let name = path.strip_prefix(FLOW_DEBUG).unwrap_or_default();

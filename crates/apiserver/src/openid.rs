@@ -2,8 +2,10 @@
 
 use crate::authn::token_keys::{KeySet, Keys};
 use crate::body::{self, Answer};
+use crate::handlers;
+use apimachinery::status::Status;
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use parking_lot::Mutex;
 use pki::public_key::{Jwks, Kind, jwks};
 use serde::Serialize;
@@ -68,16 +70,22 @@ impl OpenId {
     }
 
     /// `/.well-known/openid-configuration`.
-    pub(crate) fn configuration(&self) -> Answer {
-        self.answer(body::JSON, |documents| &documents.configuration)
+    pub(crate) fn configuration(&self, headers: &HeaderMap) -> Result<Answer, Status> {
+        self.answer(headers, body::JSON, |documents| &documents.configuration)
     }
 
     /// `/openid/v1/jwks`.
-    pub(crate) fn key_set(&self) -> Answer {
-        self.answer(JWK_SET, |documents| &documents.key_set)
+    pub(crate) fn key_set(&self, headers: &HeaderMap) -> Result<Answer, Status> {
+        self.answer(headers, JWK_SET, |documents| &documents.key_set)
     }
 
-    fn answer(&self, media: &'static str, which: impl Fn(&Documents) -> &Bytes) -> Answer {
+    fn answer(
+        &self,
+        headers: &HeaderMap,
+        media: &'static str,
+        which: impl Fn(&Documents) -> &Bytes,
+    ) -> Result<Answer, Status> {
+        handlers::accepts(headers, &[media])?;
         let keys = self.keys.current();
         let mut documents = self.documents.lock();
         if !Arc::ptr_eq(&documents.of, &keys) {
@@ -98,7 +106,7 @@ impl OpenId {
         if let Ok(value) = HeaderValue::from_str(&format!("public, max-age={kept}")) {
             headers.insert(header::CACHE_CONTROL, value);
         }
-        answer
+        Ok(answer)
     }
 }
 
@@ -158,6 +166,21 @@ mod tests {
         check("api", expect!["issuer URL must use https scheme, got: api"]);
         check("https://a?b", expect!["issuer URL may not include a query, got: https://a?b"]);
         check("https://a#b?c", expect!["issuer URL may not include a fragment, got: https://a#b?c"]);
+    }
+
+    #[test]
+    fn keys_are_of_their_own_media_type() {
+        let keys = Keys::fixed(vec![pki::PrivateKey::generate().unwrap().public().clone()]);
+        let openid = OpenId::new("https://a", None, "a", keys).unwrap();
+        let headers = |accept: &str| HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
+        for accept in ["*/*", "application/json, */*", JWK_SET] {
+            assert!(openid.key_set(&headers(accept)).is_ok(), "{accept}");
+        }
+        assert!(openid.key_set(&HeaderMap::new()).is_ok());
+        let refused = openid.key_set(&headers("application/json")).err().unwrap();
+        expect!["406: Not Acceptable\n\nAvailable representations: application/jwk-set+json"]
+            .assert_eq(&refused.message);
+        assert!(openid.configuration(&headers("application/json")).is_ok());
     }
 
     #[test]

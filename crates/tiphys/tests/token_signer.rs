@@ -146,7 +146,7 @@ async fn story(words: &[&str]) {
 
     // Its keys are published, but for those that it withholds.
     let jwks = async || {
-        let (_, headers, keys) = house.ask("admin", Method::GET, "/openid/v1/jwks", Value::Null).await;
+        let (_, headers, keys) = house.ask("admin", Method::GET, "/openid/v1/jwks/", Value::Null).await;
         assert_eq!(headers["content-type"], "application/jwk-set+json");
         let kept = headers["cache-control"].to_str().unwrap().strip_prefix("public, max-age=").unwrap();
         assert!((3000..=3600).contains(&kept.parse::<u64>().unwrap()), "{kept}");
@@ -196,6 +196,7 @@ async fn story(words: &[&str]) {
         line.starts_with("apiserver_externaljwt_") && line.contains("_total{") && line.contains("sign")
     });
     expect![[r#"
+        apiserver_externaljwt_sign_request_total{code="DeadlineExceeded"} 1
         apiserver_externaljwt_sign_request_total{code="OK"} 7
         apiserver_externaljwt_sign_request_total{code="unknown-non-grpc"} 1"#]]
     .assert_eq(&counted.collect::<Vec<_>>().join("\n"));

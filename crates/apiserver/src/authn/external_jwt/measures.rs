@@ -37,12 +37,30 @@ pub(super) struct Measures {
     durations: HistogramVec,
 }
 
-/// A call under way. One that is given up by who waits for it counts as such.
+/// A call under way. One that whoever waits for it gives up, as its time is over, counts as such.
 pub(super) struct Begun {
     durations: HistogramVec,
     method: String,
     at: Instant,
     code: Code,
+}
+
+/// A token that is being signed, which counts likewise.
+pub(super) struct Signing {
+    signatures: CounterVec,
+    code: &'static str,
+}
+
+impl Signing {
+    pub(super) fn end(mut self, failure: Option<&Failure>) {
+        self.code = code(failure);
+    }
+}
+
+impl Drop for Signing {
+    fn drop(&mut self) {
+        self.signatures.with(&[self.code]).inc();
+    }
 }
 
 impl Begun {
@@ -101,7 +119,7 @@ impl Measures {
             durations: self.durations.clone(),
             method: format!("/v1.ExternalJWTSigner/{method}"),
             at: Instant::now(),
-            code: Code::Cancelled,
+            code: Code::DeadlineExceeded,
         }
     }
 
@@ -115,7 +133,7 @@ impl Measures {
         }
     }
 
-    pub(super) fn signed(&self, failure: Option<&Failure>) {
-        self.signatures.with(&[code(failure)]).inc();
+    pub(super) fn sign(&self) -> Signing {
+        Signing { signatures: self.signatures.clone(), code: name(Code::DeadlineExceeded) }
     }
 }

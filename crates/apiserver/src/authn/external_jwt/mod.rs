@@ -187,8 +187,9 @@ impl ExternalSigner {
 
     /// The token of these claims.
     pub async fn sign(&self, claims: &impl Serialize) -> Result<String, Failure> {
+        let signing = self.line.measures.sign();
         let token = self.assemble(claims).await;
-        self.line.measures.signed(token.as_ref().err());
+        signing.end(token.as_ref().err());
         token
     }
 
