@@ -289,6 +289,8 @@ impl Registry {
                 }
             }
         }
+        // The registered families have their limits already.
+        let mut encoder = encoder.limited(&self.0.limits, &self.0.unexpected);
         for collect in self.0.collectors.lock().iter() {
             collect(&mut encoder);
         }
@@ -451,6 +453,11 @@ mod tests {
         assert_eq!(off.get(), 1.0, "who counts need not know");
         registry.counter(opts("off", "Off, asked for again.", Stability::Stable));
         registry.collector(|e| e.family("late", "[ALPHA] Late.", "gauge", &[]).value::<&str>(&[], 1.0));
+        registry.collector(|e| {
+            let labels = ["x".to_owned()];
+            let mut family = e.family("nobody", "Made when asked for.", "gauge", &labels);
+            [("1", 1.0), ("2", 2.0), ("3", 3.0)].iter().for_each(|(x, value)| family.value(&[x], *value));
+        });
         let a = registry.counter_vec(opts("a", "A.", Stability::Alpha), &["x", "y", "z"]);
         for values in [["1", "", "free"], ["3", "", "free"], ["4", "", "free"], ["1", "y", "free"]] {
             a.with(&values).inc();
@@ -465,7 +472,7 @@ mod tests {
             a{x="unexpected",y="",z="free"} 2
             # HELP cardinality_enforcement_unexpected_categorizations_total [ALPHA] The count of unexpected categorizations during cardinality enforcement.
             # TYPE cardinality_enforcement_unexpected_categorizations_total counter
-            cardinality_enforcement_unexpected_categorizations_total 4
+            cardinality_enforcement_unexpected_categorizations_total 6
             # HELP disabled_metrics_total [BETA] The count of disabled metrics.
             # TYPE disabled_metrics_total counter
             disabled_metrics_total 3
@@ -478,6 +485,10 @@ mod tests {
             # HELP hidden_metrics_total [BETA] The count of hidden metrics.
             # TYPE hidden_metrics_total counter
             hidden_metrics_total 2
+            # HELP nobody Made when asked for.
+            # TYPE nobody gauge
+            nobody{x="1"} 1
+            nobody{x="unexpected"} 5
             # HELP registered_metrics_total [BETA] The count of registered metrics broken by stability level and deprecation version.
             # TYPE registered_metrics_total counter
             registered_metrics_total{deprecated_version="",stability_level="ALPHA"} 3

@@ -5,7 +5,8 @@ use std::{
     fmt::Write,
 };
 
-use super::value::Snapshot;
+use super::limits::{Limits, UNEXPECTED};
+use super::value::{Counter, Snapshot};
 
 /// What to answer a scrape with.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -14,20 +15,86 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 #[derive(Default)]
 pub struct Encoder {
     families: BTreeMap<String, String>,
+    limits: Limits,
+    /// Families with labels whose values are limited, until all of theirs are there.
+    limited: BTreeMap<String, Limited>,
+    /// How often a label was given a value that it may not have.
+    unexpected: Counter,
+}
+
+/// The sums of a family whose labels may not have every value.
+struct Limited {
+    help: String,
+    kind: String,
+    labels: Vec<String>,
+    allowed: Vec<Option<BTreeSet<String>>>,
+    sums: BTreeMap<Vec<String>, f64>,
+    unexpected: Counter,
+}
+
+impl Limited {
+    /// What differs in unexpected values alone is one.
+    fn add<S: AsRef<str>>(&mut self, values: &[S], value: f64) {
+        let values = values.iter().zip(&self.allowed).map(|(value, allowed)| {
+            let value = value.as_ref();
+            if allowed.as_ref().is_none_or(|allowed| allowed.contains(value)) {
+                return value.to_owned();
+            }
+            self.unexpected.inc();
+            UNEXPECTED.to_owned()
+        });
+        *self.sums.entry(values.collect()).or_default() += value;
+    }
 }
 
 impl Encoder {
+    /// From now on families have no other values than they may have.
+    pub(super) fn limited(self, limits: &Limits, unexpected: &Counter) -> Self {
+        Encoder { limits: limits.clone(), unexpected: unexpected.clone(), ..self }
+    }
+
     /// Begins a family. `labels` are in the order of the values that follow.
     pub fn family(&mut self, name: &str, help: &str, kind: &str, labels: &[String]) -> FamilyEncoder<'_> {
+        let names: Vec<&str> = labels.iter().map(String::as_str).collect();
+        let limited = self.limits.of(name, &names).map(|allowed| {
+            self.limited.entry(name.to_owned()).or_insert_with(|| Limited {
+                help: help.to_owned(),
+                kind: kind.to_owned(),
+                labels: labels.to_vec(),
+                allowed,
+                sums: BTreeMap::new(),
+                unexpected: self.unexpected.clone(),
+            })
+        });
+        FamilyEncoder { limited, ..Self::plain(&mut self.families, name, help, kind, labels) }
+    }
+
+    fn plain<'a>(
+        families: &'a mut BTreeMap<String, String>,
+        name: &str,
+        help: &str,
+        kind: &str,
+        labels: &[String],
+    ) -> FamilyEncoder<'a> {
         let mut order: Vec<usize> = (0..labels.len()).collect();
         order.sort_by(|a, b| labels[*a].cmp(&labels[*b]));
         let head = format!("# HELP {name} {}\n# TYPE {name} {kind}\n", escape(help, false));
         FamilyEncoder {
-            out: self.families.entry(name.to_owned()).or_default(),
+            out: families.entry(name.to_owned()).or_default(),
             head,
             name: name.to_owned(),
             labels: labels.to_vec(),
             order,
+            limited: None,
+        }
+    }
+
+    /// All values of those families that are limited are there.
+    fn settle(&mut self) {
+        for (name, limited) in std::mem::take(&mut self.limited) {
+            let Limited { help, kind, labels, sums, .. } = limited;
+            let mut family = Self::plain(&mut self.families, &name, &help, &kind, &labels);
+            sums.iter().for_each(|(values, sum)| family.value(values, *sum));
         }
     }
 
@@ -41,11 +108,13 @@ impl Encoder {
 
     /// Leaves out these families; those of them that there were.
     pub(super) fn forget(&mut self, names: &BTreeSet<String>) -> Vec<String> {
+        self.settle();
         let there = names.iter().filter(|name| self.families.remove(*name).is_some());
         there.cloned().collect()
     }
 
-    pub(super) fn finish(self) -> String {
+    pub(super) fn finish(mut self) -> String {
+        self.settle();
         self.families.into_values().collect()
     }
 }
@@ -57,10 +126,14 @@ pub struct FamilyEncoder<'a> {
     name: String,
     labels: Vec<String>,
     order: Vec<usize>,
+    limited: Option<&'a mut Limited>,
 }
 
 impl FamilyEncoder<'_> {
     pub fn value<S: AsRef<str>>(&mut self, values: &[S], value: f64) {
+        if let Some(limited) = &mut self.limited {
+            return limited.add(values, value);
+        }
         self.line("", values, None, &number(value));
     }
 
