@@ -74,6 +74,11 @@ pub(crate) fn body_read(size: usize) {
     let _ = CONTEXT.try_with(|context| context.body.set(Some(size)));
 }
 
+/// How much of the request's body was read, if it was.
+pub(crate) fn has_read() -> Option<usize> {
+    CONTEXT.try_with(|context| context.body.get()).ok().flatten()
+}
+
 /// The audit record of the request under way, if anything is recorded of it.
 pub(crate) fn record() -> Option<Arc<Record>> {
     CONTEXT.try_with(|context| context.record.clone()).ok().flatten().filter(|record| record.is_on())

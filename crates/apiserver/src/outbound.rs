@@ -272,7 +272,11 @@ impl Outbound {
         if let Some(caller) = &target.caller {
             caller.add(request.headers_mut())?;
         }
-        let asking = Asking::begin(&request.method().clone(), &target.url, request.headers_mut());
+        // As messages name the server, and what it is asked.
+        let end = target.url.match_indices('/').nth(2).map_or(target.url.len(), |(at, _)| at);
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let url = || format!("{}{uri}", &target.url[..end]);
+        let asking = Asking::begin(&method, url, request.headers_mut());
         let answer = self.send_over(target, request).await;
         asking.answered(&answer);
         answer

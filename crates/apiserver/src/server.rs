@@ -199,7 +199,7 @@ impl Server {
         };
         let answering = Box::pin(self.of_user(user, connection, parts, info, request_body));
         let answer = current.around(answering).await;
-        served.answered(answer.status());
+        served.answered(answer.status(), context::has_read());
         if served.is_told() { body::counting(answer, served, Served::sent) } else { answer }
     }
 

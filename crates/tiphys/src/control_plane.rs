@@ -86,6 +86,26 @@ fn external_address(settings: &Settings) -> String {
     }
 }
 
+/// What tells this server from others, to those who watch it: upstream's, of the name of its machine.
+fn identity() -> Result<String> {
+    let host = rustix::system::uname();
+    let host = host.nodename().to_bytes();
+    let mut told = Vec::new();
+    for part in [host, b"kube-apiserver"] {
+        told.extend(u16::try_from(part.len())?.to_be_bytes());
+        told.extend(part);
+    }
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &told);
+    let hash: [u8; 16] = hash.as_ref()[..16].try_into()?;
+    let number = u128::from_be_bytes(hash);
+    // 26 digits of five bits, the last of them filled up with two zeros.
+    let digit = |at: u32| {
+        let five = if at == 25 { (number & 7) << 2 } else { number >> (123 - 5 * at) & 31 };
+        char::from(b"abcdefghijklmnopqrstuvwxyz234567"[five as usize])
+    };
+    Ok(std::iter::once("apiserver-".to_owned()).chain((0..26).map(|at| digit(at).to_string())).collect())
+}
+
 fn documents(resources: &Arc<Resources>, settings: &Settings, address: &str, keys: Keys) -> Documents {
     let served = resources.clone();
     let issuer = settings.service_accounts.issuers.first().map_or("", String::as_str);
@@ -179,8 +199,9 @@ pub(crate) async fn start(
     let background = TaskTracker::new();
     let tracer = match &settings.traces {
         Some(configuration) => {
-            let (tracer, sending) = Tracer::new(configuration, &id, egress.clone(), shutdown.clone())
-                .map_err(anyhow::Error::msg)?;
+            let (tracer, sending) =
+                Tracer::new(configuration, &identity()?, egress.clone(), shutdown.clone())
+                    .map_err(anyhow::Error::msg)?;
             background.spawn(sending);
             Some(tracer)
         }

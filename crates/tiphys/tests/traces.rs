@@ -76,7 +76,13 @@ fn attributes(span: &Span) -> String {
         };
         let steady = !matches!(
             attribute.key.as_str(),
-            "audit-id" | "UID" | "server.port" | "network.peer.port" | "http.response.body.size" | "url.full"
+            "audit-id"
+                | "UID"
+                | "http.request.body.size"
+                | "server.port"
+                | "network.peer.port"
+                | "http.response.body.size"
+                | "url.full"
         );
         format!("{}={}\n", attribute.key, if steady { value } else { "…".into() })
     });
@@ -250,21 +256,22 @@ async fn traces_go_on_from_their_clients_to_webhooks() {
         "POST /api/v1/namespaces/{:namespace}/configmaps",
         http,
         expect![[r#"
-        server.address=127.0.0.1
-        http.request.method=POST
-        url.scheme=https
-        server.port=…
-        network.peer.address=127.0.0.1
-        network.peer.port=…
-        user_agent.original=tester
-        client.address=127.0.0.1
-        url.path=/api/v1/namespaces/default/configmaps
-        network.protocol.version=1.1
-        http.target=/api/v1/namespaces/default/configmaps
-        audit-id=…
-        http.response.status_code=201
-        http.response.body.size=…
-    "#]],
+            server.address=127.0.0.1
+            http.request.method=POST
+            url.scheme=https
+            server.port=…
+            network.peer.address=127.0.0.1
+            network.peer.port=…
+            user_agent.original=tester
+            client.address=127.0.0.1
+            url.path=/api/v1/namespaces/default/configmaps
+            network.protocol.version=1.1
+            http.target=/api/v1/namespaces/default/configmaps
+            audit-id=…
+            http.request.body.size=…
+            http.response.status_code=201
+            http.response.body.size=…
+        "#]],
     );
     check(
         "Create",

@@ -50,8 +50,11 @@ pub(crate) fn began(
 }
 
 impl Served {
-    /// It is answered so.
-    pub(crate) fn answered(&mut self, code: http::StatusCode) {
+    /// It is answered so, after so much of its body was read.
+    pub(crate) fn answered(&mut self, code: http::StatusCode, read: Option<usize>) {
+        if let Some(read) = read.filter(|read| *read > 0) {
+            self.0.set(number("http.request.body.size", read));
+        }
         if code.is_server_error() {
             self.0.fail(String::new());
         }
@@ -202,19 +205,20 @@ pub(crate) fn verb(parts: &Parts, info: &RequestInfo) -> Option<Entered> {
 pub(crate) struct Asking(Span);
 
 impl Asking {
-    pub(crate) fn begin(method: &Method, url: &str, headers: &mut HeaderMap) -> Self {
+    pub(crate) fn begin(method: &Method, url: impl FnOnce() -> String, headers: &mut HeaderMap) -> Self {
         let mut span = Span::within(SpanKind::Client, HTTP, SystemTime::now());
         match &mut span.0 {
             None => super::inject(headers),
             Some(recording) => {
                 w3c::inject(&recording.current.context, headers);
                 recording.data.name = format!("HTTP {method}");
-                let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+                let url = url();
+                let authority = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
                 let (host, port) = host_and_port(authority.split(['/', '?']).next().unwrap_or_default());
                 let attributes = &mut recording.data.attributes;
                 attributes.extend([
                     text("http.request.method", method.as_str()),
-                    text("url.full", url),
+                    text("url.full", &*url),
                     text("server.address", host),
                 ]);
                 attributes.extend(port.filter(|port| *port != 443).map(|port| number("server.port", port)));

@@ -56,7 +56,7 @@ impl Tracer {
     ) -> Result<(Arc<Self>, impl Future<Output = ()> + Send + use<>), String> {
         configuration.check()?;
         let channel = otlp::channel(configuration.endpoint()?, egress);
-        let resource = vec![text("service.name", "apiserver"), text("service.instance.id", id)];
+        let resource = vec![text("service.instance.id", id), text("service.name", "apiserver")];
         let (made, queue) = mpsc::channel(otlp::KEPT);
         let tracer = Tracer { bound: bound(configuration.rate()), made };
         Ok((Arc::new(tracer), otlp::run(channel, resource, queue, shutdown)))
@@ -293,12 +293,12 @@ impl Drop for Entered {
 }
 
 /// What the store has just done, as a part of what is under way.
-pub(crate) fn stored(name: &str, began: Instant, resource: impl FnOnce() -> String) {
+pub(crate) fn stored(name: &str, began: Instant, [group, resource]: [&str; 2]) {
     let mut span = Span::within(SpanKind::Internal, COMPONENT, SystemTime::now() - began.elapsed());
     if let Some(recording) = &mut span.0 {
         recording.data.name = name.to_owned();
         let audit_id = text("audit-id", &*recording.current.request.audit_id);
-        recording.data.attributes = vec![audit_id, text("resource", resource())];
+        recording.data.attributes = vec![audit_id, text("group", group), text("resource", resource)];
     }
 }
 

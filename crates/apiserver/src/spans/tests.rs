@@ -44,13 +44,13 @@ async fn serve(rate: u64, groups: &[&str], uri: &str, code: StatusCode, wanted: 
         let asked = beside.iter().map(|span| {
             span.around(async {
                 tokio::task::yield_now().await;
-                stored("Create etcd3", Instant::now(), || "pods".into());
+                stored("Create etcd3", Instant::now(), ["", "pods"]);
             })
         });
         futures::future::join_all(asked).await;
     });
     Context::new(None).around(work).await;
-    served.answered(code);
+    served.answered(code, None);
     drop(served);
     wanted.assert_eq(&shown(&mut queue));
 }
@@ -136,7 +136,7 @@ async fn others_are_told_where_they_are_asked() {
         let (_served, current) = began(tracer.as_ref(), (&parts, &info, &user), None, "id").unwrap();
         let told = Context::new(None).around(current.around(async {
             let mut headers = ::http::HeaderMap::new();
-            Asking::begin(&Method::POST, "https://hook:1/a?b", &mut headers)
+            Asking::begin(&Method::POST, || "https://hook:1/a?b".into(), &mut headers)
                 .answered(&Ok(::http::Response::new(())));
             headers["traceparent"].to_str().unwrap().to_owned()
         }));

@@ -219,21 +219,18 @@ impl Measures {
         });
         row.all.inc();
         row.seconds.observe_since(began);
-        // Upstream's names; what is deleted has none.
-        let name = match operation {
-            Operation::Get => "cacher.Get",
-            Operation::List => "cacher.GetList",
-            Operation::Create => "Create etcd3",
-            Operation::Update => "GuaranteedUpdate etcd3",
-            Operation::Delete => "Delete etcd3",
-        };
-        crate::spans::stored(name, began, || match self.group.as_str() {
-            "" => self.resource.clone(),
-            group => format!("{}.{group}", self.resource),
-        });
         if failed {
             row.failed.inc();
         }
+        // Upstream's names; what is deleted has none.
+        let name = match operation {
+            Operation::Get => "cacher.Get",
+            Operation::List => "List(recursive=true) etcd3",
+            Operation::Create => "Create etcd3",
+            Operation::Update => "GuaranteedUpdate etcd3",
+            Operation::Delete => return,
+        };
+        crate::spans::stored(name, began, self.labels());
     }
 
     /// A list was made: of so many objects that were looked at, so many were returned.
