@@ -85,6 +85,11 @@ impl Csr {
 
     /// The PEM of a request for `subject`, signed by the key it is about.
     pub fn create(key: &PrivateKey, subject: &Subject, sans: &[San]) -> Result<String> {
+        Ok(pem::encode("CERTIFICATE REQUEST", &Self::create_der(key, subject, sans)?))
+    }
+
+    /// The DER of such a request.
+    pub fn create_der(key: &PrivateKey, subject: &Subject, sans: &[San]) -> Result<Vec<u8>> {
         let attributes = if sans.is_empty() {
             Vec::new()
         } else {
@@ -99,7 +104,6 @@ impl Csr {
             &der::context(0, &attributes),
         ]);
         let signature = key.sign_x509(&info)?;
-        let request = der::seq([&info, &key.x509_algorithm(), &der::bit_string(0, &signature)]);
-        Ok(pem::encode("CERTIFICATE REQUEST", &request))
+        Ok(der::seq([&info, &key.x509_algorithm(), &der::bit_string(0, &signature)]))
     }
 }

@@ -1,18 +1,29 @@
-//! Private keys: made (ECDSA P-256), read (PKCS#8, SEC 1 and PKCS#1 PEM; ECDSA and RSA), written as PKCS#8 PEM.
+//! Private keys: made, read (PKCS#8, SEC 1 and PKCS#1 PEM; ECDSA and RSA), written as PKCS#8 PEM.
 
 use aws_lc_rs::{
     encoding::AsDer,
     rand::SystemRandom,
-    rsa::KeyPair as RsaKeyPair,
+    rsa::{KeyPair as RsaKeyPair, KeySize},
     signature::{
         ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING,
         ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING,
-        EcdsaKeyPair, EcdsaSigningAlgorithm, KeyPair, RSA_PKCS1_SHA256,
+        EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256,
     },
 };
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, pem::SectionKind};
 
-use crate::{Error, PublicKey, Result, der, pem};
+use crate::{Error, PublicKey, Result, der, pem, public_key::ED25519};
+
+/// What new keys are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    Rsa3072,
+    Rsa4096,
+    P256,
+    P384,
+    P521,
+    Ed25519,
+}
 
 /// A private key that signs certificates and tokens.
 pub struct PrivateKey {
@@ -29,6 +40,7 @@ enum Pair {
         curve: &'static Curve,
     },
     Rsa(RsaKeyPair),
+    Ed25519(Ed25519KeyPair),
 }
 
 struct Curve {
@@ -72,11 +84,37 @@ impl std::fmt::Debug for PrivateKey {
 impl PrivateKey {
     /// A new ECDSA P-256 key.
     pub fn generate() -> Result<PrivateKey> {
-        let fixed = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)
+        Self::generate_as(Algorithm::P256)
+    }
+
+    /// A new key of this kind. Those of RSA take their time.
+    pub fn generate_as(algorithm: Algorithm) -> Result<PrivateKey> {
+        let rsa = |size| {
+            let pair = RsaKeyPair::generate(size);
+            Self::from_rsa(Some(pair.map_err(|_| Error::PrivateKey("generating an RSA key failed"))?))
+        };
+        let curve = match algorithm {
+            Algorithm::Rsa3072 => return rsa(KeySize::Rsa3072),
+            Algorithm::Rsa4096 => return rsa(KeySize::Rsa4096),
+            Algorithm::Ed25519 => return Self::generate_ed25519(),
+            Algorithm::P256 => &CURVES[0],
+            Algorithm::P384 => &CURVES[1],
+            Algorithm::P521 => &CURVES[2],
+        };
+        let fixed = EcdsaKeyPair::generate(curve.fixed)
             .map_err(|_| Error::PrivateKey("generating an ECDSA key failed"))?;
         let pkcs8 = fixed.to_pkcs8v1().map_err(|_| Error::PrivateKey("encoding an ECDSA key failed"))?;
-        Self::from_ec_der(pkcs8.as_ref(), &CURVES[0])
-            .ok_or(Error::PrivateKey("a generated key was rejected"))?
+        Self::from_ec_der(pkcs8.as_ref(), curve).ok_or(Error::PrivateKey("a generated key was rejected"))?
+    }
+
+    fn generate_ed25519() -> Result<PrivateKey> {
+        let pair =
+            Ed25519KeyPair::generate().map_err(|_| Error::PrivateKey("generating an Ed25519 key failed"))?;
+        let pkcs8 = pair.to_pkcs8v1().map_err(|_| Error::PrivateKey("encoding an Ed25519 key failed"))?;
+        let algorithm = der::seq([&der::oid(ED25519)]);
+        let spki = der::seq([&algorithm, &der::bit_string(0, pair.public_key().as_ref())]);
+        let public = PublicKey::from_spki(&spki)?;
+        Ok(PrivateKey { pkcs8: pkcs8.as_ref().to_vec(), pair: Pair::Ed25519(pair), public })
     }
 
     /// The first private key in the PEM data.
@@ -142,6 +180,7 @@ impl PrivateKey {
         match &self.pair {
             Pair::Ecdsa { curve, .. } => curve.jws,
             Pair::Rsa(_) => "RS256",
+            Pair::Ed25519(_) => "EdDSA",
         }
     }
 
@@ -153,6 +192,7 @@ impl PrivateKey {
                 .map(|s| s.as_ref().to_vec())
                 .map_err(|_| Error::PrivateKey("signing failed")),
             Pair::Rsa(pair) => sign_rsa(pair, data),
+            Pair::Ed25519(pair) => Ok(pair.sign(data).as_ref().to_vec()),
         }
     }
 
@@ -160,6 +200,7 @@ impl PrivateKey {
         match &self.pair {
             Pair::Ecdsa { curve, .. } => der::seq([&der::oid(curve.signature)]),
             Pair::Rsa(_) => der::seq([&der::oid(der::SHA256_WITH_RSA), &der::null()]),
+            Pair::Ed25519(_) => der::seq([&der::oid(ED25519)]),
         }
     }
 
@@ -171,6 +212,7 @@ impl PrivateKey {
                 .map(|s| s.as_ref().to_vec())
                 .map_err(|_| Error::PrivateKey("signing failed")),
             Pair::Rsa(pair) => sign_rsa(pair, data),
+            Pair::Ed25519(pair) => Ok(pair.sign(data).as_ref().to_vec()),
         }
     }
 }

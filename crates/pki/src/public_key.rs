@@ -3,7 +3,7 @@
 
 use aws_lc_rs::{
     digest::{SHA256, digest},
-    signature::{self as sig, UnparsedPublicKey, VerificationAlgorithm},
+    signature::{self as sig, RsaParameters, UnparsedPublicKey, VerificationAlgorithm},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use rustls_pki_types::pem::SectionKind;
@@ -64,7 +64,11 @@ pub struct Jwks {
     pub keys: Vec<Jwk>,
 }
 
-const ED25519: &[u64] = &[1, 3, 101, 112];
+pub(crate) const ED25519: &[u64] = &[1, 3, 101, 112];
+
+/// Go's choice, unless it is told otherwise.
+static LONG_SALT: RsaParameters =
+    sig::RSA_PSS_2048_8192_SHA256.with_pss_salt_length(sig::RsaPssSaltLength::Max);
 
 fn is(id: &Oid<'_>, arcs: &[u64]) -> bool {
     id.iter().is_some_and(|mut i| i.by_ref().eq(arcs.iter().copied()))
@@ -258,6 +262,27 @@ impl PublicKey {
             .iter()
             .find(|(kind, id, _)| *kind == self.kind && is(algorithm, id))
             .is_some_and(|(_, _, by)| self.verifies(*by, data, signature))
+    }
+
+    /// How long the modulus of an RSA key is, in bits of whole bytes.
+    pub fn modulus_bits(&self) -> Option<usize> {
+        let key = (self.kind == Kind::Rsa).then(|| RSAPublicKey::from_der(&self.bits).ok())?;
+        key.map(|(_, key)| key.modulus.iter().skip_while(|byte| **byte == 0).count() * 8)
+    }
+
+    /// Whether who holds this key signed `data`, as Go's libraries do it: RSA with PSS, whose salt is as long as can be or as
+    /// the digest, and both RSA and ECDSA by SHA-256.
+    pub fn proves(&self, data: &[u8], signature: &[u8]) -> bool {
+        match self.kind {
+            Kind::Rsa => {
+                self.verifies(&LONG_SALT, data, signature)
+                    || self.verifies(&sig::RSA_PSS_2048_8192_SHA256, data, signature)
+            }
+            Kind::P256 => self.verifies(&sig::ECDSA_P256_SHA256_ASN1, data, signature),
+            Kind::P384 => self.verifies(&sig::ECDSA_P384_SHA256_ASN1, data, signature),
+            Kind::P521 => self.verifies(&sig::ECDSA_P521_SHA256_ASN1, data, signature),
+            Kind::Ed25519 => self.verifies(&sig::ED25519, data, signature),
+        }
     }
 
     fn verifies(&self, by: &'static dyn VerificationAlgorithm, data: &[u8], signature: &[u8]) -> bool {

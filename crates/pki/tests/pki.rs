@@ -10,11 +10,15 @@ use std::{
 };
 
 use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{RSA_PSS_SHA256, RsaPssSaltLength};
 use jiff::{SignedDuration, Timestamp};
 use pki::{
     Authority, Bundle, Certificate, Csr, Identity, Kubeconfig, Params, PrivateKey, Profile, PublicKey, San,
     Subject, Usage,
     jwt::{Signer, Verifier, unverified_claims},
+    key::Algorithm,
+    pem,
     public_key::{Jwk, jwks},
     tls::{self, ClientRoots, Slot, Trust, verify_client_chain},
 };
@@ -267,7 +271,10 @@ fn requests_are_signed_with_the_usages_of_the_signer() {
     let subject = Subject::new("system:node:n", &["system:nodes", "more"]);
     let sans =
         [San::host("n"), San::host("192.0.2.1"), San::host("2001:db8::1"), San::Uri("spiffe://x/y".into())];
-    for key in [PrivateKey::generate().unwrap(), PrivateKey::from_pem(rsa_key().as_bytes()).unwrap()] {
+    let of = |algorithm| PrivateKey::generate_as(algorithm).unwrap();
+    let made = [Algorithm::P256, Algorithm::P384, Algorithm::P521, Algorithm::Ed25519].map(of);
+    let rsa = PrivateKey::from_pem(rsa_key().as_bytes()).unwrap();
+    for key in made.into_iter().chain([rsa]) {
         let pem = Csr::create(&key, &subject, &sans).unwrap();
         let csr = Csr::from_pem(pem.as_bytes()).unwrap();
         let mut organizations = csr.subject.organizations.clone();
@@ -311,6 +318,29 @@ fn requests_are_signed_with_the_usages_of_the_signer() {
             .to_string()
             .contains("PEM block type must be CERTIFICATE REQUEST")
     );
+}
+
+#[test]
+fn who_holds_a_key_proves_it() {
+    let uid = b"7a5c4c59-4b41-4b3c-a3d9-0d3b7c3f2f5e";
+    let ed25519 = PrivateKey::generate_as(Algorithm::Ed25519).unwrap();
+    let signature = ed25519.sign_jws(uid).unwrap();
+    assert!(ed25519.public().proves(uid, &signature));
+    assert!(!ed25519.public().proves(b"another", &signature));
+    assert_eq!(ed25519.public().modulus_bits(), None);
+    let rsa = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa3072).unwrap();
+    let encoded = AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&rsa).unwrap();
+    let key = PrivateKey::from_pem(pem::encode("PRIVATE KEY", encoded.as_ref()).as_bytes()).unwrap();
+    assert_eq!(key.public().modulus_bits(), Some(3072));
+    // With a salt as long as the digest, and as Go signs.
+    for salt in [RsaPssSaltLength::Digest, RsaPssSaltLength::Max] {
+        let how: &'static _ = Box::leak(Box::new(RSA_PSS_SHA256.with_pss_salt_length(salt)));
+        let mut signature = vec![0; rsa.public_modulus_len()];
+        rsa.sign(how, &SystemRandom::new(), uid, &mut signature).unwrap();
+        assert!(key.public().proves(uid, &signature), "{salt:?}");
+        signature[100] ^= 1;
+        assert!(!key.public().proves(uid, &signature), "{salt:?}");
+    }
 }
 
 #[test]
