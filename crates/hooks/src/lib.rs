@@ -30,7 +30,9 @@ mod metadata;
 mod names;
 mod networking;
 mod networking_validation;
+mod pem_blocks;
 mod plain;
+mod pod_certificates;
 mod policy;
 mod put;
 mod rbac;
@@ -266,6 +268,7 @@ const STRATEGIES: &[&[Row]] = &[
     discovery::STRATEGIES,
     flowcontrol::STRATEGIES,
     networking::STRATEGIES,
+    pod_certificates::STRATEGIES,
     policy::STRATEGIES,
     rbac::STRATEGIES,
     resource::STRATEGIES,

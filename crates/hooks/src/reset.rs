@@ -23,6 +23,7 @@ const EXCEPTIONS: &[(&str, &str, &str, Fields)] = &[
         "approval",
         &[&["spec"], &["status", "certificate"]],
     ),
+    ("certificates.k8s.io", "PodCertificateRequest", "status", METADATA_AND_SPEC),
     ("flowcontrol.apiserver.k8s.io", "FlowSchema", "status", METADATA_AND_SPEC),
     ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration", "status", METADATA_AND_SPEC),
     ("internal.apiserver.k8s.io", "StorageVersion", "status", METADATA_AND_SPEC),

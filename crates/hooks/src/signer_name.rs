@@ -24,6 +24,12 @@ pub(super) fn validate_signer_name(check: &mut Check, path: &Path, name: &str) {
     check.when(name.len() > MAX, || Error::too_long(path, MAX));
 }
 
+/// Whether the name is of a signer of Kubernetes itself.
+pub(super) fn is_of_kubernetes(name: &str) -> bool {
+    let domain = name.split('/').next().unwrap_or_default();
+    domain == "kubernetes.io" || domain.ends_with(".kubernetes.io")
+}
+
 /// What is wrong with the first label that has something wrong.
 fn labels(check: &mut Check, path: &Path, segment: &str, rule: fn(&str) -> Vec<String>) {
     let mut labels = segment.split('.').map(|label| (label, rule(label)));

@@ -3,13 +3,13 @@
 use super::Row;
 use super::check::Check;
 use super::names::trust_bundle_name_errors;
+use super::pem_blocks::{Block, blocks};
 use super::plain::Plain;
 use super::signer_name::validate_signer_name;
 use super::templates::NAME;
 use super::tree::{column, name, or_none, text};
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::validation::NameUse;
-use base64::Engine as _;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -71,7 +71,7 @@ fn validate_bundle(bundle: &str) -> ErrorList {
     let mut anchors: BTreeMap<Vec<u8>, Vec<String>> = BTreeMap::new();
     let mut wrong = false;
     for (i, block) in blocks(bundle).into_iter().enumerate() {
-        match block.authority() {
+        match authority(&block) {
             Ok(()) => anchors.entry(block.der).or_default().push(i.to_string()),
             Err(why) => {
                 wrong = true;
@@ -89,56 +89,21 @@ fn validate_bundle(bundle: &str) -> ErrorList {
     check.0
 }
 
-/// A PEM block as Go reads it.
-struct Block {
-    label: String,
-    has_headers: bool,
-    der: Vec<u8>,
-}
-
-impl Block {
-    /// Why this is no authority's certificate.
-    fn authority(&self) -> Result<(), String> {
-        if self.label != "CERTIFICATE" {
-            return Err(format!("has bad block type: {}", self.label));
-        }
-        if self.has_headers {
-            return Err("has PEM block headers".into());
-        }
-        let certificate = match X509Certificate::from_der(&self.der) {
-            Ok(([], certificate)) => certificate,
-            _ => return Err("does not parse as X.509".into()),
-        };
-        match certificate.basic_constraints() {
-            Ok(Some(constraints)) if constraints.value.ca => Ok(()),
-            Ok(_) => Err("does not have the CA bit set".into()),
-            Err(_) => Err("does not parse as X.509".into()),
-        }
+/// Why this is no authority's certificate.
+fn authority(block: &Block) -> Result<(), String> {
+    if block.label != "CERTIFICATE" {
+        return Err(format!("has bad block type: {}", block.label));
     }
-}
-
-/// All blocks; what stands between them, or is none after all, is passed over.
-fn blocks(text: &str) -> Vec<Block> {
-    let lines: Vec<&str> = text.lines().map(|line| line.trim_end_matches([' ', '\t', '\r'])).collect();
-    let mut found = Vec::new();
-    let mut at = 0;
-    while let Some(line) = lines.get(at) {
-        at += 1;
-        let label = line.strip_prefix("-----BEGIN ").and_then(|rest| rest.strip_suffix("-----"));
-        if let Some((block, next)) = label.and_then(|label| Some((block(label, &lines[at..])?, at))) {
-            at = next + block.1;
-            found.push(block.0);
-        }
+    if block.has_headers {
+        return Err("has PEM block headers".into());
     }
-    found
-}
-
-/// The block of this label whose lines these are, and how many of them it takes.
-fn block(label: &str, lines: &[&str]) -> Option<(Block, usize)> {
-    let end = format!("-----END {label}-----");
-    let end = lines.iter().position(|line| *line == end)?;
-    let headers = lines[..end].iter().take_while(|line| line.contains(':')).count();
-    let body: String = lines[headers..end].iter().flat_map(|line| line.split_whitespace()).collect();
-    let der = base64::engine::general_purpose::STANDARD.decode(body).ok()?;
-    Some((Block { label: label.to_owned(), has_headers: headers > 0, der }, end + 1))
+    let certificate = match X509Certificate::from_der(&block.der) {
+        Ok(([], certificate)) => certificate,
+        _ => return Err("does not parse as X.509".into()),
+    };
+    match certificate.basic_constraints() {
+        Ok(Some(constraints)) if constraints.value.ca => Ok(()),
+        Ok(_) => Err("does not have the CA bit set".into()),
+        Err(_) => Err("does not parse as X.509".into()),
+    }
 }

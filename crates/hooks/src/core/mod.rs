@@ -13,6 +13,7 @@ mod node_warnings;
 mod persistent_volume;
 pub(super) mod persistent_volume_claim;
 mod pod;
+mod pod_certificate_volume;
 mod pod_columns;
 mod pod_containers;
 mod pod_env;

@@ -1,5 +1,6 @@
 //! What is wrong with a pod's volumes. Upstream: `ValidateVolumes`.
 
+use super::pod_certificate_volume;
 use super::pod_env::{CONTAINER_RESOURCES, field_ref, resource_ref};
 use super::volume_sources::{descending, mode, required, shared_source, validate_driver_name};
 use crate::check::{Check, label, subdomain};
@@ -234,6 +235,10 @@ fn projections(check: &mut Check, source: &Value, path: &Path) {
             local_path(check, &at.child("path"), text(of, &["path"]));
             claim(check, text(of, &["path"]), text(of, &["path"]));
         }
+        if let Some(of) = part("podCertificate") {
+            let at = at.child("podCertificate");
+            pod_certificate_volume::validate(check, &typed(of), &at, |check, file| claim(check, file, file));
+        }
         if found > 1 {
             check.forbidden(&at, "may not specify more than 1 volume type per source");
         }
@@ -273,7 +278,7 @@ fn trust_bundles(check: &mut Check, of: &Value, at: &Path) {
 }
 
 /// A relative path that stays below, whose name is not kept for the writer of such volumes.
-fn local_path(check: &mut Check, path: &Path, target: &str) {
+pub(super) fn local_path(check: &mut Check, path: &Path, target: &str) {
     descending(check, path, target);
     if target.starts_with("..") && target != ".." && !target.starts_with("../") {
         check.invalid(path, target, "must not start with '..'");
