@@ -16,12 +16,13 @@ use std::time::Duration;
 pub const VERSION: &str = "v1.36.2";
 
 /// The gates that this kubelet asks about, with v1.36's defaults.
-const GATES: [(&str, bool); 9] = [
+const GATES: [(&str, bool); 10] = [
     ("CPUManagerPolicyAlphaOptions", false),
     ("CPUManagerPolicyBetaOptions", true),
     ("ClusterTrustBundleProjection", false),
     ("ContainerCheckpoint", true),
     ("KubeletCrashLoopBackOffMax", true),
+    ("PodCertificateRequest", false),
     ("PreventStaticPodAPIReferences", true),
     ("ReduceDefaultCrashLoopBackOffDecay", false),
     ("ResourceHealthStatus", true),

@@ -88,7 +88,7 @@ impl Kubelet {
             .set_up(cpu.max(0), config.enforce_pods.then_some(memory.max(0)))
             .map_err(|source| Error::Prepare { what: "the cgroup kubepods".into(), source })?;
         let events = Events(Recorder::new(parts.client.clone(), "kubelet", &config.node_name));
-        let objects = Arc::new(Objects::new(&config, parts.client.clone(), shutdown.clone()));
+        let objects = Arc::new(Objects::new(&config, parts.client.clone(), events.clone(), shutdown.clone()));
         let unprepared = |what: &str, error: String| Error::Prepare {
             what: what.into(),
             source: std::io::Error::other(error),

@@ -47,6 +47,8 @@ mod objects;
 mod orphans;
 /// Plugins of the node, and what they and the kubelet say to each other.
 pub mod plugins;
+/// Keys of pods, and certificates that signers issue for them.
+mod pod_certificates;
 /// Who was given which devices and processors.
 mod pod_resources;
 /// The API and the manifest directory.

@@ -1,8 +1,11 @@
 //! ConfigMaps and Secrets that this node's pods refer to, each watched by name while someone refers to it, as the node
 //! authorizer allows. A change wakes the pods that use it. Upstream: the watching `manager` of configmap and secret. Trust
-//! bundles have a place of their own ([`TrustBundles`]), as all of them are watched if any is.
+//! bundles have a place of their own ([`TrustBundles`]), as all of them are watched if any is, and so have the certificates
+//! that pods ask for ([`PodCertificates`]).
 
 use crate::config::Config;
+use crate::events::Events;
+use crate::pod_certificates::PodCertificates;
 use crate::pod_worker::Mailbox;
 use crate::trust_bundles::TrustBundles;
 use api::core::v1::{ConfigMap, Pod, Secret};
@@ -106,13 +109,16 @@ pub(crate) struct Objects {
     config_maps: Cache<ConfigMap>,
     secrets: Cache<Secret>,
     pub(crate) trust_bundles: TrustBundles,
+    pub(crate) pod_certificates: PodCertificates,
 }
 
 impl Objects {
-    pub(crate) fn new(config: &Config, client: Client, shutdown: CancellationToken) -> Self {
+    pub(crate) fn new(config: &Config, client: Client, events: Events, shutdown: CancellationToken) -> Self {
         let projects = config.feature("ClusterTrustBundleProjection");
         let trust_bundles = TrustBundles::new(client.clone(), shutdown.clone(), projects);
-        Objects { client, shutdown, config_maps: Cache::new(), secrets: Cache::new(), trust_bundles }
+        let pod_certificates = PodCertificates::new(config, client.clone(), events, shutdown.clone());
+        let (config_maps, secrets) = (Cache::new(), Cache::new());
+        Objects { client, shutdown, config_maps, secrets, trust_bundles, pod_certificates }
     }
 
     /// Watches what the pod refers to, and no longer what it referred to before.
@@ -129,6 +135,7 @@ impl Objects {
             self.secrets.acquire(&self.client, &self.shutdown, namespace, name, uid, mailbox);
         }
         self.trust_bundles.register(pod, mailbox);
+        self.pod_certificates.register(pod, mailbox);
         self.config_maps.release(uid, &keys(&references.config_maps));
         self.secrets.release(uid, &keys(&references.secrets));
     }
@@ -136,6 +143,7 @@ impl Objects {
     /// Stops watching for a pod that is gone.
     pub(crate) fn release(&self, uid: &str) {
         self.trust_bundles.release(uid);
+        self.pod_certificates.release(uid);
         self.config_maps.release(uid, &BTreeSet::new());
         self.secrets.release(uid, &BTreeSet::new());
     }

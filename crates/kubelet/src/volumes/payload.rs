@@ -5,8 +5,8 @@ use super::Request;
 use crate::container_config::field_ref;
 use crate::tokens::Wanted;
 use api::core::v1::{
-    ConfigMap, ConfigMapVolumeSource, Container, DownwardAPIVolumeFile, KeyToPath, Pod, Secret,
-    SecretVolumeSource, VolumeProjection,
+    ConfigMap, ConfigMapVolumeSource, Container, DownwardAPIVolumeFile, KeyToPath, Pod,
+    PodCertificateProjection, Secret, SecretVolumeSource, VolumeProjection,
 };
 use std::collections::BTreeMap;
 
@@ -134,7 +134,7 @@ pub(super) async fn of_projected(
     let mut out = Payload::new();
     let mut refresh_at: Option<i64> = None;
     let mut errors = Vec::new();
-    for source in sources {
+    for (index, source) in sources.iter().enumerate() {
         let made = if let Some(s) = &source.secret {
             let optional = s.optional == Some(true);
             match secret(request, &s.name, optional).await {
@@ -161,6 +161,8 @@ pub(super) async fn of_projected(
         } else if let Some(b) = &source.cluster_trust_bundle {
             let anchors = request.objects.trust_bundles.anchors(b).await;
             anchors.map(|anchors| alone(request, &b.path, anchors.into_bytes(), default_bits))
+        } else if let Some(c) = &source.pod_certificate {
+            pod_certificate(request, c, index, default_bits)
         } else {
             Err("unsupported projected volume source".into())
         };
@@ -174,6 +176,24 @@ pub(super) async fn of_projected(
         1 => Err(errors.remove(0)),
         _ => Err(format!("[{}]", errors.join(", "))),
     }
+}
+
+/// The key and the certificates of a source, each in a file of its own or together.
+fn pod_certificate(
+    request: &Request<'_>,
+    source: &PodCertificateProjection,
+    index: usize,
+    default: u32,
+) -> Result<Payload, String> {
+    let (key, chain) = request.objects.pod_certificates.bundle(request.pod, &request.volume.name, index)?;
+    let both = format!("{key}{chain}");
+    let files = [
+        (&source.credential_bundle_path, both),
+        (&source.key_path, key),
+        (&source.certificate_chain_path, chain),
+    ];
+    let wanted = files.into_iter().filter(|(path, _)| !path.is_empty());
+    Ok(wanted.flat_map(|(path, text)| alone(request, path, text.into_bytes(), default)).collect())
 }
 
 /// A file that is for its reader alone, as far as the pod says who that is.
