@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod claims;
+mod pod_certificates;
 mod trust_bundles;
 
 use claims::{
@@ -10,6 +11,7 @@ use claims::{
 };
 use cluster_tests::cluster::Settings;
 use cluster_tests::{Room, Suite, scenarios};
+use pod_certificates::{certificates_of_pods, who_signs_for_pods};
 use std::process::ExitCode;
 use trust_bundles::{absent_trust_bundles, trust_bundles, who_publishes_trust_bundles};
 
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         read_only,
         trust_bundles,
         absent_trust_bundles,
+        certificates_of_pods,
     ];
     const CLAIMS: &[cluster_tests::Scenario] = scenarios![
         static_volumes,
@@ -40,7 +43,7 @@ fn main() -> ExitCode {
         devices,
         grows_where_it_is_mounted,
     ];
-    const REST: &[cluster_tests::Scenario] = scenarios![who_publishes_trust_bundles];
+    const REST: &[cluster_tests::Scenario] = scenarios![who_publishes_trust_bundles, who_signs_for_pods];
     let settings = Settings { flags: trust_bundles::FLAGS, ..Default::default() };
     let all = [CONTENT, CLAIMS, REST].concat().leak();
     Suite { settings, on_containerd: CONTENT, ..Suite::new("storage", all) }.run()

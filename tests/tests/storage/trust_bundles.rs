@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-/// The bundles are beta, and off unless they are asked for.
+/// Trust bundles and certificates of pods are beta, and off unless they are asked for.
 pub(crate) const FLAGS: &[&str] = &[
-    "--feature-gates=ClusterTrustBundle=true,ClusterTrustBundleProjection=true",
+    "--feature-gates=ClusterTrustBundle=true,ClusterTrustBundleProjection=true,PodCertificateRequest=true",
     "--runtime-config=certificates.k8s.io/v1beta1=true",
 ];
 
