@@ -28,6 +28,7 @@ mod node_ipam;
 mod node_lifecycle;
 mod persistent_volume;
 mod placed_pods;
+mod pod_certificate_cleaner;
 mod pod_control;
 mod pod_end;
 mod pod_gc;
@@ -140,6 +141,7 @@ pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("node-controller", |context| Box::pin(taint_eviction::run(context))),
     ("persistent-volume-binder", |context| Box::pin(persistent_volume::run(context))),
     ("pod-garbage-collector", |context| Box::pin(pod_gc::run(context))),
+    ("podcertificaterequestcleaner", |context| Box::pin(pod_certificate_cleaner::run(context))),
     ("pv-protection-controller", |context| Box::pin(protection::run_volumes(context))),
     ("pvc-protection-controller", |context| Box::pin(protection::run_claims(context))),
     ("replicaset-controller", |context| Box::pin(replicaset::run(context))),

@@ -45,8 +45,15 @@ const GATED: &[Gated] = &[
     },
     Gated {
         gate: "PodCertificateRequest",
-        roles: &[],
-        bindings: &[],
+        roles: &[role(
+            "system:controller:podcertificaterequestcleaner",
+            &[rule("delete get list watch", "certificates.k8s.io", "podcertificaterequests")],
+        )],
+        bindings: &[binding(
+            "system:controller:podcertificaterequestcleaner",
+            "system:controller:podcertificaterequestcleaner",
+            "sa:kube-system/podcertificaterequestcleaner",
+        )],
         rules: &[(
             "system:node",
             rule("create get list watch", "certificates.k8s.io", "podcertificaterequests"),
@@ -75,6 +82,16 @@ pub(super) fn rules_of(name: &str, gates: &FeatureGates) -> impl Iterator<Item =
 mod tests {
     use super::super::rules_of;
     use crate::features::Features;
+
+    #[test]
+    fn requests_of_pods_are_cleaned_where_there_are_some() {
+        let cleans = |gates: &str| {
+            let (features, _) = Features::parse(gates, "").unwrap();
+            super::roles(&features.gates).any(|role| role.name.ends_with(":podcertificaterequestcleaner"))
+        };
+        assert!(!cleans("ClusterTrustBundle=true"));
+        assert!(cleans("PodCertificateRequest=true"));
+    }
 
     #[test]
     fn nodes_read_trust_bundles_where_there_are_some() {

@@ -127,14 +127,12 @@ fn path(resource: &str, name: Option<&str>) -> String {
     let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
     let rows = ::api::table().resources();
     let found = |row: &&schema::row::ResourceRow| {
-        row.resource == resource
-            && row.version.starts_with('v')
-            && !row.version.contains("beta")
-            && !row.version.contains("alpha")
-            && row.group != "events.k8s.io"
+        row.resource == resource && row.version.starts_with('v') && row.group != "events.k8s.io"
     };
     let mut rows: Vec<_> = rows.iter().filter(found).collect();
-    rows.sort_by_key(|row| std::cmp::Reverse(row.version.clone()));
+    // Stable versions first, and betas before alphas.
+    let early = |version: &str| version.contains("alpha") || version.contains("beta");
+    rows.sort_by_key(|row| (early(&row.version), std::cmp::Reverse(row.version.clone())));
     let row = rows.first().unwrap_or_else(|| panic!("no resource {resource}"));
     let of = client::Resource::new(&row.group, &row.version, resource);
     let subresource = Some(subresource).filter(|s| !s.is_empty());

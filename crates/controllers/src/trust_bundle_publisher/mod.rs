@@ -5,20 +5,18 @@
 mod plan;
 
 use crate::Context;
-use crate::support::{delete_by_name, feed, queue};
+use crate::support::{delete_by_name, feed, queue, served};
 use api::certificates::v1beta1::ClusterTrustBundle;
 use client::controller::{Outcome, Writes, run as work};
 use client::source::Query;
-use client::{Client, Error, Informer, ObjectKey, Projection, Resource, discovery};
+use client::{Client, Error, Informer, ObjectKey, Projection};
 use component::metrics::{CounterVec, HistogramVec, Opts, Registry, Stability, exponential_buckets};
 use plan::Put;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Who signs what API servers show.
 const SIGNER: &str = "kubernetes.io/kube-apiserver-serving";
 const GATE: &str = "ClusterTrustBundle";
-/// Until a server that did not say what it serves is asked again.
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// What a bundle of the signer holds.
 struct Published {
@@ -60,13 +58,9 @@ pub(crate) async fn run(context: Context) {
     if !context.gates.enabled(GATE) || context.cluster.root_ca.is_empty() {
         return;
     }
-    match context.shutdown.run_until_cancelled(served(&context.client)).await {
-        Some(true) => {}
-        Some(false) => {
-            tracing::info!("ClusterTrustBundles are not served: none is published");
-            return;
-        }
-        None => return,
+    let there = served::<ClusterTrustBundle>(&context.client);
+    if context.shutdown.run_until_cancelled(there).await != Some(true) {
+        return;
     }
     let query = Query::of::<ClusterTrustBundle>().fields(format!("spec.signerName={SIGNER}"));
     let bundles: Informer<Published> = context.informers.query(query);
@@ -94,16 +88,6 @@ pub(crate) async fn run(context: Context) {
         }
     })
     .await;
-}
-
-async fn served(client: &Client) -> bool {
-    loop {
-        match discovery::serves(client, &Resource::of::<ClusterTrustBundle>()).await {
-            Ok(served) => return served,
-            Err(error) => tracing::warn!(%error, "could not learn whether ClusterTrustBundles are served"),
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
 }
 
 /// Writes what is planned; `noted` is told of each version written.
