@@ -33,6 +33,8 @@ pub struct Documents {
     pub version: VersionInfo,
     /// Of the issuer of service-account tokens, if it can be told of.
     openid: Option<OpenId>,
+    /// Whether pods' resources are told of, as kube-scheduler tells of them.
+    pod_resources: bool,
 }
 
 /// The documents of one state.
@@ -192,7 +194,12 @@ impl Documents {
         let builtin = openapi::Documents::new(table, &groups, encodings.into(), api::descriptions);
         let address = server_address.to_owned();
         let (current, changes) = (RwLock::default(), watch::Sender::default());
-        Documents { rows, address, builtin, current, changes, version, openid }
+        Documents { rows, address, builtin, current, changes, version, openid, pod_resources: false }
+    }
+
+    /// These, with what pods ask for at `/metrics/resources` beside them.
+    pub fn with_pod_resources(self, pod_resources: bool) -> Self {
+        Documents { pod_resources, ..self }
     }
 
     /// From now on the documents tell of these resources beside the built-in ones.
@@ -427,6 +434,11 @@ impl Server {
                 Some(indented(&self.documents.version.shown()))
             }
             "/metrics" => Some(body::text(StatusCode::OK, self.metrics.render())),
+            "/metrics/resources" if self.documents.pod_resources => {
+                let server = self.clone();
+                let rendered = tokio::task::spawn_blocking(move || crate::pod_resources::render(&server));
+                Some(body::text(StatusCode::OK, rendered.await.map_err(Status::internal_error)??))
+            }
             "/openid/v1/jwks" | "/openid/v1/jwks/" => {
                 self.documents.openid.as_ref().map(|openid| openid.key_set(headers)).transpose()?
             }

@@ -37,6 +37,7 @@ pub mod object;
 pub mod observed;
 pub mod openid;
 pub mod outbound;
+mod pod_resources;
 pub mod registry;
 pub mod remote;
 pub mod request;

@@ -364,6 +364,8 @@ impl ApiServer {
             },
             endpoint_reconciler: self.endpoint_reconciler_type,
             metrics: self.metrics.limits()?,
+            // The scheduler is elsewhere.
+            pod_resources: false,
             traces: self.traces.configuration()?,
             connections: self.connections.connections()?,
         })

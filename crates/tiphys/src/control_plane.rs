@@ -123,6 +123,7 @@ fn documents(resources: &Arc<Resources>, settings: &Settings, address: &str, key
         version_info(),
         openid.ok(),
     )
+    .with_pod_resources(settings.pod_resources)
 }
 
 /// Builds the server, brings up its caches, writes what every cluster has, and begins to serve.

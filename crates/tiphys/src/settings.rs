@@ -117,6 +117,8 @@ pub(crate) struct Settings {
     pub endpoint_reconciler: EndpointReconciler,
     /// What is not to be measured.
     pub metrics: component::metrics::Limits,
+    /// Whether what pods ask for is told of.
+    pub pod_resources: bool,
     /// What a collector of traces is told.
     pub traces: Option<apiserver::spans::Configuration>,
     /// How clients are spoken to.
@@ -196,6 +198,7 @@ impl Settings {
             redirects: Redirects::Rejected,
             endpoint_reconciler: EndpointReconciler::Lease,
             metrics: flags.metrics.limits()?,
+            pod_resources: true,
             traces: flags.traces.configuration()?,
             connections: flags.connections.connections()?,
         })

@@ -5,6 +5,7 @@ mod server;
 
 use expect_test::expect;
 use server::Cluster;
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_server_measures_what_it_is_told_to() {
@@ -32,4 +33,62 @@ fn a_server_measures_what_it_is_told_to() {
     );
     let counted = shown(&["cardinality_enforcement_unexpected_categorizations_total"]);
     assert!(!counted.ends_with(" 0"), "{counted}");
+}
+
+#[test]
+fn what_pods_ask_for_is_told() {
+    let cluster = Cluster::new();
+    let manifest = cluster.data().join("pod.yaml");
+    let pod = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: kube-system}
+spec:
+  schedulerName: nobody
+  priority: 0
+  overhead: {cpu: 10m}
+  runtimeClassName: heavy
+  initContainers:
+  - {name: first, image: busybox, resources: {requests: {memory: 64Mi}}}
+  containers:
+  - {name: a, image: busybox, resources: {requests: {cpu: 100m, memory: 16Mi}, limits: {memory: 32Mi, example.com/thing: "2"}}}
+  - {name: b, image: busybox, resources: {requests: {cpu: 400m}}}
+---
+apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {name: heavy}
+handler: heavy
+overhead: {podFixed: {cpu: 10m}}
+"#;
+    let (pod, class) = pod.split_once("---").unwrap();
+    for document in [class, pod] {
+        std::fs::write(&manifest, document).unwrap();
+        // The namespace has its service account a moment after the server is ready.
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            let (done, text) = cluster.try_run("1.36.4", &["create", "-f", manifest.to_str().unwrap()]);
+            if done {
+                break;
+            }
+            assert!(text.contains("no service account") || text.contains("serviceaccount"), "{text}");
+            assert!(Instant::now() < until, "{text}");
+        }
+    }
+    let told = cluster.run("1.36.4", &["get", "--raw", "/metrics/resources"]);
+    let values: Vec<&str> = told.lines().filter(|line| !line.starts_with('#')).collect();
+    let of = |family: &str, resource: &str, unit: &str, value: &str| {
+        format!(
+            r#"{family}{{namespace="kube-system",node="",pod="web",priority="0",resource="{resource}",scheduler="nobody",unit="{unit}"}} {value}"#
+        )
+    };
+    assert_eq!(
+        values,
+        [
+            of("kube_pod_resource_limit", "example.com/thing", "", "2"),
+            of("kube_pod_resource_limit", "memory", "bytes", "3.3554432e+07"),
+            of("kube_pod_resource_request", "cpu", "cores", "0.51"),
+            of("kube_pod_resource_request", "example.com/thing", "", "2"),
+            of("kube_pod_resource_request", "memory", "bytes", "6.7108864e+07"),
+        ]
+    );
 }
