@@ -82,6 +82,8 @@ fn a_full_disk_spoils_nothing(room: &Room) {
     until("counted on", || last(&k.run("logs counts --tail=5")) > before + 50);
     room.cluster.stop();
     room.cluster.serve();
+    // The node answers a moment later than the API server.
+    until("its log is served again", || k.output("logs counts").status.success());
     last(&k.run("logs counts"));
     k.run("delete pod --all --now");
 }
