@@ -25,12 +25,36 @@ pub(super) fn blocks(text: &str) -> Vec<Block> {
     found
 }
 
-/// The block of this label whose lines these are, and how many of them it takes.
+/// The block of this label whose lines these are, and how many of them it takes. It ends at the next line of dashes or not at
+/// all: none is Base64, and so no text is gone through again for each head in it.
 fn block(label: &str, lines: &[&str]) -> Option<(Block, usize)> {
-    let end = format!("-----END {label}-----");
-    let end = lines.iter().position(|line| *line == end)?;
+    let end = lines.iter().position(|line| line.starts_with("-----"))?;
+    if lines[end] != format!("-----END {label}-----") {
+        return None;
+    }
     let headers = lines[..end].iter().take_while(|line| line.contains(':')).count();
     let body: String = lines[headers..end].iter().flat_map(|line| line.split_whitespace()).collect();
     let der = base64::engine::general_purpose::STANDARD.decode(body).ok()?;
     Some((Block { label: label.to_owned(), has_headers: headers > 0, der }, end + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, labels: &[&str]) {
+        let found: Vec<String> = blocks(text).into_iter().map(|block| block.label).collect();
+        assert_eq!(found, labels, "{text}");
+    }
+
+    #[test]
+    fn what_is_no_block_is_passed_over() {
+        let block = |label: &str| format!("-----BEGIN {label}-----\nk: v\n\nAAAA\n-----END {label}-----\n");
+        check(&format!("of\n{}and\n{}", block("A"), block("B")), &["A", "B"]);
+        check(&format!("-----BEGIN X-----\n{}", block("A")), &["A"]);
+        check(&format!("-----BEGIN X-----\nAAAA\n{}-----END X-----\n", block("A")), &["A"]);
+        check(&format!("-----BEGIN X-----\nAAAA\n-----END Y-----\n-----END X-----\n{}", block("A")), &["A"]);
+        check(&format!("-----BEGIN X-----\nno base64!\n-----END X-----\n{}", block("A")), &["A"]);
+        check(&"-----BEGIN X-----\n".repeat(100_000), &[]);
+    }
 }

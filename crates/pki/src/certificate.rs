@@ -32,10 +32,7 @@ pub struct Certificate {
 
 /// Hexadecimal.
 fn sha256(data: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digest = digest(&SHA256, data);
-    let digits = digest.as_ref().iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+    digest(&SHA256, data).as_ref().iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn uids(name: &X509Name<'_>) -> Vec<String> {

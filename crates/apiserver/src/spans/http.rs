@@ -206,7 +206,7 @@ pub(crate) struct Asking(Span);
 
 impl Asking {
     pub(crate) fn begin(method: &Method, url: impl FnOnce() -> String, headers: &mut HeaderMap) -> Self {
-        let mut span = Span::within(SpanKind::Client, HTTP, SystemTime::now());
+        let mut span = Span::within(SpanKind::Client, HTTP, SystemTime::now);
         match &mut span.0 {
             None => super::inject(headers),
             Some(recording) => {

@@ -193,11 +193,11 @@ impl Span {
     }
 
     /// A part of what is under way.
-    fn within(kind: SpanKind, scope: &'static str, began: SystemTime) -> Self {
+    fn within(kind: SpanKind, scope: &'static str, began: impl FnOnce() -> SystemTime) -> Self {
         let Some(current) = context::stands() else { return Span(None) };
         match &current.tracer {
             Some(tracer) if current.context.sampled => {
-                Span::begin(tracer, Some(&current.context), kind, scope, began, current.request.clone()).0
+                Span::begin(tracer, Some(&current.context), kind, scope, began(), current.request.clone()).0
             }
             _ => Span(None),
         }
@@ -209,7 +209,7 @@ impl Span {
     }
 
     fn part_of(scope: &'static str, name: &str, attributes: impl FnOnce(&About) -> Vec<KeyValue>) -> Self {
-        let mut span = Span::within(SpanKind::Internal, scope, SystemTime::now());
+        let mut span = Span::within(SpanKind::Internal, scope, SystemTime::now);
         if let Some(recording) = &mut span.0 {
             recording.data.name = name.to_owned();
             recording.data.attributes = attributes(&recording.current.request);
@@ -294,7 +294,7 @@ impl Drop for Entered {
 
 /// What the store has just done, as a part of what is under way.
 pub(crate) fn stored(name: &str, began: Instant, [group, resource]: [&str; 2]) {
-    let mut span = Span::within(SpanKind::Internal, COMPONENT, SystemTime::now() - began.elapsed());
+    let mut span = Span::within(SpanKind::Internal, COMPONENT, || SystemTime::now() - began.elapsed());
     if let Some(recording) = &mut span.0 {
         recording.data.name = name.to_owned();
         let audit_id = text("audit-id", &*recording.current.request.audit_id);

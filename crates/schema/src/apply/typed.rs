@@ -111,17 +111,6 @@ impl<'a> Node<'a> {
         matches!(self, Node::Set | Node::Keyed(..))
     }
 
-    /// Whether there is a [`Self::step`] to an item.
-    fn has_step(self, table: &Table, item: &Value) -> bool {
-        match (self, item) {
-            (Node::Keyed(ty, keys), Value::Object(members)) => keys
-                .iter()
-                .any(|key| members.contains_key(key.as_ref()) || key_default(table, ty, key).is_some()),
-            (Node::Keyed(..), _) => false,
-            (_, item) => !matches!(item, Value::Object(_) | Value::Array(_) | Value::Null),
-        }
-    }
-
     /// The step to an item of a list that merges.
     fn step(self, table: &Table, item: &Value) -> Result<String, String> {
         let mut text = Vec::with_capacity(32);
@@ -252,7 +241,7 @@ impl<'a> Typed<'a> {
                 .all(|(name, value)| self.walks(node.member(self.table, name), value)),
             Value::Array(items) if node.is_list() => items
                 .iter()
-                .all(|item| node.has_step(self.table, item) && self.walks(node.item(self.table), item)),
+                .all(|item| node.step(self.table, item).is_ok() && self.walks(node.item(self.table), item)),
             _ => true,
         }
     }

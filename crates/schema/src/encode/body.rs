@@ -6,12 +6,11 @@
 
 use super::text::write_integer;
 use super::{Empties, RevisionAt, Writer, write_string};
+use crate::decode::{DecodeError, FieldValidation, free_json};
 use crate::row::TypeId;
 use crate::table::Table;
 use bytes::{BufMut, Bytes, BytesMut};
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
-use std::fmt;
 
 const HEADER: usize = 8;
 /// Neither `{` nor the `k` of the protobuf envelope: stored values tell their format by the first byte.
@@ -195,8 +194,8 @@ impl<B: AsRef<[u8]>> Body<B> {
     }
 
     /// The object as a tree in canonical form, with type metadata and revision put in.
-    pub fn value(&self, type_meta: Option<&TypeMeta>, revision: u64) -> Result<Value, serde_json::Error> {
-        let mut value = tree(self.json())?;
+    pub fn value(&self, type_meta: Option<&TypeMeta>, revision: u64) -> Result<Value, DecodeError> {
+        let mut value = free_json(self.json(), FieldValidation::Ignore)?.value;
         if let Value::Object(map) = &mut value {
             if let Some(meta) = type_meta.filter(|_| self.flags() & SELF_TYPED == 0) {
                 map.insert("kind".into(), Value::from(&*meta.kind));
@@ -209,65 +208,5 @@ impl<B: AsRef<[u8]>> Body<B> {
             }
         }
         Ok(value)
-    }
-}
-
-/// What was written as JSON, as a tree.
-fn tree(json: &[u8]) -> Result<Value, serde_json::Error> {
-    let mut parser = serde_json::Deserializer::from_slice(json);
-    let value = Tree.deserialize(&mut parser)?;
-    parser.end().map(|()| value)
-}
-
-/// Reads what serde_json's own visitor does, without asking of every object whether it is one of serde_json's marks (of
-/// a raw value, which other crates here use): a tenth of the work.
-struct Tree;
-
-impl<'de> DeserializeSeed<'de> for Tree {
-    type Value = Value;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Tree {
-    type Value = Value;
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-    fn visit_bool<E>(self, b: bool) -> Result<Value, E> {
-        Ok(Value::Bool(b))
-    }
-    fn visit_i64<E>(self, n: i64) -> Result<Value, E> {
-        Ok(n.into())
-    }
-    fn visit_u64<E>(self, n: u64) -> Result<Value, E> {
-        Ok(n.into())
-    }
-    fn visit_f64<E>(self, n: f64) -> Result<Value, E> {
-        Ok(n.into())
-    }
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::String(text.to_owned()))
-    }
-    fn visit_string<E>(self, text: String) -> Result<Value, E> {
-        Ok(Value::String(text))
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = seq.next_element_seed(Tree)? {
-            items.push(item);
-        }
-        Ok(Value::Array(items))
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut members = Map::new();
-        while let Some(name) = map.next_key()? {
-            members.insert(name, map.next_value_seed(Tree)?);
-        }
-        Ok(Value::Object(members))
     }
 }
