@@ -30,7 +30,7 @@ fn root_a_cluster_ip_balances_and_lets_go() {
     let web = service("web", json!({}));
     proxy.set(&web, &ready(&[1, 2, 3]));
     for v4 in FAMILIES {
-        let (at, pod) = (cluster_ip(v4), world.pod(1));
+        let (at, pod, other) = (cluster_ip(v4), world.pod(1), world.pod(2));
         assert_eq!(who(pod, at, 80), BTreeSet::from([1, 2, 3]));
         assert_eq!(who(&world.node, at, 80), BTreeSet::from([1, 2, 3]));
         // Clients in the cluster keep their address, others do not.
@@ -38,8 +38,9 @@ fn root_a_cluster_ip_balances_and_lets_go() {
         assert_eq!((answered, client), (2, pod_ip(v4, 1)));
         assert_eq!(tcp(&world.outside, at, 80).unwrap().1, node_ip(v4));
         assert_eq!(ask(&udp_socket(pod, at, 80)).unwrap().1.is_ipv4(), v4);
-        // A port the Service does not have.
-        assert_eq!(tcp(pod, at, 81), NOBODY);
+        // A port the Service does not have. Asked from a pod that has not reached itself: for IPv6, the
+        // redirects that this brings use up a pod's share of ICMP (`icmp/ratelimit`), and none turns them off.
+        assert_eq!(tcp(other, at, 81), NOBODY);
         assert_eq!(tcp(&world.node, at, 81), NOBODY);
     }
     // An endpoint that leaves keeps what it has and gets nothing new.
@@ -62,7 +63,7 @@ fn root_a_cluster_ip_balances_and_lets_go() {
     // Nobody: refused at once, for TCP and UDP, from a pod and from the node.
     proxy.set(&web, &[]);
     for v4 in FAMILIES {
-        for (place, from) in [("pod", world.pod(1)), ("node", &world.node)] {
+        for (place, from) in [("pod", world.pod(2)), ("node", &world.node)] {
             assert_eq!(tcp(from, cluster_ip(v4), 80), NOBODY, "{place} {v4}");
             // The node's own packet does not even leave the socket.
             let refused =
