@@ -1,6 +1,6 @@
 //! AlwaysPullImages: every container's image is pulled anew, so that its registry says who may use it.
 
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use apimachinery::field::{Error, Path, aggregate};
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
@@ -67,6 +67,10 @@ fn strangers(pod: &Value) -> Vec<Error> {
 impl Plugin for AlwaysPullImages {
     fn name(&self) -> &'static str {
         "AlwaysPullImages"
+    }
+
+    fn when(&self) -> When {
+        When::both(&[Operation::Create, Operation::Update])
     }
 
     fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

@@ -2,7 +2,7 @@
 //! sign and attest for a signer, and nobody becomes a master by certificate.
 
 use super::lookup::authorize;
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use crate::authz::escalation::only_collector_fields;
 use crate::authz::{self, Authorizer};
 use apimachinery::field::{Error, ErrorList, Path};
@@ -195,6 +195,14 @@ impl Plugin for Certificates {
             Check::Attest => "ClusterTrustBundleAttest",
             Check::Subject => "CertificateSubjectRestriction",
         }
+    }
+
+    fn when(&self) -> When {
+        When::validate(match self.check {
+            Check::Approval | Check::Signing => &[Operation::Update],
+            Check::Attest => &[Operation::Create, Operation::Update],
+            Check::Subject => &[Operation::Create],
+        })
     }
 
     fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

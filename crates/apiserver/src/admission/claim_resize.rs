@@ -1,7 +1,7 @@
 //! PersistentVolumeClaimResize: only bound claims of a class that allows it may grow.
 
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use apimachinery::quantity::Quantity;
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
@@ -52,6 +52,10 @@ impl PersistentVolumeClaimResize {
 impl Plugin for PersistentVolumeClaimResize {
     fn name(&self) -> &'static str {
         "PersistentVolumeClaimResize"
+    }
+
+    fn when(&self) -> When {
+        When::validate(&[Operation::Update])
     }
 
     fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

@@ -2,7 +2,7 @@
 //! one; the newest where there are several.
 
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use std::sync::Arc;
@@ -42,6 +42,10 @@ impl DefaultClass {
 impl Plugin for DefaultClass {
     fn name(&self) -> &'static str {
         self.name
+    }
+
+    fn when(&self) -> When {
+        When::admit(&[Operation::Create])
     }
 
     fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

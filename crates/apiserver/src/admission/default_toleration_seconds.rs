@@ -1,7 +1,7 @@
 //! DefaultTolerationSeconds: a pod stays on a node that is not ready or not reachable for a while; five minutes unless flags
 //! say otherwise.
 
-use super::{Attributes, Operation, Options, Plugin};
+use super::{Attributes, Operation, Options, Plugin, When};
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
@@ -39,6 +39,10 @@ fn add(pod: &mut Value, taints: &[(&str, i64)]) {
 impl Plugin for DefaultTolerationSeconds {
     fn name(&self) -> &'static str {
         "DefaultTolerationSeconds"
+    }
+
+    fn when(&self) -> When {
+        When::admit(&[Operation::Create, Operation::Update])
     }
 
     fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

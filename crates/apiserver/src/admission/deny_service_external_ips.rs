@@ -1,6 +1,6 @@
 //! DenyServiceExternalIPs: no Service gets external addresses that it does not have already.
 
-use super::{Attributes, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -15,6 +15,10 @@ fn addresses(service: &Value) -> &[Value] {
 impl Plugin for DenyServiceExternalIPs {
     fn name(&self) -> &'static str {
         "DenyServiceExternalIPs"
+    }
+
+    fn when(&self) -> When {
+        When::validate(&[Operation::Create, Operation::Update])
     }
 
     fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

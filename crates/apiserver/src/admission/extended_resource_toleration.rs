@@ -1,7 +1,7 @@
 //! ExtendedResourceToleration: who requests an extended resource tolerates the taint of its name, which keeps others from
 //! the nodes that have it.
 
-use super::{Attributes, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use apimachinery::status::Status;
 use apimachinery::validation::is_qualified_name;
 use futures::future::BoxFuture;
@@ -58,6 +58,10 @@ fn set(pod: &mut Value) {
 impl Plugin for ExtendedResourceToleration {
     fn name(&self) -> &'static str {
         "ExtendedResourceToleration"
+    }
+
+    fn when(&self) -> When {
+        When::admit(&[Operation::Create, Operation::Update])
     }
 
     fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

@@ -1,7 +1,7 @@
 //! JobValidation: the parallelism of a Job whose pods start all or none stays as it is (KEP-5547).
 
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -48,6 +48,10 @@ impl JobValidation {
 impl Plugin for JobValidation {
     fn name(&self) -> &'static str {
         "JobValidation"
+    }
+
+    fn when(&self) -> When {
+        When::validate(&[Operation::Update])
     }
 
     fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

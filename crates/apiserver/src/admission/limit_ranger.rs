@@ -1,7 +1,7 @@
 //! LimitRanger: containers get the namespace's default requests and limits, and nothing is smaller or larger than it may.
 
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use api::core::v1::{LimitRange, LimitRangeItem, PersistentVolumeClaim, Pod};
 use apimachinery::field::aggregate;
 use apimachinery::quantity::Quantity;
@@ -224,6 +224,10 @@ impl LimitRanger {
 impl Plugin for LimitRanger {
     fn name(&self) -> &'static str {
         "LimitRanger"
+    }
+
+    fn when(&self) -> When {
+        When::both(&[Operation::Create, Operation::Update])
     }
 
     fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

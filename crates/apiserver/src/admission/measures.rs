@@ -1,30 +1,15 @@
 //! `apiserver_admission_*`: how long each plugin, and all of them together, took to judge a request.
 
 use super::Operation;
+use super::when::{PLACES, Step, place};
 use component::metrics::{Histogram, HistogramVec, Opts, Registry, Stability};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// The two times that plugins are asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
-    Admit,
-    Validate,
-}
-
-impl Step {
-    fn name(self) -> &'static str {
-        match self {
-            Step::Admit => "admit",
-            Step::Validate => "validate",
-        }
-    }
-}
-
 const BOUNDS: [f64; 6] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
 
 /// What is asked for often is looked up once.
-type Cells = Vec<[OnceLock<Histogram>; 8]>;
+type Cells = Vec<[OnceLock<Histogram>; PLACES]>;
 
 /// See the module.
 pub(super) struct Measures {
@@ -33,16 +18,6 @@ pub(super) struct Measures {
     steps: HistogramVec,
     /// By plugin, the whole chain last; then by step and operation, of those that let pass.
     cells: Cells,
-}
-
-fn index(step: Step, operation: Operation) -> usize {
-    let operation = match operation {
-        Operation::Create => 0,
-        Operation::Update => 1,
-        Operation::Delete => 2,
-        Operation::Connect => 3,
-    };
-    operation + if step == Step::Admit { 0 } else { 4 }
 }
 
 impl Measures {
@@ -79,7 +54,7 @@ impl Measures {
         let seconds = time.as_secs_f64();
         match self.cells.get(plugin) {
             Some(cells) if passed => {
-                cells[index(step, operation)].get_or_init(|| of("false")).observe(seconds);
+                cells[place(step, operation)].get_or_init(|| of("false")).observe(seconds);
             }
             _ => of("true").observe(seconds),
         }

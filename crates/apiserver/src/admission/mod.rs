@@ -40,6 +40,7 @@ mod runtime_class;
 mod service_account;
 mod simple;
 mod webhook;
+mod when;
 
 use crate::authz::Authorizer;
 use crate::authz::rbac::Rbac;
@@ -49,12 +50,14 @@ use crate::resources::{Resources, Served};
 use crate::user::User;
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
-use measures::{Measures, Step, Stopwatch};
+use measures::{Measures, Stopwatch};
 pub use options::Options;
 use schema::{Table, TypeId};
 use serde_json::Value;
 use std::sync::Arc;
 use store::Store;
+pub use when::When;
+use when::{PLACES, Step, place};
 
 /// What plugins look things up in.
 pub struct Deps {
@@ -88,6 +91,9 @@ pub enum Operation {
 }
 
 impl Operation {
+    pub const ALL: &[Operation] =
+        &[Operation::Create, Operation::Update, Operation::Delete, Operation::Connect];
+
     /// As rules and expressions spell it.
     pub fn name(self) -> &'static str {
         match self {
@@ -161,6 +167,11 @@ pub trait Plugin: Send + Sync {
     /// Upstream's name, as `--enable-admission-plugins` spells it.
     fn name(&self) -> &'static str;
 
+    /// When it is asked.
+    fn when(&self) -> When {
+        When::ALWAYS
+    }
+
     /// Changes the object, or refuses the request.
     fn admit<'a>(&'a self, _attributes: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
         Box::pin(std::future::ready(Ok(())))
@@ -174,50 +185,66 @@ pub trait Plugin: Send + Sync {
 
 /// The plugins, in order.
 #[derive(Clone, Default)]
-pub struct Chain {
-    plugins: Arc<[Arc<dyn Plugin>]>,
-    measures: Option<Arc<Measures>>,
+pub struct Chain(Arc<Parts>);
+
+#[derive(Default)]
+struct Parts {
+    plugins: Vec<Arc<dyn Plugin>>,
+    /// Which of them are asked, by [`place`].
+    asked: [Vec<usize>; PLACES],
+    measures: Option<Measures>,
 }
 
 impl std::fmt::Debug for Chain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.plugins.iter().map(|p| p.name())).finish()
+        f.debug_list().entries(self.0.plugins.iter().map(|p| p.name())).finish()
     }
 }
 
 impl Chain {
     pub fn new(plugins: Vec<Arc<dyn Plugin>>) -> Self {
-        Chain { plugins: plugins.into(), measures: None }
+        Chain::of(plugins, None)
     }
 
     /// Plugins whose time is measured.
     pub fn measured(plugins: Vec<Arc<dyn Plugin>>, registry: &component::metrics::Registry) -> Self {
         let names = plugins.iter().map(|plugin| plugin.name()).collect();
-        Chain { plugins: plugins.into(), measures: Some(Arc::new(Measures::new(names, registry))) }
+        Chain::of(plugins, Some(Measures::new(names, registry)))
     }
 
-    /// Every plugin's `admit`, in order.
+    fn of(plugins: Vec<Arc<dyn Plugin>>, measures: Option<Measures>) -> Self {
+        let concerned = |place| (0..plugins.len()).filter(|i| plugins[*i].when().has(place)).collect();
+        let asked = std::array::from_fn(concerned);
+        Chain(Arc::new(Parts { plugins, asked, measures }))
+    }
+
+    /// Every concerned plugin's `admit`, in order.
     pub async fn admit(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-        let operation = attributes.operation;
-        let mut watch = Stopwatch::start(self.measures.as_deref(), Step::Admit, operation);
-        for (i, plugin) in self.plugins.iter().enumerate() {
-            let judged = plugin.admit(attributes).await;
-            watch.lap(i, judged.is_ok());
+        let (mut watch, asked) = self.step(Step::Admit, attributes.operation);
+        for i in asked {
+            let judged = self.0.plugins[*i].admit(attributes).await;
+            watch.lap(*i, judged.is_ok());
             judged?;
         }
         watch.stop();
         Ok(())
     }
 
-    /// Every plugin's `validate`, in order.
+    /// Every concerned plugin's `validate`, in order.
     pub async fn validate(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
-        let mut watch = Stopwatch::start(self.measures.as_deref(), Step::Validate, attributes.operation);
-        for (i, plugin) in self.plugins.iter().enumerate() {
-            let judged = plugin.validate(attributes).await;
-            watch.lap(i, judged.is_ok());
+        let (mut watch, asked) = self.step(Step::Validate, attributes.operation);
+        for i in asked {
+            let judged = self.0.plugins[*i].validate(attributes).await;
+            watch.lap(*i, judged.is_ok());
             judged?;
         }
         watch.stop();
         Ok(())
+    }
+
+    /// A step's measure, and who is asked in it.
+    fn step(&self, step: Step, operation: Operation) -> (Stopwatch<'_>, &[usize]) {
+        let asked = &self.0.asked[place(step, operation)];
+        (Stopwatch::start(self.0.measures.as_ref(), step, operation), asked)
     }
 }

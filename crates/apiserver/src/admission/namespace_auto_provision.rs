@@ -1,7 +1,7 @@
 //! NamespaceAutoProvision: a namespace that something is created in and that is not there is created first.
 
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use crate::registry::{Ownership, WriteContext};
 use crate::user::{ALL_AUTHENTICATED, MASTERS, User};
 use apimachinery::status::Status;
@@ -45,6 +45,10 @@ impl NamespaceAutoProvision {
 impl Plugin for NamespaceAutoProvision {
     fn name(&self) -> &'static str {
         "NamespaceAutoProvision"
+    }
+
+    fn when(&self) -> When {
+        When::admit(&[Operation::Create])
     }
 
     fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

@@ -1,7 +1,7 @@
 //! NamespaceExists: nothing is written in a namespace that is not there.
 
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use std::sync::Arc;
@@ -22,6 +22,10 @@ impl NamespaceExists {
 impl Plugin for NamespaceExists {
     fn name(&self) -> &'static str {
         "NamespaceExists"
+    }
+
+    fn when(&self) -> When {
+        When::validate(&[Operation::Create, Operation::Update, Operation::Delete])
     }
 
     fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

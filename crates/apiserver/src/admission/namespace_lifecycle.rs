@@ -1,7 +1,7 @@
 //! NamespaceLifecycle: nothing is created in a namespace that is missing or going away, and the first three stay.
 
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use crate::object;
 use apimachinery::gvk::GroupResource;
 use apimachinery::status::{Status, StatusCause};
@@ -51,13 +51,11 @@ impl Plugin for NamespaceLifecycle {
         "NamespaceLifecycle"
     }
 
-    fn admit<'a>(&'a self, attributes: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(self.check(attributes)))
+    fn when(&self) -> When {
+        When::admit(&[Operation::Create, Operation::Update, Operation::Delete])
     }
 
-    fn validate<'a>(&'a self, attributes: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        // Deletes have no mutating step.
-        let result = if attributes.operation == Operation::Delete { self.check(attributes) } else { Ok(()) };
-        Box::pin(std::future::ready(result))
+    fn admit<'a>(&'a self, attributes: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(std::future::ready(self.check(attributes)))
     }
 }

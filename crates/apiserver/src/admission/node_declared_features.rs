@@ -1,7 +1,7 @@
 //! NodeDeclaredFeatureValidator: a pod on a node changes in no way that the node would not understand.
 
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use api::core::v1::PodSpec;
 use apimachinery::decode::Decode as _;
 use apimachinery::status::Status;
@@ -51,6 +51,10 @@ fn spec(pod: &Value) -> Result<PodSpec, Status> {
 impl Plugin for NodeDeclaredFeatureValidator {
     fn name(&self) -> &'static str {
         "NodeDeclaredFeatureValidator"
+    }
+
+    fn when(&self) -> When {
+        When::validate(&[Operation::Update])
     }
 
     fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

@@ -2,7 +2,7 @@
 //! deletion may set that owner's finalizers.
 
 use super::lookup::authorize;
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use crate::authz::{self, Authorizer};
 use crate::resources::Resources;
 use apimachinery::status::Status;
@@ -106,6 +106,10 @@ impl OwnerReferencesPermissionEnforcement {
 impl Plugin for OwnerReferencesPermissionEnforcement {
     fn name(&self) -> &'static str {
         "OwnerReferencesPermissionEnforcement"
+    }
+
+    fn when(&self) -> When {
+        When::validate(&[Operation::Create, Operation::Update])
     }
 
     fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

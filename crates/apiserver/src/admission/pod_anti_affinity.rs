@@ -1,6 +1,6 @@
 //! LimitPodHardAntiAffinityTopology: pods that must keep apart keep apart by node, not by anything larger.
 
-use super::{Attributes, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -20,6 +20,10 @@ fn too_large(pod: &Value) -> Option<&str> {
 impl Plugin for LimitPodHardAntiAffinityTopology {
     fn name(&self) -> &'static str {
         "LimitPodHardAntiAffinityTopology"
+    }
+
+    fn when(&self) -> When {
+        When::validate(&[Operation::Create, Operation::Update])
     }
 
     fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

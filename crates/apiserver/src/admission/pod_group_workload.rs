@@ -2,7 +2,7 @@
 //! there (KEP-5547).
 
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use std::sync::Arc;
@@ -36,6 +36,10 @@ impl PodGroupWorkloadExists {
 impl Plugin for PodGroupWorkloadExists {
     fn name(&self) -> &'static str {
         "PodGroupWorkloadExists"
+    }
+
+    fn when(&self) -> When {
+        When::validate(&[Operation::Create])
     }
 
     fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

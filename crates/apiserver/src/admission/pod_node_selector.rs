@@ -2,7 +2,7 @@
 //! configuration selects for the cluster; labels that they select by can be confined to a list for their namespace.
 
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use apimachinery::field::{Error, Path};
 use apimachinery::status::Status;
 use apimachinery::validation::{is_qualified_name, is_valid_label_value};
@@ -115,6 +115,10 @@ impl PodNodeSelector {
 impl Plugin for PodNodeSelector {
     fn name(&self) -> &'static str {
         "PodNodeSelector"
+    }
+
+    fn when(&self) -> When {
+        When::both(&[Operation::Create])
     }
 
     fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

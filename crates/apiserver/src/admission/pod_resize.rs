@@ -1,7 +1,7 @@
 //! PodResizeValidator: a pod does not grow beyond what its node has at all, nor where growing is not supported.
 
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use api::core::v1::Pod;
 use apimachinery::decode::Decode;
 use apimachinery::quantity::Quantity;
@@ -65,6 +65,10 @@ fn beyond(pod: &Value, allocatable: &Value) -> Result<Option<String>, Status> {
 impl Plugin for PodResizeValidator {
     fn name(&self) -> &'static str {
         "PodResizeValidator"
+    }
+
+    fn when(&self) -> When {
+        When::validate(&[Operation::Update])
     }
 
     fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

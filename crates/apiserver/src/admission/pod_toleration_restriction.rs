@@ -3,7 +3,7 @@
 
 use super::lookup::Objects;
 use super::roster::Fault;
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use crate::strict::{self, Shape};
 use api::core::v1::{Pod, Toleration};
 use apimachinery::decode::Decode as _;
@@ -199,6 +199,10 @@ impl PodTolerationRestriction {
 impl Plugin for PodTolerationRestriction {
     fn name(&self) -> &'static str {
         "PodTolerationRestriction"
+    }
+
+    fn when(&self) -> When {
+        When::both(&[Operation::Create, Operation::Update])
     }
 
     fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

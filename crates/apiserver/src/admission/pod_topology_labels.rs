@@ -2,7 +2,7 @@
 //! (KEP-4742). A binding brings them to the pod that is bound.
 
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use serde_json::{Map, Value};
@@ -42,6 +42,10 @@ impl PodTopologyLabels {
 impl Plugin for PodTopologyLabels {
     fn name(&self) -> &'static str {
         "PodTopologyLabels"
+    }
+
+    fn when(&self) -> When {
+        When::admit(&[Operation::Create])
     }
 
     fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

@@ -1,7 +1,7 @@
 //! Priority: turns a pod's priority class into its number.
 
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -84,6 +84,10 @@ fn keep(a: &mut Attributes<'_>) {
 impl Plugin for Priority {
     fn name(&self) -> &'static str {
         "Priority"
+    }
+
+    fn when(&self) -> When {
+        When::admit(&[Operation::Create, Operation::Update])
     }
 
     fn admit<'a>(&'a self, attributes: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

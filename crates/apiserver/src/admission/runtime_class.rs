@@ -1,7 +1,7 @@
 //! RuntimeClass: a pod gets the overhead, node selector and tolerations of the class it names.
 
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use apimachinery::decode::Decode;
 use apimachinery::quantity::Quantity;
 use apimachinery::status::Status;
@@ -101,6 +101,10 @@ impl RuntimeClass {
 impl Plugin for RuntimeClass {
     fn name(&self) -> &'static str {
         "RuntimeClass"
+    }
+
+    fn when(&self) -> When {
+        When::both(&[Operation::Create])
     }
 
     fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

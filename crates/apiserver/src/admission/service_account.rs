@@ -1,7 +1,7 @@
 //! ServiceAccount: every pod runs as one, and gets its token, the cluster's CA and its namespace mounted.
 
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
@@ -100,6 +100,10 @@ fn mount_token(pod: &mut Value) {
 impl Plugin for ServiceAccount {
     fn name(&self) -> &'static str {
         "ServiceAccount"
+    }
+
+    fn when(&self) -> When {
+        When::admit(&[Operation::Create, Operation::Update])
     }
 
     fn admit<'a>(&'a self, attributes: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

@@ -1,6 +1,6 @@
 //! Plugins of a few lines: TaintNodesByCondition and StorageObjectInUseProtection.
 
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
@@ -12,6 +12,10 @@ pub(super) struct TaintNodesByCondition;
 impl Plugin for TaintNodesByCondition {
     fn name(&self) -> &'static str {
         "TaintNodesByCondition"
+    }
+
+    fn when(&self) -> When {
+        When::admit(&[Operation::Create])
     }
 
     fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
@@ -46,6 +50,10 @@ fn add_finalizer(object: &mut Value, finalizer: &str) {
 impl Plugin for StorageObjectInUseProtection {
     fn name(&self) -> &'static str {
         "StorageObjectInUseProtection"
+    }
+
+    fn when(&self) -> When {
+        When::admit(&[Operation::Create])
     }
 
     fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

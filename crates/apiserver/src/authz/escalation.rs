@@ -4,7 +4,7 @@
 use super::cover::uncovered;
 use super::rbac::Rbac;
 use super::{Attributes, Authorizer, Decision};
-use crate::admission::{self, Operation, Plugin};
+use crate::admission::{self, Operation, Plugin, When};
 use crate::object;
 use crate::resources::Resources;
 use crate::user::{MASTERS, User};
@@ -114,6 +114,10 @@ impl Escalation {
 impl Plugin for Escalation {
     fn name(&self) -> &'static str {
         "RBACEscalation"
+    }
+
+    fn when(&self) -> When {
+        When::admit(&[Operation::Create, Operation::Update])
     }
 
     fn admit<'a>(&'a self, a: &'a mut admission::Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

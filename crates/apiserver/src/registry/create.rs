@@ -113,7 +113,7 @@ impl Registry {
         }
         resource.strategy.warnings(&value, None, &hooks).into_iter().for_each(crate::context::warn);
         let name = object::name(&value).to_owned();
-        self.check(context, Operation::Create, &name, Some(&mut value), None).await?;
+        self.check(context, Operation::Create, &name, &mut value, None).await?;
         self.insert(context, value, generate_name).await
     }
 

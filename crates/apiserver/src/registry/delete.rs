@@ -2,7 +2,6 @@
 
 use super::commit::Written;
 use super::{Registry, Stored, WriteContext};
-use crate::admission::Operation;
 use crate::object;
 use apimachinery::gvk::GroupResource;
 use apimachinery::meta::options::DeleteOptions;
@@ -68,7 +67,7 @@ impl Registry {
         preconditions(context, name, options, &current)?;
         // A deletion by a subresource, which an eviction is, was admitted as the creation of that.
         if context.subresource.is_empty() {
-            self.check(context, Operation::Delete, name, None, Some(&current.value)).await?;
+            self.check_deletion(context, name, &current.value).await?;
         }
 
         let mut value = current.value.clone();

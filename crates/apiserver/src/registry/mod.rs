@@ -251,7 +251,7 @@ impl Registry {
         mut options: Value,
     ) -> Result<(), Status> {
         self.mutate(context, Operation::Connect, name, &mut options, None).await?;
-        self.check(context, Operation::Connect, name, Some(&mut options), None).await
+        self.check(context, Operation::Connect, name, &mut options, None).await
     }
 
     async fn mutate(
@@ -268,19 +268,7 @@ impl Registry {
             Box::pin(self.mutate(&context, operation, name, &mut shown, old.as_ref())).await?;
             return side.take(object, &shown);
         }
-        let mut attributes = crate::admission::Attributes {
-            operation,
-            user: context.user,
-            resource: context.resource,
-            namespace: context.namespace,
-            name,
-            subresource: context.subresource,
-            object: Some(object),
-            old,
-            dry_run: context.dry_run,
-            registry: self,
-        };
-        self.admission.admit(&mut attributes).await
+        self.admission.admit(&mut self.attributes(context, operation, name, Some(object), old)).await
     }
 
     async fn check(
@@ -288,16 +276,38 @@ impl Registry {
         context: &WriteContext<'_>,
         operation: Operation,
         name: &str,
-        object: Option<&mut Value>,
+        object: &mut Value,
         old: Option<&Value>,
     ) -> Result<(), Status> {
-        let mut shown =
-            context.side.map(|side| (object.as_deref().map(|o| side.shown(o)), old.map(|o| side.shown(o))));
+        let mut shown = context.side.map(|side| (side.shown(object), old.map(|old| side.shown(old))));
         let (object, old) = match &mut shown {
-            Some((object, old)) => (object.as_mut(), old.as_ref()),
+            Some((object, old)) => (object, old.as_ref()),
             None => (object, old),
         };
-        let attributes = crate::admission::Attributes {
+        self.admission.validate(&self.attributes(context, operation, name, Some(object), old)).await
+    }
+
+    /// Both steps about a deletion, in which there is nothing to change.
+    async fn check_deletion(
+        &self,
+        context: &WriteContext<'_>,
+        name: &str,
+        old: &Value,
+    ) -> Result<(), Status> {
+        let mut attributes = self.attributes(context, Operation::Delete, name, None, Some(old));
+        self.admission.admit(&mut attributes).await?;
+        self.admission.validate(&attributes).await
+    }
+
+    fn attributes<'a>(
+        &'a self,
+        context: &WriteContext<'a>,
+        operation: Operation,
+        name: &'a str,
+        object: Option<&'a mut Value>,
+        old: Option<&'a Value>,
+    ) -> crate::admission::Attributes<'a> {
+        crate::admission::Attributes {
             operation,
             user: context.user,
             resource: context.resource,
@@ -308,8 +318,7 @@ impl Registry {
             old,
             dry_run: context.dry_run,
             registry: self,
-        };
-        self.admission.validate(&attributes).await
+        }
     }
 }
 

@@ -181,7 +181,7 @@ impl Registry {
             return Err(Status::invalid(&resource.group_kind_of(&value), name, &errors));
         }
         resource.strategy.warnings(&value, Some(old), &hooks).into_iter().for_each(crate::context::warn);
-        self.check(context, Operation::Update, name, Some(&mut value), Some(old)).await?;
+        self.check(context, Operation::Update, name, &mut value, Some(old)).await?;
 
         // Upstream drops it where it stores, and only there.
         if !context.dry_run {

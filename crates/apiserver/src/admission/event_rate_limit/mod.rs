@@ -4,7 +4,7 @@
 mod buckets;
 mod configuration;
 
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use apimachinery::field::aggregate;
 use apimachinery::status::Status;
 use buckets::Buckets;
@@ -63,6 +63,10 @@ fn source_and_object(event: &Value) -> String {
 impl Plugin for EventRateLimit {
     fn name(&self) -> &'static str {
         "EventRateLimit"
+    }
+
+    fn when(&self) -> When {
+        When::validate(&[Operation::Create, Operation::Update])
     }
 
     fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

@@ -2,7 +2,7 @@
 
 mod configuration;
 
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use crate::authn::recent::{Recent, digest};
 use crate::egress::Way;
 use crate::review_hook::{Backoff, ReviewHook};
@@ -118,6 +118,10 @@ impl ImagePolicyWebhook {
 impl Plugin for ImagePolicyWebhook {
     fn name(&self) -> &'static str {
         "ImagePolicyWebhook"
+    }
+
+    fn when(&self) -> When {
+        When::validate(&[Operation::Create, Operation::Update])
     }
 
     fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

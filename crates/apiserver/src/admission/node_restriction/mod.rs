@@ -6,7 +6,7 @@ mod pods;
 mod tokens;
 
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use crate::authz::Authorizer;
 use crate::object;
 use crate::resources::{Resources, Served};
@@ -119,14 +119,11 @@ impl Plugin for NodeRestriction {
         "NodeRestriction"
     }
 
-    fn admit<'a>(&'a self, attributes: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(self.check(attributes))
+    fn when(&self) -> When {
+        When::admit(&[Operation::Create, Operation::Update, Operation::Delete])
     }
 
-    fn validate<'a>(&'a self, attributes: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        // Deletes have no other step.
-        Box::pin(async move {
-            if attributes.operation == Operation::Delete { self.check(attributes).await } else { Ok(()) }
-        })
+    fn admit<'a>(&'a self, attributes: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(self.check(attributes))
     }
 }

@@ -7,7 +7,7 @@ mod measures;
 mod policy;
 
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use crate::audit::event::Level;
 use apimachinery::status::Status;
 pub(super) use configuration::Configuration;
@@ -261,6 +261,10 @@ fn key(name: &str) -> String {
 impl Plugin for PodSecurity {
     fn name(&self) -> &'static str {
         "PodSecurity"
+    }
+
+    fn when(&self) -> When {
+        When::validate(&[Operation::Create, Operation::Update])
     }
 
     fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

@@ -2,7 +2,7 @@
 //! and of bindings that name parameters, are checked against the writer's rights (upstream: `authz.go` of their
 //! strategies). An admission plugin beside those of the policies.
 
-use crate::admission::{Attributes, Deps, Operation, Plugin};
+use crate::admission::{Attributes, Deps, Operation, Plugin, When};
 use crate::authz::{self, Authorizer, Decision};
 use crate::resources::Resources;
 use crate::user::{MASTERS, User};
@@ -187,6 +187,10 @@ fn shown(user: &User) -> String {
 impl Plugin for ParamAccess {
     fn name(&self) -> &'static str {
         "ParamAccess"
+    }
+
+    fn when(&self) -> When {
+        When::validate(&[Operation::Create, Operation::Update])
     }
 
     fn validate<'a>(&'a self, attributes: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

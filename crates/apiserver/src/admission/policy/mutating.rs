@@ -5,7 +5,7 @@ use super::evaluate::{Bindings, Request, conditions_hold, visible_namespace};
 use super::measures::{Measures, error_type};
 use super::{FailurePolicy, Prepared, params, patch};
 use crate::admission::matching::{Lookup, is_exempt};
-use crate::admission::{Attributes, Deps, Plugin};
+use crate::admission::{Attributes, Deps, Operation, Plugin, When};
 use crate::authz::Authorizer;
 use crate::resources::Served;
 use api::admissionregistration::v1::{
@@ -314,6 +314,10 @@ fn refused(a: &Attributes<'_>, refusals: Vec<Refusal>) -> Result<(), Status> {
 impl Plugin for MutatingAdmissionPolicy {
     fn name(&self) -> &'static str {
         "MutatingAdmissionPolicy"
+    }
+
+    fn when(&self) -> When {
+        When::admit(&[Operation::Create, Operation::Update, Operation::Connect])
     }
 
     fn admit<'a>(&'a self, attributes: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

@@ -5,7 +5,7 @@ use super::evaluate::{Bindings, Request, conditions_hold, visible_namespace};
 use super::measures::{Measures, error_type};
 use super::{FailurePolicy, Prepared, params};
 use crate::admission::matching::{Lookup, is_exempt};
-use crate::admission::{Attributes, Deps, Plugin};
+use crate::admission::{Attributes, Deps, Operation, Plugin, When};
 use crate::authz::Authorizer;
 use api::admissionregistration::v1::{
     MatchResources, ParamKind, ValidatingAdmissionPolicy as Object,
@@ -424,6 +424,10 @@ fn annotate(policy: &Policy, bindings: &Bindings<'_>, findings: &mut Findings) {
 impl Plugin for ValidatingAdmissionPolicy {
     fn name(&self) -> &'static str {
         "ValidatingAdmissionPolicy"
+    }
+
+    fn when(&self) -> When {
+        When::validate(Operation::ALL)
     }
 
     fn validate<'a>(&'a self, attributes: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

@@ -4,7 +4,7 @@
 pub(super) mod limited;
 
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use api::core::v1::{
     Container, PersistentVolumeClaim, Pod, ResourceQuota as Quota, ScopedResourceSelectorRequirement, Service,
 };
@@ -316,6 +316,10 @@ fn constrained(a: &Attributes<'_>, counted: &Counted, quota: &Quota) -> Result<O
 impl Plugin for ResourceQuota {
     fn name(&self) -> &'static str {
         "ResourceQuota"
+    }
+
+    fn when(&self) -> When {
+        When::validate(&[Operation::Create, Operation::Update])
     }
 
     fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {

@@ -12,7 +12,7 @@ mod measures;
 mod review;
 
 use super::roster::{Fault, Room};
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, When};
 use crate::outbound::Outbound;
 use crate::resources::{Resources, Served};
 use crate::spans::{Span, text};
@@ -320,13 +320,20 @@ impl Plugin for Webhooks {
         }
     }
 
+    fn when(&self) -> When {
+        match self.phase {
+            Phase::Mutating => When::admit(Operation::ALL),
+            Phase::Validating => When::validate(Operation::ALL),
+        }
+    }
+
     fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move { if self.phase == Phase::Mutating { self.mutate(a).await } else { Ok(()) } })
+        // There is nothing to change in what is deleted.
+        let deletes = a.operation == Operation::Delete;
+        Box::pin(async move { if deletes { self.check(a).await } else { self.mutate(a).await } })
     }
 
     fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        // Deletes have no mutating step.
-        let asked = self.phase == Phase::Validating || a.operation == Operation::Delete;
-        Box::pin(async move { if asked { self.check(a).await } else { Ok(()) } })
+        Box::pin(self.check(a))
     }
 }
