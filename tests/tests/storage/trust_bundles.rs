@@ -10,6 +10,8 @@ use std::time::Instant;
 pub(crate) const FLAGS: &[&str] = &[
     "--feature-gates=ClusterTrustBundle=true,ClusterTrustBundleProjection=true,PodCertificateRequest=true",
     "--runtime-config=certificates.k8s.io/v1beta1=true",
+    // Who signs for pods is asked for his right whether or not this one runs.
+    "--disable-admission-plugins=CertificateSigning",
 ];
 
 /// The certificate of a new authority.

@@ -1,5 +1,6 @@
 //! CertificateApproval, CertificateSigning, ClusterTrustBundleAttest and CertificateSubjectRestriction: who may approve,
-//! sign and attest for a signer, and nobody becomes a master by certificate.
+//! sign and attest for a signer, and nobody becomes a master by certificate. And who signs the requests of pods, which
+//! upstream's plugins know nothing of: its registry asks, whichever of them run.
 
 use super::lookup::authorize;
 use super::{Attributes, Operation, Plugin, When};
@@ -17,11 +18,12 @@ use x509_parser::prelude::{FromDer as _, X509CertificationRequest};
 /// A name of old, for requests that nobody signs.
 const LEGACY_SIGNER: &str = "kubernetes.io/legacy-unknown";
 
-/// Which of the four.
+/// Which of the five.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Check {
     Approval,
     Signing,
+    PodSigning,
     Attest,
     Subject,
 }
@@ -91,7 +93,7 @@ impl Certificates {
     }
 
     async fn validate_request(&self, a: &Attributes<'_>) -> Result<(), Status> {
-        if a.is("certificates.k8s.io", "podcertificaterequests") && self.check == Check::Signing {
+        if a.is("certificates.k8s.io", "podcertificaterequests") && self.check == Check::PodSigning {
             return self.sign_pod(a).await;
         }
         if a.is("certificates.k8s.io", "clustertrustbundles") && self.check == Check::Attest {
@@ -192,6 +194,7 @@ impl Plugin for Certificates {
         match self.check {
             Check::Approval => "CertificateApproval",
             Check::Signing => "CertificateSigning",
+            Check::PodSigning => "PodCertificateSigning",
             Check::Attest => "ClusterTrustBundleAttest",
             Check::Subject => "CertificateSubjectRestriction",
         }
@@ -199,7 +202,7 @@ impl Plugin for Certificates {
 
     fn when(&self) -> When {
         When::validate(match self.check {
-            Check::Approval | Check::Signing => &[Operation::Update],
+            Check::Approval | Check::Signing | Check::PodSigning => &[Operation::Update],
             Check::Attest => &[Operation::Create, Operation::Update],
             Check::Subject => &[Operation::Create],
         })

@@ -248,6 +248,7 @@ pub(super) const ROSTER: &[Row] = &[
     }),
     on("CertificateApproval", |room| certificates(room, Check::Approval)),
     on("CertificateSigning", |room| certificates(room, Check::Signing)),
+    always("PodCertificateSigning", |room| certificates(room, Check::PodSigning)),
     on("ClusterTrustBundleAttest", |room| certificates(room, Check::Attest)),
     on("CertificateSubjectRestriction", |room| certificates(room, Check::Subject)),
     on("DefaultIngressClass", default_ingress_class),
