@@ -28,6 +28,8 @@ use world::*;
 /// A server that only sends what it is given.
 #[derive(Default)]
 struct Objects {
+    /// What was there before anybody asked, by resource.
+    first: HashMap<&'static str, Value>,
     feeds: Mutex<HashMap<String, Vec<mpsc::UnboundedSender<client::Result<Vec<Feed>>>>>>,
     revision: Mutex<u64>,
 }
@@ -35,22 +37,29 @@ struct Objects {
 impl Source for Objects {
     fn open(&self, query: Query) -> BoxStream<'static, client::Result<Vec<Feed>>> {
         let (sender, receiver) = mpsc::unbounded();
-        sender.unbounded_send(Ok(vec![Feed::Snapshot { objects: Vec::new(), revision: 1 }])).unwrap();
+        let objects = self
+            .first
+            .get(query.resource.resource.as_str())
+            .map(|object| raw(object, 1))
+            .into_iter()
+            .collect();
+        sender.unbounded_send(Ok(vec![Feed::Snapshot { objects, revision: 1 }])).unwrap();
         self.feeds.lock().entry(query.resource.resource).or_default().push(sender);
         receiver.boxed()
     }
+}
+
+fn raw(object: &Value, revision: u64) -> Raw {
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+    let key = ObjectKey::new(&text("namespace"), &text("name"));
+    Raw { key, revision, bytes: Bytes::from(object.to_string()) }
 }
 
 impl Objects {
     fn send(&self, resource: &str, object: &Value, feed: fn(Raw) -> Feed) {
         let mut revision = self.revision.lock();
         *revision += 1;
-        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
-        let raw = Raw {
-            key: ObjectKey::new(&text("namespace"), &text("name")),
-            revision: *revision + 1,
-            bytes: Bytes::from(object.to_string()),
-        };
+        let raw = raw(object, *revision + 1);
         for sender in &self.feeds.lock()[resource] {
             sender.unbounded_send(Ok(vec![feed(raw.clone())])).unwrap();
         }
@@ -127,8 +136,9 @@ struct Running {
     metrics: u16,
 }
 
-fn start(node: &Netns) -> Running {
-    let (objects, shutdown) = (Arc::new(Objects::default()), CancellationToken::new());
+fn start(node: &Netns, first: HashMap<&'static str, Value>) -> Running {
+    let objects = Arc::new(Objects { first, ..Objects::default() });
+    let shutdown = CancellationToken::new();
     let (healthz, metrics) = (free_port(), free_port());
     let at = |port| Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
     let config = proxy::Config {
@@ -151,7 +161,7 @@ fn start(node: &Netns) -> Running {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn root_changes_reach_packets_at_once() {
     let world = World::new(2);
-    let Running { objects, shutdown, task, healthz, metrics } = start(&world.node);
+    let Running { objects, shutdown, task, healthz, metrics } = start(&world.node, HashMap::new());
     let node = |taints: Value| json!({"metadata": {"name": "node"}, "spec": {"taints": taints}});
     objects.put("nodes", &node(json!([])));
     let check = free_port();
@@ -213,9 +223,10 @@ async fn root_changes_reach_packets_at_once() {
     shutdown.cancel();
     task.await.unwrap().unwrap();
     assert_eq!(who(), Ok(2));
-    let next = start(&world.node);
+    let found =
+        [("nodes", node(json!([]))), ("services", web.clone()), ("endpointslices", slice_of("web", &[2]))];
+    let next = start(&world.node, found.into());
     assert_eq!(who(), Ok(2));
-    next.objects.put("services", &web);
     next.objects.put("endpointslices", &slice_of("web", &[1]));
     soon("the successor's change", || who() == Ok(1));
     next.objects.send("services", &web, Feed::Delete);
