@@ -18,6 +18,7 @@ impl Worker {
         self.stop(forced.as_ref()).await;
         self.probes.stop();
         self.unprepare().await;
+        self.give_back();
         self.report_end(forced.as_ref()).await;
         self.release_resources().await;
         self.wait_until_gone().await;
@@ -92,6 +93,19 @@ impl Worker {
         }
     }
 
+    /// Devices, processors and memory are free, too, when somebody hears of the pod's end.
+    fn give_back(&self) {
+        let uid = &self.mailbox.letter().pod.metadata.uid;
+        let context = &self.context;
+        context.devices.retain(|known| known != uid);
+        if let Some(cpus) = &context.cpus {
+            cpus.retain(|known| known != uid);
+        }
+        if let Some(memory) = &context.memory {
+            memory.retain(|known| known != uid);
+        }
+    }
+
     async fn report_end(&mut self, forced: Option<&Forced>) {
         let letter = self.mailbox.letter();
         let runtime = self.look().await.unwrap_or_default();
@@ -107,13 +121,6 @@ impl Worker {
         let pod = self.mailbox.letter().pod;
         let context = self.context.clone();
         let uid = pod.metadata.uid.clone();
-        context.devices.retain(|known| known != uid);
-        if let Some(cpus) = &context.cpus {
-            cpus.retain(|known| known != uid);
-        }
-        if let Some(memory) = &context.memory {
-            memory.retain(|known| known != uid);
-        }
         for attempt in 0..6u32 {
             let (context, uid, pod) = (context.clone(), uid.clone(), pod.clone());
             let released = tokio::task::spawn_blocking(move || {
