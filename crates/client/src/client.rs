@@ -241,6 +241,9 @@ impl Dynamic {
         if params.force {
             query.push(("force", "true".to_owned()));
         }
+        if params.strict {
+            query.push(("fieldValidation", "Strict".to_owned()));
+        }
         let path = self.path(Some(name), subresource);
         self.request(Method::PATCH, &path, &query, patch.content_type(), encode(patch.value())?).await
     }

@@ -99,4 +99,6 @@ impl Patch {
 pub struct PatchParams {
     pub field_manager: String,
     pub force: bool,
+    /// Whether fields that the type does not have are refused, not dropped.
+    pub strict: bool,
 }

@@ -92,7 +92,7 @@ pub(crate) async fn run(context: Context) {
                 "metadata": {"name": key.name},
                 "rules": rules,
             }));
-            let params = PatchParams { field_manager: NAME.into(), force: true };
+            let params = PatchParams { field_manager: NAME.into(), force: true, ..Default::default() };
             let api = client.all::<ClusterRole>();
             let written = api.patch(&key.name, &apply, &params).await?;
             noted.note(&key, &roles, &written.metadata.resource_version);

@@ -301,8 +301,9 @@ pub(crate) struct Server {
     /// The state of that snapshot at an older revision, as far as its history reaches.
     #[arg(long, requires = "snapshot")]
     pub at_revision: Option<u64>,
-    /// Manifests applied at start and kept applied.
-    #[arg(long)]
+    /// A directory of manifests (.yaml, .yml, .json): what they declare is applied at start, when they change, and when
+    /// somebody changes it. What they declare no more stays as it is.
+    #[arg(long, conflicts_with = "snapshot")]
     pub manifests: Option<PathBuf>,
 }
 

@@ -383,6 +383,11 @@ impl ControlPlane {
         client(&self.server, name, &[], pin)
     }
 
+    /// A part of the server that may do everything, as who gave it its orders may: `system:NAME`.
+    pub(crate) fn master(&self, name: &str) -> Client {
+        client(&self.server, &format!("system:{name}"), &[MASTERS], None)
+    }
+
     /// A controller, as its own service account of `kube-system`.
     pub(crate) fn controller(&self, name: &str, pin: Option<&Pin>) -> Client {
         const GROUPS: &[&str] = &["system:serviceaccounts", "system:serviceaccounts:kube-system"];

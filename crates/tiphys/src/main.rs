@@ -20,6 +20,7 @@ mod images;
 mod join;
 mod kernel_settings;
 mod limits;
+mod manifests;
 mod metric_flags;
 mod node;
 mod node_flags;

@@ -3,12 +3,13 @@
 use crate::cli::{Server as Flags, StoreEngine};
 use crate::control_plane::{self, ControlPlane};
 use crate::foreground;
+use crate::manifests::Manifests;
 use crate::node::{self, Identity, Membership};
 use crate::places::Places;
 use crate::renew::{self, Renew};
 use crate::services;
 use crate::settings::{Settings, service_ranges};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use apimachinery::validation::parse_cidr_sloppy;
 use apiserver::terms;
 use client::Informers;
@@ -35,9 +36,7 @@ pub(crate) fn run(flags: Flags) -> Result<()> {
 }
 
 async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
-    if flags.manifests.is_some() {
-        bail!("--manifests has no effect in this version: nothing reads it yet");
-    }
+    let manifests = flags.manifests.as_deref().map(Manifests::of).transpose()?;
     let places = Places::of(&flags.node.data_dir, flags.node.root_dir.as_deref()).context("--data-dir")?;
     let identity = Identity::of(&flags.node)?;
     let data_dir = &flags.node.data_dir;
@@ -90,6 +89,9 @@ async fn serve(flags: Flags, shutdown: CancellationToken) -> Result<()> {
         StoreEngine::Etcd => Some((format!("{}_{}", identity.name, uuid::Uuid::new_v4()), timing)),
     };
     start_components(&plane, cluster(&flags, &bundle)?, candidate, &components, &shutdown);
+    if let Some(manifests) = manifests {
+        components.spawn(manifests.run(plane.master("tiphys-manifests"), shutdown.clone()));
+    }
     if !flags.no_node {
         let client = plane.node(&identity.name);
         let calling = &bundle.kubelet_client;

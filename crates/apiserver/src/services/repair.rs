@@ -343,7 +343,11 @@ impl Repair {
                     widened.map(drop)
                 }
                 Step::Apply(status) => {
-                    let params = PatchParams { field_manager: default_range::MANAGER.into(), force: true };
+                    let params = PatchParams {
+                        field_manager: default_range::MANAGER.into(),
+                        force: true,
+                        ..Default::default()
+                    };
                     let patch = Patch::Apply(status);
                     let applied =
                         self.ranges.patch::<Value>(default_range::NAME, Some("status"), &patch, &params);

@@ -68,7 +68,7 @@ pub(crate) async fn run(context: Context) {
                 "metadata": {"name": key.name},
                 "status": {"observedGeneration": policy.metadata.generation, "typeChecking": checking},
             }));
-            let params = PatchParams { field_manager: NAME.into(), force: true };
+            let params = PatchParams { field_manager: NAME.into(), force: true, ..Default::default() };
             let api = client.all::<ValidatingAdmissionPolicy>();
             let written = api.patch_status(&key.name, &apply, &params).await?;
             noted.note(&key, &policies, &written.metadata.resource_version);

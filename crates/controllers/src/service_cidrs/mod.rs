@@ -155,7 +155,7 @@ impl Act {
                 "lastTransitionTime": self.clock.now().to_string(),
             }]},
         }));
-        let params = PatchParams { field_manager: NAME.into(), force: true };
+        let params = PatchParams { field_manager: NAME.into(), force: true, ..Default::default() };
         let range = self.client.all::<ServiceCIDR>().patch_status(&key.name, &patch, &params).await?;
         self.writes.note(key, &self.ranges, &range.metadata.resource_version);
         Ok(())
