@@ -139,10 +139,10 @@ impl FamilyEncoder<'_> {
 
     pub(super) fn histogram<S: AsRef<str>>(&mut self, values: &[S], snapshot: &Snapshot) {
         for (bound, count) in &snapshot.cumulative {
-            self.line("_bucket", values, Some(&number(*bound)), &count.to_string());
+            self.line("_bucket", values, Some(&number(*bound)), &number(*count as f64));
         }
         self.line("_sum", values, None, &number(snapshot.sum));
-        self.line("_count", values, None, &snapshot.count.to_string());
+        self.line("_count", values, None, &number(snapshot.count as f64));
     }
 
     fn line<S: AsRef<str>>(&mut self, suffix: &str, values: &[S], le: Option<&str>, value: &str) {
