@@ -3,6 +3,7 @@
 //! One registry per component: two components of one process may have a metric of the same name.
 
 mod limits;
+mod ratio;
 mod text;
 mod value;
 
@@ -12,16 +13,21 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::{Mutex, RwLock};
 
 pub use limits::Limits;
+pub use ratio::RatioHistogram;
 pub use text::{CONTENT_TYPE, Encoder};
 pub use value::{Counter, Gauge, Histogram};
 
 /// More children than this are counted, not shown: a label with values from outside must not fill the memory.
 const MAX_CHILDREN: usize = 20_000;
+
+/// What the help of a [`RatioHistogram`] begins with.
+const EXPERIMENTAL: &str = "EXPERIMENTAL: ";
 
 /// Upstream's promise about a metric, shown at the head of its help text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +83,7 @@ enum Family {
     Counter(Vector<Counter>),
     Gauge(Vector<Gauge>),
     Histogram(Vector<Histogram>),
+    Ratio(Vector<RatioHistogram>),
 }
 
 impl Family {
@@ -85,6 +92,7 @@ impl Family {
             Family::Counter(v) => &v.0.help,
             Family::Gauge(v) => &v.0.help,
             Family::Histogram(v) => &v.0.help,
+            Family::Ratio(v) => &v.0.help,
         }
     }
 }
@@ -114,6 +122,7 @@ struct VectorInner<M> {
 pub type CounterVec = Vector<Counter>;
 pub type GaugeVec = Vector<Gauge>;
 pub type HistogramVec = Vector<Histogram>;
+pub type RatioHistogramVec = Vector<RatioHistogram>;
 
 impl<M: Clone> Vector<M> {
     fn new(
@@ -237,6 +246,26 @@ impl Registry {
         self.histogram_vec(opts, &[], buckets).with(&[])
     }
 
+    /// A histogram of how long ratios were how large; `now` is the clock of those who tell of their changes.
+    pub fn ratio_histogram_vec(
+        &self,
+        opts: Opts<'_>,
+        labels: &[&str],
+        buckets: &[f64],
+        now: impl Fn() -> Duration + Send + Sync + 'static,
+    ) -> RatioHistogramVec {
+        // Upstream's mark of histograms whose observations are lengths of time.
+        let help = format!("{EXPERIMENTAL}{}", opts.help());
+        let opts = Opts { help: &help, stability: Stability::Unmarked, ..opts };
+        let (buckets, now): (Arc<[f64]>, ratio::Now) = (buckets.into(), Arc::new(now));
+        let make = move || RatioHistogram::new(buckets.clone(), now.clone());
+        let family = || Family::Ratio(Vector::new(&opts, labels, &self.0, make.clone()));
+        match self.family(opts.name, family) {
+            Family::Ratio(found) => found,
+            _ => self.detached(opts, labels, make),
+        }
+    }
+
     /// Values computed when somebody asks.
     pub fn collector(&self, collect: impl Fn(&mut Encoder) + Send + Sync + 'static) {
         self.0.collectors.lock().push(Box::new(collect));
@@ -284,6 +313,10 @@ impl Registry {
                     v.each(|values, gauge| out.value(values, gauge.get()));
                 }
                 Family::Histogram(v) => {
+                    let mut out = encoder.family(name, &v.0.help, "histogram", &v.0.labels);
+                    v.each(|values, histogram| out.histogram(values, &histogram.snapshot()));
+                }
+                Family::Ratio(v) => {
                     let mut out = encoder.family(name, &v.0.help, "histogram", &v.0.labels);
                     v.each(|values, histogram| out.histogram(values, &histogram.snapshot()));
                 }
@@ -339,6 +372,7 @@ fn count(families: &BTreeMap<String, Family>, encoder: &mut Encoder) {
     let registered = families.values().map(Family::help);
     let mut counts: BTreeMap<[&str; 2], u32> = BTreeMap::new();
     for help in registered.chain(collected.iter().map(String::as_str)).chain([own.as_str()]) {
+        let help = help.strip_prefix(EXPERIMENTAL).unwrap_or(help);
         let Some((level, rest)) = help.strip_prefix('[').and_then(|help| help.split_once("] ")) else {
             continue;
         };
@@ -396,6 +430,11 @@ mod tests {
         let again = registry.counter_vec(opts("apiserver_request_total", "", Stability::Alpha), &[]);
         assert_eq!(again.0.labels, ["verb", "code"]);
         registry.gauge_vec(opts("empty", "No values, not shown.", Stability::Alpha), &["x"]);
+        let used = opts("used", "How much.", Stability::Alpha);
+        let now = || Duration::from_secs(2);
+        let used = registry.ratio_histogram_vec(used, &["phase"], &[0.5], now).with(&["waiting"]);
+        used.add(now(), 1.0);
+        used.limit(Duration::from_secs(5), 4.0);
         expect![[r#"
             # HELP aaa Late.
             # TYPE aaa gauge
@@ -412,6 +451,12 @@ mod tests {
             duration_seconds_bucket{verb="GET",le="+Inf"} 4
             duration_seconds_sum{verb="GET"} 30.206
             duration_seconds_count{verb="GET"} 4
+            # HELP used EXPERIMENTAL: [ALPHA] How much.
+            # TYPE used histogram
+            used_bucket{phase="waiting",le="0.5"} 0
+            used_bucket{phase="waiting",le="+Inf"} 3e+09
+            used_sum{phase="waiting"} 3e+09
+            used_count{phase="waiting"} 3e+09
             # HELP workqueue_depth [ALPHA] Depth.
             # TYPE workqueue_depth gauge
             workqueue_depth 1.5
@@ -425,6 +470,7 @@ mod tests {
     fn families_are_counted_by_stability() {
         let registry = Registry::new();
         registry.counter_vec(opts("a", "No values, and yet registered.", Stability::Alpha), &["x"]);
+        registry.ratio_histogram_vec(opts("r", "R.", Stability::Alpha), &["x"], &[], Duration::default);
         registry.counter(opts("b", "B.", Stability::Stable));
         registry.counter(opts("c", "(Deprecated since 1.34.0) C.", Stability::Stable));
         registry.counter(opts("d", "Nobody's.", Stability::Unmarked));
@@ -433,7 +479,7 @@ mod tests {
         let text = registry.render();
         let counted: Vec<&str> = text.lines().filter(|line| line.starts_with("registered_")).collect();
         expect![[r#"
-            registered_metrics_total{deprecated_version="",stability_level="ALPHA"} 3
+            registered_metrics_total{deprecated_version="",stability_level="ALPHA"} 4
             registered_metrics_total{deprecated_version="",stability_level="BETA"} 3
             registered_metrics_total{deprecated_version="",stability_level="STABLE"} 1
             registered_metrics_total{deprecated_version="1.34.0",stability_level="STABLE"} 1"#]]

@@ -84,13 +84,8 @@ impl Histogram {
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
-        let mut total = 0;
-        let mut cumulative: Vec<(f64, u64)> = Vec::with_capacity(self.0.counts.len());
-        for (i, count) in self.0.counts.iter().enumerate() {
-            total += count.load(Relaxed);
-            cumulative.push((self.0.bounds.get(i).copied().unwrap_or(f64::INFINITY), total));
-        }
-        Snapshot { cumulative, sum: f64::from_bits(self.0.sum.load(Relaxed)), count: total }
+        let counts = self.0.counts.iter().map(|count| count.load(Relaxed));
+        Snapshot::new(&self.0.bounds, counts, f64::from_bits(self.0.sum.load(Relaxed)))
     }
 }
 
@@ -100,4 +95,17 @@ pub(super) struct Snapshot {
     pub cumulative: Vec<(f64, u64)>,
     pub sum: f64,
     pub count: u64,
+}
+
+impl Snapshot {
+    /// Of the counts of each bucket by itself: one for each bound, and one for what is above them.
+    pub(super) fn new(bounds: &[f64], counts: impl Iterator<Item = u64>, sum: f64) -> Self {
+        let mut count = 0;
+        let bounds = bounds.iter().copied().chain([f64::INFINITY]);
+        let cumulative = bounds.zip(counts).map(|(bound, more)| {
+            count += more;
+            (bound, count)
+        });
+        Snapshot { cumulative: cumulative.collect(), sum, count }
+    }
 }
