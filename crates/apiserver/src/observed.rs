@@ -207,11 +207,32 @@ fn body_verb(verb: &str, scope: &str) -> Option<&'static str> {
     })
 }
 
+/// Those that read, and those that write.
+pub(crate) const KINDS: [&str; 2] = ["readOnly", "mutating"];
+
 /// Requests under way, and the most there were since somebody last looked.
 #[derive(Debug, Default)]
-struct InFlight {
+pub(crate) struct Peak {
     now: AtomicI64,
     most: AtomicI64,
+}
+
+impl Peak {
+    pub(crate) fn begin(&self) {
+        let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.most.load(Ordering::Relaxed) < now {
+            self.most.fetch_max(now, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn end(&self) {
+        self.now.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn take(&self) -> i64 {
+        let now = self.now.load(Ordering::Relaxed);
+        self.most.swap(now, Ordering::Relaxed).max(now)
+    }
 }
 
 /// See the module.
@@ -230,7 +251,7 @@ pub struct Observed {
     watch_lists: HistogramVec,
     terminated_watchers: CounterVec,
     /// Reads, and writes.
-    in_flight: [Arc<InFlight>; 2],
+    in_flight: [Arc<Peak>; 2],
 }
 
 impl std::fmt::Debug for Observed {
@@ -244,7 +265,7 @@ impl std::fmt::Debug for Observed {
 pub(crate) struct Observation {
     row: Option<Arc<Row>>,
     began: Instant,
-    in_flight: Option<Arc<InFlight>>,
+    in_flight: Option<Arc<Peak>>,
     long: bool,
 }
 
@@ -289,7 +310,7 @@ fn observe(row: &Row, began: Instant, excluded: Duration) {
 impl Drop for Observation {
     fn drop(&mut self) {
         if let Some(in_flight) = &self.in_flight {
-            in_flight.now.fetch_sub(1, Ordering::Relaxed);
+            in_flight.end();
         }
     }
 }
@@ -346,8 +367,13 @@ impl Observed {
         let mut without_code = WITHOUT_DRY_RUN.to_vec();
         without_code.push("code");
         let of_resource = ["group", "version", "resource"];
-        let in_flight: [Arc<InFlight>; 2] = Default::default();
-        collect(registry, &in_flight);
+        let in_flight: [Arc<Peak>; 2] = Default::default();
+        collect(
+            registry,
+            "apiserver_current_inflight_requests",
+            "[STABLE] Maximal number of currently used inflight request limit of this apiserver per request kind in last second.",
+            in_flight.clone(),
+        );
         Observed {
             rows: RwLock::default(),
             total: registry.counter_vec(
@@ -455,10 +481,7 @@ impl Observed {
         let in_flight = (!long).then(|| {
             let reads = matches!(info.verb.as_str(), "get" | "list" | "head");
             let in_flight = &self.in_flight[usize::from(!reads)];
-            let now = in_flight.now.fetch_add(1, Ordering::Relaxed) + 1;
-            if in_flight.most.load(Ordering::Relaxed) < now {
-                in_flight.most.fetch_max(now, Ordering::Relaxed);
-            }
+            in_flight.begin();
             in_flight.clone()
         });
         Observation { row, began: Instant::now(), in_flight, long }
@@ -519,16 +542,12 @@ impl Observed {
     }
 }
 
-fn collect(registry: &Registry, in_flight: &[Arc<InFlight>; 2]) {
-    let in_flight = in_flight.clone();
+/// Shows how many requests of each kind there were at most.
+pub(crate) fn collect(registry: &Registry, name: &'static str, help: &'static str, peaks: [Arc<Peak>; 2]) {
     registry.collector(move |encoder| {
-        let help = "[STABLE] Maximal number of currently used inflight request limit of this apiserver per request kind in last second.";
-        let labels = ["request_kind".to_owned()];
-        let mut family = encoder.family("apiserver_current_inflight_requests", help, "gauge", &labels);
-        for (kind, in_flight) in ["readOnly", "mutating"].into_iter().zip(&in_flight) {
-            let now = in_flight.now.load(Ordering::Relaxed);
-            let most = in_flight.most.swap(now, Ordering::Relaxed).max(now);
-            family.value(&[kind], most as f64);
+        let mut family = encoder.family(name, help, "gauge", &["request_kind".to_owned()]);
+        for (kind, peak) in KINDS.into_iter().zip(&peaks) {
+            family.value(&[kind], peak.take() as f64);
         }
     });
 }

@@ -82,6 +82,11 @@ fn shares(object: &PriorityLevelConfiguration) -> (i32, i32, Option<i32>) {
     }
 }
 
+/// What the requests of a level are measured by that has no seats: exempt ones are served all the same.
+fn instead(total: u32) -> u32 {
+    (f64::from(total) / 10.0).round().max(1.0) as u32
+}
+
 impl Config {
     /// What objects come to, where `self` was in force: levels that are known go on.
     pub(super) fn digest(
@@ -118,6 +123,7 @@ impl Config {
                 }
             }
         }
+        let places = kept.iter().filter_map(|(object, _)| kind(object)).map(Kind::places).sum();
         let share_sum: f64 = kept.iter().map(|(object, _)| f64::from(shares(object).0)).sum();
         let mut config = Config::default();
         for (object, quiescing) in kept {
@@ -125,6 +131,7 @@ impl Config {
             config.nominal += held.nominal;
             config.levels.insert(held.level.name.clone(), Arc::new(held));
         }
+        metrics.limit(clock.monotonic(), config.nominal, places);
         schemas.retain(|schema| {
             let level = &schema.spec.priority_level_configuration.name;
             config.levels.get(level).is_some_and(|held| !held.quiescing)
@@ -179,7 +186,7 @@ impl Config {
             }
             None => {
                 let level = Level::new(&name, kind, own, clock.clone());
-                level.set_limit(nominal - lends / 2);
+                level.set_limit(nominal - lends / 2, instead(total));
                 Arc::new(level)
             }
         };
@@ -192,7 +199,7 @@ impl Config {
     }
 
     /// Adjusts the levels' limits to what was wanted lately.
-    pub(super) fn adjust(&self, now: std::time::Duration, metrics: &Metrics) {
+    pub(super) fn adjust(&self, now: std::time::Duration, total: u32, metrics: &Metrics) {
         let held: Vec<&Arc<Held>> = self.levels.values().collect();
         let lately: Vec<_> =
             held.iter().map(|held| held.level.demand.close(now, held.level.seats_wanted())).collect();
@@ -212,7 +219,7 @@ impl Config {
         let shared = share::adjust(self.nominal, &wants);
         metrics.fair_fraction.set(shared.fraction);
         for (i, (held, lately)) in held.iter().zip(&lately).enumerate() {
-            held.level.set_limit(shared.limits[i]);
+            held.level.set_limit(shared.limits[i], instead(total));
             let own = metrics.level(&held.level.name);
             let values = [f64::from(lately.peak), lately.mean, lately.deviation, lately.smoothed];
             own.demand.iter().zip(values).for_each(|(gauge, value)| gauge.set(value));
@@ -255,8 +262,8 @@ mod tests {
     #[tokio::test]
     async fn objects_become_levels() {
         let registry = Registry::new();
-        let metrics = Metrics::new(&registry);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let metrics = Metrics::new(&registry, &clock);
         let digest = |config: &Config, levels, schemas| config.digest(600, levels, schemas, &metrics, &clock);
         // Without objects there is what nobody can do without.
         let none = digest(&Config::default(), Vec::new(), Vec::new());
@@ -276,7 +283,8 @@ mod tests {
             workload-high: 98 nominal, 49 to 698, 74 now, requests to 15
             workload-low: 245 nominal, 24 to 845, 135 now, requests to 37
             exempt probes system-leader-election system-node-high system-nodes kube-controller-manager kube-scheduler kube-system-service-accounts service-accounts global-default catch-all"#]].assert_eq(&show(&all));
-        all.adjust(clock.monotonic(), &metrics);
+        assert!(!registry.render().contains("NaN"), "nothing is a part of nothing");
+        all.adjust(clock.monotonic(), 600, &metrics);
         expect![[r#"
             catch-all: 13 nominal, 13 to 613, 30 now, requests to 0
             exempt: 0 nominal, 0 to 600, 0 now, requests to 0
@@ -291,9 +299,13 @@ mod tests {
         let pair = metrics.pair("system", "system-nodes");
         let system = all.levels["system"].level.clone();
         let held = system
-            .start(&pair, super::super::work::Work::ONE, false, std::time::Duration::from_secs(1), || {
-                (0, Default::default())
-            })
+            .start(
+                &pair,
+                super::super::work::Work::ONE,
+                (false, metrics.requests(false)),
+                std::time::Duration::from_secs(1),
+                || (0, Default::default()),
+            )
             .await
             .unwrap();
         let mut fewer = defaults::priority_levels();

@@ -86,7 +86,7 @@ impl Controller {
         let flow = &self.flow;
         let before = flow.config();
         let config = before.digest(flow.total, levels, schemas, &flow.metrics, &flow.clock);
-        config.adjust(flow.clock.monotonic(), &flow.metrics);
+        config.adjust(flow.clock.monotonic(), flow.total, &flow.metrics);
         *flow.config.write() = Arc::new(config);
     }
 
@@ -114,7 +114,7 @@ impl Controller {
                     }
                 }
                 _ = adjust.tick() => {
-                    flow.config().adjust(flow.clock.monotonic(), &flow.metrics);
+                    flow.config().adjust(flow.clock.monotonic(), flow.total, &flow.metrics);
                     // A level that nobody needs any more goes when its last request is over.
                     if flow.config().levels.values().any(|held| held.quiescing && held.level.is_idle()) {
                         self.digest();

@@ -3,7 +3,7 @@
 
 use super::demand::Demand;
 use super::dropped::Dropped;
-use super::metrics::{LevelMetrics, Pair};
+use super::metrics::{LevelMetrics, Pair, Requests};
 use super::queues::{Next, Place, Queues, Queuing};
 use super::work::Work;
 use apimachinery::clock::Clock;
@@ -20,6 +20,16 @@ pub(super) enum Kind {
     Exempt,
     Reject,
     Queue(Queuing),
+}
+
+impl Kind {
+    /// How many may wait.
+    pub(super) fn places(self) -> usize {
+        match self {
+            Kind::Queue(queuing) => queuing.queues * queuing.length,
+            Kind::Exempt | Kind::Reject => 0,
+        }
+    }
 }
 
 /// Somebody waits: nobody passes by.
@@ -91,6 +101,7 @@ pub(crate) struct Ticket {
     started: Duration,
     wanted: u32,
     is_watch: bool,
+    requests: Requests,
 }
 
 /// Why a request is refused.
@@ -121,6 +132,7 @@ impl Level {
             Kind::Queue(queuing) => queuing,
             _ => Queuing { queues: 0, hand: 0, length: 0 },
         };
+        metrics.utilization.places(clock.monotonic(), kind);
         Level {
             name: name.to_owned(),
             kind: Mutex::new(kind),
@@ -146,6 +158,7 @@ impl Level {
             return;
         }
         *known = kind;
+        self.metrics.utilization.places(self.clock.monotonic(), kind);
         if let Kind::Queue(queuing) = kind {
             self.queues.lock().configure(queuing);
         }
@@ -155,9 +168,11 @@ impl Level {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// More seats may let somebody in.
-    pub(super) fn set_limit(&self, limit: u32) {
+    /// More seats may let somebody in. Of a level without any, `instead` is what those that it takes are measured by.
+    pub(super) fn set_limit(&self, limit: u32, instead: u32) {
         self.limit.store(limit, Ordering::Relaxed);
+        let measure = if limit > 0 { limit } else { instead };
+        self.metrics.utilization.limit(self.clock.monotonic(), measure);
         self.metrics.current_limit.set(f64::from(limit));
         if self.word.load(Ordering::Acquire) & WAITING != 0 {
             self.dispatch();
@@ -197,13 +212,14 @@ impl Level {
         self: &Arc<Self>,
         pair: &Arc<Pair>,
         work: Work,
-        is_watch: bool,
+        (is_watch, requests): (bool, &Requests),
         patience: Duration,
         waits: impl FnOnce() -> (u64, About),
     ) -> Result<Ticket, Refusal> {
         pair.estimated.observe(f64::from(work.max_seats()));
         if self.take(work.max_seats(), true) {
-            let ticket = self.ticket(pair, work, None, is_watch);
+            let ticket = self.ticket(pair, work, None, (is_watch, requests));
+            self.metrics.utilization.demand.add(ticket.started, f64::from(work.max_seats()));
             if !self.exempt {
                 pair.waited.observe(0.0);
             }
@@ -217,7 +233,7 @@ impl Level {
         let observe = || pair.waited.observe((self.clock.monotonic().saturating_sub(begun)).as_secs_f64());
         let observe_refused =
             || pair.refused_wait.observe((self.clock.monotonic().saturating_sub(begun)).as_secs_f64());
-        let Some(mut wait) = self.enqueue(pair, work, waits()) else {
+        let Some(mut wait) = self.enqueue((pair, requests), work, waits()) else {
             observe_refused();
             return Err(self.refused(pair, Refusal::QueueFull));
         };
@@ -234,7 +250,7 @@ impl Level {
                 observe();
                 let waited = self.clock.monotonic().saturating_sub(begun);
                 self.demand.wanted(work.max_seats(), waited, f64::from(self.seats_wanted()));
-                Ok(self.ticket(pair, work, Some(queue), is_watch))
+                Ok(self.ticket(pair, work, Some(queue), (is_watch, requests)))
             }
             None => {
                 drop(wait);
@@ -256,8 +272,12 @@ impl Level {
         pair: &Arc<Pair>,
         work: Work,
         queue: Option<usize>,
-        is_watch: bool,
+        (is_watch, requests): (bool, &Requests),
     ) -> Ticket {
+        let started = self.clock.monotonic();
+        requests.executing.add(started, 1.0);
+        self.metrics.utilization.executing.add(started, 1.0);
+        self.metrics.utilization.seats.add(started, f64::from(work.max_seats()));
         let wanted = self.seats_wanted();
         self.demand.reached(wanted);
         self.counts.dispatched.fetch_add(1, Ordering::Relaxed);
@@ -270,20 +290,27 @@ impl Level {
             pair: pair.clone(),
             work,
             queue,
-            started: self.clock.monotonic(),
+            started,
             wanted,
             is_watch,
+            requests: requests.clone(),
         }
     }
 
-    fn enqueue(self: &Arc<Self>, pair: &Arc<Pair>, work: Work, (hash, about): (u64, About)) -> Option<Wait> {
+    fn enqueue(
+        self: &Arc<Self>,
+        (pair, requests): (&Arc<Pair>, &Requests),
+        work: Work,
+        (hash, about): (u64, About),
+    ) -> Option<Wait> {
         let (wake, turn) = oneshot::channel();
         let token = Token { wake, pair: pair.clone(), about: Arc::new(about) };
         let mut queues = self.queues.lock();
         // From here on nobody passes by; who gives seats back looks for who waits.
         let word = self.word.fetch_or(WAITING, Ordering::AcqRel);
         let usage = (self.limit(), seats_of(word));
-        let place = queues.enqueue(self.clock.monotonic(), usage, hash, work, token);
+        let now = self.clock.monotonic();
+        let place = queues.enqueue(now, usage, hash, work, token);
         if place.is_none() && queues.waiting == 0 {
             self.word.fetch_and(!WAITING, Ordering::AcqRel);
         }
@@ -293,14 +320,19 @@ impl Level {
         drop(queues);
         pair.queue_length.observe(length as f64);
         pair.waiting(1, work.max_seats());
+        requests.wait(now);
+        self.metrics.utilization.waiting.add(now, 1.0);
+        self.metrics.utilization.demand.add(now, f64::from(work.max_seats()));
         self.demand.reached(self.seats_wanted());
-        Some(Wait { level: self.clone(), pair: pair.clone(), place, work, turn, over: false })
+        let (level, pair, requests) = (self.clone(), pair.clone(), requests.clone());
+        Some(Wait { level, pair, requests, place, work, turn, over: false })
     }
 
     /// Serves whose turn it is, as long as there are seats.
     fn dispatch(&self) {
         let mut queues = self.queues.lock();
-        queues.sync(self.clock.monotonic(), self.limit());
+        let now = self.clock.monotonic();
+        queues.sync(now, self.limit());
         while queues.waiting > 0 && self.seats_in_use() < self.limit() {
             match queues.next(|seats| self.take(seats, false)) {
                 Next::Nobody => break,
@@ -313,6 +345,7 @@ impl Level {
                 Next::Served { waiting, queue, seen } => {
                     self.metrics.seen(queues.current_r, &seen);
                     waiting.token.pair.waiting(-1, waiting.work.max_seats());
+                    self.metrics.utilization.waiting.add(now, -1.0);
                     // Who gives up takes itself out of the queue first: there is always somebody to hear it.
                     let _ = waiting.token.wake.send(queue);
                 }
@@ -325,7 +358,8 @@ impl Level {
     }
 
     /// Gives seats back.
-    fn release(&self, queue: Option<usize>, seats: u32) {
+    fn release(&self, now: Duration, queue: Option<usize>, seats: u32) {
+        self.metrics.utilization.demand.add(now, -f64::from(seats));
         if let Some(queue) = queue {
             self.queues.lock().released(queue, seats);
         }
@@ -340,6 +374,8 @@ impl Level {
         let service = now.saturating_sub(ticket.started);
         let (pair, work) = (&ticket.pair, ticket.work);
         let seats = work.max_seats();
+        ticket.requests.executing.add(now, -1.0);
+        self.metrics.utilization.executing.add(now, -1.0);
         self.executing.fetch_sub(1, Ordering::Relaxed);
         pair.executing.fetch_sub(1, Ordering::Relaxed);
         let histogram = if ticket.is_watch { &pair.watch_seconds } else { &pair.regular_seconds };
@@ -356,13 +392,18 @@ impl Level {
             runtime.spawn(async move {
                 over.await;
                 level.demand.wanted(seats, work.extra, f64::from(level.seats_wanted()));
-                pair.seats.fetch_sub(i64::from(seats), Ordering::Relaxed);
-                level.release(queue, seats);
+                level.leave(&pair, level.clock.monotonic(), queue, seats);
             });
             return;
         }
+        self.leave(pair, now, ticket.queue, seats);
+    }
+
+    /// Gives the seats of a request back that was served.
+    fn leave(&self, pair: &Pair, now: Duration, queue: Option<usize>, seats: u32) {
         pair.seats.fetch_sub(i64::from(seats), Ordering::Relaxed);
-        self.release(ticket.queue, seats);
+        self.metrics.utilization.seats.add(now, -f64::from(seats));
+        self.release(now, queue, seats);
     }
 
     /// Shows the queues.
@@ -383,6 +424,7 @@ impl Drop for Ticket {
 struct Wait {
     level: Arc<Level>,
     pair: Arc<Pair>,
+    requests: Requests,
     place: Place,
     work: Work,
     turn: oneshot::Receiver<usize>,
@@ -391,10 +433,12 @@ struct Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
+        let level = &self.level;
+        let now = level.clock.monotonic();
+        self.requests.waited(now);
         if self.over {
             return;
         }
-        let level = &self.level;
         let mut queues = level.queues.lock();
         if queues.cancel(self.place).is_some() {
             level.seats_waiting.store(queues.seats_waiting, Ordering::Relaxed);
@@ -403,14 +447,15 @@ impl Drop for Wait {
             }
             drop(queues);
             self.pair.waiting(-1, self.work.max_seats());
+            level.metrics.utilization.waiting.add(now, -1.0);
+            level.metrics.utilization.demand.add(now, -f64::from(self.work.max_seats()));
             level.counts.canceled.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let now = level.clock.monotonic();
         if let Ok(queue) = self.turn.try_recv() {
             queues.finished(now, level.limit(), queue, self.work, Duration::ZERO);
             drop(queues);
-            level.release(Some(queue), self.work.max_seats());
+            level.release(now, Some(queue), self.work.max_seats());
         }
     }
 }
@@ -454,25 +499,38 @@ mod tests {
     use super::*;
     use apimachinery::clock::FakeClock;
     use component::metrics::Registry;
+    use expect_test::expect;
     use futures::FutureExt as _;
+
+    fn metrics(registry: &Registry) -> (Metrics, Arc<FakeClock>) {
+        let clock = Arc::new(FakeClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
+        let told: Arc<dyn Clock> = clock.clone();
+        (Metrics::new(registry, &told), clock)
+    }
+
+    /// Requests that nobody counts.
+    fn reads() -> Requests {
+        metrics(&Registry::new()).0.requests(false).clone()
+    }
 
     fn level(kind: Kind, limit: u32) -> (Arc<Level>, Arc<Pair>, Arc<FakeClock>, Registry) {
         let registry = Registry::new();
-        let metrics = Metrics::new(&registry);
-        let clock = Arc::new(FakeClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
+        let (metrics, clock) = metrics(&registry);
         let level = Level::new("level", kind, metrics.level("level"), clock.clone());
-        level.set_limit(limit);
+        level.set_limit(limit, 1);
         (Arc::new(level), metrics.pair("level", "schema"), clock, registry)
     }
 
     const QUEUES: Kind = Kind::Queue(Queuing { queues: 4, hand: 2, length: 2 });
 
     macro_rules! start {
-        ($level:expr, $pair:expr, $hash:expr) => {
-            Box::pin(
-                $level.start($pair, Work::ONE, false, Duration::from_secs(15), || ($hash, About::default())),
-            )
-        };
+        ($level:expr, $pair:expr, $hash:expr) => {{
+            let (level, pair) = ($level.clone(), $pair.clone());
+            Box::pin(async move {
+                let waits = || ($hash, About::default());
+                level.start(&pair, Work::ONE, (false, &reads()), Duration::from_secs(15), waits).await
+            })
+        }};
     }
 
     #[tokio::test]
@@ -540,12 +598,76 @@ mod tests {
     async fn seats_are_kept_for_what_follows_a_write() {
         let (level, pair, clock, _) = level(QUEUES, 8);
         let work = Work { initial: 1, last: 4, extra: Duration::from_millis(20) };
-        let started = level.start(&pair, work, false, Duration::from_secs(1), || (0, About::default()));
+        let (reads, waits) = (reads(), || (0, About::default()));
+        let started = level.start(&pair, work, (false, &reads), Duration::from_secs(1), waits);
         drop(started.await.unwrap());
         tokio::task::yield_now().await;
         assert_eq!(level.seats_in_use(), 4);
         clock.advance(Duration::from_millis(20));
         tokio::task::yield_now().await;
         assert_eq!(level.seats_in_use(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_used_is_weighed_by_time() {
+        let registry = Registry::new();
+        let (metrics, clock) = metrics(&registry);
+        let level = Arc::new(Level::new("level", QUEUES, metrics.level("level"), clock.clone()));
+        level.set_limit(2, 1);
+        metrics.limit(clock.monotonic(), 10, 100);
+        let (pair, writes) = (metrics.pair("level", "schema"), metrics.requests(true));
+        let start = |work| {
+            let patience = Duration::from_secs(15);
+            Box::pin(level.start(&pair, work, (false, writes), patience, || (1, About::default())))
+        };
+        let two = Work { initial: 2, last: 2, extra: Duration::from_secs(4) };
+        let nanoseconds = Duration::from_nanos;
+        clock.advance(nanoseconds(1));
+        // Half of the seats for 10, all of them from then on, while one request waits, and then two.
+        let first = start(Work::ONE).await.unwrap();
+        clock.advance(nanoseconds(10));
+        let second = start(Work::ONE).await.unwrap();
+        let (mut third, mut fourth) = (start(two), start(Work::ONE));
+        assert!((&mut third).now_or_never().is_none());
+        clock.advance(nanoseconds(100));
+        assert!((&mut fourth).now_or_never().is_none());
+        clock.advance(nanoseconds(1_000));
+        // Who gives up is no demand any more; whose turn has come waits no longer.
+        drop((fourth, first, second));
+        drop(third.await.unwrap());
+        // The seats that are kept after it are in use, by nobody who is served.
+        tokio::task::yield_now().await;
+        clock.advance(nanoseconds(10_000));
+        let text = registry.render();
+        let shown = |line: &&str| {
+            ["utilization", "demand_seats_", "mutating"].iter().any(|part| line.contains(part))
+                && ["_sum", "_count", "inqueue"].iter().any(|part| line.contains(part))
+                && !line.contains("readOnly")
+                && !line.starts_with('#')
+        };
+        expect![[r#"
+            apiserver_current_inqueue_requests{request_kind="mutating"} 2
+            apiserver_flowcontrol_demand_seats_sum{priority_level="level"} 12705
+            apiserver_flowcontrol_demand_seats_count{priority_level="level"} 11111
+            apiserver_flowcontrol_priority_level_request_utilization_sum{phase="executing",priority_level="level"} 1105
+            apiserver_flowcontrol_priority_level_request_utilization_count{phase="executing",priority_level="level"} 11111
+            apiserver_flowcontrol_priority_level_request_utilization_sum{phase="waiting",priority_level="level"} 262.5
+            apiserver_flowcontrol_priority_level_request_utilization_count{phase="waiting",priority_level="level"} 11111
+            apiserver_flowcontrol_priority_level_seat_utilization_sum{phase="executing",priority_level="level"} 11105
+            apiserver_flowcontrol_priority_level_seat_utilization_count{phase="executing",priority_level="level"} 11111
+            apiserver_flowcontrol_read_vs_write_current_requests_sum{phase="executing",request_kind="mutating"} 221
+            apiserver_flowcontrol_read_vs_write_current_requests_count{phase="executing",request_kind="mutating"} 11111
+            apiserver_flowcontrol_read_vs_write_current_requests_sum{phase="waiting",request_kind="mutating"} 21
+            apiserver_flowcontrol_read_vs_write_current_requests_count{phase="waiting",request_kind="mutating"} 11111
+        "#]]
+        .assert_eq(&text.lines().filter(shown).map(|line| format!("{line}\n")).collect::<String>());
+        clock.advance(Duration::from_secs(4));
+        tokio::task::yield_now().await;
+        assert!(level.is_idle());
+        let before = registry.render();
+        clock.advance(Duration::from_secs(1));
+        let after = registry.render();
+        let sums = |text: &str| text.lines().filter(|line| line.contains("_sum")).collect::<String>();
+        assert_eq!(sums(&before), sums(&after), "idle levels and servers use nothing");
     }
 }

@@ -1,14 +1,19 @@
 //! `apiserver_flowcontrol_*`. What is hot is kept beside what it counts and read when somebody asks.
 
+use super::level::Kind;
 use super::queues::Seen;
 use super::work::SeatSeconds;
+use crate::observed::{self, KINDS, Peak};
+use apimachinery::clock::Clock;
 use component::metrics::{
-    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramVec, Opts, Registry, Stability,
+    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramVec, Opts, RatioHistogram, RatioHistogramVec,
+    Registry, Stability,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 const DURATIONS: [f64; 13] = [0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
 
@@ -55,6 +60,9 @@ pub(super) struct Metrics {
     no_accommodation: CounterVec,
     gauges: [GaugeVec; 12],
     bounds: [GaugeVec; 2],
+    utilization: [RatioHistogramVec; 3],
+    /// Reads, and writes.
+    requests: [Requests; 2],
     pub fair_fraction: Gauge,
 }
 
@@ -102,9 +110,88 @@ const GAUGES: [(&str, Stability, &str); 12] = [
     ("latest_s", Stability::Alpha, "S(most recently dispatched request)"),
 ];
 
+/// How much of what there is was used, for how long: of a level's seats and places in queues, and of the server's.
+const UTILIZATION: [(&str, &str, &[f64]); 4] = [
+    (
+        "priority_level_request_utilization",
+        "Observations, at the end of every nanosecond, of number of requests (as a fraction of the relevant limit) waiting or in any stage of execution (but only initial stage for WATCHes)",
+        &[0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 1.0],
+    ),
+    (
+        "priority_level_seat_utilization",
+        "Observations, at the end of every nanosecond, of utilization of seats for any stage of execution (but only initial stage for WATCHes)",
+        &[0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0],
+    ),
+    (
+        "demand_seats",
+        "Observations, at the end of every nanosecond, of (the number of seats each priority level could use) / (nominal number of seats for that level)",
+        &[0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.7, 2.0, 2.8, 4.0, 6.0],
+    ),
+    (
+        "read_vs_write_current_requests",
+        "Observations, at the end of every nanosecond, of the number of requests (as a fraction of the relevant limit) waiting or in regular stage of execution",
+        &[0.0, 0.001, 0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0],
+    ),
+];
+
+fn utilization(registry: &Registry, of: usize, labels: &[&str], clock: &Arc<dyn Clock>) -> RatioHistogramVec {
+    let (name, help, buckets) = UTILIZATION[of];
+    let name = format!("apiserver_flowcontrol_{name}");
+    let opts = Opts { name: &name, help, stability: Stability::Alpha };
+    let clock = clock.clone();
+    registry.ratio_histogram_vec(opts, labels, buckets, move || clock.monotonic())
+}
+
+/// How many of the server's requests that read, or that write, are served and wait.
+#[derive(Debug, Clone)]
+pub(super) struct Requests {
+    pub executing: RatioHistogram,
+    waiting: RatioHistogram,
+    peak: Arc<Peak>,
+}
+
+impl Requests {
+    pub(super) fn wait(&self, now: Duration) {
+        self.waiting.add(now, 1.0);
+        self.peak.begin();
+    }
+
+    pub(super) fn waited(&self, now: Duration) {
+        self.waiting.add(now, -1.0);
+        self.peak.end();
+    }
+
+    /// So many may be served and wait, in all levels. Before there are objects, none may wait: that none do is no part.
+    fn limit(&self, now: Duration, executing: u32, waiting: usize) {
+        self.executing.limit(now, f64::from(executing.max(1)));
+        self.waiting.limit(now, waiting.max(1) as f64);
+    }
+}
+
+/// A level's requests and seats, as parts of what it has.
+pub(super) struct Utilization {
+    pub executing: RatioHistogram,
+    pub waiting: RatioHistogram,
+    pub seats: RatioHistogram,
+    /// The seats of those who wait, too.
+    pub demand: RatioHistogram,
+}
+
+impl Utilization {
+    pub(super) fn limit(&self, now: Duration, seats: u32) {
+        let seats = f64::from(seats);
+        [&self.executing, &self.seats, &self.demand].iter().for_each(|part| part.limit(now, seats));
+    }
+
+    pub(super) fn places(&self, now: Duration, kind: Kind) {
+        self.waiting.limit(now, kind.places().max(1) as f64);
+    }
+}
+
 /// A level's own.
 pub(super) struct LevelMetrics {
     level: String,
+    pub utilization: Utilization,
     rejected: CounterVec,
     pub nominal: Gauge,
     pub lower: Gauge,
@@ -131,7 +218,7 @@ impl LevelMetrics {
 }
 
 impl Metrics {
-    pub(super) fn new(registry: &Registry) -> Self {
+    pub(super) fn new(registry: &Registry, clock: &Arc<dyn Clock>) -> Self {
         fn opts<'a>(name: &'a str, help: &'a str, stability: Stability) -> Opts<'a> {
             Opts { name, help, stability }
         }
@@ -139,6 +226,18 @@ impl Metrics {
         let (beta, alpha) = (Stability::Beta, Stability::Alpha);
         let pairs: Pairs = Arc::default();
         collect(registry, &pairs);
+        let read_vs_write = utilization(registry, 3, &["phase", "request_kind"], clock);
+        let requests = KINDS.map(|kind| Requests {
+            executing: read_vs_write.with(&["executing", kind]),
+            waiting: read_vs_write.with(&["waiting", kind]),
+            peak: Arc::default(),
+        });
+        observed::collect(
+            registry,
+            "apiserver_current_inqueue_requests",
+            "[ALPHA] Maximal number of queued requests in this apiserver per request kind in last second.",
+            requests.each_ref().map(|requests| requests.peak.clone()),
+        );
         let bounds = |name: &str, help: &str| {
             registry.gauge_vec(opts(name, help, alpha), &["priority_level", "bound"])
         };
@@ -227,6 +326,12 @@ impl Metrics {
                     "min and max, over queues, of S(oldest waiting request in queue) - estimated work in progress",
                 ),
             ],
+            utilization: [
+                utilization(registry, 0, &["phase", "priority_level"], clock),
+                utilization(registry, 1, &["phase", "priority_level"], clock),
+                utilization(registry, 2, &["priority_level"], clock),
+            ],
+            requests,
             fair_fraction: registry.gauge(opts(
                 "apiserver_flowcontrol_seat_fair_frac",
                 "Fair fraction of server's concurrency to allocate to each priority level that can use it",
@@ -253,8 +358,15 @@ impl Metrics {
         let of = |gauge: &GaugeVec| gauge.with(&[level]);
         let bound = |gauge: &GaugeVec, bound: &str| gauge.with(&[level, bound]);
         let [next, discounted] = &self.bounds;
+        let [requests, seats, demand] = &self.utilization;
         LevelMetrics {
             level: level.to_owned(),
+            utilization: Utilization {
+                executing: requests.with(&["executing", level]),
+                waiting: requests.with(&["waiting", level]),
+                seats: seats.with(&["executing", level]),
+                demand: demand.with(&[level]),
+            },
             rejected: self.rejected.clone(),
             nominal: of(nominal),
             lower: of(lower),
@@ -272,9 +384,24 @@ impl Metrics {
         }
     }
 
+    /// Those that read, or those that write.
+    pub(super) fn requests(&self, write: bool) -> &Requests {
+        &self.requests[usize::from(write)]
+    }
+
+    /// So many may be served and wait, in all levels.
+    pub(super) fn limit(&self, now: Duration, executing: u32, waiting: usize) {
+        self.requests.iter().for_each(|requests| requests.limit(now, executing, waiting));
+    }
+
     /// A level that is no more.
     pub(super) fn forget(&self, level: &str) {
         self.gauges.iter().for_each(|gauge| gauge.remove(&[level]));
+        let [requests, seats, demand] = &self.utilization;
+        requests.remove(&["executing", level]);
+        requests.remove(&["waiting", level]);
+        seats.remove(&["executing", level]);
+        demand.remove(&[level]);
         self.pairs.lock().retain(|(of, _), _| of != level);
     }
 

@@ -101,7 +101,7 @@ impl Class {
 impl Flow {
     /// `total` is the number of seats, `request_timeout` the time that a request has at most.
     pub fn new(total: u32, request_timeout: Duration, registry: &Registry, clock: Arc<dyn Clock>) -> Self {
-        let metrics = metrics::Metrics::new(registry);
+        let metrics = metrics::Metrics::new(registry, &clock);
         let config = Config::default().digest(total, Vec::new(), Vec::new(), &metrics, &clock);
         Flow {
             config: RwLock::new(Arc::new(config)),
@@ -145,7 +145,8 @@ impl Flow {
             (hash, about(schema, distinguisher, user, info))
         };
         let patience = timeout.map_or(self.patience, |t| (t / PART_TO_WAIT).min(LONGEST_WAIT));
-        match level.start(&schema.pair, work, is_watch, patience, waits).await {
+        let requests = self.metrics.requests(!matches!(info.verb.as_str(), "get" | "list" | "watch"));
+        match level.start(&schema.pair, work, (is_watch, requests), patience, waits).await {
             Ok(ticket) => {
                 let watch = is_watch.then(|| self.watches.count(info)).flatten();
                 Ok(Admitted { ticket, class, watch })
