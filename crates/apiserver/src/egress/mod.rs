@@ -155,7 +155,7 @@ impl Egress {
     /// Connects to a host for a purpose.
     pub async fn dial(&self, purpose: Purpose, host: &str, port: u16) -> io::Result<Connection> {
         let Some(proxy) = self.proxies.get(&purpose) else { return direct(host, port).await };
-        let labels = ["http-connect", proxy.transport()];
+        let labels = ["http_connect", proxy.transport()];
         let start = Instant::now();
         let failed = |stage: &str| {
             if let Some(measures) = &self.measures {
@@ -344,10 +344,10 @@ mod tests {
         let text = registry.render();
         let counted = |line: &&str| line.starts_with("apiserver_egress") && !line.contains("duration");
         expect![[r#"
-            apiserver_egress_dialer_dial_failure_count{protocol="http-connect",stage="proxy",transport="tcp"} 1
-            apiserver_egress_dialer_dial_failure_count{protocol="http-connect",stage="proxy",transport="uds"} 1
-            apiserver_egress_dialer_dial_start_total{protocol="http-connect",transport="tcp"} 2
-            apiserver_egress_dialer_dial_start_total{protocol="http-connect",transport="uds"} 2"#]]
+            apiserver_egress_dialer_dial_failure_count{protocol="http_connect",stage="proxy",transport="tcp"} 1
+            apiserver_egress_dialer_dial_failure_count{protocol="http_connect",stage="proxy",transport="uds"} 1
+            apiserver_egress_dialer_dial_start_total{protocol="http_connect",transport="tcp"} 2
+            apiserver_egress_dialer_dial_start_total{protocol="http_connect",transport="uds"} 2"#]]
         .assert_eq(&text.lines().filter(counted).collect::<Vec<_>>().join("\n"));
     }
 }
