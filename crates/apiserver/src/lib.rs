@@ -29,6 +29,7 @@ pub mod egress;
 pub mod features;
 pub mod flowcontrol;
 pub mod gate;
+mod grpc;
 pub mod handlers;
 pub mod inprocess;
 /// What nodes and pods use.

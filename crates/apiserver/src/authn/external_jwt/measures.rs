@@ -1,32 +1,10 @@
 //! Upstream's metrics of external signers.
 
 use super::Failure;
+use crate::grpc;
 use component::metrics::{CounterVec, GaugeVec, HistogramVec, Opts, Registry, Stability};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tonic::Code;
-
-/// A code's name in Go.
-pub(super) fn name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "Canceled",
-        Code::Unknown => "Unknown",
-        Code::InvalidArgument => "InvalidArgument",
-        Code::DeadlineExceeded => "DeadlineExceeded",
-        Code::NotFound => "NotFound",
-        Code::AlreadyExists => "AlreadyExists",
-        Code::PermissionDenied => "PermissionDenied",
-        Code::ResourceExhausted => "ResourceExhausted",
-        Code::FailedPrecondition => "FailedPrecondition",
-        Code::Aborted => "Aborted",
-        Code::OutOfRange => "OutOfRange",
-        Code::Unimplemented => "Unimplemented",
-        Code::Internal => "Internal",
-        Code::Unavailable => "Unavailable",
-        Code::DataLoss => "DataLoss",
-        Code::Unauthenticated => "Unauthenticated",
-    }
-}
 
 #[derive(Clone)]
 pub(super) struct Measures {
@@ -71,13 +49,13 @@ impl Begun {
 
 impl Drop for Begun {
     fn drop(&mut self) {
-        self.durations.with(&[&self.method, name(self.code)]).observe_since(self.at);
+        self.durations.with(&[&self.method, grpc::name(self.code)]).observe_since(self.at);
     }
 }
 
 /// The code that a failure is counted under; what failed outside of a call has none.
 fn code(failure: Option<&Failure>) -> &'static str {
-    failure.map_or("OK", |failure| failure.code.map_or("unknown-non-grpc", name))
+    failure.map_or("OK", |failure| failure.code.map_or("unknown-non-grpc", grpc::name))
 }
 
 impl Measures {
@@ -134,6 +112,6 @@ impl Measures {
     }
 
     pub(super) fn sign(&self) -> Signing {
-        Signing { signatures: self.signatures.clone(), code: name(Code::DeadlineExceeded) }
+        Signing { signatures: self.signatures.clone(), code: grpc::name(Code::DeadlineExceeded) }
     }
 }

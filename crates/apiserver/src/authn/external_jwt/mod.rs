@@ -10,6 +10,7 @@ mod measures;
 
 pub use keys::KeyCache;
 
+use crate::grpc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use component::metrics::Registry;
@@ -59,7 +60,7 @@ impl Failure {
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
-        let code = measures::name(status.code());
+        let code = grpc::name(status.code());
         let what = format!("rpc error: code = {code} desc = {}", status.message());
         Failure { what, code: Some(status.code()) }
     }
