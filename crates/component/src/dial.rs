@@ -8,9 +8,12 @@ pub fn join_host_port(host: &str, port: u16) -> String {
 }
 
 /// The error of a failed connection to an address, as `net.OpError` prints it:
-/// `dial tcp 10.0.0.1:443: connect: connection refused`.
+/// `dial tcp 10.0.0.1:443: connect: connection refused`. What is no error of a socket is a proxy's, and says it all.
 pub fn failed(network: &str, address: &str, error: &io::Error) -> String {
-    format!("dial {network} {address}: {}", words(error))
+    match error.kind() {
+        io::ErrorKind::Other => error.to_string(),
+        _ => format!("dial {network} {address}: {}", words(error)),
+    }
 }
 
 /// As [`failed`], to a host's TCP port.
@@ -45,6 +48,6 @@ mod tests {
         let absent = io::Error::from(rustix::io::Errno::NOENT);
         assert_eq!(failed("unix", "/s", &absent), "dial unix /s: connect: no such file or directory");
         let other = io::Error::other("proxy error");
-        assert_eq!(tcp_failed("a", 1, &other), "dial tcp a:1: proxy error");
+        assert_eq!(tcp_failed("a", 1, &other), "proxy error");
     }
 }
