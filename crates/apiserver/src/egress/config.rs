@@ -58,6 +58,8 @@ pub(super) struct Tls {
     pub ca_bundle: PathBuf,
     pub client_key: PathBuf,
     pub client_cert: PathBuf,
+    #[serde(rename = "tlsServerName")]
+    pub server_name: String,
 }
 
 const NAMES: [&str; 3] = ["cluster", "controlplane", "etcd"];
@@ -216,7 +218,7 @@ mod tests {
             ]],
         );
         check(
-            &proxied("cluster", "{tcp: {url: 'https://x', tlsConfig: {clientCert: /nonesuch}}}"),
+            &proxied("cluster", "{tcp: {url: 'https://x', tlsConfig: {clientCert: /nonesuch, tlsServerName: proxy.example}}}"),
             expect![[
                 r#"service.connection.tlsConfig.clientCert: Invalid value: "/nonesuch": TLS client cert does not exist, service.connection.tlsConfig.clientKey: Invalid value: "nil": Using TLS requires requires clientKey"#
             ]],

@@ -198,7 +198,8 @@ impl Proxy {
         let slot = Slot::of_pem(&read(&files.client_cert)?, &read(&files.client_key)?);
         let (trust, slot) = (trust.map_err(|e| e.to_string())?, slot.map_err(|e| e.to_string())?);
         let config = pki::tls::client_config(&trust, Some(slot), &[]).map_err(|e| e.to_string())?;
-        let name = ServerName::try_from(host.clone()).map_err(|error| format!("{host}: {error}"))?;
+        let name = if files.server_name.is_empty() { &host } else { &files.server_name };
+        let name = ServerName::try_from(name.clone()).map_err(|error| format!("{name}: {error}"))?;
         Ok(Proxy::Tcp { host, port, tls: Some((TlsConnector::from(Arc::new(config)), name)) })
     }
 
