@@ -5,7 +5,7 @@ mod proto;
 
 use anyhow::{Context, Result, bail};
 
-const USAGE: &str = "usage: cargo xtask codegen-cri <api.proto> | codegen-etcd | codegen-externaljwt | codegen-kms | codegen-kubelet | codegen-otlp | descriptions <swagger.json>...";
+const USAGE: &str = "usage: cargo xtask codegen-cri <api.proto> | codegen-etcd | codegen-externaljwt | codegen-kms | codegen-konnectivity | codegen-kubelet | codegen-otlp | descriptions <swagger.json>...";
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
@@ -14,6 +14,7 @@ fn main() -> Result<()> {
         Some("codegen-etcd") => proto::etcd(),
         Some("codegen-externaljwt") => proto::external_jwt(),
         Some("codegen-kms") => proto::kms(),
+        Some("codegen-konnectivity") => proto::konnectivity(),
         Some("codegen-otlp") => proto::otlp(),
         Some("descriptions") => descriptions::write(args),
         Some("codegen-kubelet") => proto::kubelet(),

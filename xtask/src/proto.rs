@@ -27,6 +27,12 @@ pub(crate) fn kms() -> Result<()> {
     generate(&proto, "v2.rs", "crates/apiserver/src/storage/encryption/generated.rs", Sides::Both)
 }
 
+/// `codegen-konnectivity`: the API server's side of konnectivity's proxy, and the proxy's for tests.
+pub(crate) fn konnectivity() -> Result<()> {
+    let proto = root().join("crates/apiserver/proto/konnectivity.proto");
+    generate(&proto, "_.rs", "crates/apiserver/src/egress/konnectivity/generated.rs", Sides::Both)
+}
+
 /// `codegen-otlp`: what a collector of spans is told, and its side for tests.
 pub(crate) fn otlp() -> Result<()> {
     let proto = root().join("crates/apiserver/proto/otlp.proto");

@@ -95,9 +95,14 @@ impl Configuration {
                 ("HTTPConnect", None) => errors.push(
                     "service.connection.transport: Required value: transport must be set for HTTPConnect".to_owned(),
                 ),
-                // Upstream's third, GRPC, is spoken by konnectivity's proxy alone, which takes HTTPConnect as well.
+                ("GRPC", Some(Transport { uds: Some(uds), .. })) => errors.extend(uds.errors()),
+                ("GRPC", Some(_)) => errors
+                    .push("service.connection.uds: Required value: UDS must be set with GRPC".to_owned()),
+                ("GRPC", None) => errors.push(
+                    "service.connection.transport: Required value: transport must be set for GRPC".to_owned(),
+                ),
                 (other, _) => errors.push(format!(
-                    "service.connection.protocol: Unsupported value: {other:?}: supported values: \"Direct\", \"HTTPConnect\""
+                    "service.connection.protocol: Unsupported value: {other:?}: supported values: \"Direct\", \"HTTPConnect\", \"GRPC\""
                 )),
             }
         }
@@ -125,10 +130,19 @@ impl Transport {
             }
             (None, None) => one("tcp: Required value: One of TCP or UDS must be set"),
             (Some(tcp), None) => tcp.errors(),
-            (None, Some(uds)) if uds.uds_name.as_os_str().is_empty() => {
-                one("udsName: Invalid value: \"nil\": must be present for UDS connections")
-            }
-            (None, Some(_)) => Vec::new(),
+            (None, Some(uds)) => uds.errors(),
+        }
+    }
+}
+
+impl Uds {
+    fn errors(&self) -> Vec<String> {
+        match self.uds_name.as_os_str().is_empty() {
+            true => vec![
+                "service.connection.udsName: Invalid value: \"nil\": must be present for UDS connections"
+                    .to_owned(),
+            ],
+            false => Vec::new(),
         }
     }
 }
@@ -218,9 +232,36 @@ mod tests {
             ]],
         );
         check(
-            &proxied("cluster", "{tcp: {url: 'https://x', tlsConfig: {clientCert: /nonesuch, tlsServerName: proxy.example}}}"),
+            &proxied(
+                "cluster",
+                "{tcp: {url: 'https://x', tlsConfig: {clientCert: /nonesuch, tlsServerName: proxy.example}}}",
+            ),
             expect![[
                 r#"service.connection.tlsConfig.clientCert: Invalid value: "/nonesuch": TLS client cert does not exist, service.connection.tlsConfig.clientKey: Invalid value: "nil": Using TLS requires requires clientKey"#
+            ]],
+        );
+        let grpc = |transport: &str| {
+            format!("- {{name: cluster, connection: {{proxyProtocol: GRPC{transport}}}}}\n")
+        };
+        check(&grpc(", transport: {uds: {udsName: /run/proxy}}"), expect!["1 selections"]);
+        check(
+            &grpc(", transport: {tcp: {url: 'http://x'}}"),
+            expect!["service.connection.uds: Required value: UDS must be set with GRPC"],
+        );
+        check(
+            &grpc(", transport: {uds: {}}"),
+            expect![[
+                r#"service.connection.udsName: Invalid value: "nil": must be present for UDS connections"#
+            ]],
+        );
+        check(
+            &grpc(""),
+            expect!["service.connection.transport: Required value: transport must be set for GRPC"],
+        );
+        check(
+            "- {name: etcd, connection: {proxyProtocol: SOCKS}}\n",
+            expect![[
+                r#"service.connection.protocol: Unsupported value: "SOCKS": supported values: "Direct", "HTTPConnect", "GRPC""#
             ]],
         );
         let twice = format!("{0}{0}", proxied("etcd", "{uds: {udsName: /run/proxy}}"));

@@ -1,7 +1,8 @@
 //! `--egress-selector-config-file`: how connections are made to nodes, pods and services (`cluster`), to webhooks and other
-//! API servers (`controlplane`), and to etcd: directly, or through a proxy that is asked to CONNECT.
+//! API servers (`controlplane`), and to etcd: directly, or through a proxy that is asked to CONNECT, or is konnectivity's.
 
 mod config;
+mod konnectivity;
 
 pub use config::Configuration;
 
@@ -53,6 +54,12 @@ impl std::fmt::Debug for Egress {
 }
 
 enum Proxy {
+    Connect(Place),
+    Konnectivity(PathBuf),
+}
+
+/// Where a proxy is that is asked to CONNECT.
+enum Place {
     Tcp { host: String, port: u16, tls: Option<(TlsConnector, ServerName<'static>)> },
     Uds(PathBuf),
 }
@@ -82,6 +89,7 @@ struct Measures {
     starts: CounterVec,
     durations: HistogramVec,
     failures: CounterVec,
+    tunnels: konnectivity::Measures,
 }
 
 impl Measures {
@@ -110,6 +118,7 @@ impl Measures {
                 ),
                 &["protocol", "transport", "stage"],
             ),
+            tunnels: konnectivity::Measures::new(registry),
         }
     }
 }
@@ -154,42 +163,61 @@ impl Egress {
 
     /// Connects to a host for a purpose.
     pub async fn dial(&self, purpose: Purpose, host: &str, port: u16) -> io::Result<Connection> {
-        let Some(proxy) = self.proxies.get(&purpose) else { return direct(host, port).await };
-        let labels = ["http_connect", proxy.transport()];
+        let (Some(proxy), Some(measures)) = (self.proxies.get(&purpose), &self.measures) else {
+            return direct(host, port).await;
+        };
+        let [protocol, transport] = proxy.labels();
         let start = Instant::now();
-        let failed = |stage: &str| {
-            if let Some(measures) = &self.measures {
-                measures.failures.with(&[labels[0], labels[1], stage]).inc();
+        let failed = |stage: &str| measures.failures.with(&[protocol, transport, stage]).inc();
+        measures.starts.with(&[protocol, transport]).inc();
+        let connection = match proxy {
+            Proxy::Konnectivity(path) => {
+                let tunnel = konnectivity::Tunnel::open(path, &measures.tunnels).await;
+                let dialled = tunnel.inspect_err(|_| failed("connect"))?.dial(join_host_port(host, port));
+                dialled.await.inspect_err(|_| failed("proxy"))?
+            }
+            Proxy::Connect(place) => {
+                let mut connection = place.connect().await.inspect_err(|_| failed("connect"))?;
+                let asked = connect_through(&mut connection, &place.address(), host, port).await;
+                asked.inspect_err(|_| failed("proxy"))?;
+                connection
             }
         };
-        if let Some(measures) = &self.measures {
-            measures.starts.with(&labels).inc();
-        }
-        let mut connection = proxy.connect().await.inspect_err(|_| failed("connect"))?;
-        let asked = connect_through(&mut connection, &proxy.address(), host, port).await;
-        asked.inspect_err(|_| failed("proxy"))?;
-        if let Some(measures) = &self.measures {
-            measures.durations.with(&labels).observe_since(start);
-        }
+        measures.durations.with(&[protocol, transport]).observe_since(start);
         Ok(connection)
     }
 }
 
 impl Proxy {
     fn of(selected: &Selected) -> Result<Option<Self>, String> {
-        match &selected.transport {
-            Some(Wanted { uds: Some(uds), .. }) => Ok(Some(Proxy::Uds(uds.uds_name.clone()))),
-            Some(Wanted { tcp: Some(tcp), .. }) => Self::over_tcp(tcp).map(Some),
-            _ => Ok(None),
-        }
+        let is_konnectivity = selected.proxy_protocol == "GRPC";
+        Ok(match &selected.transport {
+            Some(Wanted { uds: Some(uds), .. }) if is_konnectivity => {
+                Some(Proxy::Konnectivity(uds.uds_name.clone()))
+            }
+            Some(Wanted { uds: Some(uds), .. }) => Some(Proxy::Connect(Place::Uds(uds.uds_name.clone()))),
+            Some(Wanted { tcp: Some(tcp), .. }) => Some(Proxy::Connect(Place::over_tcp(tcp)?)),
+            _ => None,
+        })
     }
 
+    /// The protocol and the transport, as metrics call them.
+    fn labels(&self) -> [&'static str; 2] {
+        match self {
+            Proxy::Connect(Place::Tcp { .. }) => ["http_connect", "tcp"],
+            Proxy::Connect(Place::Uds(_)) => ["http_connect", "uds"],
+            Proxy::Konnectivity(_) => ["grpc", "uds"],
+        }
+    }
+}
+
+impl Place {
     fn over_tcp(tcp: &Tcp) -> Result<Self, String> {
         let uri: http::Uri = tcp.url.parse().map_err(|error| format!("{}: {error}", tcp.url))?;
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let default = if tcp.tls_config.is_some() { 443 } else { 80 };
         let port = uri.port_u16().unwrap_or(default);
-        let Some(files) = &tcp.tls_config else { return Ok(Proxy::Tcp { host, port, tls: None }) };
+        let Some(files) = &tcp.tls_config else { return Ok(Place::Tcp { host, port, tls: None }) };
         let read = |path: &Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
         let trust = match files.ca_bundle.as_os_str().is_empty() {
             true => Trust::system(),
@@ -200,27 +228,20 @@ impl Proxy {
         let config = pki::tls::client_config(&trust, Some(slot), &[]).map_err(|e| e.to_string())?;
         let name = if files.server_name.is_empty() { &host } else { &files.server_name };
         let name = ServerName::try_from(name.clone()).map_err(|error| format!("{name}: {error}"))?;
-        Ok(Proxy::Tcp { host, port, tls: Some((TlsConnector::from(Arc::new(config)), name)) })
-    }
-
-    fn transport(&self) -> &'static str {
-        match self {
-            Proxy::Tcp { .. } => "tcp",
-            Proxy::Uds(_) => "uds",
-        }
+        Ok(Place::Tcp { host, port, tls: Some((TlsConnector::from(Arc::new(config)), name)) })
     }
 
     fn address(&self) -> String {
         match self {
-            Proxy::Tcp { host, port, .. } => join_host_port(host, *port),
-            Proxy::Uds(path) => path.display().to_string(),
+            Place::Tcp { host, port, .. } => join_host_port(host, *port),
+            Place::Uds(path) => path.display().to_string(),
         }
     }
 
     async fn connect(&self) -> io::Result<Connection> {
         match self {
-            Proxy::Uds(path) => Ok(Box::new(UnixStream::connect(path).await?)),
-            Proxy::Tcp { host, port, tls } => {
+            Place::Uds(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+            Place::Tcp { host, port, tls } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
                 stream.set_nodelay(true)?;
                 Ok(match tls {
