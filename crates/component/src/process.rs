@@ -46,7 +46,22 @@ fn collect(encoder: &mut Encoder) -> Option<()> {
     let start = field(22).zip(boot).map(|(since_boot, boot)| boot + since_boot / ticks);
     let help = "Start time of the process since unix epoch in seconds.";
     write("process_start_time_seconds", help, "gauge", start);
+    let netstat = std::fs::read_to_string("/proc/self/net/netstat").unwrap_or_default();
+    let received = octets(&netstat, "InOctets");
+    let help = "Number of bytes received by the process over the network.";
+    write("process_network_receive_bytes_total", help, "counter", received);
+    let help = "Number of bytes sent by the process over the network.";
+    write("process_network_transmit_bytes_total", help, "counter", octets(&netstat, "OutOctets"));
     Some(())
+}
+
+/// A count of IP, which is that of the process' network namespace, as Go's client has it. Each protocol has a line of
+/// names, and one of values.
+fn octets(netstat: &str, name: &str) -> Option<f64> {
+    let mut lines = netstat.lines().filter_map(|line| line.strip_prefix("IpExt: "));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let mut pairs = names.split_whitespace().zip(values.split_whitespace());
+    pairs.find_map(|(known, value)| (known == name).then_some(value))?.parse().ok()
 }
 
 #[cfg(test)]
@@ -58,6 +73,14 @@ mod tests {
         let registry = Registry::new();
         register(&registry);
         let text = registry.render();
-        assert_eq!(text.lines().filter(|l| l.starts_with("process_")).count(), 7, "{text}");
+        assert_eq!(text.lines().filter(|l| l.starts_with("process_")).count(), 9, "{text}");
+    }
+
+    #[test]
+    fn counts_stand_below_their_names() {
+        let netstat =
+            "TcpExt: TW InOctets\nTcpExt: 1 2\nIpExt: InNoRoutes InOctets OutOctets\nIpExt: 3 4 5\n";
+        assert_eq!((octets(netstat, "InOctets"), octets(netstat, "OutOctets")), (Some(4.0), Some(5.0)));
+        assert_eq!(octets("", "InOctets"), None);
     }
 }
