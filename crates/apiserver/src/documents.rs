@@ -168,6 +168,17 @@ impl VersionInfo {
         ];
         let info = registry.gauge_vec(opts, &labels.map(|(name, _)| name));
         info.with(&labels.map(|(_, value)| value.as_str())).set(1.0);
+        let opts = Opts {
+            name: "version_info",
+            help: "Provides the compatibility version info of the component. The component label is the name of the component, usually kube, but is relevant for aggregated-apiservers.",
+            stability: Stability::Alpha,
+        };
+        let shown = self.shown();
+        let emulation = format!("{}.{}", shown.emulation_major, shown.emulation_minor);
+        let oldest = format!("{}.{}", shown.min_compatibility_major, shown.min_compatibility_minor);
+        let versions = registry.gauge_vec(opts, &["component", "binary", "emulation", "min_compat"]);
+        let binary = self.git_version.trim_start_matches('v');
+        versions.with(&["kube", binary, &emulation, &oldest]).set(1.0);
     }
 }
 
