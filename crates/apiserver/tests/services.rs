@@ -236,10 +236,11 @@ async fn two_servers_over_one_store() {
 async fn what_does_not_agree_is_put_right() {
     let house = house().await;
     let client = client::Client::new(Arc::new(house.client.clone()), "repair");
-    let clock = Arc::new(SystemClock::default());
+    let (clock, metrics) = (Arc::new(SystemClock::default()), component::metrics::Registry::new());
     let ranges = Ranges::new("10.96.0.0/16", PortRange::default(), None).unwrap();
-    let mut repair = Repair::new(house.stock.clone(), &client, clock, &ranges);
+    let mut repair = Repair::new(house.stock.clone(), &client, clock, &ranges, &metrics);
     repair.once().await;
+    assert!(metrics.render().contains("apiserver_nodeport_repair_reconcile_errors_total 0"));
     let range = house.get(&format!("{RANGES}/kubernetes")).await;
     assert_eq!(range["spec"]["cidrs"], json!(["10.96.0.0/16"]));
     let condition = &range["status"]["conditions"][0];

@@ -260,7 +260,7 @@ pub(crate) async fn start(
         events: Default::default(),
         documents,
         health,
-        metrics,
+        metrics: metrics.clone(),
         shutdown: shutdown.clone(),
     });
     // With etcd this server may be one of several.
@@ -318,7 +318,7 @@ pub(crate) async fn start(
             let controller = FlowController::start(flow, registry, &informers, own, &written).await;
             background.spawn(controller.run(shutdown.clone()));
         }
-        let mut repair = Repair::new(stock, &own, clock, &settings.ranges);
+        let mut repair = Repair::new(stock, &own, clock, &settings.ranges, &metrics);
         repair.once().await;
         background.spawn(repair.run(shutdown.clone()));
     }

@@ -18,6 +18,7 @@ use apimachinery::time::Time;
 use client::client::Dynamic;
 use client::recorder::{EventType, Recorder};
 use client::{Client, Error, Patch, PatchParams, Resource};
+use component::metrics::{Counter, CounterVec, Opts, Registry, Stability};
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -48,6 +49,32 @@ pub struct Repair {
     leaks: HashMap<u16, u32>,
     /// What people were told of the default range.
     told: HashSet<String>,
+    measures: Measures,
+}
+
+/// `apiserver_nodeport_repair_*`.
+struct Measures {
+    port_errors: CounterVec,
+    reconcile_errors: Counter,
+}
+
+impl Measures {
+    fn new(registry: &Registry) -> Self {
+        let alpha = |name, help| Opts { name, help, stability: Stability::Alpha };
+        Measures {
+            port_errors: registry.counter_vec(
+                alpha(
+                    "apiserver_nodeport_repair_port_errors_total",
+                    "Number of errors detected on ports by the repair loop broken down by type of error: leak, repair, full, outOfRange, duplicate, unknown",
+                ),
+                &["type"],
+            ),
+            reconcile_errors: registry.counter(alpha(
+                "apiserver_nodeport_repair_reconcile_errors_total",
+                "Number of reconciliation failures on the nodeport repair reconcile loop",
+            )),
+        }
+    }
 }
 
 impl std::fmt::Debug for Repair {
@@ -58,7 +85,13 @@ impl std::fmt::Debug for Repair {
 
 impl Repair {
     /// `client` is the server's own.
-    pub fn new(stock: Arc<ServiceStock>, client: &Client, clock: Arc<dyn Clock>, ranges: &Ranges) -> Self {
+    pub fn new(
+        stock: Arc<ServiceStock>,
+        client: &Client,
+        clock: Arc<dyn Clock>,
+        ranges: &Ranges,
+        metrics: &Registry,
+    ) -> Self {
         let of = |resource: &Arc<Served>| {
             let row = &resource.row;
             let resource = Resource {
@@ -80,6 +113,7 @@ impl Repair {
             cidrs: ranges.cidrs(),
             leaks: HashMap::new(),
             told: HashSet::new(),
+            measures: Measures::new(metrics),
         }
     }
 
@@ -89,10 +123,12 @@ impl Repair {
 
     /// Looks at everything once.
     pub async fn once(&mut self) {
+        let (range, addresses) = (self.default_range().await, self.all_addresses().await);
+        let ports = self.ports().await.inspect_err(|_| self.measures.reconcile_errors.inc());
         let checks = [
-            ("the default service range", self.default_range().await),
-            ("the addresses of services", self.all_addresses().await),
-            ("the node ports of services", self.ports().await),
+            ("the default service range", range),
+            ("the addresses of services", addresses),
+            ("the node ports of services", ports),
         ];
         for (what, outcome) in checks {
             if let Err(error) = outcome {
@@ -298,6 +334,7 @@ impl Repair {
                     .filter_map(|entry| Some(decode(&self.stock.services, entry).ok()?.value)),
                 &mut leaks,
             );
+            let leaked = stored.all().filter(|port| !rebuilt.has(*port)).count();
             if rebuilt != stored || expect == store::Expect::Absent {
                 let write = Write::put(ports_key(), rebuilt.encode(), expect);
                 match self.stock.store.commit(write).await {
@@ -308,7 +345,16 @@ impl Repair {
                 }
             }
             self.leaks = leaks;
+            if leaked > 0 {
+                self.measures.port_errors.with(&["leak"]).add(leaked as u64);
+            }
             for (about, reason, message) in told {
+                let kind = match reason {
+                    "PortOutOfRange" => "outOfRange",
+                    "PortAlreadyAllocated" => "duplicate",
+                    _ => "repair",
+                };
+                self.measures.port_errors.with(&[kind]).inc();
                 tracing::warn!(service = about.name, reason, "{message}");
                 self.port_events.event(&about, EventType::Warning, reason, message);
             }
