@@ -46,10 +46,14 @@ impl Measures {
             help: "Number of exempt requests, not counting ignored or out of scope requests.",
             stability: Stability::Alpha,
         };
-        Measures {
-            evaluations: registry.counter_vec(opts, &labels),
-            exemptions: registry.counter_vec(exempt, &["request_operation", "resource", "subresource"]),
+        let exemptions = registry.counter_vec(exempt, &["request_operation", "resource", "subresource"]);
+        // Those of objects themselves are shown from the start, as upstream's.
+        for operation in ["create", "update"] {
+            for resource in ["pod", "controller"] {
+                exemptions.with(&[operation, resource, ""]);
+            }
         }
+        Measures { evaluations: registry.counter_vec(opts, &labels), exemptions }
     }
 
     /// A request was judged by nobody.
