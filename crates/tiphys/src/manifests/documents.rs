@@ -2,15 +2,32 @@
 
 use schema::decode::{FieldValidation, yaml_document};
 use serde_json::Value;
+use std::fmt;
 
-/// An object as a file declares it.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Declared {
+/// Which object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Key {
     pub api_version: String,
     pub kind: String,
     /// As written; empty where nothing is.
     pub namespace: String,
     pub name: String,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Key { api_version, kind, namespace, name } = self;
+        match namespace.as_str() {
+            "" => write!(f, "{api_version} {kind} {name}"),
+            namespace => write!(f, "{api_version} {kind} {namespace}/{name}"),
+        }
+    }
+}
+
+/// An object as a file declares it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Declared {
+    pub key: Key,
     pub object: Value,
 }
 
@@ -64,7 +81,7 @@ fn declare(mut object: Value, all: &mut Vec<Declared>) -> Result<(), String> {
     if name.is_empty() {
         return Err(format!("{kind}: metadata.name is required"));
     }
-    all.push(Declared { api_version, kind, namespace, name, object });
+    all.push(Declared { key: Key { api_version, kind, namespace, name }, object });
     Ok(())
 }
 
@@ -75,10 +92,7 @@ mod tests {
     fn told(text: &str) -> String {
         match read(text) {
             Err(why) => why,
-            Ok(all) => {
-                let line = |d: &Declared| format!("{} {} {}/{}", d.api_version, d.kind, d.namespace, d.name);
-                all.iter().map(line).collect::<Vec<_>>().join("; ")
-            }
+            Ok(all) => all.iter().map(|d| d.key.to_string()).collect::<Vec<_>>().join("; "),
         }
     }
 
@@ -86,10 +100,10 @@ mod tests {
     fn documents_and_lists_are_taken_apart() {
         let text = "# first\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n--- # and\napiVersion: v1\nkind: List\n\
             items:\n- apiVersion: v1\n  kind: ConfigMap\n  metadata: {name: b, namespace: a}\n- {apiVersion: apps/v1, kind: Deployment, metadata: {name: c}}\n---\n\n";
-        assert_eq!(told(text), "v1 Namespace /a; v1 ConfigMap a/b; apps/v1 Deployment /c");
+        assert_eq!(told(text), "v1 Namespace a; v1 ConfigMap a/b; apps/v1 Deployment c");
         assert_eq!(
             told(r#"{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "d"}}"#),
-            "v1 Secret /d"
+            "v1 Secret d"
         );
         assert_eq!(told(""), "");
     }

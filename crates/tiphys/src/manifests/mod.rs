@@ -15,12 +15,11 @@ use client::params::{Patch, PatchParams};
 use client::queue::{Backoff, Queue};
 use client::source::{self, Feed, Query, Raw};
 use client::{Client, Error};
-use documents::Declared;
+use documents::{Declared, Key};
 use futures::StreamExt as _;
 use kubelet::file_watch::{FileWatch, WatchFlags};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,32 +31,6 @@ const MANAGER: &str = "tiphys-manifests";
 const BACKOFF: Backoff = Backoff { base: Duration::from_millis(100), max: Duration::from_secs(30) };
 /// How long somebody else's change stands: two who do not agree are no busier than that.
 const STANDS: Duration = Duration::from_secs(1);
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Key {
-    api_version: String,
-    kind: String,
-    namespace: String,
-    name: String,
-}
-
-impl Key {
-    fn of(declared: &Declared) -> Self {
-        let Declared { api_version, kind, namespace, name, .. } = declared;
-        let [api_version, kind, namespace, name] = [api_version, kind, namespace, name].map(String::clone);
-        Key { api_version, kind, namespace, name }
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Key { api_version, kind, namespace, name } = self;
-        match namespace.as_str() {
-            "" => write!(f, "{api_version} {kind} {name}"),
-            namespace => write!(f, "{api_version} {kind} {namespace}/{name}"),
-        }
-    }
-}
 
 /// What is compared of an object: all but its status, as far as its kind counts generations.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,6 +70,7 @@ struct World {
     queue: Queue<Key>,
     kept: Mutex<BTreeMap<Key, Kept>>,
     served: Mutex<Vec<ApiResource>>,
+    shutdown: CancellationToken,
 }
 
 /// See the module.
@@ -128,7 +102,8 @@ impl Manifests {
     /// Has a client apply them until `shutdown`.
     pub(crate) async fn run(mut self, client: Client, shutdown: CancellationToken) {
         let (kept, served) = (Mutex::default(), Mutex::default());
-        let world = Arc::new(World { client, queue: Queue::new(BACKOFF), kept, served });
+        let queue = Queue::new(BACKOFF);
+        let world = Arc::new(World { client, queue, kept, served, shutdown: shutdown.clone() });
         let queue = world.queue.clone();
         let applying = world.clone();
         let reconcile = move |key| {
@@ -158,9 +133,10 @@ impl Manifests {
 
     /// Reads what changed. A file that cannot be read declares what it did.
     fn look(&mut self) -> std::io::Result<()> {
+        let entries = std::fs::read_dir(&self.directory)?;
+        let paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
         let mut found = BTreeMap::new();
-        for entry in std::fs::read_dir(&self.directory)? {
-            let path = entry?.path();
+        for path in paths {
             let named =
                 path.extension().is_some_and(|suffix| ["yaml", "yml", "json"].iter().any(|s| suffix == *s));
             let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
@@ -199,18 +175,18 @@ impl Manifests {
         let mut before = std::mem::take(&mut *kept);
         for (path, (_, declared)) in &self.files {
             for one in declared {
-                let key = Key::of(one);
-                if kept.contains_key(&key) {
+                let key = &one.key;
+                if kept.contains_key(key) {
                     tracing::warn!(file = %path.display(), object = %key, "declared twice: the first counts");
                     continue;
                 }
-                match before.remove(&key) {
-                    Some(known) if known.declared == *one => drop(kept.insert(key, known)),
+                match before.remove(key) {
+                    Some(known) if known.declared == *one => drop(kept.insert(key.clone(), known)),
                     known => {
                         let watch = known.and_then(|known| known.watch);
                         kept.insert(key.clone(), Kept { declared: one.clone(), mark: None, watch });
-                        world.queue.forget(&key);
-                        world.queue.add(key);
+                        world.queue.forget(key);
+                        world.queue.add(key.clone());
                     }
                 }
             }
@@ -237,7 +213,7 @@ impl World {
         }
         kept.mark = Some(mark);
         if kept.watch.is_none() {
-            let ended = CancellationToken::new();
+            let ended = self.shutdown.child_token();
             let world = self.clone();
             tokio::spawn(ended.clone().run_until_cancelled_owned(world.watch(key.clone(), served)));
             kept.watch = Some(ended.drop_guard());
@@ -248,13 +224,13 @@ impl World {
     async fn send(&self, declared: &Declared) -> Result<(ApiResource, Mark), String> {
         let served = self.served(declared).await.map_err(|error| error.to_string())?;
         let served = served.ok_or_else(|| {
-            format!("no matches for kind {:?} in version {:?}", declared.kind, declared.api_version)
+            format!("no matches for kind {:?} in version {:?}", declared.key.kind, declared.key.api_version)
         })?;
-        let objects = self.client.resource(served.resource.clone(), namespace(&served, declared));
+        let objects = self.client.resource(served.resource.clone(), namespace(&served, &declared.key));
         let params = PatchParams { field_manager: MANAGER.into(), force: true, strict: true };
         let patch = Patch::Apply(declared.object.clone());
         let applied: client::Result<Partial> =
-            objects.metadata().patch(&declared.name, None, &patch, &params).await;
+            objects.metadata().patch(&declared.key.name, None, &patch, &params).await;
         let Partial { metadata } = applied.map_err(|error| error.to_string())?;
         let version = metadata.resource_version.clone();
         Ok((served, Mark::of(metadata, version)))
@@ -264,7 +240,7 @@ impl World {
     async fn served(&self, declared: &Declared) -> Result<Option<ApiResource>, Error> {
         let find = |all: &[ApiResource]| {
             let of_kind =
-                |r: &&ApiResource| r.kind == declared.kind && r.api_version() == declared.api_version;
+                |r: &&ApiResource| r.kind == declared.key.kind && r.api_version() == declared.key.api_version;
             all.iter().filter(of_kind).find(|r| r.supports("patch")).cloned()
         };
         if let Some(known) = find(&self.served.lock()) {
@@ -278,10 +254,8 @@ impl World {
 
     /// Looks at an object, and has it applied again when it is not as it was left.
     async fn watch(self: Arc<Self>, key: Key, served: ApiResource) {
-        let Some(declared) = self.kept.lock().get(&key).map(|kept| kept.declared.clone()) else { return };
-        let mut query =
-            Query::all(served.resource.clone()).fields(format!("metadata.name={}", declared.name));
-        query.namespace = namespace(&served, &declared).map(str::to_owned);
+        let mut query = Query::all(served.resource.clone()).fields(format!("metadata.name={}", key.name));
+        query.namespace = namespace(&served, &key).map(str::to_owned);
         let source = source::of(&self.client);
         loop {
             let mut feeds = source.open(query.clone());
@@ -315,8 +289,8 @@ impl World {
 }
 
 /// Where an object is: in `default` when nothing says where.
-fn namespace<'a>(served: &ApiResource, declared: &'a Declared) -> Option<&'a str> {
-    let place = match declared.namespace.as_str() {
+fn namespace<'a>(served: &ApiResource, key: &'a Key) -> Option<&'a str> {
+    let place = match key.namespace.as_str() {
         "" => "default",
         namespace => namespace,
     };
