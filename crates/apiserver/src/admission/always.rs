@@ -1,8 +1,8 @@
 //! AlwaysAdmit and AlwaysDeny: all requests, or none. Upstream calls both deprecated, and of no real meaning.
 
-use super::{Attributes, Plugin};
+use super::immediate::Immediate;
+use super::{Attributes, When};
 use apimachinery::status::Status;
-use futures::future::BoxFuture;
 
 /// Whether everything is let in.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl Always {
     }
 }
 
-impl Plugin for Always {
+impl Immediate for Always {
     fn name(&self) -> &'static str {
         match self {
             Always::Admit => "AlwaysAdmit",
@@ -37,11 +37,15 @@ impl Plugin for Always {
         }
     }
 
-    fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(self.judge(a)))
+    fn when(&self) -> When {
+        When::ALWAYS
     }
 
-    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(self.judge(a)))
+    fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        self.judge(a)
+    }
+
+    fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        self.judge(a)
     }
 }

@@ -1,9 +1,9 @@
 //! AlwaysPullImages: every container's image is pulled anew, so that its registry says who may use it.
 
-use super::{Attributes, Operation, Plugin, When};
+use super::immediate::Immediate;
+use super::{Attributes, Operation, When};
 use apimachinery::field::{Error, Path, aggregate};
 use apimachinery::status::Status;
-use futures::future::BoxFuture;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -64,7 +64,7 @@ fn strangers(pod: &Value) -> Vec<Error> {
     errors
 }
 
-impl Plugin for AlwaysPullImages {
+impl Immediate for AlwaysPullImages {
     fn name(&self) -> &'static str {
         "AlwaysPullImages"
     }
@@ -73,21 +73,20 @@ impl Plugin for AlwaysPullImages {
         When::both(&[Operation::Create, Operation::Update])
     }
 
-    fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
+    fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
         let concerned = a.written("", "pods").is_some_and(|pod| concerns(a, pod));
         if let Some(pod) = a.object.as_deref_mut().filter(|_| concerned) {
             set(pod);
         }
-        Box::pin(std::future::ready(Ok(())))
+        Ok(())
     }
 
-    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
+    fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
         let pod = a.written("", "pods").filter(|pod| concerns(a, pod));
         let errors = pod.map(strangers).unwrap_or_default();
         let refusals = errors.iter().map(|error| a.forbidden(error.to_string()).message);
         // Upstream joins the refusals, and what it joins is no status any more.
-        let judged = aggregate(refusals).map_or(Ok(()), |why| Err(Status::plain_error(why)));
-        Box::pin(std::future::ready(judged))
+        aggregate(refusals).map_or(Ok(()), |why| Err(Status::plain_error(why)))
     }
 }
 

@@ -34,10 +34,6 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
-    fn refuse(a: &Attributes<'_>, why: String) -> Status {
-        Status::forbidden(&a.resource.group_resource(), a.name, why)
-    }
-
     /// Whether the user may do `verb` for a signer: by its name, or for all signers of its domain.
     async fn may(&self, a: &Attributes<'_>, verb: &str, signer: &str) -> bool {
         let wildcard = format!("{}/*", signer.split('/').next().unwrap_or_default());
@@ -65,8 +61,7 @@ impl Certificates {
 
     /// Who publishes the authorities of a signer attests them.
     async fn attest(&self, a: &Attributes<'_>) -> Result<(), Status> {
-        let written = matches!(a.operation, Operation::Create | Operation::Update);
-        let Some(bundle) = a.object.as_deref().filter(|_| written) else { return Ok(()) };
+        let Some(bundle) = a.object.as_deref() else { return Ok(()) };
         let signer = bundle["spec"]["signerName"].as_str().unwrap_or_default();
         if signer.is_empty() || a.old.is_some_and(|old| only_collector_fields(bundle, old)) {
             return Ok(());
@@ -74,14 +69,13 @@ impl Certificates {
         if self.may(a, "attest", signer).await {
             return Ok(());
         }
-        Err(Self::refuse(a, format!("user not permitted to attest for signerName {}", quote(signer))))
+        Err(a.forbidden(format!("user not permitted to attest for signerName {}", quote(signer))))
     }
 
     /// Who changes the status of a pod's request signs it.
     async fn sign_pod(&self, a: &Attributes<'_>) -> Result<(), Status> {
         let (Some(new), Some(old)) = (a.object.as_deref(), a.old) else { return Ok(()) };
-        let changes =
-            a.operation == Operation::Update && a.subresource == "status" && new["status"] != old["status"];
+        let changes = a.subresource == "status" && new["status"] != old["status"];
         let signer = old["spec"]["signerName"].as_str().unwrap_or_default();
         if !changes || self.may(a, "sign", signer).await {
             return Ok(());
@@ -102,16 +96,16 @@ impl Certificates {
         if !a.is("certificates.k8s.io", "certificatesigningrequests") {
             return Ok(());
         }
-        match (self.check, a.subresource, a.operation) {
-            (Check::Approval, "approval", Operation::Update) => {
+        match (self.check, a.subresource) {
+            (Check::Approval, "approval") => {
                 let signer = a.old.and_then(|o| o["spec"]["signerName"].as_str()).unwrap_or_default();
                 if self.may(a, "approve", signer).await {
                     return Ok(());
                 }
                 let why = format!("user not permitted to approve requests with signerName {signer:?}");
-                Err(Self::refuse(a, why))
+                Err(a.forbidden(why))
             }
-            (Check::Signing, "status", Operation::Update) => {
+            (Check::Signing, "status") => {
                 let (Some(new), Some(old)) = (a.object.as_deref(), a.old) else { return Ok(()) };
                 let same = |key: &str| new["status"].get(key) == old["status"].get(key);
                 if same("certificate") && same("conditions") {
@@ -129,12 +123,9 @@ impl Certificates {
                 if self.may(a, "sign", signer).await {
                     return Ok(());
                 }
-                Err(Self::refuse(
-                    a,
-                    format!("user not permitted to sign requests with signerName {signer:?}"),
-                ))
+                Err(a.forbidden(format!("user not permitted to sign requests with signerName {signer:?}")))
             }
-            (Check::Subject, "", Operation::Create) => Self::subject(a),
+            (Check::Subject, "") => Self::subject(a),
             _ => Ok(()),
         }
     }
@@ -145,10 +136,10 @@ impl Certificates {
             return Ok(());
         };
         let organizations = organizations(&request["spec"]["request"])
-            .map_err(|why| Self::refuse(a, format!("failed to parse CSR: {why}")))?;
+            .map_err(|why| a.forbidden(format!("failed to parse CSR: {why}")))?;
         if organizations.iter().any(|o| o == crate::user::MASTERS) {
             let why = format!("use of {SIGNER} signer with system:masters group is not allowed");
-            return Err(Self::refuse(a, why));
+            return Err(a.forbidden(why));
         }
         Ok(())
     }

@@ -1,10 +1,10 @@
 //! PersistentVolumeClaimResize: only bound claims of a class that allows it may grow.
 
+use super::immediate::Immediate;
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin, When};
+use super::{Attributes, Operation, When};
 use apimachinery::quantity::Quantity;
 use apimachinery::status::Status;
-use futures::future::BoxFuture;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -21,18 +21,23 @@ fn class(claim: &Value) -> &str {
     annotated.or(claim["spec"]["storageClassName"].as_str()).unwrap_or_default()
 }
 
-impl PersistentVolumeClaimResize {
-    fn check(&self, a: &Attributes<'_>) -> Result<(), Status> {
-        let applies = a.operation == Operation::Update
-            && a.is("", "persistentvolumeclaims")
-            && a.subresource.is_empty();
-        let (Some(claim), Some(old)) = (a.object.as_deref().filter(|_| applies), a.old) else {
+impl Immediate for PersistentVolumeClaimResize {
+    fn name(&self) -> &'static str {
+        "PersistentVolumeClaimResize"
+    }
+
+    fn when(&self) -> When {
+        When::validate(&[Operation::Update])
+    }
+
+    fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        let (Some(claim), Some(old)) = (a.written("", "persistentvolumeclaims"), a.old) else {
             return Ok(());
         };
         if size(claim) <= size(old) {
             return Ok(());
         }
-        let refuse = |why: &str| Err(Status::forbidden(&a.resource.group_resource(), a.name, why));
+        let refuse = |why: &str| Err(a.forbidden(why));
         if old["status"]["phase"] != "Bound" {
             return refuse("Only bound persistent volume claims can be expanded");
         }
@@ -46,19 +51,5 @@ impl PersistentVolumeClaimResize {
         refuse(
             "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize",
         )
-    }
-}
-
-impl Plugin for PersistentVolumeClaimResize {
-    fn name(&self) -> &'static str {
-        "PersistentVolumeClaimResize"
-    }
-
-    fn when(&self) -> When {
-        When::validate(&[Operation::Update])
-    }
-
-    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(self.check(a)))
     }
 }

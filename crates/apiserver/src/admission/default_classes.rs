@@ -1,10 +1,10 @@
 //! DefaultStorageClass and DefaultIngressClass: claims and Ingresses that name no class get the default one, if there is
 //! one; the newest where there are several.
 
+use super::immediate::Immediate;
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin, When};
+use super::{Attributes, Operation, When};
 use apimachinery::status::Status;
-use futures::future::BoxFuture;
 use std::sync::Arc;
 
 /// One of the two plugins.
@@ -25,21 +25,7 @@ pub(super) const STORAGE_MARKS: &[&str] =
     &["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
 pub(super) const INGRESS_MARKS: &[&str] = &["ingressclass.kubernetes.io/is-default-class"];
 
-impl DefaultClass {
-    fn set(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
-        let applies =
-            a.operation == Operation::Create && a.is(self.of.0, self.of.1) && a.subresource.is_empty();
-        let Some(object) = a.object.as_deref_mut().filter(|_| applies) else { return Ok(()) };
-        let named = !object["spec"].get(self.member).is_none_or(|v| v.is_null())
-            || object["metadata"]["annotations"].get(self.annotation).is_some();
-        if !named && let Some(class) = self.classes.default(self.marks)? {
-            object["spec"][self.member] = class["metadata"]["name"].clone();
-        }
-        Ok(())
-    }
-}
-
-impl Plugin for DefaultClass {
+impl Immediate for DefaultClass {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -48,7 +34,13 @@ impl Plugin for DefaultClass {
         When::admit(&[Operation::Create])
     }
 
-    fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(self.set(a)))
+    fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        let Some(object) = a.written_mut(self.of.0, self.of.1) else { return Ok(()) };
+        let named = !object["spec"].get(self.member).is_none_or(|v| v.is_null())
+            || object["metadata"]["annotations"].get(self.annotation).is_some();
+        if !named && let Some(class) = self.classes.default(self.marks)? {
+            object["spec"][self.member] = class["metadata"]["name"].clone();
+        }
+        Ok(())
     }
 }

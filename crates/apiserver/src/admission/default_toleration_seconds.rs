@@ -1,9 +1,9 @@
 //! DefaultTolerationSeconds: a pod stays on a node that is not ready or not reachable for a while; five minutes unless flags
 //! say otherwise.
 
-use super::{Attributes, Operation, Options, Plugin, When};
+use super::immediate::Immediate;
+use super::{Attributes, Operation, Options, When};
 use apimachinery::status::Status;
-use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
 /// How long for each taint.
@@ -36,7 +36,7 @@ fn add(pod: &mut Value, taints: &[(&str, i64)]) {
     }
 }
 
-impl Plugin for DefaultTolerationSeconds {
+impl Immediate for DefaultTolerationSeconds {
     fn name(&self) -> &'static str {
         "DefaultTolerationSeconds"
     }
@@ -45,13 +45,10 @@ impl Plugin for DefaultTolerationSeconds {
         When::admit(&[Operation::Create, Operation::Update])
     }
 
-    fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        let applies = matches!(a.operation, Operation::Create | Operation::Update)
-            && a.is("", "pods")
-            && a.subresource.is_empty();
-        if let Some(pod) = a.object.as_deref_mut().filter(|_| applies) {
+    fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        if let Some(pod) = a.written_mut("", "pods") {
             add(pod, &self.0);
         }
-        Box::pin(std::future::ready(Ok(())))
+        Ok(())
     }
 }

@@ -1,8 +1,8 @@
 //! DenyServiceExternalIPs: no Service gets external addresses that it does not have already.
 
-use super::{Attributes, Operation, Plugin, When};
+use super::immediate::Immediate;
+use super::{Attributes, Operation, When};
 use apimachinery::status::Status;
-use futures::future::BoxFuture;
 use serde_json::Value;
 
 #[derive(Debug)]
@@ -12,7 +12,7 @@ fn addresses(service: &Value) -> &[Value] {
     service["spec"]["externalIPs"].as_array().map_or(&[], Vec::as_slice)
 }
 
-impl Plugin for DenyServiceExternalIPs {
+impl Immediate for DenyServiceExternalIPs {
     fn name(&self) -> &'static str {
         "DenyServiceExternalIPs"
     }
@@ -21,13 +21,12 @@ impl Plugin for DenyServiceExternalIPs {
         When::validate(&[Operation::Create, Operation::Update])
     }
 
-    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
+    fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
         let known = a.old.map(addresses).unwrap_or_default();
         let new = a.written("", "services").map(addresses).unwrap_or_default();
-        let judged = match new.iter().all(|address| known.contains(address)) {
+        match new.iter().all(|address| known.contains(address)) {
             true => Ok(()),
             false => Err(a.forbidden("Use of external IPs is denied by admission control")),
-        };
-        Box::pin(std::future::ready(judged))
+        }
     }
 }

@@ -1,10 +1,10 @@
 //! ExtendedResourceToleration: who requests an extended resource tolerates the taint of its name, which keeps others from
 //! the nodes that have it.
 
-use super::{Attributes, Operation, Plugin, When};
+use super::immediate::Immediate;
+use super::{Attributes, Operation, When};
 use apimachinery::status::Status;
 use apimachinery::validation::is_qualified_name;
-use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -55,7 +55,7 @@ fn set(pod: &mut Value) {
     }
 }
 
-impl Plugin for ExtendedResourceToleration {
+impl Immediate for ExtendedResourceToleration {
     fn name(&self) -> &'static str {
         "ExtendedResourceToleration"
     }
@@ -64,12 +64,11 @@ impl Plugin for ExtendedResourceToleration {
         When::admit(&[Operation::Create, Operation::Update])
     }
 
-    fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        let concerned = a.written("", "pods").is_some();
-        if let Some(pod) = a.object.as_deref_mut().filter(|_| concerned) {
+    fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        if let Some(pod) = a.written_mut("", "pods") {
             set(pod);
         }
-        Box::pin(std::future::ready(Ok(())))
+        Ok(())
     }
 }
 

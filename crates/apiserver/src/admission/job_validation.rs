@@ -1,9 +1,9 @@
 //! JobValidation: the parallelism of a Job whose pods start all or none stays as it is (KEP-5547).
 
+use super::immediate::Immediate;
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin, When};
+use super::{Attributes, Operation, When};
 use apimachinery::status::Status;
-use futures::future::BoxFuture;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -27,10 +27,19 @@ impl JobValidation {
         groups.retain(|group| is_controlled_by(group, job));
         Ok(groups)
     }
+}
 
-    fn check(&self, a: &Attributes<'_>) -> Result<(), Status> {
-        let updated = a.written("batch", "jobs").filter(|_| a.operation == Operation::Update);
-        let (Some(job), Some(old)) = (updated, a.old) else { return Ok(()) };
+impl Immediate for JobValidation {
+    fn name(&self) -> &'static str {
+        "JobValidation"
+    }
+
+    fn when(&self) -> When {
+        When::validate(&[Operation::Update])
+    }
+
+    fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        let (Some(job), Some(old)) = (a.written("batch", "jobs"), a.old) else { return Ok(()) };
         if job["spec"]["parallelism"] == old["spec"]["parallelism"] {
             return Ok(());
         }
@@ -42,19 +51,5 @@ impl JobValidation {
             ))),
             None => Ok(()),
         }
-    }
-}
-
-impl Plugin for JobValidation {
-    fn name(&self) -> &'static str {
-        "JobValidation"
-    }
-
-    fn when(&self) -> When {
-        When::validate(&[Operation::Update])
-    }
-
-    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(self.check(a)))
     }
 }

@@ -1,12 +1,12 @@
 //! LimitRanger: containers get the namespace's default requests and limits, and nothing is smaller or larger than it may.
 
+use super::immediate::Immediate;
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin, When};
+use super::{Attributes, Operation, When};
 use api::core::v1::{LimitRange, LimitRangeItem, PersistentVolumeClaim, Pod};
 use apimachinery::field::aggregate;
 use apimachinery::quantity::Quantity;
 use apimachinery::status::Status;
-use futures::future::BoxFuture;
 use rules::pod_requests::{Options, pod_limits, pod_requests};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -162,9 +162,8 @@ impl LimitRanger {
         let going = a.old.is_some_and(crate::object::is_being_deleted);
         let pods = a.is("", "pods") && (a.operation == Operation::Create || a.subresource == "resize");
         let claims = a.is("", "persistentvolumeclaims");
-        let writes = matches!(a.operation, Operation::Create | Operation::Update);
         let plain = a.subresource.is_empty() || a.subresource == "resize";
-        writes && plain && !going && (pods || claims)
+        plain && !going && (pods || claims)
     }
 
     fn ranges(&self, namespace: &str) -> Result<Vec<LimitRange>, Status> {
@@ -172,8 +171,18 @@ impl LimitRanger {
         let read = |range: Arc<Value>| apimachinery::value::typed(&range).map_err(Status::internal_error);
         all.into_iter().map(read).collect()
     }
+}
 
-    fn set(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+impl Immediate for LimitRanger {
+    fn name(&self) -> &'static str {
+        "LimitRanger"
+    }
+
+    fn when(&self) -> When {
+        When::both(&[Operation::Create, Operation::Update])
+    }
+
+    fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
         if !Self::concerns(a) || !a.is("", "pods") {
             return Ok(());
         }
@@ -202,7 +211,7 @@ impl LimitRanger {
         Ok(())
     }
 
-    fn check(&self, a: &Attributes<'_>) -> Result<(), Status> {
+    fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
         let Some(object) = a.object.as_deref().filter(|_| Self::concerns(a)) else { return Ok(()) };
         let ranges = self.ranges(a.namespace)?;
         for range in &ranges {
@@ -214,27 +223,9 @@ impl LimitRanger {
                 judge_claim(range, &claim)
             };
             if let Some(why) = aggregate(errors) {
-                return Err(Status::forbidden(&a.resource.group_resource(), a.name, why));
+                return Err(a.forbidden(why));
             }
         }
         Ok(())
-    }
-}
-
-impl Plugin for LimitRanger {
-    fn name(&self) -> &'static str {
-        "LimitRanger"
-    }
-
-    fn when(&self) -> When {
-        When::both(&[Operation::Create, Operation::Update])
-    }
-
-    fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(self.set(a)))
-    }
-
-    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(self.check(a)))
     }
 }

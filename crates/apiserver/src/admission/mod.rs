@@ -13,6 +13,7 @@ mod deny_service_external_ips;
 mod event_rate_limit;
 mod extended_resource_toleration;
 mod image_policy_webhook;
+mod immediate;
 mod job_validation;
 mod limit_ranger;
 mod lookup;
@@ -146,9 +147,13 @@ impl Attributes<'_> {
 
     /// What a request that creates or updates one of the resource, and not a part of it, writes.
     pub fn written(&self, group: &str, resource: &str) -> Option<&Value> {
-        let writes = matches!(self.operation, Operation::Create | Operation::Update);
-        let concerned = writes && self.subresource.is_empty() && self.is(group, resource);
-        self.object.as_deref().filter(|_| concerned)
+        self.object.as_deref().filter(|_| self.is_of(group, resource, ""))
+    }
+
+    /// The same, to be changed.
+    pub fn written_mut(&mut self, group: &str, resource: &str) -> Option<&mut Value> {
+        let concerned = self.is_of(group, resource, "");
+        self.object.as_deref_mut().filter(|_| concerned)
     }
 
     /// Refuses the request: 403, with a plugin's reason.
@@ -159,6 +164,11 @@ impl Attributes<'_> {
     /// Whether the request is about this resource (core group when `group` is empty), whatever the subresource.
     pub fn is(&self, group: &str, resource: &str) -> bool {
         self.resource.row.group == group && self.resource.row.resource == resource
+    }
+
+    /// Whether it is about this subresource of it; the empty one is the resource itself.
+    pub fn is_of(&self, group: &str, resource: &str, subresource: &str) -> bool {
+        self.is(group, resource) && self.subresource == subresource
     }
 }
 

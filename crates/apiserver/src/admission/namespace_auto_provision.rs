@@ -14,8 +14,7 @@ pub(super) struct NamespaceAutoProvision(pub Arc<Objects>);
 
 impl NamespaceAutoProvision {
     async fn provide(&self, a: &Attributes<'_>) -> Result<(), Status> {
-        let concerned = a.operation == Operation::Create && !a.dry_run;
-        if !concerned || a.namespace.is_empty() || a.is("", "namespaces") {
+        if a.dry_run || a.namespace.is_empty() || a.is("", "namespaces") {
             return Ok(());
         }
         if self.0.pending("", a.namespace)?.is_some() {

@@ -1,11 +1,11 @@
 //! NamespaceLifecycle: nothing is created in a namespace that is missing or going away, and the first three stay.
 
+use super::immediate::Immediate;
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin, When};
+use super::{Attributes, Operation, When};
 use crate::object;
 use apimachinery::gvk::GroupResource;
 use apimachinery::status::{Status, StatusCause};
-use futures::future::BoxFuture;
 use std::sync::Arc;
 
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
@@ -13,8 +13,16 @@ const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 /// Reads namespaces from the store itself, so that it never lags behind.
 pub(super) struct NamespaceLifecycle(pub Arc<Objects>);
 
-impl NamespaceLifecycle {
-    fn check(&self, a: &Attributes<'_>) -> Result<(), Status> {
+impl Immediate for NamespaceLifecycle {
+    fn name(&self) -> &'static str {
+        "NamespaceLifecycle"
+    }
+
+    fn when(&self) -> When {
+        When::admit(&[Operation::Create, Operation::Update, Operation::Delete])
+    }
+
+    fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
         if a.operation == Operation::Delete && a.is("", "namespaces") && IMMORTAL.contains(&a.name) {
             return Err(Status::forbidden(
                 &GroupResource::new("", "namespaces"),
@@ -37,25 +45,11 @@ impl NamespaceLifecycle {
             "unable to create new content in namespace {} because it is being terminated",
             a.namespace
         );
-        let status = Status::forbidden(&a.resource.group_resource(), a.name, why);
+        let status = a.forbidden(why);
         Err(status.with_cause(StatusCause {
             reason: "NamespaceTerminating".into(),
             message: format!("namespace {} is being terminated", a.namespace),
             field: "metadata.namespace".into(),
         }))
-    }
-}
-
-impl Plugin for NamespaceLifecycle {
-    fn name(&self) -> &'static str {
-        "NamespaceLifecycle"
-    }
-
-    fn when(&self) -> When {
-        When::admit(&[Operation::Create, Operation::Update, Operation::Delete])
-    }
-
-    fn admit<'a>(&'a self, attributes: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(self.check(attributes)))
     }
 }

@@ -1,21 +1,32 @@
 //! NodeDeclaredFeatureValidator: a pod on a node changes in no way that the node would not understand.
 
+use super::immediate::Immediate;
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin, When};
+use super::{Attributes, Operation, When};
 use api::core::v1::PodSpec;
 use apimachinery::decode::Decode as _;
 use apimachinery::status::Status;
-use futures::future::BoxFuture;
 use rules::declared_features::{missing, to_change};
 use serde_json::Value;
 use std::sync::Arc;
 
 pub(super) struct NodeDeclaredFeatureValidator(pub Arc<Objects>);
 
-impl NodeDeclaredFeatureValidator {
-    fn check(&self, a: &Attributes<'_>) -> Result<(), Status> {
-        let applies =
-            a.operation == Operation::Update && a.is("", "pods") && matches!(a.subresource, "" | "resize");
+fn spec(pod: &Value) -> Result<PodSpec, Status> {
+    PodSpec::from_value(&pod["spec"]).map_err(|error| Status::bad_request(error.to_string()))
+}
+
+impl Immediate for NodeDeclaredFeatureValidator {
+    fn name(&self) -> &'static str {
+        "NodeDeclaredFeatureValidator"
+    }
+
+    fn when(&self) -> When {
+        When::validate(&[Operation::Update])
+    }
+
+    fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        let applies = a.is("", "pods") && matches!(a.subresource, "" | "resize");
         let (Some(pod), Some(old)) = (a.object.as_deref().filter(|_| applies), a.old) else {
             return Ok(());
         };
@@ -28,7 +39,7 @@ impl NodeDeclaredFeatureValidator {
         if needed.is_empty() {
             return Ok(());
         }
-        let refuse = |why: String| Err(Status::forbidden(&a.resource.group_resource(), a.name, &why));
+        let refuse = |why: String| Err(a.forbidden(why));
         let Some(known) = self.0.get("", node)? else { return refuse(format!("node {node:?} not found")) };
         let declared = known["status"]["declaredFeatures"].as_array();
         let declared: Vec<String> =
@@ -41,23 +52,5 @@ impl NodeDeclaredFeatureValidator {
             "pod update requires features {} which are not available on node {node:?}",
             missing.join(", ")
         ))
-    }
-}
-
-fn spec(pod: &Value) -> Result<PodSpec, Status> {
-    PodSpec::from_value(&pod["spec"]).map_err(|error| Status::bad_request(error.to_string()))
-}
-
-impl Plugin for NodeDeclaredFeatureValidator {
-    fn name(&self) -> &'static str {
-        "NodeDeclaredFeatureValidator"
-    }
-
-    fn when(&self) -> When {
-        When::validate(&[Operation::Update])
-    }
-
-    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(self.check(a)))
     }
 }

@@ -22,13 +22,11 @@ fn owners(object: Option<&Value>) -> &[Value] {
 
 impl OwnerReferencesPermissionEnforcement {
     async fn check(&self, a: &Attributes<'_>) -> Result<(), Status> {
-        let pods_status = a.is("", "pods") && a.subresource == "status";
+        let pods_status = a.is_of("", "pods", "status");
         let (new, old) = (owners(a.object.as_deref()), owners(a.old));
-        let writes = matches!(a.operation, Operation::Create | Operation::Update);
-        if !writes || pods_status || new == old {
+        if pods_status || new == old {
             return Ok(());
         }
-        let refuse = |why: String| Status::forbidden(&a.resource.group_resource(), a.name, why);
         let row = &a.resource.row;
         let base = authz::Attributes {
             user: a.user,
@@ -47,7 +45,7 @@ impl OwnerReferencesPermissionEnforcement {
         if a.operation != Operation::Create
             && let Err(reason) = authorize(&self.authorizers, &base).await
         {
-            return Err(refuse(format!(
+            return Err(a.forbidden(format!(
                 "cannot set an ownerRef on a resource you can't delete: {reason}, <nil>"
             )));
         }
@@ -77,7 +75,7 @@ impl OwnerReferencesPermissionEnforcement {
             let (version, kind) = (text("apiVersion"), text("kind"));
             let Some(owner) = self.resources.of_kind(version, kind) else {
                 let (group, version) = version.split_once('/').unwrap_or(("", version));
-                return Err(refuse(format!(
+                return Err(a.forbidden(format!(
                     "cannot set blockOwnerDeletion in this case because cannot find RESTMapping for APIVersion {} Kind {kind}: no matches for kind {kind:?} in version \"{}{version}\"",
                     text("apiVersion"),
                     if group.is_empty() { String::new() } else { format!("{group}/") },
@@ -94,7 +92,7 @@ impl OwnerReferencesPermissionEnforcement {
                 ..base.clone()
             };
             if let Err(reason) = authorize(&self.authorizers, &on).await {
-                return Err(refuse(format!(
+                return Err(a.forbidden(format!(
                     "cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on: {reason}, <nil>"
                 )));
             }

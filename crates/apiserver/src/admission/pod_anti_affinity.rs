@@ -1,8 +1,8 @@
 //! LimitPodHardAntiAffinityTopology: pods that must keep apart keep apart by node, not by anything larger.
 
-use super::{Attributes, Operation, Plugin, When};
+use super::immediate::Immediate;
+use super::{Attributes, Operation, When};
 use apimachinery::status::Status;
-use futures::future::BoxFuture;
 use serde_json::Value;
 
 #[derive(Debug)]
@@ -17,7 +17,7 @@ fn too_large(pod: &Value) -> Option<&str> {
     keys.into_iter().find(|key| *key != HOSTNAME)
 }
 
-impl Plugin for LimitPodHardAntiAffinityTopology {
+impl Immediate for LimitPodHardAntiAffinityTopology {
     fn name(&self) -> &'static str {
         "LimitPodHardAntiAffinityTopology"
     }
@@ -26,12 +26,11 @@ impl Plugin for LimitPodHardAntiAffinityTopology {
         When::validate(&[Operation::Create, Operation::Update])
     }
 
-    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        let judged = a.written("", "pods").and_then(too_large).map_or(Ok(()), |key| {
+    fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        a.written("", "pods").and_then(too_large).map_or(Ok(()), |key| {
             Err(a.forbidden(format!(
                 "affinity.PodAntiAffinity.RequiredDuringScheduling has TopologyKey {key} but only key {HOSTNAME} is allowed"
             )))
-        });
-        Box::pin(std::future::ready(judged))
+        })
     }
 }

@@ -1,18 +1,26 @@
 //! PodGroupWorkloadExists: a PodGroup that says which template of which Workload it was made from was made from one that is
 //! there (KEP-5547).
 
+use super::immediate::Immediate;
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin, When};
+use super::{Attributes, Operation, When};
 use apimachinery::status::Status;
-use futures::future::BoxFuture;
 use std::sync::Arc;
 
 /// Looks up Workloads.
 pub(super) struct PodGroupWorkloadExists(pub Arc<Objects>);
 
-impl PodGroupWorkloadExists {
-    fn check(&self, a: &Attributes<'_>) -> Result<(), Status> {
-        let group = a.written("scheduling.k8s.io", "podgroups").filter(|_| a.operation == Operation::Create);
+impl Immediate for PodGroupWorkloadExists {
+    fn name(&self) -> &'static str {
+        "PodGroupWorkloadExists"
+    }
+
+    fn when(&self) -> When {
+        When::validate(&[Operation::Create])
+    }
+
+    fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        let group = a.written("scheduling.k8s.io", "podgroups");
         let reference = group.map(|group| &group["spec"]["podGroupTemplateRef"]["workload"]);
         let Some(reference) = reference.filter(|reference| reference.is_object()) else { return Ok(()) };
         let text = |member: &str| reference[member].as_str().unwrap_or_default();
@@ -30,19 +38,5 @@ impl PodGroupWorkloadExists {
         Err(a.forbidden(format!(
             "PodGroup rejected: PodGroupTemplate {template:?} not found in Workload {name:?}"
         )))
-    }
-}
-
-impl Plugin for PodGroupWorkloadExists {
-    fn name(&self) -> &'static str {
-        "PodGroupWorkloadExists"
-    }
-
-    fn when(&self) -> When {
-        When::validate(&[Operation::Create])
-    }
-
-    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(self.check(a)))
     }
 }

@@ -1,12 +1,12 @@
 //! PodNodeSelector: pods go to the nodes that their namespace's annotation selects, or, without one, to those that the
 //! configuration selects for the cluster; labels that they select by can be confined to a list for their namespace.
 
+use super::immediate::Immediate;
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin, When};
+use super::{Attributes, Operation, When};
 use apimachinery::field::{Error, Path};
 use apimachinery::status::Status;
 use apimachinery::validation::{is_qualified_name, is_valid_label_value};
-use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -64,10 +64,6 @@ fn conflict(a: &Labels, b: &Labels) -> bool {
     a.iter().any(|(key, value)| b.get(key).is_some_and(|other| other != value))
 }
 
-fn concerns(a: &Attributes<'_>) -> bool {
-    a.operation == Operation::Create && a.written("", "pods").is_some()
-}
-
 impl PodNodeSelector {
     fn of_namespace(&self, namespace: &str) -> Result<Labels, Status> {
         let found = self.namespaces.pending("", namespace)?;
@@ -93,9 +89,19 @@ impl PodNodeSelector {
         }
         Err(a.forbidden("pod node label selector labels conflict with its namespace whitelist"))
     }
+}
 
-    fn set(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
-        let Some(pod) = a.object.as_deref().filter(|_| concerns(a)) else { return Ok(()) };
+impl Immediate for PodNodeSelector {
+    fn name(&self) -> &'static str {
+        "PodNodeSelector"
+    }
+
+    fn when(&self) -> When {
+        When::both(&[Operation::Create])
+    }
+
+    fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        let Some(pod) = a.written("", "pods") else { return Ok(()) };
         let of_namespace = self.of_namespace(a.namespace)?;
         let mut merged = of_namespace.clone();
         merged.extend(selected(pod));
@@ -106,27 +112,9 @@ impl PodNodeSelector {
         Ok(())
     }
 
-    fn judge(&self, a: &Attributes<'_>) -> Result<(), Status> {
-        let Some(pod) = a.object.as_deref().filter(|_| concerns(a)) else { return Ok(()) };
+    fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        let Some(pod) = a.written("", "pods") else { return Ok(()) };
         self.check(a, &self.of_namespace(a.namespace)?, &selected(pod))
-    }
-}
-
-impl Plugin for PodNodeSelector {
-    fn name(&self) -> &'static str {
-        "PodNodeSelector"
-    }
-
-    fn when(&self) -> When {
-        When::both(&[Operation::Create])
-    }
-
-    fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(self.set(a)))
-    }
-
-    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(self.judge(a)))
     }
 }
 

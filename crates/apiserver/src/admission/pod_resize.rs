@@ -1,49 +1,18 @@
 //! PodResizeValidator: a pod does not grow beyond what its node has at all, nor where growing is not supported.
 
+use super::immediate::Immediate;
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin, When};
+use super::{Attributes, Operation, When};
 use api::core::v1::Pod;
 use apimachinery::decode::Decode;
 use apimachinery::quantity::Quantity;
 use apimachinery::status::{Status, StatusCause};
-use futures::future::BoxFuture;
 use rules::pod_requests::{Options, amount, pod_requests};
 use serde_json::Value;
 use std::sync::Arc;
 
 /// Looks up nodes.
 pub(super) struct PodResizeValidator(pub Arc<Objects>);
-
-impl PodResizeValidator {
-    fn check(&self, a: &Attributes<'_>) -> Result<(), Status> {
-        let applies = a.operation == Operation::Update && a.is("", "pods") && a.subresource == "resize";
-        let (Some(pod), Some(old)) = (a.object.as_deref().filter(|_| applies), a.old) else {
-            return Ok(());
-        };
-        let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
-        // A generation is of one specification.
-        if node.is_empty() || pod["metadata"]["generation"] == old["metadata"]["generation"] {
-            return Ok(());
-        }
-        let refuse = |why: String| Status::forbidden(&a.resource.group_resource(), a.name, &why);
-        let Some(known) = self.0.get("", node)? else {
-            return Err(refuse(format!("node {node:?} not found")));
-        };
-        let because = |why: String, reason: &'static str| {
-            Err(refuse(why).with_cause(StatusCause { reason: reason.into(), ..StatusCause::default() }))
-        };
-        if let Some(system) =
-            known["metadata"]["labels"]["kubernetes.io/os"].as_str().filter(|s| *s != "linux")
-        {
-            let why = format!("pod resize is only supported on linux nodes, node {node:?} is {system:?}");
-            return because(why, "UnsupportedPlatform");
-        }
-        match beyond(pod, &known["status"]["allocatable"])? {
-            None => Ok(()),
-            Some(why) => because(why, "NodeCapacity"),
-        }
-    }
-}
 
 /// What of a pod's requests is more than a node has.
 fn beyond(pod: &Value, allocatable: &Value) -> Result<Option<String>, Status> {
@@ -62,7 +31,7 @@ fn beyond(pod: &Value, allocatable: &Value) -> Result<Option<String>, Status> {
     Ok((!more.is_empty()).then(why))
 }
 
-impl Plugin for PodResizeValidator {
+impl Immediate for PodResizeValidator {
     fn name(&self) -> &'static str {
         "PodResizeValidator"
     }
@@ -71,7 +40,31 @@ impl Plugin for PodResizeValidator {
         When::validate(&[Operation::Update])
     }
 
-    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(self.check(a)))
+    fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        let applies = a.is_of("", "pods", "resize");
+        let (Some(pod), Some(old)) = (a.object.as_deref().filter(|_| applies), a.old) else {
+            return Ok(());
+        };
+        let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+        // A generation is of one specification.
+        if node.is_empty() || pod["metadata"]["generation"] == old["metadata"]["generation"] {
+            return Ok(());
+        }
+        let Some(known) = self.0.get("", node)? else {
+            return Err(a.forbidden(format!("node {node:?} not found")));
+        };
+        let because = |why: String, reason: &'static str| {
+            Err(a.forbidden(why).with_cause(StatusCause { reason: reason.into(), ..StatusCause::default() }))
+        };
+        if let Some(system) =
+            known["metadata"]["labels"]["kubernetes.io/os"].as_str().filter(|s| *s != "linux")
+        {
+            let why = format!("pod resize is only supported on linux nodes, node {node:?} is {system:?}");
+            return because(why, "UnsupportedPlatform");
+        }
+        match beyond(pod, &known["status"]["allocatable"])? {
+            None => Ok(()),
+            Some(why) => because(why, "NodeCapacity"),
+        }
     }
 }

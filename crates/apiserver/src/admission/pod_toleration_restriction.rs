@@ -1,15 +1,15 @@
 //! PodTolerationRestriction: pods get the tolerations that their namespace's annotation, or the configuration, gives by
 //! default, and may have none beyond those that either of them lists.
 
+use super::immediate::Immediate;
 use super::lookup::Objects;
 use super::roster::Fault;
-use super::{Attributes, Operation, Plugin, When};
+use super::{Attributes, Operation, When};
 use crate::strict::{self, Shape};
 use api::core::v1::{Pod, Toleration};
 use apimachinery::decode::Decode as _;
 use apimachinery::field::Path;
 use apimachinery::status::Status;
-use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -143,7 +143,36 @@ impl PodTolerationRestriction {
         found.ok_or_else(|| self.namespaces.resource.not_found(name))
     }
 
-    fn set(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+    /// Refuses tolerations that no list covers; where there is no list, all may be.
+    fn check(&self, namespace: &str, tolerations: &[Toleration]) -> Result<(), Status> {
+        if tolerations.is_empty() {
+            return Ok(());
+        }
+        let own = annotated(&*self.namespace(namespace)?, WHITELIST)?;
+        let (whitelist, scope) = match &own {
+            Some(own) => (own, "namespace"),
+            None => (&self.configuration.whitelist, "cluster"),
+        };
+        let covered = |toleration| whitelist.iter().any(|wide| covers(wide, toleration));
+        if whitelist.is_empty() || tolerations.iter().all(covered) {
+            return Ok(());
+        }
+        Err(Status::plain_error(format!(
+            "pod tolerations (possibly merged with namespace default tolerations) conflict with its {scope} whitelist"
+        )))
+    }
+}
+
+impl Immediate for PodTolerationRestriction {
+    fn name(&self) -> &'static str {
+        "PodTolerationRestriction"
+    }
+
+    fn when(&self) -> When {
+        When::both(&[Operation::Create, Operation::Update])
+    }
+
+    fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
         let Some(pod) = a.written("", "pods") else { return Ok(()) };
         let pod = typed(pod)?;
         let mut more = match a.operation {
@@ -169,48 +198,11 @@ impl PodTolerationRestriction {
         self.check(a.namespace, &merged)
     }
 
-    /// Refuses tolerations that no list covers; where there is no list, all may be.
-    fn check(&self, namespace: &str, tolerations: &[Toleration]) -> Result<(), Status> {
-        if tolerations.is_empty() {
-            return Ok(());
-        }
-        let own = annotated(&*self.namespace(namespace)?, WHITELIST)?;
-        let (whitelist, scope) = match &own {
-            Some(own) => (own, "namespace"),
-            None => (&self.configuration.whitelist, "cluster"),
-        };
-        let covered = |toleration| whitelist.iter().any(|wide| covers(wide, toleration));
-        if whitelist.is_empty() || tolerations.iter().all(covered) {
-            return Ok(());
-        }
-        Err(Status::plain_error(format!(
-            "pod tolerations (possibly merged with namespace default tolerations) conflict with its {scope} whitelist"
-        )))
-    }
-
-    fn judge(&self, a: &Attributes<'_>) -> Result<(), Status> {
+    fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
         match a.written("", "pods") {
             Some(pod) => self.check(a.namespace, &typed(pod)?.spec.tolerations),
             None => Ok(()),
         }
-    }
-}
-
-impl Plugin for PodTolerationRestriction {
-    fn name(&self) -> &'static str {
-        "PodTolerationRestriction"
-    }
-
-    fn when(&self) -> When {
-        When::both(&[Operation::Create, Operation::Update])
-    }
-
-    fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(self.set(a)))
-    }
-
-    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(self.judge(a)))
     }
 }
 

@@ -1,10 +1,10 @@
 //! PodTopologyLabels: a pod carries the zone and the region of its node, for those who read them through the downward API
 //! (KEP-4742). A binding brings them to the pod that is bound.
 
+use super::immediate::Immediate;
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin, When};
+use super::{Attributes, Operation, When};
 use apimachinery::status::Status;
-use futures::future::BoxFuture;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -13,14 +13,19 @@ const LABELS: [&str; 2] = ["topology.kubernetes.io/zone", "topology.kubernetes.i
 /// Looks up nodes.
 pub(super) struct PodTopologyLabels(pub Arc<Objects>);
 
-impl PodTopologyLabels {
-    fn set(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
-        if a.operation != Operation::Create || !a.is("", "pods") {
-            return Ok(());
-        }
-        let subresource = a.subresource;
-        let Some(object) = a.object.as_deref_mut() else { return Ok(()) };
-        let node = match subresource {
+impl Immediate for PodTopologyLabels {
+    fn name(&self) -> &'static str {
+        "PodTopologyLabels"
+    }
+
+    fn when(&self) -> When {
+        When::admit(&[Operation::Create])
+    }
+
+    fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        let pods = a.is("", "pods");
+        let Some(object) = a.object.as_deref_mut().filter(|_| pods) else { return Ok(()) };
+        let node = match a.subresource {
             "" => object["spec"]["nodeName"].as_str(),
             "binding" if object["target"]["kind"] == "Node" => object["target"]["name"].as_str(),
             _ => None,
@@ -36,19 +41,5 @@ impl PodTopologyLabels {
             }
         }
         Ok(())
-    }
-}
-
-impl Plugin for PodTopologyLabels {
-    fn name(&self) -> &'static str {
-        "PodTopologyLabels"
-    }
-
-    fn when(&self) -> When {
-        When::admit(&[Operation::Create])
-    }
-
-    fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(self.set(a)))
     }
 }

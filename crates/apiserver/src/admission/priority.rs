@@ -1,9 +1,9 @@
 //! Priority: turns a pod's priority class into its number.
 
+use super::immediate::Immediate;
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin, When};
+use super::{Attributes, Operation, When};
 use apimachinery::status::Status;
-use futures::future::BoxFuture;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -15,8 +15,28 @@ impl Priority {
         let classes = self.0.list("")?.into_iter().filter(|class| class["globalDefault"] == true);
         Ok(classes.min_by_key(|class| class["value"].as_i64()))
     }
+}
 
-    fn admit_pod(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+/// What was computed when a pod was made stays, though an update does not say it again.
+fn keep(a: &mut Attributes<'_>) {
+    let (Some(pod), Some(old)) = (a.object.as_deref_mut(), a.old) else { return };
+    for member in ["priority", "preemptionPolicy"] {
+        if pod["spec"][member].is_null() && !old["spec"][member].is_null() {
+            pod["spec"][member] = old["spec"][member].clone();
+        }
+    }
+}
+
+impl Immediate for Priority {
+    fn name(&self) -> &'static str {
+        "Priority"
+    }
+
+    fn when(&self) -> When {
+        When::admit(&[Operation::Create, Operation::Update])
+    }
+
+    fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
         let applies = a.is("", "pods") && a.subresource.is_empty();
         if applies && a.operation == Operation::Update {
             keep(a);
@@ -68,29 +88,5 @@ impl Priority {
         }
         pod["spec"]["preemptionPolicy"] = policy.into();
         Ok(())
-    }
-}
-
-/// What was computed when a pod was made stays, though an update does not say it again.
-fn keep(a: &mut Attributes<'_>) {
-    let (Some(pod), Some(old)) = (a.object.as_deref_mut(), a.old) else { return };
-    for member in ["priority", "preemptionPolicy"] {
-        if pod["spec"][member].is_null() && !old["spec"][member].is_null() {
-            pod["spec"][member] = old["spec"][member].clone();
-        }
-    }
-}
-
-impl Plugin for Priority {
-    fn name(&self) -> &'static str {
-        "Priority"
-    }
-
-    fn when(&self) -> When {
-        When::admit(&[Operation::Create, Operation::Update])
-    }
-
-    fn admit<'a>(&'a self, attributes: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(self.admit_pod(attributes)))
     }
 }

@@ -1,45 +1,43 @@
 //! RuntimeClass: a pod gets the overhead, node selector and tolerations of the class it names.
 
+use super::immediate::Immediate;
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin, When};
+use super::{Attributes, Operation, When};
 use apimachinery::decode::Decode;
 use apimachinery::quantity::Quantity;
 use apimachinery::status::Status;
-use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(super) struct RuntimeClass(pub Arc<Objects>);
 
-fn applies(a: &Attributes<'_>) -> bool {
-    a.operation == Operation::Create && a.is("", "pods") && a.subresource.is_empty()
-}
-
 fn quantities(value: &Value) -> BTreeMap<String, Quantity> {
     Decode::from_value(value).unwrap_or_default()
 }
 
 impl RuntimeClass {
-    fn refuse(a: &Attributes<'_>, why: impl std::fmt::Display) -> Status {
-        Status::forbidden(&a.resource.group_resource(), a.name, why)
-    }
-
-    fn class(&self, a: &Attributes<'_>) -> Result<Option<Arc<Value>>, Status> {
-        let pod = a.object.as_deref();
-        let Some(name) = pod.and_then(|p| p["spec"]["runtimeClassName"].as_str()) else { return Ok(None) };
+    fn class(&self, a: &Attributes<'_>, pod: &Value) -> Result<Option<Arc<Value>>, Status> {
+        let Some(name) = pod["spec"]["runtimeClassName"].as_str() else { return Ok(None) };
         match self.0.get("", name)? {
             Some(class) => Ok(Some(class)),
-            None => Err(Self::refuse(a, format!("pod rejected: RuntimeClass {name:?} not found"))),
+            None => Err(a.forbidden(format!("pod rejected: RuntimeClass {name:?} not found"))),
         }
     }
+}
 
-    fn set(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
-        if !applies(a) {
-            return Ok(());
-        }
-        let Some(class) = self.class(a)? else { return Ok(()) };
-        let Some(pod) = a.object.as_deref() else { return Ok(()) };
+impl Immediate for RuntimeClass {
+    fn name(&self) -> &'static str {
+        "RuntimeClass"
+    }
+
+    fn when(&self) -> When {
+        When::both(&[Operation::Create])
+    }
+
+    fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        let Some(pod) = a.written("", "pods") else { return Ok(()) };
+        let Some(class) = self.class(a, pod)? else { return Ok(()) };
         let fixed = &class["overhead"]["podFixed"];
         let own = &pod["spec"]["overhead"];
         if class["overhead"].is_object()
@@ -47,7 +45,7 @@ impl RuntimeClass {
             && quantities(own) != quantities(fixed)
         {
             let why = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead";
-            return Err(Self::refuse(a, why));
+            return Err(a.forbidden(why));
         }
         let selector = class["scheduling"]["nodeSelector"].as_object().cloned().unwrap_or_default();
         for (key, wanted) in &selector {
@@ -58,7 +56,7 @@ impl RuntimeClass {
                     text(wanted),
                     text(own)
                 );
-                return Err(Self::refuse(a, why));
+                return Err(a.forbidden(why));
             }
         }
         let Some(pod) = a.object.as_deref_mut() else { return Ok(()) };
@@ -78,40 +76,20 @@ impl RuntimeClass {
         Ok(())
     }
 
-    fn check(&self, a: &Attributes<'_>) -> Result<(), Status> {
-        if !applies(a) {
-            return Ok(());
-        }
-        let class = self.class(a)?.unwrap_or_default();
-        let overhead = a.object.as_deref().map(|p| &p["spec"]["overhead"]).filter(|o| o.is_object());
+    fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        let Some(pod) = a.written("", "pods") else { return Ok(()) };
+        let class = self.class(a, pod)?.unwrap_or_default();
+        let overhead = Some(&pod["spec"]["overhead"]).filter(|o| o.is_object());
         if class["overhead"].is_object() {
             let fixed = quantities(&class["overhead"]["podFixed"]);
             if overhead.map(quantities).unwrap_or_default() != fixed {
                 let why = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead";
-                return Err(Self::refuse(a, why));
+                return Err(a.forbidden(why));
             }
         } else if overhead.is_some() {
             let why = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
-            return Err(Self::refuse(a, why));
+            return Err(a.forbidden(why));
         }
         Ok(())
-    }
-}
-
-impl Plugin for RuntimeClass {
-    fn name(&self) -> &'static str {
-        "RuntimeClass"
-    }
-
-    fn when(&self) -> When {
-        When::both(&[Operation::Create])
-    }
-
-    fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(self.set(a)))
-    }
-
-    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(self.check(a)))
     }
 }

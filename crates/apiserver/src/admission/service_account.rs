@@ -1,64 +1,15 @@
 //! ServiceAccount: every pod runs as one, and gets its token, the cluster's CA and its namespace mounted.
 
+use super::immediate::Immediate;
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin, When};
+use super::{Attributes, Operation, When};
 use apimachinery::status::Status;
-use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 pub(super) struct ServiceAccount(pub Arc<Objects>);
-
-impl ServiceAccount {
-    fn forbidden(a: &Attributes<'_>, why: impl std::fmt::Display) -> Status {
-        Status::forbidden(&a.resource.group_resource(), a.name, why)
-    }
-
-    fn admit_pod(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
-        let applies = a.operation == Operation::Create && a.is("", "pods") && a.subresource.is_empty();
-        let Some(pod) = a.object.as_deref_mut().filter(|_| applies) else { return Ok(()) };
-        let mirror = pod["metadata"]["annotations"].get("kubernetes.io/config.mirror").is_some();
-        if mirror {
-            let wrong = !pod["spec"]["serviceAccountName"].as_str().unwrap_or_default().is_empty();
-            return if wrong {
-                Err(Self::forbidden(a, "a mirror pod may not reference service accounts"))
-            } else {
-                Ok(())
-            };
-        }
-        let mut name = pod["spec"]["serviceAccountName"].as_str().unwrap_or_default().to_owned();
-        if name.is_empty() {
-            name = "default".into();
-            pod["spec"]["serviceAccountName"] = name.as_str().into();
-        }
-        pod["spec"]["serviceAccount"] = name.as_str().into();
-        let namespace = a.namespace.to_owned();
-        let account = match self.0.pending(&namespace, &name)? {
-            Some(account) => account,
-            None => {
-                let why = format!(
-                    "error looking up service account {namespace}/{name}: serviceaccount \"{name}\" not found"
-                );
-                return Err(Self::forbidden(a, why));
-            }
-        };
-        let Some(pod) = a.object.as_deref_mut() else { return Ok(()) };
-        let wants = pod["spec"]["automountServiceAccountToken"]
-            .as_bool()
-            .or(account["automountServiceAccountToken"].as_bool())
-            .unwrap_or(true);
-        if wants {
-            mount_token(pod);
-        }
-        let secrets = &account["imagePullSecrets"];
-        if pod["spec"]["imagePullSecrets"].as_array().is_none_or(Vec::is_empty) && secrets.is_array() {
-            pod["spec"]["imagePullSecrets"] = secrets.clone();
-        }
-        Ok(())
-    }
-}
 
 /// Adds the projected volume, and mounts it wherever nothing is mounted at its path yet.
 fn mount_token(pod: &mut Value) {
@@ -97,7 +48,7 @@ fn mount_token(pod: &mut Value) {
     }
 }
 
-impl Plugin for ServiceAccount {
+impl Immediate for ServiceAccount {
     fn name(&self) -> &'static str {
         "ServiceAccount"
     }
@@ -106,7 +57,46 @@ impl Plugin for ServiceAccount {
         When::admit(&[Operation::Create, Operation::Update])
     }
 
-    fn admit<'a>(&'a self, attributes: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(self.admit_pod(attributes)))
+    fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        let creates = a.operation == Operation::Create;
+        let Some(pod) = a.written_mut("", "pods").filter(|_| creates) else { return Ok(()) };
+        let mirror = pod["metadata"]["annotations"].get("kubernetes.io/config.mirror").is_some();
+        if mirror {
+            let wrong = !pod["spec"]["serviceAccountName"].as_str().unwrap_or_default().is_empty();
+            return if wrong {
+                Err(a.forbidden("a mirror pod may not reference service accounts"))
+            } else {
+                Ok(())
+            };
+        }
+        let mut name = pod["spec"]["serviceAccountName"].as_str().unwrap_or_default().to_owned();
+        if name.is_empty() {
+            name = "default".into();
+            pod["spec"]["serviceAccountName"] = name.as_str().into();
+        }
+        pod["spec"]["serviceAccount"] = name.as_str().into();
+        let namespace = a.namespace.to_owned();
+        let account = match self.0.pending(&namespace, &name)? {
+            Some(account) => account,
+            None => {
+                let why = format!(
+                    "error looking up service account {namespace}/{name}: serviceaccount \"{name}\" not found"
+                );
+                return Err(a.forbidden(why));
+            }
+        };
+        let Some(pod) = a.object.as_deref_mut() else { return Ok(()) };
+        let wants = pod["spec"]["automountServiceAccountToken"]
+            .as_bool()
+            .or(account["automountServiceAccountToken"].as_bool())
+            .unwrap_or(true);
+        if wants {
+            mount_token(pod);
+        }
+        let secrets = &account["imagePullSecrets"];
+        if pod["spec"]["imagePullSecrets"].as_array().is_none_or(Vec::is_empty) && secrets.is_array() {
+            pod["spec"]["imagePullSecrets"] = secrets.clone();
+        }
+        Ok(())
     }
 }

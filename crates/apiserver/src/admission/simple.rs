@@ -1,15 +1,15 @@
 //! Plugins of a few lines: TaintNodesByCondition and StorageObjectInUseProtection.
 
-use super::{Attributes, Operation, Plugin, When};
+use super::immediate::Immediate;
+use super::{Attributes, Operation, When};
 use apimachinery::status::Status;
-use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
 /// A new node takes no pods until the node lifecycle controller has seen it ready.
 #[derive(Debug)]
 pub(super) struct TaintNodesByCondition;
 
-impl Plugin for TaintNodesByCondition {
+impl Immediate for TaintNodesByCondition {
     fn name(&self) -> &'static str {
         "TaintNodesByCondition"
     }
@@ -18,9 +18,8 @@ impl Plugin for TaintNodesByCondition {
         When::admit(&[Operation::Create])
     }
 
-    fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        let applies = a.operation == Operation::Create && a.is("", "nodes") && a.subresource.is_empty();
-        if let Some(node) = a.object.as_deref_mut().filter(|_| applies) {
+    fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        if let Some(node) = a.written_mut("", "nodes") {
             let taint = json!({"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"});
             match node["spec"]["taints"].as_array_mut() {
                 Some(taints) => {
@@ -31,7 +30,7 @@ impl Plugin for TaintNodesByCondition {
                 None => node["spec"]["taints"] = json!([taint]),
             }
         }
-        Box::pin(std::future::ready(Ok(())))
+        Ok(())
     }
 }
 
@@ -47,7 +46,7 @@ fn add_finalizer(object: &mut Value, finalizer: &str) {
     }
 }
 
-impl Plugin for StorageObjectInUseProtection {
+impl Immediate for StorageObjectInUseProtection {
     fn name(&self) -> &'static str {
         "StorageObjectInUseProtection"
     }
@@ -56,17 +55,17 @@ impl Plugin for StorageObjectInUseProtection {
         When::admit(&[Operation::Create])
     }
 
-    fn admit<'a>(&'a self, a: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        let create = a.operation == Operation::Create && a.subresource.is_empty();
-        let finalizer = match (a.resource.row.group.as_ref(), a.resource.row.resource.as_ref()) {
-            ("", "persistentvolumes") => Some("kubernetes.io/pv-protection"),
-            ("", "persistentvolumeclaims") => Some("kubernetes.io/pvc-protection"),
-            ("storage.k8s.io", "volumeattributesclasses") => Some("kubernetes.io/vac-protection"),
-            _ => None,
+    fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        let finalizer = match (a.resource.row.group.as_ref(), a.resource.row.resource.as_ref(), a.subresource)
+        {
+            ("", "persistentvolumes", "") => "kubernetes.io/pv-protection",
+            ("", "persistentvolumeclaims", "") => "kubernetes.io/pvc-protection",
+            ("storage.k8s.io", "volumeattributesclasses", "") => "kubernetes.io/vac-protection",
+            _ => return Ok(()),
         };
-        if let (Some(object), Some(finalizer)) = (a.object.as_deref_mut().filter(|_| create), finalizer) {
+        if let Some(object) = a.object.as_deref_mut() {
             add_finalizer(object, finalizer);
         }
-        Box::pin(std::future::ready(Ok(())))
+        Ok(())
     }
 }

@@ -4,13 +4,13 @@
 mod buckets;
 mod configuration;
 
-use super::{Attributes, Operation, Plugin, When};
+use super::immediate::Immediate;
+use super::{Attributes, Operation, When};
 use apimachinery::field::aggregate;
 use apimachinery::status::Status;
 use buckets::Buckets;
 pub(super) use configuration::read;
 use configuration::{Kind, Limit};
-use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::time::Instant;
@@ -20,19 +20,6 @@ pub(super) struct EventRateLimit(Vec<(Kind, Mutex<Buckets>)>);
 impl EventRateLimit {
     pub(super) fn new(limits: &[Limit]) -> Self {
         EventRateLimit(limits.iter().map(|limit| (limit.kind, Mutex::new(Buckets::new(limit)))).collect())
-    }
-
-    fn check(&self, a: &Attributes<'_>, now: Instant) -> Result<(), Status> {
-        let writes = matches!(a.operation, Operation::Create | Operation::Update);
-        if !writes || a.dry_run || !a.is("", "events") {
-            return Ok(());
-        }
-        let exceeded = self.0.iter().filter_map(|(kind, buckets)| {
-            let key = key(*kind, a);
-            let accepted = buckets.lock().accept(&key, now);
-            (!accepted).then(|| format!("limit reached on type {} for key {key}", kind.name()))
-        });
-        aggregate(exceeded).map_or(Ok(()), |why| Err(Status::too_many_requests_error(why)))
     }
 }
 
@@ -60,7 +47,7 @@ fn source_and_object(event: &Value) -> String {
     members.iter().map(|(of, member)| of[*member].as_str().unwrap_or_default()).collect()
 }
 
-impl Plugin for EventRateLimit {
+impl Immediate for EventRateLimit {
     fn name(&self) -> &'static str {
         "EventRateLimit"
     }
@@ -69,7 +56,16 @@ impl Plugin for EventRateLimit {
         When::validate(&[Operation::Create, Operation::Update])
     }
 
-    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(self.check(a, Instant::now())))
+    fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        if a.dry_run || !a.is("", "events") {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let exceeded = self.0.iter().filter_map(|(kind, buckets)| {
+            let key = key(*kind, a);
+            let accepted = buckets.lock().accept(&key, now);
+            (!accepted).then(|| format!("limit reached on type {} for key {key}", kind.name()))
+        });
+        aggregate(exceeded).map_or(Ok(()), |why| Err(Status::too_many_requests_error(why)))
     }
 }

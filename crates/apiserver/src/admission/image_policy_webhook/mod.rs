@@ -28,9 +28,8 @@ fn key(name: &str) -> String {
 
 /// The lists of containers that a request brings.
 fn lists(a: &Attributes<'_>) -> Option<&'static [&'static str]> {
-    let writes = matches!(a.operation, Operation::Create | Operation::Update);
     match a.subresource {
-        _ if !writes || !a.is("", "pods") => None,
+        _ if !a.is("", "pods") => None,
         "" => Some(&["containers", "initContainers"]),
         "ephemeralcontainers" => Some(&["ephemeralContainers"]),
         _ => None,

@@ -6,13 +6,13 @@ mod configuration;
 mod measures;
 mod policy;
 
+use super::immediate::Immediate;
 use super::lookup::Objects;
-use super::{Attributes, Operation, Plugin, When};
+use super::{Attributes, Operation, When};
 use crate::audit::event::Level;
 use apimachinery::status::Status;
 pub(super) use configuration::Configuration;
 use configuration::Exemption;
-use futures::future::BoxFuture;
 pub(super) use measures::Measures;
 use policy::{Level as Standard, LevelVersion, Policy};
 use serde_json::Value;
@@ -91,23 +91,6 @@ impl PodSecurity {
 
     fn of(&self, labels: &Value) -> (Policy, Vec<String>) {
         Policy::of(labels, self.configuration.defaults)
-    }
-
-    fn check(&self, a: &Attributes<'_>) -> Result<(), Status> {
-        if !matches!(a.operation, Operation::Create | Operation::Update) {
-            return Ok(());
-        }
-        let Some(object) = a.object.as_deref() else { return Ok(()) };
-        if a.is("", "namespaces") && a.subresource.is_empty() {
-            return self.namespace(a, object);
-        }
-        if a.is("", "pods") {
-            return self.pod(a, object);
-        }
-        if is_controller(a) && a.subresource.is_empty() {
-            return self.controller(a, object);
-        }
-        Ok(())
     }
 
     /// Whether a request is nobody's to judge; then that is told.
@@ -258,7 +241,7 @@ fn key(name: &str) -> String {
     format!("pod-security.kubernetes.io/{name}")
 }
 
-impl Plugin for PodSecurity {
+impl Immediate for PodSecurity {
     fn name(&self) -> &'static str {
         "PodSecurity"
     }
@@ -267,8 +250,18 @@ impl Plugin for PodSecurity {
         When::validate(&[Operation::Create, Operation::Update])
     }
 
-    fn validate<'a>(&'a self, a: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(std::future::ready(self.check(a)))
+    fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        let Some(object) = a.object.as_deref() else { return Ok(()) };
+        if a.is("", "namespaces") && a.subresource.is_empty() {
+            return self.namespace(a, object);
+        }
+        if a.is("", "pods") {
+            return self.pod(a, object);
+        }
+        if is_controller(a) && a.subresource.is_empty() {
+            return self.controller(a, object);
+        }
+        Ok(())
     }
 }
 

@@ -153,8 +153,8 @@ impl ParamAccess {
 
     async fn check(&self, a: &Attributes<'_>) -> Result<(), Status> {
         let row = &a.resource.row;
-        let writes = matches!(a.operation, Operation::Create | Operation::Update) && a.subresource.is_empty();
-        let Some(new) = a.object.as_deref().filter(|_| writes && row.group == GROUP) else { return Ok(()) };
+        let concerned = row.group == GROUP && a.subresource.is_empty();
+        let Some(new) = a.object.as_deref().filter(|_| concerned) else { return Ok(()) };
         if a.user.in_group(MASTERS) {
             return Ok(());
         }
