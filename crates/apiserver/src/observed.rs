@@ -1,239 +1,34 @@
 //! `apiserver_request_*` and its kin: what was asked, what was answered, and how long that took, under upstream's names and
 //! labels. A request finds its row by one look-up; the rest are atomic additions.
+//!
+//! [`labels`] tell rows from each other, a [`row`] counts, an [`observation`] is a request that is being counted; [`peak`]
+//! is how many there are at a time.
 
-use crate::body::Answer;
-use crate::context::Said;
+mod labels;
+mod observation;
+mod peak;
+mod row;
+
 use crate::request::RequestInfo;
-use component::metrics::{
-    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramVec, Opts, Registry, Stability,
-};
+use component::metrics::{Counter, CounterVec, GaugeVec, Histogram, HistogramVec, Opts, Registry, Stability};
 use component::metrics::{exponential_buckets, linear_buckets};
 use http::request::Parts;
+use labels::Labels;
+pub(crate) use observation::{Observation, Running};
 use parking_lot::RwLock;
+pub(crate) use peak::{KINDS, Peak, collect};
+use row::{CounterVec8, Row};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-const COMPONENT: &str = "apiserver";
 const DURATIONS: [f64; 23] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0,
     20.0, 30.0, 45.0, 60.0,
 ];
 const WATCH_LISTS: [f64; 17] =
     [0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0];
-const CONNECTS: [&str; 5] = ["log", "exec", "portforward", "attach", "proxy"];
-
-/// What tells a request's row from others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Labels<'a> {
-    verb: &'static str,
-    dry_run: &'static str,
-    group: &'a str,
-    version: &'a str,
-    resource: &'a str,
-    subresource: &'a str,
-    scope: &'static str,
-    component: &'static str,
-}
-
-/// The counts of requests of one kind.
-#[derive(Debug)]
-struct Row {
-    labels: [String; 8],
-    total: CounterVec8,
-    codes: RwLock<Vec<(u16, Counter)>>,
-    seconds: Histogram,
-    sli: Option<Histogram>,
-    sizes: Option<Histogram>,
-    /// Of requests whose bodies are objects, patches or options.
-    bodies: Option<Histogram>,
-    /// Of those that go on for as long as they like.
-    running: Option<Gauge>,
-    terminations: CounterVec8,
-}
-
-/// A family of counters whose last label is a code.
-#[derive(Clone)]
-struct CounterVec8(CounterVec);
-
-impl std::fmt::Debug for CounterVec8 {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("CounterVec8")
-    }
-}
-
-impl Row {
-    fn is(&self, labels: &Labels<'_>) -> bool {
-        let known = self.labels.iter().map(String::as_str);
-        known.eq(labels.list())
-    }
-
-    fn count(&self, code: u16) {
-        if let Some((_, counter)) = self.codes.read().iter().find(|(known, _)| *known == code) {
-            return counter.inc();
-        }
-        let text = code.to_string();
-        let [verb, dry_run, group, version, resource, subresource, scope, component] = &self.labels;
-        let counter = self.total.0.with(&[
-            verb,
-            dry_run,
-            group,
-            version,
-            resource,
-            subresource,
-            scope,
-            component,
-            &text,
-        ]);
-        counter.inc();
-        self.codes.write().push((code, counter));
-        if matches!(code, 429 | 504) {
-            self.terminated(&text);
-        }
-    }
-
-    fn terminated(&self, code: &str) {
-        let [verb, _, group, version, resource, subresource, scope, component] = &self.labels;
-        self.terminations
-            .0
-            .with(&[verb, group, version, resource, subresource, scope, component, code])
-            .inc();
-    }
-}
-
-impl<'a> Labels<'a> {
-    /// The row of a request; none for what is served by nobody here.
-    fn of(parts: &Parts, info: &'a RequestInfo, known: bool) -> Option<Self> {
-        let empty = Labels {
-            verb: "",
-            dry_run: "",
-            group: "",
-            version: "",
-            resource: "",
-            subresource: "",
-            scope: "",
-            component: "",
-        };
-        if !info.is_resource {
-            // Those that upstream counts; paths from outside must not make rows.
-            let subresource = match info.path.strip_prefix("/openapi/v3") {
-                Some("") => "openapi/v3",
-                Some(group) if group.starts_with('/') => "openapi/v3/",
-                _ => ["/healthz", "/livez", "/readyz"].into_iter().find(|path| *path == info.path)?,
-            };
-            return Some(Labels { verb: "GET", subresource, ..empty });
-        }
-        if !known {
-            return None;
-        }
-        let connect = CONNECTS.contains(&info.subresource.as_str());
-        let apply = || {
-            let media = parts.headers.get(http::header::CONTENT_TYPE);
-            media.is_some_and(|media| media == "application/apply-patch+yaml")
-        };
-        let verb = match info.verb.as_str() {
-            _ if connect => "CONNECT",
-            "get" => "GET",
-            "list" => "LIST",
-            "watch" => "WATCH",
-            "create" => "POST",
-            "update" => "PUT",
-            "patch" if apply() => "APPLY",
-            "patch" => "PATCH",
-            "delete" | "deletecollection" => "DELETE",
-            _ => "other",
-        };
-        let dry_run = match info.query.get("dryRun") {
-            None => "",
-            Some("All") => "All",
-            Some(_) => "invalid",
-        };
-        Some(Labels {
-            verb,
-            dry_run,
-            group: &info.group,
-            version: &info.version,
-            resource: &info.resource,
-            subresource: &info.subresource,
-            scope: route_scope(info),
-            component: COMPONENT,
-        })
-    }
-
-    fn list(&self) -> [&'a str; 8] {
-        [
-            self.verb,
-            self.dry_run,
-            self.group,
-            self.version,
-            self.resource,
-            self.subresource,
-            self.scope,
-            self.component,
-        ]
-    }
-}
-
-/// How much a request is about.
-fn scope(info: &RequestInfo) -> &'static str {
-    match (info.name.as_str(), info.namespace.as_str()) {
-        ("", _) if info.verb == "create" => "resource",
-        ("", "") => "cluster",
-        ("", _) => "namespace",
-        _ => "resource",
-    }
-}
-
-/// How much a request's path is about: a list's selector may name an object, its path does not.
-fn route_scope(info: &RequestInfo) -> &'static str {
-    match (info.verb.as_str(), info.namespace.as_str()) {
-        ("list" | "watch", "") => "cluster",
-        ("list" | "watch", _) => "namespace",
-        _ => scope(info),
-    }
-}
-
-/// What the sizes of bodies call a verb whose requests have one.
-fn body_verb(verb: &str, scope: &str) -> Option<&'static str> {
-    Some(match verb {
-        "POST" => "create",
-        "PUT" => "update",
-        "PATCH" | "APPLY" => "patch",
-        "DELETE" if scope == "resource" => "delete",
-        "DELETE" => "delete_collection",
-        _ => return None,
-    })
-}
-
-/// Those that read, and those that write.
-pub(crate) const KINDS: [&str; 2] = ["readOnly", "mutating"];
-
-/// Requests under way, and the most there were since somebody last looked.
-#[derive(Debug, Default)]
-pub(crate) struct Peak {
-    now: AtomicI64,
-    most: AtomicI64,
-}
-
-impl Peak {
-    pub(crate) fn begin(&self) {
-        let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
-        if self.most.load(Ordering::Relaxed) < now {
-            self.most.fetch_max(now, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn end(&self) {
-        self.now.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    fn take(&self) -> i64 {
-        let now = self.now.load(Ordering::Relaxed);
-        self.most.swap(now, Ordering::Relaxed).max(now)
-    }
-}
 
 /// See the module.
 pub struct Observed {
@@ -257,90 +52,6 @@ pub struct Observed {
 impl std::fmt::Debug for Observed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Observed").field("rows", &self.rows.read().len()).finish_non_exhaustive()
-    }
-}
-
-/// A request while it is answered.
-#[derive(Debug)]
-pub(crate) struct Observation {
-    row: Option<Arc<Row>>,
-    began: Instant,
-    in_flight: Option<Arc<Peak>>,
-    long: bool,
-}
-
-/// A request whose answer goes on.
-#[derive(Debug)]
-pub(crate) struct Running {
-    row: Arc<Row>,
-    began: Instant,
-    excluded: Duration,
-    long: bool,
-    /// The bytes of the answer that are sent.
-    sent: usize,
-}
-
-impl Running {
-    /// More of the answer is sent.
-    pub(crate) fn sent(&mut self, bytes: usize) {
-        self.sent += bytes;
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(sizes) = &self.row.sizes {
-            sizes.observe(self.sent as f64);
-        }
-        if let Some(running) = self.row.running.as_ref().filter(|_| self.long) {
-            running.dec();
-        }
-        observe(&self.row, self.began, self.excluded);
-    }
-}
-
-fn observe(row: &Row, began: Instant, excluded: Duration) {
-    let took = began.elapsed();
-    row.seconds.observe(took.as_secs_f64());
-    if let Some(sli) = &row.sli {
-        sli.observe(took.saturating_sub(excluded).as_secs_f64());
-    }
-}
-
-impl Drop for Observation {
-    fn drop(&mut self) {
-        if let Some(in_flight) = &self.in_flight {
-            in_flight.end();
-        }
-    }
-}
-
-impl Observation {
-    /// The request is answered. Gives what observes the rest of it, where the answer goes on.
-    pub(crate) fn answered(self, answer: &Answer, said: &Said) -> Option<Running> {
-        if let Some((bodies, size)) = self.row.as_ref().and_then(|row| row.bodies.as_ref()).zip(said.body) {
-            bodies.observe(size as f64);
-        }
-        let excluded = said.excluded;
-        let size = http_body::Body::size_hint(answer.body()).exact();
-        self.ended(answer.status().as_u16(), size, excluded)
-    }
-
-    fn ended(self, code: u16, size: Option<u64>, excluded: Duration) -> Option<Running> {
-        let row = self.row.clone()?;
-        row.count(code);
-        let goes_on = size.is_none();
-        if let (Some(sizes), Some(size)) = (&row.sizes, size) {
-            sizes.observe(size as f64);
-        }
-        if goes_on {
-            if let Some(running) = row.running.as_ref().filter(|_| self.long) {
-                running.inc();
-            }
-            return Some(Running { row, began: self.began, excluded, long: self.long, sent: 0 });
-        }
-        observe(&row, self.began, excluded);
-        None
     }
 }
 
@@ -511,7 +222,7 @@ impl Observed {
             seconds: self.seconds.with(&all),
             sli: labels.dry_run.is_empty().then(|| self.sli.with(&rest)),
             sizes: matches!(labels.verb, "GET" | "LIST" | "WATCH").then(|| self.sizes.with(&rest)),
-            bodies: body_verb(labels.verb, labels.scope)
+            bodies: labels::body_verb(labels.verb, labels.scope)
                 .map(|verb| self.bodies.with(&[group, resource, verb])),
             running: matches!(labels.verb, "WATCH" | "CONNECT").then(|| self.running.with(&rest)),
             terminations: CounterVec8(self.terminations.clone()),
@@ -528,7 +239,7 @@ impl Observed {
 
     /// What tells how long lists take that begin watches.
     pub(crate) fn watch_list(&self, info: &RequestInfo) -> Histogram {
-        self.watch_lists.with(&[&info.group, &info.version, &info.resource, scope(info)])
+        self.watch_lists.with(&[&info.group, &info.version, &info.resource, labels::scope(info)])
     }
 
     /// A watcher was too slow, and lost what it had not read.
@@ -542,21 +253,12 @@ impl Observed {
     }
 }
 
-/// Shows how many requests of each kind there were at most.
-pub(crate) fn collect(registry: &Registry, name: &'static str, help: &'static str, peaks: [Arc<Peak>; 2]) {
-    registry.collector(move |encoder| {
-        let mut family = encoder.family(name, help, "gauge", &["request_kind".to_owned()]);
-        for (kind, peak) in KINDS.into_iter().zip(&peaks) {
-            family.value(&[kind], peak.take() as f64);
-        }
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use expect_test::expect;
     use http::{Method, Request};
+    use std::time::Duration;
 
     #[test]
     fn requests_are_counted() {

@@ -298,16 +298,10 @@ mod tests {
         // A level that goes stays as long as somebody is served by it; its schemas go at once.
         let pair = metrics.pair("system", "system-nodes");
         let system = all.levels["system"].level.clone();
-        let held = system
-            .start(
-                &pair,
-                super::super::work::Work::ONE,
-                (false, metrics.requests(false)),
-                std::time::Duration::from_secs(1),
-                || (0, Default::default()),
-            )
-            .await
-            .unwrap();
+        let (work, among) = (crate::flowcontrol::work::Work::ONE, metrics.requests(false));
+        let request = crate::flowcontrol::level::Request { pair: &pair, work, is_watch: false, among };
+        let patience = std::time::Duration::from_secs(1);
+        let held = system.start(request, patience, || (0, Default::default())).await.unwrap();
         let mut fewer = defaults::priority_levels();
         fewer.retain(|level| level.metadata.name != "system" && level.metadata.name != "workload-low");
         fewer[0].spec.limited = None;

@@ -34,7 +34,7 @@ use apimachinery::status::Status;
 use component::metrics::Registry;
 use config::{Config, Schema};
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use level::{About, Kind};
+use level::{About, Kind, Request};
 use parking_lot::RwLock;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -145,8 +145,9 @@ impl Flow {
             (hash, about(schema, distinguisher, user, info))
         };
         let patience = timeout.map_or(self.patience, |t| (t / PART_TO_WAIT).min(LONGEST_WAIT));
-        let requests = self.metrics.requests(!matches!(info.verb.as_str(), "get" | "list" | "watch"));
-        match level.start(&schema.pair, work, (is_watch, requests), patience, waits).await {
+        let among = self.metrics.requests(!matches!(info.verb.as_str(), "get" | "list" | "watch"));
+        let request = Request { pair: &schema.pair, work, is_watch, among };
+        match level.start(request, patience, waits).await {
             Ok(ticket) => {
                 let watch = is_watch.then(|| self.watches.count(info)).flatten();
                 Ok(Admitted { ticket, class, watch })
