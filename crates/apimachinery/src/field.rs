@@ -79,6 +79,8 @@ impl fmt::Display for Path {
         }
         for (at, step) in steps.iter().rev().enumerate() {
             match &step.element {
+                // As upstream shows a field without a name.
+                Element::Child(name) if name.is_empty() => f.write_str("[]")?,
                 Element::Child(name) if at == 0 => f.write_str(name)?,
                 Element::Child(name) => write!(f, ".{name}")?,
                 Element::Index(index) => write!(f, "[{index}]")?,
@@ -472,6 +474,7 @@ mod tests {
         let label = Path::new("metadata").child("labels").key("a/b");
         for (error, want) in [
             (Error::required(&name, ""), "spec.containers[0].name: Required value"),
+            (Error::forbidden(&Path::new(""), "no"), "[]: Forbidden: no"),
             (
                 Error::required(&name, "name is needed"),
                 "spec.containers[0].name: Required value: name is needed",

@@ -2,11 +2,14 @@
 //! its key: whether the chain is trusted is the authenticator's question (`verify_client_chain`), which answers 401
 //! where a failed handshake would say nothing. Certificates sit in slots, so that they can be exchanged live.
 
+mod failure;
+
 use std::{
     path::Path,
     sync::{Arc, OnceLock, PoisonError, RwLock},
 };
 
+pub use failure::failure;
 use jiff::Timestamp;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,

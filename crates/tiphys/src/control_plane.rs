@@ -26,7 +26,7 @@ use apiserver::openid::OpenId;
 use apiserver::outbound::Outbound;
 use apiserver::registry::Registry;
 use apiserver::resources::Resources;
-use apiserver::rooms::{Issuer, Rooms};
+use apiserver::rooms::{Issuer, KubeletTls, LogCounts, Rooms};
 use apiserver::server::Server;
 use apiserver::services::{Repair, ServiceStock};
 use apiserver::spans::Tracer;
@@ -35,7 +35,7 @@ use client::measures::Requests;
 use client::source::Source;
 use client::{Client, Informers};
 use component::gates::FeatureGates;
-use pki::tls::ByName;
+use pki::tls::{ALPN_HTTP1, ByName, Trust};
 use std::sync::Arc;
 use store::{Pin, Store};
 use tokio::net::TcpListener;
@@ -208,6 +208,10 @@ pub(crate) async fn start(
         }
         None => None,
     };
+    let kubelet_tls = |trust: &Trust| {
+        let client = settings.kubelet_client.clone();
+        pki::tls::client_config(trust, client, ALPN_HTTP1).map(Arc::new)
+    };
     let rooms = Rooms {
         bytes_per_second: settings.connections.bytes_per_second,
         kubelet_address_types: settings.kubelet_address_types,
@@ -225,16 +229,12 @@ pub(crate) async fn start(
         authorization: Some(Arc::new(AuthorizationMetrics::new(&metrics))),
         impersonation: Arc::new(Impersonation::new(&metrics)),
         metrics: Some(Arc::default()),
-        kubelet_tls: Some(Arc::new(pki::tls::client_config(
-            &settings.kubelet_trust,
-            settings.kubelet_client,
-            &[b"http/1.1"],
-        )?)),
-        insecure_tls: Some(Arc::new(pki::tls::client_config(
-            &pki::tls::Trust::Anyone,
-            None,
-            &[b"http/1.1"],
-        )?)),
+        kubelet_tls: Some(KubeletTls {
+            checked: kubelet_tls(&settings.kubelet_trust)?,
+            unchecked: kubelet_tls(&Trust::Anyone)?,
+        }),
+        log_counts: LogCounts::default(),
+        insecure_tls: Some(Arc::new(pki::tls::client_config(&Trust::Anyone, None, ALPN_HTTP1)?)),
     };
     let limit = settings.limits.limit(&metrics, &clock)?;
     let timing = settings.limits.timing()?;

@@ -2,6 +2,7 @@
 
 use crate::body::{self, Answer};
 use crate::egress::{Egress, Purpose};
+use crate::resources::Served;
 use crate::server::{Call, Server};
 use apimachinery::status::Status;
 use client::transport::ResponseBody;
@@ -10,6 +11,7 @@ use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,14 +34,40 @@ pub(super) struct Backend {
     pub(super) egress: Arc<Egress>,
 }
 
-/// A backend that cannot be spoken to, in the words of a failed connection.
-fn unreachable(backend: &Backend, error: &io::Error) -> Status {
-    let failed = dial::tcp_failed(&backend.host, backend.port, error);
-    Status::service_unavailable(format!("error dialing backend: {failed}"))
+/// Why a backend cannot be spoken to, in the words of a failed connection.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Unreachable(String);
+
+impl Unreachable {
+    /// Whether it is there, and nobody vouches for it.
+    pub(super) fn is_distrust(&self) -> bool {
+        self.0.contains("x509:")
+    }
+
+    /// To whom waits for the answer of what stands behind the backend.
+    pub(super) fn reaching(self) -> Status {
+        Status::service_unavailable(format!("error trying to reach service: {self}"))
+    }
+
+    /// To whom waits for a connection to it.
+    fn dialing(self) -> Status {
+        Status::service_unavailable(format!("error dialing backend: {self}"))
+    }
 }
 
 impl Backend {
-    async fn connect(&self) -> Result<Box<dyn Io>, Status> {
+    /// `host:port`.
+    pub(super) fn address(&self) -> String {
+        dial::join_host_port(&self.host, self.port)
+    }
+
+    fn unreachable(&self, error: &io::Error) -> Unreachable {
+        let tls = pki::tls::failure(error, &self.host);
+        Unreachable(tls.unwrap_or_else(|| dial::tcp_failed(&self.host, self.port, error)))
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Io>, Unreachable> {
         let dial = async {
             let tcp = self.egress.dial(Purpose::Cluster, &self.host, self.port).await?;
             let Some(config) = &self.tls else { return Ok::<Box<dyn Io>, io::Error>(Box::new(tcp)) };
@@ -48,8 +76,8 @@ impl Backend {
         };
         match tokio::time::timeout(PATIENCE, dial).await {
             Ok(Ok(io)) => Ok(io),
-            Ok(Err(error)) => Err(unreachable(self, &error)),
-            Err(_) => Err(unreachable(self, &io::ErrorKind::TimedOut.into())),
+            Ok(Err(error)) => Err(self.unreachable(&error)),
+            Err(_) => Err(self.unreachable(&io::ErrorKind::TimedOut.into())),
         }
     }
 }
@@ -59,7 +87,7 @@ pub(super) fn with_query(path: &str, query: &str) -> String {
 }
 
 /// The address of the first of the types that a node has one of.
-fn preferred<'a>(addresses: &'a [serde_json::Value], types: &[String]) -> Option<&'a str> {
+fn preferred<'a>(addresses: &'a [Value], types: &[String]) -> Option<&'a str> {
     const DEFAULT: [&str; 5] = ["Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"];
     let of = |kind: &str| addresses.iter().find(|a| a["type"] == kind).and_then(|a| a["address"].as_str());
     match types {
@@ -80,22 +108,35 @@ pub(super) fn node_backend(server: &Server, node: &str) -> Result<Backend, Statu
     };
     let port = value["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
     let port = port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p > 0).unwrap_or(10250);
-    let tls = server.rooms.kubelet_tls.clone();
-    if tls.is_none() {
+    let Some(tls) = &server.rooms.kubelet_tls else {
         return Err(Status::service_unavailable("this API server has no client certificate for kubelets"));
-    }
+    };
+    let tls = Some(tls.checked.clone());
     Ok(Backend { host: host.to_owned(), port, tls, egress: server.rooms.egress.clone() })
 }
 
-/// A JSON document of a node's kubelet.
-pub(crate) async fn kubelet_get(
+/// The kubelet of a pod, if it has one yet. `pods` are what the request is about.
+pub(super) fn node_backend_of(
     server: &Server,
-    node: &str,
-    path: &str,
-) -> Result<serde_json::Value, Status> {
+    pods: &Served,
+    pod: &Value,
+) -> Result<Option<Backend>, Status> {
+    let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+    if node.is_empty() {
+        return Ok(None);
+    }
+    node_backend(server, node).map(Some).map_err(|status| match status.is_not_found() {
+        // Upstream's storage of nodes speaks of what the request is about.
+        true => pods.not_found(node),
+        false => status,
+    })
+}
+
+/// A JSON document of a node's kubelet.
+pub(crate) async fn kubelet_get(server: &Server, node: &str, path: &str) -> Result<Value, Status> {
     let backend = node_backend(server, node)?;
     let request = Request::get(path).body(body::full("")).map_err(Status::internal_error)?;
-    let response = send(&backend, request).await?;
+    let response = send(&backend, request).await.map_err(Unreachable::reaching)?;
     let status = response.status();
     let bytes = Limited::new(response.into_body(), MAX_DOCUMENT).collect().await;
     let bytes = bytes.map_err(Status::internal_error)?.to_bytes();
@@ -109,19 +150,18 @@ pub(crate) async fn kubelet_get(
 pub(super) async fn send(
     backend: &Backend,
     mut request: Request<ResponseBody>,
-) -> Result<Response<Incoming>, Status> {
+) -> Result<Response<Incoming>, Unreachable> {
     let io = backend.connect().await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io))
-        .await
-        .map_err(|e| unreachable(backend, &io::Error::other(e)))?;
+    let broken = |error: &dyn std::fmt::Display| Unreachable(error.to_string());
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(|e| broken(&e))?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a proxied connection ended");
         }
     });
-    let host = format!("{}:{}", backend.host, backend.port);
-    request.headers_mut().insert(header::HOST, host.parse().map_err(Status::internal_error)?);
-    sender.send_request(request).await.map_err(|e| unreachable(backend, &io::Error::other(e)))
+    request.headers_mut().insert(header::HOST, backend.address().parse().map_err(|e| broken(&e))?);
+    sender.send_request(request).await.map_err(|e| broken(&e))
 }
 
 /// Hands an upgraded connection through to the backend, which speaks the same protocols.
@@ -143,9 +183,8 @@ pub(super) async fn upgrade(
             head.headers_mut().append(name, value.clone());
         }
     }
-    let host = format!("{}:{}", backend.host, backend.port);
-    head.headers_mut().insert(header::HOST, host.parse().map_err(Status::internal_error)?);
-    let io = backend.connect().await?;
+    head.headers_mut().insert(header::HOST, backend.address().parse().map_err(Status::internal_error)?);
+    let io = backend.connect().await.map_err(Unreachable::dialing)?;
     let mut client = Request::from_parts(call.parts, ());
     match streaming::proxy::proxy_upgrade(&mut client, head, io).await {
         Ok(streaming::proxy::Proxied::Switched(response, tunnel)) => {

@@ -1,36 +1,24 @@
-//! What the kubelet answers: logs, exec, attach and port-forward.
+//! What goes on between a client and a kubelet: exec, attach and port-forward.
 
-use super::backend::{node_backend, send, upgrade, with_query};
-use crate::body::{self, Answer};
+use super::backend::{node_backend_of, upgrade, with_query};
+use crate::body::Answer;
 use crate::object;
 use crate::resources::Served;
 use crate::server::{Call, Server};
 use apimachinery::errors::ResponseBody;
 use apimachinery::gvk::GroupResource;
 use apimachinery::status::Status;
-use apimachinery::time::Time;
-use http::{Request, Response};
+use http::Response;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use serde_json::Value;
 use std::sync::Arc;
-use streaming::messages::Framing;
 
-/// Serves a subresource that a kubelet answers.
-pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
-    let since = call.info.query.get("sinceTime").filter(|_| call.info.subresource == "log");
-    if let Some(Err(error)) = since.map(str::parse::<Time>) {
-        return Err(Status::bad_request(error.to_string()));
-    }
+/// Hands a connection through to the kubelet.
+pub(super) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
     let pod = server.registry.get(resource, &call.info.namespace, &call.info.name)?.value;
-    let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     let (namespace, name) = (&call.info.namespace, &call.info.name);
-    if node.is_empty() {
-        return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
-    }
-    let query = call.parts.uri.query().unwrap_or_default();
     let (what, query) = match call.info.subresource.as_str() {
-        "log" => ("containerLogs", query.to_owned()),
         "exec" => ("exec", streams(&call)),
         "attach" => ("attach", streams(&call)),
         _ => ("portForward", ports(&call)?),
@@ -39,25 +27,13 @@ pub(crate) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -
     if what != "portForward" {
         path = format!("{path}/{}", container(&pod, &call)?);
     }
-    let backend = node_backend(server, node).map_err(|status| match status.is_not_found() {
-        // Upstream's storage of nodes speaks of what the request is about.
-        true => resource.not_found(node),
-        false => status,
-    })?;
-    if what == "containerLogs" {
-        let verb = Request::get(with_query(&path, &query));
-        let log = send(&backend, verb.body(body::full("")).map_err(Status::internal_error)?).await?;
-        if !log.status().is_success() {
-            return Err(refusal(log, &GroupResource::new("", "pods/log"), name).await);
-        }
-        let log = log.map(body::stream);
-        return body::over_websocket(call.parts, log, Framing::Chunks);
-    }
+    let backend = node_backend_of(server, resource, &pod)?
+        .ok_or_else(|| Status::bad_request(format!("pod {name} does not have a host assigned")))?;
     upgrade(server, &backend, call, &with_query(&path, &query)).await
 }
 
 /// What a kubelet says in place of an answer, as clients know it.
-async fn refusal(answer: Response<Incoming>, resource: &GroupResource, name: &str) -> Status {
+pub(super) async fn refusal(answer: Response<Incoming>, resource: &GroupResource, name: &str) -> Status {
     /// More is not read of it.
     const LONGEST: usize = 50_000;
     let code = answer.status().as_u16();
@@ -97,7 +73,7 @@ fn ports(call: &Call) -> Result<String, Status> {
 }
 
 /// The container asked for, or the pod's only one.
-fn container(pod: &Value, call: &Call) -> Result<String, Status> {
+pub(super) fn container(pod: &Value, call: &Call) -> Result<String, Status> {
     let names = |list: &str| -> Vec<&str> {
         pod["spec"][list].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str()).collect()
     };

@@ -6,12 +6,14 @@ pub mod component_status;
 mod eviction;
 mod kubelet;
 mod links;
+mod log;
 mod proxy;
 pub mod reviews;
 mod scale;
 pub mod token;
 
 pub(crate) use backend::kubelet_get;
+pub use log::Counts as LogCounts;
 
 use crate::admission::{Attributes, Operation};
 use crate::authn::token_keys::Signer;
@@ -38,7 +40,7 @@ pub struct Rooms {
     /// How users impersonated others lately.
     pub impersonation: Arc<crate::authn::impersonation::Impersonation>,
     /// How the API server shows itself to kubelets.
-    pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
+    pub kubelet_tls: Option<KubeletTls>,
     /// Other servers' APIs.
     pub aggregation: Option<Arc<crate::aggregation::Aggregation>>,
     /// The parts of the control plane.
@@ -51,6 +53,17 @@ pub struct Rooms {
     pub bytes_per_second: u64,
     /// Which way connections to nodes, pods and services go.
     pub egress: Arc<crate::egress::Egress>,
+    /// How logs are asked for.
+    pub log_counts: LogCounts,
+}
+
+/// How the API server speaks to kubelets.
+#[derive(Debug, Clone)]
+pub struct KubeletTls {
+    /// With those that its authorities vouch for.
+    pub checked: Arc<rustls::ClientConfig>,
+    /// With any of them, where who asks for a log wants that.
+    pub unchecked: Arc<rustls::ClientConfig>,
 }
 
 impl std::fmt::Debug for Rooms {
@@ -145,7 +158,7 @@ impl Server {
                 binding::create(self, resource, call).await
             }
             ("", "pods", "eviction") if create => eviction::create(self, resource, call).await,
-            ("", "pods", "log") => kubelet::serve(self, resource, call).await,
+            ("", "pods", "log") => log::serve(self, resource, call).await,
             ("", "pods", "exec" | "attach" | "portforward") => {
                 self.connect(resource, &call).await?;
                 kubelet::serve(self, resource, call).await

@@ -1,6 +1,6 @@
 //! `nodes/proxy`, `pods/proxy` and `services/proxy`: HTTP to what the object stands for. Upstream: `UpgradeAwareHandler`.
 
-use super::backend::{Backend, node_backend, send, upgrade, with_query};
+use super::backend::{Backend, Unreachable, node_backend, send, upgrade, with_query};
 use super::links::Links;
 use crate::body::{self, Answer};
 use crate::resources::Served;
@@ -50,7 +50,7 @@ pub(crate) async fn proxy(server: &Server, resource: &Arc<Served>, call: Call) -
             request.headers_mut().append(name, value.clone());
         }
     }
-    let mut answer = send(&backend, request).await?;
+    let mut answer = send(&backend, request).await.map_err(Unreachable::reaching)?;
     if let Some(to) = answer.headers().get(header::LOCATION).and_then(|v| v.to_str().ok()) {
         let to = links.rewrite(to).and_then(|to| to.parse().ok());
         to.map(|to| answer.headers_mut().insert(header::LOCATION, to));
