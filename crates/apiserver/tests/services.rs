@@ -272,3 +272,75 @@ async fn what_does_not_agree_is_put_right() {
     stop.cancel();
     running.unwrap().await.unwrap();
 }
+
+#[tokio::test]
+async fn what_is_given_is_counted() {
+    let house = ready().await;
+    range(&house, "small", "10.97.0.0/29").await;
+    created(&house, "a", json!({})).await;
+    created(&house, "b", json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}]})).await;
+    created(&house, "c", json!({"clusterIP": "10.97.0.1"})).await;
+    created(&house, "d", json!({"type": "NodePort"})).await;
+    for spec in [
+        // Its address was found before its port was not, and is free again.
+        json!({"type": "NodePort", "clusterIP": "10.96.0.9", "ports": [{"port": 80, "nodePort": 30080}]}),
+        json!({"clusterIP": "10.97.0.1"}),
+        // Of no range: nobody's mistake.
+        json!({"clusterIP": "10.98.0.1"}),
+        json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 80}]}),
+    ] {
+        assert_eq!(create(&house, "refused", spec).await.0, 422);
+    }
+    // Nothing is taken where nothing is kept.
+    let dry = format!("{SERVICES}?dryRun=All");
+    assert_eq!(house.json(Method::POST, &dry, service("dry", json!({"type": "NodePort"}))).await.0, 201);
+    let text = house.server.metrics.render();
+    let shown =
+        |line: &&str| line.contains("_allocator_") && !line.contains("_bucket") && !line.contains("_sum");
+    expect![[r##"
+        # HELP kube_apiserver_clusterip_allocator_allocated_ips [ALPHA] Gauge measuring the number of allocated IPs for Services
+        # TYPE kube_apiserver_clusterip_allocator_allocated_ips gauge
+        kube_apiserver_clusterip_allocator_allocated_ips{cidr="10.96.0.0/16"} 3
+        kube_apiserver_clusterip_allocator_allocated_ips{cidr="10.97.0.0/29"} 1
+        # HELP kube_apiserver_clusterip_allocator_allocation_duration_seconds [ALPHA] Duration in seconds to allocate a Cluster IP by ServiceCIDR
+        # TYPE kube_apiserver_clusterip_allocator_allocation_duration_seconds histogram
+        kube_apiserver_clusterip_allocator_allocation_duration_seconds_count{cidr="10.96.0.0/16"} 5
+        kube_apiserver_clusterip_allocator_allocation_duration_seconds_count{cidr="10.97.0.0/29"} 1
+        # HELP kube_apiserver_clusterip_allocator_allocation_errors_total [ALPHA] Number of errors trying to allocate Cluster IPs
+        # TYPE kube_apiserver_clusterip_allocator_allocation_errors_total counter
+        kube_apiserver_clusterip_allocator_allocation_errors_total{cidr="10.97.0.0/29",scope="static"} 1
+        # HELP kube_apiserver_clusterip_allocator_allocation_total [ALPHA] Number of Cluster IPs allocations
+        # TYPE kube_apiserver_clusterip_allocator_allocation_total counter
+        kube_apiserver_clusterip_allocator_allocation_total{cidr="10.96.0.0/16",scope="dynamic"} 4
+        kube_apiserver_clusterip_allocator_allocation_total{cidr="10.96.0.0/16",scope="static"} 1
+        kube_apiserver_clusterip_allocator_allocation_total{cidr="10.97.0.0/29",scope="static"} 1
+        # HELP kube_apiserver_clusterip_allocator_available_ips [ALPHA] Gauge measuring the number of available IPs for Services
+        # TYPE kube_apiserver_clusterip_allocator_available_ips gauge
+        kube_apiserver_clusterip_allocator_available_ips{cidr="10.96.0.0/16"} 65531
+        kube_apiserver_clusterip_allocator_available_ips{cidr="10.97.0.0/29"} 5
+        # HELP kube_apiserver_nodeport_allocator_allocated_ports [ALPHA] Gauge measuring the number of allocated NodePorts for Services
+        # TYPE kube_apiserver_nodeport_allocator_allocated_ports gauge
+        kube_apiserver_nodeport_allocator_allocated_ports 2
+        # HELP kube_apiserver_nodeport_allocator_allocation_errors_total [ALPHA] Number of errors trying to allocate NodePort
+        # TYPE kube_apiserver_nodeport_allocator_allocation_errors_total counter
+        kube_apiserver_nodeport_allocator_allocation_errors_total{scope="static"} 2
+        # HELP kube_apiserver_nodeport_allocator_allocation_total [ALPHA] Number of NodePort allocations
+        # TYPE kube_apiserver_nodeport_allocator_allocation_total counter
+        kube_apiserver_nodeport_allocator_allocation_total{scope="dynamic"} 1
+        kube_apiserver_nodeport_allocator_allocation_total{scope="static"} 1
+        # HELP kube_apiserver_nodeport_allocator_available_ports [ALPHA] Gauge measuring the number of available NodePorts for Services
+        # TYPE kube_apiserver_nodeport_allocator_available_ports gauge
+        kube_apiserver_nodeport_allocator_available_ports 2766
+    "##]]
+        .assert_eq(&text.lines().filter(shown).map(|line| format!("{line}\n")).collect::<String>());
+    // A Service that goes gives back what it had.
+    assert_eq!(house.json(Method::DELETE, &format!("{SERVICES}/b"), Value::Null).await.0, 200);
+    let text = house.server.metrics.render();
+    for line in [
+        "kube_apiserver_clusterip_allocator_allocated_ips{cidr=\"10.96.0.0/16\"} 2",
+        "kube_apiserver_nodeport_allocator_allocated_ports 1",
+        "kube_apiserver_nodeport_allocator_available_ports 2767",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+}

@@ -172,8 +172,8 @@ pub(crate) async fn start(
         metrics: metrics.clone(),
     };
     let plugins = admission::plugins(&deps, &settings.admission).map_err(anyhow::Error::msg)?;
-    let stock = ServiceStock::new(store.clone(), &resources, &settings.ranges);
-    let stock = Arc::new(stock.map_err(anyhow::Error::msg)?);
+    let stock = ServiceStock::new(store.clone(), &resources, &settings.ranges, &metrics);
+    let stock = stock.map_err(anyhow::Error::msg)?;
     let registry = Arc::new(Registry {
         store: store.clone(),
         resources: resources.clone(),

@@ -71,7 +71,8 @@ impl Range {
         if block <= least { 0 } else { (block / step).clamp(least, most) }
     }
 
-    fn size(&self) -> u64 {
+    /// How many addresses there are to give.
+    pub(super) fn size(&self) -> u64 {
         u64::try_from(self.last - self.first + 1).unwrap_or(u64::MAX)
     }
 

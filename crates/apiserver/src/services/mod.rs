@@ -4,12 +4,13 @@
 //!
 //! * `spec`: the fields of a Service that belong together (pure); `addresses`: ranges and a free address (pure);
 //! * `ports`: the ports in use (pure), and how many a Service needs; `default_range`: the ServiceCIDR `kubernetes`;
-//! * `ranges`: what the flags say;
+//! * `ranges`: what the flags say; `measures`: what was asked for, given and is in use, counted;
 //! * `judge`: what is wrong with a Service's addresses, or with an address (pure); `repair` puts it right.
 
 mod addresses;
 mod default_range;
 mod judge;
+mod measures;
 mod ports;
 mod ranges;
 mod repair;
@@ -26,12 +27,15 @@ use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::gvk::GroupKind;
 use apimachinery::status::Status;
 use apimachinery::validation::parse_ip_sloppy;
+use component::metrics::Registry;
 use futures::future::BoxFuture;
+use measures::{Measures, Scope};
 use ports::{Allocation, Operation};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 use store::{Expect, Key, Store, Write};
 
 /// What marks the IPAddress objects that are given out here.
@@ -58,6 +62,7 @@ pub struct ServiceStock {
     /// The families that there are, first that of Services which ask for none.
     families: Vec<&'static str>,
     node_ports: PortRange,
+    measures: Measures,
 }
 
 impl std::fmt::Debug for ServiceStock {
@@ -68,18 +73,31 @@ impl std::fmt::Debug for ServiceStock {
 
 impl ServiceStock {
     /// `flags` say which families Services may have.
-    pub fn new(store: Arc<dyn Store>, resources: &Resources, flags: &Ranges) -> Result<Self, String> {
+    pub fn new(
+        store: Arc<dyn Store>,
+        resources: &Resources,
+        flags: &Ranges,
+        metrics: &Registry,
+    ) -> Result<Arc<Self>, String> {
         let get = |group: &str, resource: &str| {
             resources.get(group, "v1", resource).ok_or_else(|| format!("{resource} are not served"))
         };
-        Ok(ServiceStock {
+        let stock = Arc::new(ServiceStock {
             store,
             services: get("", "services")?,
             addresses: get("networking.k8s.io", "ipaddresses")?,
             ranges: get("networking.k8s.io", "servicecidrs")?,
             families: flags.families(),
             node_ports: flags.node_ports,
-        })
+            measures: Measures::new(metrics),
+        });
+        let told = Arc::downgrade(&stock);
+        metrics.collector(move |encoder| {
+            if let Some(stock) = told.upgrade() {
+                measures::collect(encoder, &stock);
+            }
+        });
+        Ok(stock)
     }
 
     /// The objects of a kind as they are known here.
@@ -128,7 +146,11 @@ impl ServiceStock {
         if spec::needs_any_port(spec) || old.is_some_and(spec::needs_any_port) {
             let allocation = self.allocation().await?.0;
             let mut operation = Operation::new(&allocation, dry_run);
-            ports::complete(spec, old, &mut operation).map_err(|failed| match failed {
+            let completed = ports::complete(spec, old, &mut operation);
+            if !dry_run {
+                self.measures.ports(&operation.tally);
+            }
+            completed.map_err(|failed| match failed {
                 ports::Failed::Invalid(error) => invalid(&error.into()),
                 ports::Failed::Internal(why) => Status::internal_error(why),
             })?;
@@ -192,7 +214,15 @@ impl ServiceStock {
             given.get(&address.to_string()).is_none()
                 && self.store.pending(&self.address_key(*address)).is_none()
         };
-        ranges.iter().find_map(|range| range.candidates(&random).find(is_free))
+        ranges.iter().find_map(|range| {
+            let begun = Instant::now();
+            let found = range.candidates(&random).find(is_free);
+            match found {
+                Some(_) => self.measures.given(range, Scope::Dynamic, begun.elapsed()),
+                None => self.measures.refused(range, Scope::Dynamic),
+            }
+            found
+        })
     }
 
     /// Why a Service cannot have the address that it asks for.
@@ -201,7 +231,7 @@ impl ServiceStock {
             return Err(Status::internal_error(format!("failed to parse service IP {wanted:?}")));
         };
         let ranges = self.ranges(family(address));
-        if !ranges.iter().any(|range| range.holds(address)) {
+        let Some(range) = ranges.iter().find(|range| range.holds(address)) else {
             return Ok(Err(match ranges.first().filter(|_| dry_run) {
                 // As upstream, which asks one range when nothing is to be kept.
                 Some(range) => format!(
@@ -209,10 +239,17 @@ impl ServiceStock {
                 ),
                 None => "the provided network does not match the current range".into(),
             }));
+        };
+        if dry_run {
+            return Ok(Ok(()));
         }
-        let taken =
-            !dry_run && self.store.newest(&self.address_key(address)).await.map_err(store_error)?.is_some();
-        Ok(if taken { Err("provided IP is already allocated".into()) } else { Ok(()) })
+        let begun = Instant::now();
+        if self.store.newest(&self.address_key(address)).await.map_err(store_error)?.is_some() {
+            self.measures.refused(range, Scope::Static);
+            return Ok(Err("provided IP is already allocated".into()));
+        }
+        self.measures.given(range, Scope::Static, begun.elapsed());
+        Ok(Ok(()))
     }
 
     async fn companions(&self, change: StockChange<'_>) -> Result<Option<Vec<Companion>>, Status> {

@@ -110,19 +110,43 @@ pub(super) enum Failed {
     Internal(String),
 }
 
+/// How often what became of it: ports that were asked for by number, and any.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub chosen: u64,
+    pub refused_chosen: u64,
+    pub found: u64,
+    pub refused_any: u64,
+}
+
 /// What one request takes.
 pub(super) struct Operation<'a> {
     allocation: &'a Allocation,
     own: BTreeSet<u16>,
     dry_run: bool,
+    pub(super) tally: Tally,
 }
 
 impl<'a> Operation<'a> {
     pub(super) fn new(allocation: &'a Allocation, dry_run: bool) -> Self {
-        Operation { allocation, own: BTreeSet::new(), dry_run }
+        Operation { allocation, own: BTreeSet::new(), dry_run, tally: Tally::default() }
     }
 
     fn take(&mut self, port: u64) -> Result<u16, String> {
+        let taken = self.reserve(port);
+        let Tally { chosen, refused_chosen, .. } = &mut self.tally;
+        *if taken.is_ok() { chosen } else { refused_chosen } += 1;
+        taken
+    }
+
+    fn take_next(&mut self) -> Result<u16, String> {
+        let taken = self.reserve_next();
+        let Tally { found, refused_any, .. } = &mut self.tally;
+        *if taken.is_ok() { found } else { refused_any } += 1;
+        taken
+    }
+
+    fn reserve(&mut self, port: u64) -> Result<u16, String> {
         let range = self.allocation.range;
         if let Some(port) = u16::try_from(port).ok().filter(|port| self.dry_run && !range.contains(*port)) {
             // As upstream, which looks up only whether somebody has it when nothing is to be kept.
@@ -138,7 +162,7 @@ impl<'a> Operation<'a> {
         Ok(number)
     }
 
-    fn take_next(&mut self) -> Result<u16, String> {
+    fn reserve_next(&mut self) -> Result<u16, String> {
         if self.dry_run {
             // As upstream, whatever the range: a number that shows where one would be.
             let next = self.own.last().copied().unwrap_or(DRY_RUN);

@@ -262,7 +262,7 @@ async fn built(
     let aggregation = (neighbours == Neighbours::Aggregated)
         .then(|| Arc::new(Aggregation::new(outbound.clone(), Redirects::Rejected)));
     let ranges = Ranges::new(range, PortRange::default(), None).unwrap();
-    let stock = Arc::new(ServiceStock::new(store.clone(), &resources, &ranges).unwrap());
+    let stock = ServiceStock::new(store.clone(), &resources, &ranges, &metrics).unwrap();
     let served = resources.clone();
     let checks = || Checks::new("readyz", None);
     let version = VersionInfo {
