@@ -24,6 +24,8 @@ static MASKS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
     ]
 });
 static CELL: LazyLock<Regex> = LazyLock::new(|| Regex::new(r#""\d+(ms|s)""#).unwrap());
+/// Ages of what requests bring: they grow from day to day.
+static YEARS: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\b\d+y(\d+d)?\b").unwrap());
 static TIME: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z").unwrap());
 
@@ -50,7 +52,10 @@ pub fn text(text: &str) -> String {
 pub fn json(json: &str) -> String {
     let out = text(json).replace(":<port>,", r#":"<port>","#).replace(":<port>}", r#":"<port>"}"#);
     let out = sort_managers(&out);
-    if out.contains(r#""kind":"Table""#) { CELL.replace_all(&out, r#""<age>""#).into_owned() } else { out }
+    if !out.contains(r#""kind":"Table""#) {
+        return out;
+    }
+    YEARS.replace_all(&CELL.replace_all(&out, r#""<age>""#), "<years>").into_owned()
 }
 
 /// Puts managed fields into an order that does not depend on whether a second went by between two writes.
