@@ -95,18 +95,21 @@ impl CustomStrategy {
                 errors.push(Error::invalid(&Path::new(key), &object[key], format!("must be {wanted}")));
             }
         }
-        if status_only {
+        if !errors.is_empty() {
+            // What is something else is not judged by the schema.
+        } else if status_only {
             if let (Some(status), Some(check)) = (object.get("status"), check.property("status")) {
                 let before = old.and_then(|o| o.get("status"));
                 let ratchet = before.map_or(Ratchet::Off, Ratchet::Against);
                 errors.extend(custom::validate(check, status, ratchet, &Path::new("status")));
             }
+            self.scale_status(object, &mut errors);
         } else {
             let ratchet = old.map_or(Ratchet::Off, Ratchet::Against);
             errors.extend(custom::validate(check, object, ratchet, &Path::none()));
             self.scale_spec(object, &mut errors);
+            self.scale_status(object, &mut errors);
         }
-        self.scale_status(object, &mut errors);
         if !status_only {
             errors.extend(custom::validate_embedded(check, object, &Path::none()));
         }

@@ -13,8 +13,16 @@ use serde_json::Value;
 use crate::object;
 use crate::resources::Served;
 
+/// Whether an object says that it is not what it is served as. Of a custom one nothing else is told then.
+fn is_of_another_kind(resource: &Served, value: &Value) -> bool {
+    resource.custom.is_some() && value["kind"] != *resource.row.kind
+}
+
 /// All that is wrong with the metadata of a new object.
 pub(super) fn validate(resource: &Served, value: &Value) -> ErrorList {
+    if is_of_another_kind(resource, value) {
+        return ErrorList::new();
+    }
     let row = &resource.row;
     let meta = typed(value);
     let names = |name: &str, used| name_errors(&row.group, &row.kind, name, used);
@@ -40,6 +48,7 @@ pub(super) fn validate_update(resource: &Served, subresource: &str, value: &Valu
     errors.extend(of_the_change.clone());
     let names = |name: &str, used| name_errors(&row.group, &row.kind, name, used);
     let judgements = match &resource.custom {
+        Some(_) if is_of_another_kind(resource, value) => &[],
         Some(_) => CUSTOM,
         None => hooks::metadata_judgements(&row.group, &row.kind, subresource),
     };
