@@ -152,6 +152,24 @@ pub fn go_float(value: f64) -> String {
     }
 }
 
+/// A float as Go's `%g` writes it.
+pub fn go_general_float(value: f64) -> String {
+    if value.is_nan() {
+        return "NaN".into();
+    }
+    if value.is_infinite() {
+        return if value > 0.0 { "+Inf".into() } else { "-Inf".into() };
+    }
+    let scientific = format!("{value:e}");
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    match exponent.parse::<i32>() {
+        Ok(exponent) if value != 0.0 && !(-4..6).contains(&exponent) => {
+            format!("{mantissa}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
+        }
+        _ => format!("{value}"),
+    }
+}
+
 /// Go writes the sign of a positive exponent.
 fn go_exponent(text: String) -> String {
     match text.split_once('e') {
@@ -191,6 +209,22 @@ pub fn json_depth(text: &[u8]) -> usize {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn floats_are_written_as_gos_g_does() {
+        for (value, want) in [
+            (1.0, "1"),
+            (100_000.0, "100000"),
+            (1_000_000.0, "1e+06"),
+            (123_456.7, "123456.7"),
+            (0.0001, "0.0001"),
+            (0.00001, "1e-05"),
+            (-0.0, "-0"),
+            (f64::INFINITY, "+Inf"),
+        ] {
+            assert_eq!(go_general_float(value), want);
+        }
+    }
 
     #[test]
     fn typed_objects_lack_managed_fields_and_nulls() {

@@ -294,26 +294,6 @@ pub(crate) fn duration_text(nanos: i64) -> String {
     format!("{seconds}s")
 }
 
-/// A float as Go's `%g` writes it.
-pub(crate) fn go_float(value: f64) -> String {
-    if value.is_nan() {
-        return "NaN".into();
-    }
-    if value.is_infinite() {
-        return if value > 0.0 { "+Inf".into() } else { "-Inf".into() };
-    }
-    let scientific = format!("{value:e}");
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    match exponent.parse::<i32>() {
-        Ok(exponent) if value != 0.0 && !(-4..6).contains(&exponent) => with_exponent(mantissa, exponent),
-        _ => format!("{value}"),
-    }
-}
-
-fn with_exponent(mantissa: &str, exponent: i32) -> String {
-    format!("{mantissa}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
-}
-
 /// As `strconv.ParseFloat`, without its underscores and hexadecimal forms.
 pub(crate) fn parse_float(text: &str) -> Option<f64> {
     let unsigned = text.trim_start_matches(['+', '-']).to_ascii_lowercase();
@@ -358,21 +338,5 @@ mod tests {
             assert_eq!(parse_duration(text).map(duration_text).as_deref(), want, "{text}");
         }
         assert_eq!(parse_schema_duration("1 day 2 hours").map(duration_text).as_deref(), Some("93600s"));
-    }
-
-    #[test]
-    fn floats() {
-        for (value, want) in [
-            (1.0, "1"),
-            (100_000.0, "100000"),
-            (1_000_000.0, "1e+06"),
-            (123_456.7, "123456.7"),
-            (0.0001, "0.0001"),
-            (0.00001, "1e-05"),
-            (-0.0, "-0"),
-            (f64::INFINITY, "+Inf"),
-        ] {
-            assert_eq!(go_float(value), want);
-        }
     }
 }

@@ -361,7 +361,7 @@ impl fmt::Display for Val<'_> {
             Self::Bool(value) => write!(f, "{value}"),
             Self::Int(value) => write!(f, "{value}"),
             Self::Uint(value) => write!(f, "{value}"),
-            Self::Double(value) => f.write_str(&crate::time::go_float(*value)),
+            Self::Double(value) => f.write_str(&apimachinery::value::go_general_float(*value)),
             Self::String(text) => f.write_str(text),
             Self::Optional(Some(value)) => write!(f, "optional({value})"),
             Self::Optional(None) => f.write_str("optional.none()"),

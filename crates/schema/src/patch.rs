@@ -108,9 +108,11 @@ fn go_format_into(out: &mut String, value: &Value) {
     match value {
         Value::Null => out.push_str("<nil>"),
         Value::String(text) => out.push_str(text),
-        Value::Number(_) | Value::Bool(_) => {
-            let _ = write!(out, "{value}");
-        }
+        Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
+            Some(float) => out.push_str(&apimachinery::value::go_general_float(float)),
+            None => drop(write!(out, "{value}")),
+        },
+        Value::Bool(_) => drop(write!(out, "{value}")),
         Value::Array(items) => {
             out.push('[');
             for (i, item) in items.iter().enumerate() {

@@ -3,10 +3,11 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use apimachinery::value::go_general_float;
 use base64::Engine;
 
 use super::{Error, Evaluated, List, NO_OVERLOAD, Val, failed};
-use crate::time::{MAX_SECONDS, MIN_SECONDS, Timestamp, duration_text, go_float};
+use crate::time::{MAX_SECONDS, MIN_SECONDS, Timestamp, duration_text};
 use crate::types::Type;
 
 const INT_OVERFLOW: Error = failed("integer overflow");
@@ -271,7 +272,7 @@ pub(crate) fn convert<'a>(value: &Val<'a>, to: &Type) -> Evaluated<'a> {
                 Err(_) => Err(failed("invalid UTF-8 in bytes, cannot convert to string")),
             },
             Val::Null => Ok(Val::from("null")),
-            Val::Double(value) => Ok(Val::from(go_float(*value))),
+            Val::Double(value) => Ok(Val::from(go_general_float(*value))),
             Val::Bool(_)
             | Val::Int(_)
             | Val::Uint(_)
@@ -329,7 +330,7 @@ pub(crate) fn to_text(value: &Val<'_>) -> Result<String, Error> {
         Val::Bool(value) => value.to_string(),
         Val::Int(value) => value.to_string(),
         Val::Uint(value) => value.to_string(),
-        Val::Double(value) => go_float(*value),
+        Val::Double(value) => go_general_float(*value),
         Val::String(text) => text.to_string(),
         Val::Bytes(bytes) => base64::engine::general_purpose::STANDARD.encode(bytes),
         Val::Duration(value) => duration_text(*value),

@@ -210,7 +210,7 @@ fn go_syntax(value: &Value) -> String {
     use apimachinery::quote::quote;
     match value {
         Value::Null => "interface {}(nil)".into(),
-        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::Bool(_) | Value::Number(_) => crate::patch::go_format(value),
         Value::String(text) => quote(text),
         Value::Array(items) => {
             let items: Vec<String> = items.iter().map(go_syntax).collect();
