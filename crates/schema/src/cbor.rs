@@ -6,12 +6,14 @@
 //! strings, lengths without end, tags that mean nothing here.
 
 mod fault;
+mod notation;
 mod read;
 mod strict;
 mod typed;
 mod wellformed;
 mod write;
 
+pub use notation::notation;
 pub use read::{document, object};
 pub use strict::unknown_field;
 pub use typed::{type_meta, typed};

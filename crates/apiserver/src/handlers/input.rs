@@ -10,7 +10,7 @@ use apimachinery::status::Status;
 use bytes::Bytes;
 use schema::decode::{self, DecodeError, Decoded, FieldValidation};
 use schema::{cbor, protobuf};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
@@ -58,6 +58,14 @@ fn summary(bytes: &[u8]) -> String {
     out
 }
 
+/// A body in a message about it.
+fn shown(media: Media, bytes: &[u8]) -> String {
+    match media {
+        Media::Cbor => cbor::notation(bytes),
+        _ => String::from_utf8_lossy(bytes).into_owned(),
+    }
+}
+
 impl Expected<'_> {
     fn unrecognized(&self, why: &str, bytes: &[u8]) -> Status {
         let kind = self.kind;
@@ -65,6 +73,29 @@ impl Expected<'_> {
             "the object provided is unrecognized (must be of type {kind}): {why} ({})",
             summary(bytes)
         ))
+    }
+
+    fn refuse(&self, kind: &str, version: &str, why: &dyn std::fmt::Display) -> Status {
+        let wanted = self.kind;
+        Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {wanted}: {why}"))
+    }
+
+    /// CBOR that does not say what it is.
+    fn without_meta(&self, bytes: &[u8], error: &DecodeError) -> Status {
+        self.unrecognized(&format!("unable to determine group/version/kind: {error}"), bytes)
+    }
+
+    /// CBOR of a custom object that is none. What it says of itself counts in the message, if it can be read so far.
+    fn unreadable(&self, bytes: &[u8], error: &DecodeError) -> Status {
+        let (api_version, kind) = match cbor::type_meta(bytes) {
+            Ok(meta) => meta,
+            Err(error) => return self.without_meta(bytes, &error),
+        };
+        let version = match api_version.rsplit('/').next().unwrap_or_default() {
+            "" => self.version,
+            version => version,
+        };
+        self.refuse(if kind.is_empty() { self.kind } else { &kind }, version, error)
     }
 
     fn other_version(&self, group: &str, version: &str) -> Status {
@@ -136,11 +167,18 @@ impl Expected<'_> {
                 let envelope = protobuf::read_envelope(bytes).map_err(|e| unrecognized(&e.0))?;
                 (envelope.api_version.to_owned(), envelope.kind.to_owned())
             }
-            Media::Cbor => {
-                let no_meta =
-                    |e: DecodeError| unrecognized(&format!("unable to determine group/version/kind: {e}"));
-                cbor::type_meta(bytes).map_err(no_meta)?
+            Media::Cbor if self.custom => {
+                let value = cbor::object(bytes).map_err(|error| self.unreadable(bytes, &error))?;
+                let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
+                let (api_version, kind) = (text("apiVersion"), text("kind"));
+                free = Some(Decoded { value, strict: Vec::new() });
+                match api_version.matches('/').count() {
+                    0 | 1 => (api_version, kind),
+                    // Go takes such an object for one of no kind at all.
+                    _ => Default::default(),
+                }
             }
+            Media::Cbor => cbor::type_meta(bytes).map_err(|e| self.without_meta(bytes, &e))?,
         };
         let (group, version) = match api_version.split('/').collect::<Vec<_>>().as_slice() {
             [""] if !self.custom => (self.group, self.version),
@@ -149,18 +187,15 @@ impl Expected<'_> {
             _ => return Err(unrecognized(&format!("unexpected GroupVersion string: {api_version}"))),
         };
         if self.custom && kind.is_empty() {
-            let body = String::from_utf8_lossy(bytes);
-            return Err(unrecognized(&format!("Object 'Kind' is missing in '{body}'")));
+            return Err(unrecognized(&format!("Object 'Kind' is missing in '{}'", shown(media, bytes))));
         }
         let kind = if kind.is_empty() { self.kind } else { kind.as_str() };
         let also = (group, version, kind) == (self.group, self.also, self.kind);
         let version = if also { self.version } else { version };
-        let refuse = |why: &dyn std::fmt::Display| {
-            Status::bad_request(format!(
-                "{kind} in version \"{version}\" cannot be handled as a {}: {why}",
-                self.kind
-            ))
-        };
+        let refuse = |why: &dyn std::fmt::Display| self.refuse(kind, version, why);
+        if media == Media::Cbor && self.custom && version.is_empty() {
+            return Err(refuse(&format_args!("Object 'apiVersion' is missing in '{}'", shown(media, bytes))));
+        }
         if self.custom && (group, version) != (self.group, self.version) {
             return Err(self.other_version(group, version));
         }
@@ -175,10 +210,7 @@ impl Expected<'_> {
                 let decoded = api::protobuf().decode(ty, bytes);
                 decoded.and_then(|value| decode::normalise(self.table, ty, value, FieldValidation::Ignore))
             }
-            (Media::Cbor, _) if self.custom => {
-                cbor::object(bytes).and_then(|value| decode::normalise(self.table, ty, value, validation))
-            }
-            (Media::Cbor, _) => cbor::typed(self.table, ty, bytes)
+            (Media::Cbor, None) => cbor::typed(self.table, ty, bytes)
                 .and_then(|value| decode::normalise(self.table, ty, value, FieldValidation::Ignore))
                 .map(|decoded| Decoded { strict: self.unknown(ty, bytes, validation), ..decoded }),
             (_, Some(free)) => {
@@ -298,6 +330,18 @@ pub(crate) fn warn(strict: Vec<String>) {
     }
 }
 
+/// Refuses what says that it is no options of a deletion.
+fn are_options(api_version: &str, kind: &str) -> Result<(), Status> {
+    const SCHEME: &str = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27";
+    if api_version.matches('/').count() > 1 {
+        return Err(Status::bad_request(format!("unexpected GroupVersion string: {api_version}")));
+    }
+    match kind {
+        "" | "DeleteOptions" => Ok(()),
+        _ => Err(Status::bad_request(not_registered(SCHEME, kind, api_version))),
+    }
+}
+
 /// Reads the options of a deletion, of whatever group their sender says they are.
 pub(super) fn delete_options(call: &Call, bytes: &Bytes) -> Result<DeleteOptions, Status> {
     let bad = |e: &dyn std::fmt::Display| Status::bad_request(e.to_string());
@@ -309,9 +353,11 @@ pub(super) fn delete_options(call: &Call, bytes: &Bytes) -> Result<DeleteOptions
             .decode(ty, bytes)
             .and_then(|value| decode::normalise(table, ty, value, FieldValidation::Ignore)),
         Media::Cbor => {
-            cbor::type_meta(bytes)
+            let (api_version, kind) = cbor::type_meta(bytes)
                 .map_err(|e| bad(&format!("unable to determine group/version/kind: {e}")))?;
+            are_options(&api_version, &kind)?;
             cbor::typed(table, ty, bytes)
+                .map(|value| if value.is_null() { json!({}) } else { value })
                 .and_then(|value| decode::normalise(table, ty, value, FieldValidation::Ignore))
         }
         _ => {
@@ -322,16 +368,7 @@ pub(super) fn delete_options(call: &Call, bytes: &Bytes) -> Result<DeleteOptions
             if media == Media::Json {
                 let (api_version, kind) = decode::type_meta(text.as_bytes())
                     .map_err(|e| bad(&format!("couldn't get version/kind; json parse error: {e}")))?;
-                if api_version.matches('/').count() > 1 {
-                    return Err(bad(&format!("unexpected GroupVersion string: {api_version}")));
-                }
-                if !matches!(kind.as_str(), "" | "DeleteOptions") {
-                    const SCHEME: &str =
-                        "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27";
-                    return Err(bad(&format!(
-                        "no kind \"{kind}\" is registered for version \"{api_version}\" in scheme \"{SCHEME}\""
-                    )));
-                }
+                are_options(&api_version, &kind)?;
             }
             decode::yaml(table, ty, &text, FieldValidation::Ignore)
         }
