@@ -412,3 +412,80 @@ async fn a_server_starts_whatever_admission_refuses() {
     let masters = "/apis/rbac.authorization.k8s.io/v1/clusterroles/cluster-admin";
     assert_eq!(house.get(masters).await["metadata"]["name"], "cluster-admin");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accounts_keep_pods_to_their_secrets() {
+    let house = house(&[], json!([])).await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let limited = |value: &str| json!({"kubernetes.io/enforce-mountable-secrets": value});
+    let few = json!({"metadata": {"name": "few", "annotations": limited("true")},
+        "secrets": [{"name": "own"}], "imagePullSecrets": [{"name": "pull"}]});
+    sent(&house, accounts, few, 201).await;
+    sent(&house, accounts, json!({"metadata": {"name": "odd", "annotations": limited("yes")}}), 201).await;
+    let volume = |secret: &str| json!([{"name": "v", "secret": {"secretName": secret}}]);
+    let variable = json!([{"name": "E", "valueFrom": {"secretKeyRef": {"name": "other", "key": "k"}}}]);
+    let whole = |secret: &str| json!([{"secretRef": {"name": secret}}]);
+    let with = |member: &str, value: Value| json!({"name": "c", "image": "i", member: value});
+    let not_listed = "is not allowed because service account few does not reference that secret";
+    for (spec, why) in [
+        (json!({"volumes": volume("other")}), "volume with secret.secretName=\"other\""),
+        (
+            json!({"containers": [with("env", variable.clone())]}),
+            "container c with envVar E referencing secret.secretName=\"other\"",
+        ),
+        (
+            json!({"containers": [with("envFrom", whole("other"))]}),
+            "container c with envFrom referencing secret.secretName=\"other\"",
+        ),
+        (
+            json!({"initContainers": [{"name": "first", "image": "i", "env": variable}]}),
+            "init container first with envVar E referencing secret.secretName=\"other\"",
+        ),
+    ] {
+        let mut object = pod("p", spec);
+        object["spec"]["serviceAccountName"] = "few".into();
+        refused(&house, PODS, object, 403, &format!("pods \"p\" is forbidden: {why} {not_listed}")).await;
+    }
+    let mut object =
+        pod("p", json!({"serviceAccountName": "few", "imagePullSecrets": [{"name": "pull"}, {"name": "x"}]}));
+    let why = "pods \"p\" is forbidden: imagePullSecrets[1].name=\"x\" is not allowed because service account few does not reference that imagePullSecret";
+    refused(&house, PODS, object.clone(), 403, why).await;
+    object["spec"]["imagePullSecrets"] = json!([]);
+    object["spec"]["volumes"] = volume("own");
+    let made = sent(&house, PODS, object, 201).await;
+    assert_eq!(made["spec"]["imagePullSecrets"], json!([{"name": "pull"}]));
+    let ephemeral = |secret: &str| json!({"spec": {"ephemeralContainers": [{"name": "e", "image": "i", "envFrom": whole(secret)}]}});
+    let path = format!("{PODS}/p/ephemeralcontainers?dryRun=All");
+    let patch = "application/strategic-merge-patch+json";
+    assert_eq!(house.call(Method::PATCH, &path, patch, ephemeral("own")).await.0, 200);
+    let (code, status) = house.call(Method::PATCH, &path, patch, ephemeral("other")).await;
+    let why =
+        format!("ephemeral container e with envFrom referencing secret.secretName=\"other\" {not_listed}");
+    assert_eq!((code, status["message"].as_str()), (500, Some(why.as_str())));
+    // What Go takes for no truth limits nothing.
+    sent(&house, PODS, pod("q", json!({"serviceAccountName": "odd", "volumes": volume("other")})), 201).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mirror_pods_name_nothing_secret() {
+    let house = house(&[], json!([])).await;
+    let mirror = |spec: Value| {
+        let mut object = pod("m", spec);
+        object["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
+        object["spec"]["nodeName"] = "n".into();
+        object
+    };
+    let token = json!([{"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]);
+    let secret = json!([{"name": "v", "projected": {"sources": [{"secret": {"name": "s"}}]}}]);
+    for (spec, why) in [
+        (json!({"serviceAccountName": "default"}), "reference service accounts"),
+        (json!({"imagePullSecrets": [{"name": "s"}]}), "reference secrets"),
+        (json!({"volumes": secret}), "reference secrets"),
+        (json!({"volumes": token}), "use ServiceAccountToken volume projections"),
+    ] {
+        let why = format!("pods \"m\" is forbidden: a mirror pod may not {why}");
+        refused(&house, PODS, mirror(spec), 403, &why).await;
+    }
+    let made = sent(&house, PODS, mirror(json!({})), 201).await;
+    assert!(made["spec"]["volumes"].is_null() && made["spec"]["serviceAccountName"].is_null(), "{made}");
+}

@@ -30,6 +30,7 @@ mod pod_anti_affinity;
 mod pod_group_workload;
 mod pod_node_selector;
 mod pod_resize;
+mod pod_secrets;
 mod pod_security;
 mod pod_toleration_restriction;
 mod pod_topology_labels;

@@ -2,6 +2,7 @@
 
 use super::node::same;
 use super::{NodeRestriction, refuse};
+use crate::admission::pod_secrets::{self, is_set, items};
 use crate::admission::{Attributes, Operation};
 use crate::object;
 use apimachinery::quote::quote;
@@ -14,49 +15,19 @@ fn on(pod: &Value, node: &str) -> bool {
     pod["spec"]["nodeName"] == node
 }
 
-fn items(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
-
-fn is_set(object: &Value, key: &str) -> bool {
-    object.get(key).is_some_and(|v| !v.is_null())
-}
-
 /// The spec of a pod that a kubelet creates names nothing else of the API; what it names, if it does.
 fn reference(pod: &Value) -> Result<Option<&'static str>, String> {
     let spec = &pod["spec"];
     if !spec["serviceAccountName"].as_str().unwrap_or_default().is_empty() {
         return Ok(Some("serviceaccounts"));
     }
-    let containers = || {
-        ["initContainers", "containers", "ephemeralContainers"].into_iter().flat_map(|key| items(&spec[key]))
-    };
-    let named = |from: &str, key: &str| {
-        containers().any(|c| {
-            items(&c["envFrom"]).any(|e| is_set(e, from))
-                || items(&c["env"]).any(|e| is_set(&e["valueFrom"], key))
-        })
-    };
     let volumes = || items(&spec["volumes"]);
-    let projected = |key: &str| volumes().any(|v| items(&v["projected"]["sources"]).any(|s| is_set(s, key)));
-    let volume_secrets = volumes().any(|v| {
-        is_set(v, "secret")
-            || is_set(v, "azureFile")
-            || is_set(&v["csi"], "nodePublishSecretRef")
-            || ["cephfs", "cinder", "flexVolume", "rbd", "scaleIO", "iscsi", "storageos"]
-                .iter()
-                .any(|source| is_set(&v[*source], "secretRef"))
-    });
-    if items(&spec["imagePullSecrets"]).next().is_some()
-        || named("secretRef", "secretKeyRef")
-        || volume_secrets
-        || projected("secret")
-    {
+    if pod_secrets::any(spec) {
         return Ok(Some("secrets"));
     }
-    if named("configMapRef", "configMapKeyRef")
+    if pod_secrets::in_environment(spec, "configMapRef", "configMapKeyRef")
         || volumes().any(|v| is_set(v, "configMap"))
-        || projected("configMap")
+        || pod_secrets::is_projected(spec, "configMap")
     {
         return Ok(Some("configmaps"));
     }
