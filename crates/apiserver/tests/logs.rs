@@ -4,7 +4,7 @@
 
 mod house;
 
-use apiserver::rooms::KubeletTls;
+use apiserver::rooms::{KubeletTls, Rooms};
 use bytes::Bytes;
 use expect_test::{Expect, expect};
 use house::{House, hook};
@@ -50,11 +50,11 @@ async fn kubelet() -> (u16, Authority) {
 async fn house(authority: &Authority, port: u16) -> House {
     pki::tls::install_provider();
     let client = |trust| Arc::new(pki::tls::client_config(&trust, None, ALPN_HTTP1).unwrap());
-    let house = house::house_with_kubelets(KubeletTls {
+    let kubelet_tls = Some(KubeletTls {
         checked: client(Trust::pem(authority.certificate.to_pem().as_bytes()).unwrap()),
         unchecked: client(Trust::Anyone),
-    })
-    .await;
+    });
+    let house = house::house_with_rooms(Rooms { kubelet_tls, ..Rooms::default() }).await;
     let made = |path: &'static str, object: Value| {
         let house = &house;
         async move { assert_eq!(house.json(Method::POST, path, object).await.0, 201) }

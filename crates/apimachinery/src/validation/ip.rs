@@ -60,6 +60,21 @@ pub fn parse_ip_sloppy(text: &str) -> Option<IpAddr> {
     parse_ipv4_sloppy(text).map(IpAddr::V4)
 }
 
+/// Whether an address is good on one link only.
+pub fn is_link_local_unicast(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.segments()[0] & 0xffc0 == 0xfe80,
+    }
+}
+
+/// Whether an address may be that of a host anywhere, as Go's `IsGlobalUnicast` has it: private ones may.
+pub fn is_global_unicast(address: IpAddr) -> bool {
+    let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    let special = address.is_unspecified() || address.is_loopback() || address.is_multicast();
+    !broadcast && !special && !is_link_local_unicast(address)
+}
+
 /// Decimal parts, with any number of leading zeros.
 fn parse_ipv4_sloppy(text: &str) -> Option<Ipv4Addr> {
     let mut octets = [0u8; 4];

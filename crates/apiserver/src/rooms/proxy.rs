@@ -5,16 +5,23 @@ use super::links::Links;
 use crate::body::{self, Answer};
 use crate::resources::Served;
 use crate::server::{Call, Server};
+use apimachinery::quote::quote;
 use apimachinery::status::Status;
+use apimachinery::validation::{is_global_unicast, parse_ip_sloppy};
 use http::{Method, Request, Response, StatusCode, header};
+use serde_json::Value;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 pub(crate) async fn proxy(server: &Server, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
-    let (scheme, name, port) = split_name(&call.info.name);
+    let asked = Asked::of(&call.info.name).ok_or_else(|| {
+        let kind = &resource.row.singular;
+        Status::bad_request(format!("invalid {kind} request {}", quote(&call.info.name)))
+    })?;
     let backend = match resource.row.resource.as_ref() {
-        "nodes" => node_backend(server, name)?,
-        "pods" => pod_backend(server, resource, &call, scheme, name, port)?,
-        _ => service_backend(server, resource, &call, scheme, name, port)?,
+        "nodes" => node(server, asked).await?,
+        "pods" => pod_backend(server, resource, &call, asked)?,
+        _ => service_backend(server, resource, &call, asked)?,
     };
     let rest: String = call.info.rest.iter().map(|p| format!("/{p}")).collect();
     let query = call.parts.uri.query().unwrap_or_default();
@@ -74,86 +81,150 @@ fn moved(to: &str) -> Result<Answer, Status> {
     answer.body(body::full("")).map_err(Status::internal_error)
 }
 
-/// `https:name:port` into its parts.
-fn split_name(text: &str) -> (&str, &str, &str) {
-    match text.split(':').collect::<Vec<_>>()[..] {
-        [scheme, name, port] => (scheme, name, port),
-        [name, port] => ("", name, port),
-        _ => ("", text, ""),
+/// What is asked for: `name`, `name:port` or `scheme:name:port`.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    scheme: &'a str,
+    name: &'a str,
+    port: &'a str,
+}
+
+impl<'a> Asked<'a> {
+    fn of(text: &'a str) -> Option<Self> {
+        let (scheme, name, port) = match text.split(':').collect::<Vec<_>>()[..] {
+            [name] => ("", name, ""),
+            [name, port] => ("", name, port),
+            [scheme, name, port] => (scheme, name, port),
+            _ => return None,
+        };
+        let known = matches!(scheme, "" | "http" | "https") && !name.is_empty();
+        known.then_some(Asked { scheme, name, port })
+    }
+
+    /// A port of a host, over TLS if that is asked for; whose certificate it is, is not checked.
+    fn at(self, server: &Server, host: &str, port: u16) -> Backend {
+        let tls = server.rooms.insecure_tls.clone().filter(|_| self.scheme == "https");
+        Backend { host: host.to_owned(), port, tls, egress: server.rooms.egress.clone() }
+    }
+
+    fn number(self) -> Result<u16, Status> {
+        self.port.parse().map_err(|_| Status::bad_request(format!("invalid port {:?}", self.port)))
     }
 }
 
-/// `https:` in a name asks for TLS; whose certificate it is, is not checked.
-fn tls(server: &Server, scheme: &str) -> Option<Arc<rustls::ClientConfig>> {
-    server.rooms.insecure_tls.clone().filter(|_| scheme == "https")
+/// Refuses addresses that mean something else here than to whoever wrote them: those of this machine, of its link.
+fn allowed(address: Option<IpAddr>) -> Result<(), Status> {
+    match address.is_some_and(|address| is_global_unicast(address.to_canonical())) {
+        true => Ok(()),
+        false => Err(Status::bad_request("address not allowed")),
+    }
+}
+
+/// A node's kubelet, or another port of the node.
+async fn node(server: &Server, asked: Asked<'_>) -> Result<Backend, Status> {
+    let kubelet = node_backend(server, asked.name)?;
+    match kubelet.host.parse() {
+        Ok(address) => allowed(Some(address))?,
+        Err(_) => {
+            let missing = || Status::bad_request(format!("lookup {}: no such host", kubelet.host));
+            let found = tokio::net::lookup_host((kubelet.host.as_str(), kubelet.port)).await;
+            let mut found = found.map_err(|_| missing())?.peekable();
+            found.peek().ok_or_else(missing)?;
+            found.try_for_each(|address| allowed(Some(address.ip())))?;
+        }
+    }
+    match asked.port {
+        "" => Ok(kubelet),
+        port if port == kubelet.port.to_string() => Ok(kubelet),
+        _ => Ok(asked.at(server, &kubelet.host, asked.number()?)),
+    }
 }
 
 fn pod_backend(
     server: &Server,
     pods: &Arc<Served>,
     call: &Call,
-    scheme: &str,
-    name: &str,
-    port: &str,
+    asked: Asked<'_>,
 ) -> Result<Backend, Status> {
-    let pod = server.registry.get(pods, &call.info.namespace, name)?.value;
-    let ip = pod["status"]["podIP"].as_str().filter(|ip| !ip.is_empty());
-    let ip =
-        ip.ok_or_else(|| Status::bad_request(format!("address not allowed: pod {name} has no address")))?;
-    let first = pod["spec"]["containers"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find_map(|c| c["ports"][0]["containerPort"].as_u64());
-    let port = match port {
-        "" => first.and_then(|p| u16::try_from(p).ok()).unwrap_or(80),
-        text => text.parse().map_err(|_| Status::bad_request(format!("invalid port {text:?}")))?,
+    let pod = server.registry.get(pods, &call.info.namespace, asked.name)?.value;
+    let ip = pod["status"]["podIP"].as_str().unwrap_or_default();
+    allowed(parse_ip_sloppy(ip))?;
+    let containers = pod["spec"]["containers"].as_array();
+    let mut first = containers.into_iter().flatten().filter_map(|c| c["ports"][0]["containerPort"].as_u64());
+    let default = if asked.scheme == "https" { 443 } else { 80 };
+    let port = match asked.port {
+        "" => first.next().and_then(|port| u16::try_from(port).ok()).unwrap_or(default),
+        _ => asked.number()?,
     };
-    Ok(Backend { host: ip.to_owned(), port, tls: tls(server, scheme), egress: server.rooms.egress.clone() })
+    Ok(asked.at(server, ip, port))
 }
 
+/// An endpoint of a Service that is a pod of its namespace: an address alone might be anybody's.
 fn service_backend(
     server: &Server,
     services: &Arc<Served>,
     call: &Call,
-    scheme: &str,
-    name: &str,
-    port: &str,
+    asked: Asked<'_>,
 ) -> Result<Backend, Status> {
-    let service = server.registry.get(services, &call.info.namespace, name)?.value;
-    let ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
-    let chosen = ports.iter().find(|p| match port {
-        "" => ports.len() == 1,
-        wanted => p["name"] == wanted || p["port"].as_u64().is_some_and(|n| n.to_string() == wanted),
-    });
-    let none = || Status::service_unavailable(format!("no endpoints available for service \"{name}\""));
-    let port_name = chosen.ok_or_else(none)?["name"].as_str().unwrap_or_default().to_owned();
-    let slices =
-        server.registry.resources.get("discovery.k8s.io", "v1", "endpointslices").ok_or_else(none)?;
+    let (name, namespace) = (asked.name, call.info.namespace.as_str());
+    let service = server.registry.get(services, namespace, name)?.value;
+    let none = || {
+        let id = &call.info.name;
+        Status::service_unavailable(format!("no endpoints available for service {}", quote(id)))
+    };
+    let ports = service["spec"]["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let port_name = match asked.port.parse::<i64>() {
+        Ok(number) => {
+            let port = ports.iter().find(|port| port["port"].as_i64() == Some(number)).ok_or_else(|| {
+                let why = format!("no service port {number} found for service {}", quote(name));
+                Status::service_unavailable(why)
+            })?;
+            port["name"].as_str().unwrap_or_default()
+        }
+        Err(_) => asked.port,
+    };
+    let get = |group, resource| server.registry.resources.get(group, "v1", resource).ok_or_else(none);
+    let (slices, pods) = (get("discovery.k8s.io", "endpointslices")?, get("", "pods")?);
+    let is_pod = |endpoint: &Value, address: &str| {
+        let target = &endpoint["targetRef"];
+        let pod = target["name"].as_str().filter(|_| target["namespace"] == namespace);
+        let pod = pod.and_then(|pod| server.registry.get(&pods, namespace, pod).ok());
+        let ips = pod.as_ref().and_then(|pod| pod.value["status"]["podIPs"].as_array());
+        ips.into_iter().flatten().any(|ip| ip["ip"] == address)
+    };
     let snapshot = server.registry.store.snapshot(&slices.prefix);
-    for entry in snapshot.range(&format!("{}/", call.info.namespace), "") {
+    for entry in snapshot.range(&format!("{namespace}/"), "") {
         let slice = crate::registry::decode(&slices, entry)?.value;
         if slice["metadata"]["labels"]["kubernetes.io/service-name"] != name {
             continue;
         }
-        let port = slice["ports"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find(|p| p["name"].as_str().unwrap_or_default() == port_name);
+        let mut ports = slice["ports"].as_array().into_iter().flatten();
+        let port = ports.find(|port| port["name"].as_str().unwrap_or_default() == port_name);
         let Some(port) = port.and_then(|p| p["port"].as_u64()).and_then(|p| u16::try_from(p).ok()) else {
             continue;
         };
-        let ready =
-            slice["endpoints"].as_array().into_iter().flatten().find(|e| e["conditions"]["ready"] != false);
-        if let Some(ip) = ready.and_then(|e| e["addresses"][0].as_str()) {
-            return Ok(Backend {
-                host: ip.to_owned(),
-                port,
-                tls: tls(server, scheme),
-                egress: server.rooms.egress.clone(),
-            });
+        let endpoints = slice["endpoints"].as_array().into_iter().flatten();
+        for endpoint in endpoints.filter(|endpoint| endpoint["conditions"]["ready"] != false) {
+            if let Some(address) = endpoint["addresses"][0].as_str().filter(|ip| is_pod(endpoint, ip)) {
+                return Ok(asked.at(server, address, port));
+            }
         }
     }
     Err(none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_scheme_and_port() {
+        let told = |text| Asked::of(text).map(|asked| (asked.scheme, asked.name, asked.port));
+        assert_eq!(told("a"), Some(("", "a", "")));
+        assert_eq!(told("a:80"), Some(("", "a", "80")));
+        assert_eq!(told("https:a:"), Some(("https", "a", "")));
+        for text in ["", ":80", "ftp:a:80", "http::80", "a:b:c:d"] {
+            assert_eq!(told(text), None, "{text}");
+        }
+    }
 }

@@ -21,7 +21,7 @@ use apiserver::outbound::Outbound;
 use apiserver::registry::Registry;
 use apiserver::resources::Resources;
 use apiserver::rooms::token::EXTENDED;
-use apiserver::rooms::{Issuer, KubeletTls, Rooms};
+use apiserver::rooms::{Issuer, Rooms};
 use apiserver::server::Server;
 use apiserver::services::{PortRange, Ranges, ServiceStock};
 use apiserver::user::User;
@@ -108,12 +108,12 @@ pub async fn house_with_default_features() -> House {
     house.begin().await
 }
 
-/// A server that speaks to kubelets.
-pub async fn house_with_kubelets(tls: KubeletTls) -> House {
+/// A server with default features that reaches nodes and pods in its own way.
+pub async fn house_with_rooms(rooms: Rooms) -> House {
     let directory = tempfile::tempdir().unwrap();
     let store = store::embedded::Embedded::open(directory.path().join("store"), Default::default()).unwrap();
     let features = Some(Features::default());
-    let extras = Extras { features, kubelet_tls: Some(tls), ..Extras::default() };
+    let extras = Extras { features, rooms, ..Extras::default() };
     built(store, "10.96.0.0/16", Some(directory), Arc::new(AllowAll), extras).await.begin().await
 }
 
@@ -198,7 +198,7 @@ struct Extras {
     plugins: Vec<Arc<dyn Plugin>>,
     options: Options,
     event_ttl: Duration,
-    kubelet_tls: Option<KubeletTls>,
+    rooms: Rooms,
 }
 
 impl Default for Extras {
@@ -212,7 +212,7 @@ impl Default for Extras {
             plugins: Vec::new(),
             options: Options { default_too, ..Options::default() },
             event_ttl: Duration::from_secs(3600),
-            kubelet_tls: None,
+            rooms: Rooms::default(),
         }
     }
 }
@@ -234,7 +234,7 @@ async fn built(
     range: &str,
     directory: Option<tempfile::TempDir>,
     authorizer: Arc<dyn Authorizer>,
-    Extras { gate, features, serves, neighbours, plugins: more, options, event_ttl, kubelet_tls }: Extras,
+    Extras { gate, features, serves, neighbours, plugins: more, options, event_ttl, rooms }: Extras,
 ) -> House {
     let authorizers = vec![authorizer];
     let tokens = Tokens { authenticators: Vec::new(), audiences: Arc::from([]) };
@@ -301,8 +301,7 @@ async fn built(
             issuer: tokens.is_some().then(issuer),
             tokens,
             aggregation: aggregation.clone(),
-            kubelet_tls,
-            ..Rooms::default()
+            ..rooms
         },
         gate,
         events: Default::default(),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use apimachinery::quote::quote;
+use apimachinery::validation;
 
 use crate::decls::Row;
 use crate::value::{Error, Evaluated, NO_OVERLOAD, Val, failed_with};
@@ -204,22 +205,12 @@ fn is_link_local_multicast<'a>(args: &[Val<'a>]) -> Evaluated<'a> {
     }))
 }
 
-fn link_local_unicast(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => address.segments()[0] & 0xffc0 == 0xfe80,
-    }
-}
-
 fn is_link_local_unicast<'a>(args: &[Val<'a>]) -> Evaluated<'a> {
-    address(args).map(|address| Val::Bool(link_local_unicast(address)))
+    address(args).map(|address| Val::Bool(validation::is_link_local_unicast(address)))
 }
 
 fn is_global_unicast<'a>(args: &[Val<'a>]) -> Evaluated<'a> {
-    let address = address(args)?;
-    let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
-    let special = address.is_unspecified() || address.is_loopback() || address.is_multicast();
-    Ok(Val::Bool(!broadcast && !special && !link_local_unicast(address)))
+    address(args).map(|address| Val::Bool(validation::is_global_unicast(address)))
 }
 
 fn parsed_cidr(text: &str) -> Result<Prefix, Error> {

@@ -206,6 +206,7 @@ mod tests {
             61ff: 61ff
             ff: ff
             8301: 8301
-        "#]].assert_eq(&lines.concat());
+        "#]]
+        .assert_eq(&lines.concat());
     }
 }
