@@ -1,6 +1,7 @@
 //! Admission: an ordered list of plugins that may change a request's object, then may refuse it.
 //!
-//! Where to add one: a file here that implements [`Plugin`], and a line in [`roster::ROSTER`].
+//! Where to add one: a file here that implements [`Plugin`], or [`immediate::Immediate`] if it waits for nothing, and a line in
+//! [`roster::ROSTER`].
 
 mod always;
 mod always_pull_images;
