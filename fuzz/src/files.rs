@@ -38,8 +38,8 @@ pub(crate) fn pem(data: &[u8]) {
 pub(crate) fn jwt(data: &[u8]) {
     let token = String::from_utf8_lossy(data);
     let _ = pki::jwt::is_well_formed(&token);
-    let _ = pki::jwt::unverified_claims::<serde_json::Value>(&token);
-    let _ = pki::jwt::Verifier::new(Vec::new()).verify::<serde_json::Value>(&token);
+    let _ = pki::jwt::unverified_claims::<apimachinery::value::Value>(&token);
+    let _ = pki::jwt::Verifier::new(Vec::new()).verify::<apimachinery::value::Value>(&token);
 }
 
 /// Runs with the bytes in a file of a directory.

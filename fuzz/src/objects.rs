@@ -1,9 +1,9 @@
 //! Whole objects, in every encoding.
 
+use apimachinery::value::Value;
 use schema::decode::{self, FieldValidation};
 use schema::encode::Body;
 use schema::{Table, TypeId};
-use serde_json::Value;
 
 pub(crate) const SCHEMAS: &[&str] = &[
     r#"{"type":"object","properties":{"spec":{"type":"object","required":["a"],"properties":{"a":{"type":"string","pattern":"^a+$","default":"a"},"l":{"type":"array","x-kubernetes-list-type":"map","x-kubernetes-list-map-keys":["n"],"items":{"type":"object","properties":{"n":{"type":"string"}}}}},"x-kubernetes-validations":[{"rule":"self.a != ''"}]}}}"#,

@@ -1,11 +1,12 @@
 //! What changes objects.
 
+use apimachinery::json;
 use apimachinery::time::Time;
+use apimachinery::value::Value;
 use schema::TypeId;
 use schema::apply::{self, OneShape, Request};
 use schema::decode::{self, FieldValidation};
 use schema::patch::{self, JsonPatch};
-use serde_json::{Value, json};
 
 pub(crate) const JSON_PATCHES: &[&str] = &[
     r#"[{"op":"add","path":"/metadata/labels/a~1b","value":"c"},{"op":"remove","path":"/spec/containers/0"}]"#,

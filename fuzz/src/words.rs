@@ -1,6 +1,7 @@
 //! Short texts: selectors, quantities, times, tokens, queries.
 
 use apimachinery::fields;
+use apimachinery::json;
 use apimachinery::labels::Selector;
 use apimachinery::meta::query::Query;
 use apimachinery::quantity::Quantity;
@@ -8,7 +9,6 @@ use apimachinery::time::{Duration, MicroTime, Time};
 use apiserver::cache::Continue;
 use apiserver::request::RequestInfo;
 use schema::custom::JsonPath;
-use serde_json::json;
 use std::collections::BTreeMap;
 
 pub(crate) const LABELS: &[&str] =

@@ -22,8 +22,8 @@ mod prelude {
     pub(crate) use apimachinery::meta;
     pub(crate) use apimachinery::quantity::Quantity;
     pub(crate) use apimachinery::time::{MicroTime, Time};
+    pub(crate) use apimachinery::value::Value;
     pub(crate) use serde::{Deserialize, Serialize};
-    pub(crate) use serde_json::Value;
     pub(crate) use std::collections::BTreeMap;
 
     pub(crate) fn is_false(value: &bool) -> bool {

@@ -80,10 +80,12 @@ pub fn qos_of<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use apimachinery::json;
+    use apimachinery::value::Value;
 
     fn check(containers: Value, want: &str) {
-        let pod: Pod = serde_json::from_value(json!({ "spec": { "containers": containers } })).unwrap();
+        let pod: Pod =
+            apimachinery::value::from_value(json!({ "spec": { "containers": containers } })).unwrap();
         assert_eq!(compute_pod_qos(&pod).as_str(), want, "{containers}");
     }
 

@@ -3,9 +3,9 @@
 //! What a derived `Deserialize` becomes is compiled anew in every crate that reads by it, and for every form that it reads:
 //! for pods that were ten times 25 KB, and more for all within. [`Decode`] is implemented where a type is, for the two forms there are.
 
+use crate::value::{Key, Value};
 use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{Deserializer, IntoDeserializer, Unexpected, Visitor};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -140,7 +140,7 @@ impl<'de> Tree<'de> {
         }
     }
 
-    fn member(self, (key, value): (&'de String, &'de Value)) -> Option<(&'de str, Tree<'de>)> {
+    fn member(self, (key, value): (&'de Key, &'de Value)) -> Option<(&'de str, Tree<'de>)> {
         let without = match self.without {
             [last] if key == last => return None,
             [first, rest @ ..] if key == first => rest,
@@ -234,8 +234,8 @@ impl<'de> Deserializer<'de> for Tree<'de> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json;
     use crate::meta::{LabelSelector, ObjectMeta};
-    use serde_json::json;
 
     fn both<T: Decode + PartialEq + std::fmt::Debug>(value: &Value) -> Result<T, String> {
         let tree = T::from_value(value).map_err(|error| error.to_string());

@@ -214,10 +214,10 @@ impl From<f64> for BadValue {
     }
 }
 
-impl From<&serde_json::Value> for BadValue {
-    fn from(value: &serde_json::Value) -> Self {
+impl From<&crate::value::Value> for BadValue {
+    fn from(value: &crate::value::Value) -> Self {
         match value {
-            serde_json::Value::String(text) => Self::from(text),
+            crate::value::Value::String(text) => Self::from(text),
             other => Self::json(other),
         }
     }
@@ -465,7 +465,7 @@ impl std::error::Error for ErrorList {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::json;
 
     #[test]
     fn errors_read_as_upstream_writes_them() {

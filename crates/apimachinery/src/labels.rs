@@ -31,7 +31,7 @@ impl Labels for HashMap<String, String> {
     }
 }
 
-impl Labels for serde_json::Map<String, serde_json::Value> {
+impl Labels for crate::value::Map {
     fn label(&self, key: &str) -> Option<Cow<'_, str>> {
         self.get(key).map(|value| Cow::Borrowed(value.as_str().unwrap_or_default()))
     }

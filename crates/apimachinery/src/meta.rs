@@ -200,7 +200,7 @@ mod tests {
     fn check<T: Serialize + for<'a> Deserialize<'a>>(input: &str, want: &str) {
         let value: T = serde_json::from_str(input).unwrap();
         assert_eq!(serde_json::to_string(&value).unwrap(), want);
-        let tree: T = serde_json::from_value(serde_json::from_str(input).unwrap()).unwrap();
+        let tree: T = crate::value::from_value(serde_json::from_str(input).unwrap()).unwrap();
         assert_eq!(serde_json::to_string(&tree).unwrap(), want);
     }
 

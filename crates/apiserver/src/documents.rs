@@ -8,6 +8,7 @@ use crate::openid::OpenId;
 use crate::resources::Served;
 use crate::server::{Call, Server};
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use bytes::Bytes;
 use component::health::Checks;
 use component::metrics::{Opts, Registry, Stability};
@@ -16,7 +17,6 @@ use parking_lot::RwLock;
 use schema::ResourceRow;
 use schema::discovery::{self, AggregatedVersion, Group};
 use schema::openapi;
-use serde_json::Value;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, OnceLock};
@@ -456,7 +456,7 @@ impl Server {
             "/.well-known/openid-configuration" | "/.well-known/openid-configuration/" => {
                 self.documents.openid.as_ref().map(|openid| openid.configuration(headers)).transpose()?
             }
-            "/" => Some(indented(&serde_json::json!({"paths": self.paths()}))),
+            "/" => Some(indented(&apimachinery::json!({"paths": self.paths()}))),
             _ if path.starts_with(FLOW_DEBUG) => {
                 let name = path.strip_prefix(FLOW_DEBUG).unwrap_or_default();
                 let table = match &self.gate.limit {

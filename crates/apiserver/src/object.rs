@@ -1,13 +1,13 @@
 //! Reading and writing the metadata of an object tree.
 
-use serde_json::{Map, Value};
+use apimachinery::value::{Map, Value};
 
-pub fn metadata(object: &Value) -> Option<&Map<String, Value>> {
+pub fn metadata(object: &Value) -> Option<&Map> {
     object.get("metadata")?.as_object()
 }
 
 /// The metadata, made if absent.
-pub fn metadata_mut(object: &mut Value) -> &mut Map<String, Value> {
+pub fn metadata_mut(object: &mut Value) -> &mut Map {
     if !object.is_object() {
         *object = Value::Object(Map::new());
     }
@@ -26,7 +26,7 @@ pub fn meta_str<'a>(object: &'a Value, key: &str) -> &'a str {
 }
 
 pub fn set_meta(object: &mut Value, key: &str, value: impl Into<Value>) {
-    metadata_mut(object).insert(key.into(), value.into());
+    metadata_mut(object).insert(key, value.into());
 }
 
 pub fn remove_meta(object: &mut Value, key: &str) {
@@ -50,7 +50,7 @@ pub fn copy_meta(object: &mut Value, from: &Value, key: &str) {
 pub fn copy_member(object: &mut Value, from: &Value, key: &str) {
     let Some(map) = object.as_object_mut() else { return };
     match from.get(key) {
-        Some(value) => map.insert(key.into(), value.clone()),
+        Some(value) => map.insert(key, value.clone()),
         None => map.remove(key),
     };
 }

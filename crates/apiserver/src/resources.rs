@@ -5,12 +5,12 @@
 use crate::storage::measures::{Families, Measures};
 use apimachinery::gvk::{GroupKind, GroupResource};
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use client::recent::Recent;
 use hooks::{Strategy, strategy};
 use parking_lot::RwLock;
 use schema::encode::Body;
 use schema::{ResourceRow, Table, TypeId};
-use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};

@@ -7,9 +7,9 @@ use apimachinery::errors::ResponseBody;
 use apimachinery::gvk::GroupResource;
 use apimachinery::quote::quote;
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
 

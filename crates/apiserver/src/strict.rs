@@ -2,7 +2,7 @@
 //! that is known, without members that nobody reads.
 
 use apimachinery::quote::quote;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 /// What members a value may have.
 pub(crate) enum Shape {

@@ -3,11 +3,12 @@
 
 mod house;
 
+use apimachinery::json;
+use apimachinery::value::Value;
 use expect_test::{Expect, expect};
 use house::hook::{Hook, base64, serve};
 use house::{House, house};
 use http::Method;
-use serde_json::{Value, json};
 
 const CONFIGMAPS: &str = "/api/v1/namespaces/default/configmaps";
 

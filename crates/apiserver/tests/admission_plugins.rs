@@ -3,6 +3,8 @@
 
 mod house;
 
+use apimachinery::json;
+use apimachinery::value::Value;
 use apiserver::admission::Options;
 use apiserver::authn::request_header::Headers;
 use apiserver::bootstrap;
@@ -11,7 +13,6 @@ use apiserver::services::{PortRange, Ranges};
 use house::hook::serve;
 use house::{House, house_admitting};
 use http::Method;
-use serde_json::{Value, json};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 

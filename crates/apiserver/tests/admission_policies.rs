@@ -4,12 +4,13 @@
 
 mod house;
 
+use apimachinery::json;
+use apimachinery::value::Value;
 use apiserver::authz::{Attributes, Authorizer, Decision};
 use expect_test::{Expect, expect};
 use futures::future::BoxFuture;
 use house::{House, house_with};
 use http::Method;
-use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::sync::Arc;
 

@@ -3,12 +3,13 @@
 
 mod house;
 
+use apimachinery::json;
+use apimachinery::value::{Key, Value};
 use apiserver::serve::Protocol;
 use expect_test::expect;
 use house::{House, hook, house, house_with_neighbours};
 use http::{Method, StatusCode, header};
 use pki::San;
-use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::net::TcpListener;
 
@@ -149,7 +150,7 @@ async fn documents_of_others_are_told_of() {
     // In v2 it stands among the others.
     let merged = front.get("/openapi/v2").await;
     let definitions = merged["definitions"].as_object().unwrap();
-    let theirs: Vec<&String> = definitions.keys().filter(|name| name.starts_with("com.example")).collect();
+    let theirs: Vec<&Key> = definitions.keys().filter(|name| name.starts_with("com.example")).collect();
     expect![[r#"["com.example.wardle.v1.Flunder", "com.example.wardle.v1.FlunderList"]"#]]
         .assert_eq(&format!("{theirs:?}"));
     assert!(definitions.contains_key("io.k8s.api.core.v1.Pod"));

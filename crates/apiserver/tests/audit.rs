@@ -4,7 +4,9 @@
 mod house;
 
 use apimachinery::clock::FakeClock;
+use apimachinery::json;
 use apimachinery::time::MicroTime;
+use apimachinery::value::Value;
 use apiserver::audit::backend::Backend;
 use apiserver::audit::event::Event;
 use apiserver::audit::policy::Policy;
@@ -16,7 +18,6 @@ use futures::future::BoxFuture;
 use house::{House, house_behind};
 use http::Method;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Remembers events, or refuses them.
@@ -64,7 +65,7 @@ impl Heard {
                 for name in ["uid", "creationTimestamp", "resourceVersion"] {
                     object["metadata"].as_object_mut().map(|m| m.remove(name));
                 }
-                map.insert("responseObject".into(), object);
+                map.insert("responseObject", object);
                 assert!(!fields);
             }
             let details = map.get_mut("responseStatus").and_then(|status| status.get_mut("details"));

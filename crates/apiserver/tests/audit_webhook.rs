@@ -4,6 +4,8 @@
 mod house;
 
 use apimachinery::clock::SystemClock;
+use apimachinery::json;
+use apimachinery::value::Value;
 use apiserver::audit::backend::batch::{Batch, Options};
 use apiserver::audit::backend::truncate::Truncate;
 use apiserver::audit::backend::webhook::Webhook;
@@ -17,7 +19,6 @@ use house::{House, house_behind};
 use http::{Method, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -5,6 +5,8 @@
 mod provider;
 
 use apimachinery::clock::FakeClock;
+use apimachinery::json;
+use apimachinery::value::Value;
 use apiserver::authz::chain::{AuthorizerChain, Parts};
 use apiserver::authz::validation::load;
 use apiserver::authz::{Attributes, Authorizer as _, Decision, always};
@@ -13,7 +15,6 @@ use apiserver::review_hook::Backoff;
 use apiserver::user::User;
 use component::metrics::Registry;
 use expect_test::expect;
-use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};

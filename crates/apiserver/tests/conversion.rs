@@ -3,11 +3,12 @@
 
 mod house;
 
+use apimachinery::json;
+use apimachinery::value::Value;
 use expect_test::{Expect, expect};
 use house::hook::{Hook, serve};
 use house::{CRDS, House, house};
 use http::Method;
-use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 

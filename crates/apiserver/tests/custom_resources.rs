@@ -4,10 +4,11 @@
 
 mod house;
 
+use apimachinery::json;
+use apimachinery::value::Value;
 use expect_test::expect;
 use house::{CRDS, condition, house};
 use http::Method;
-use serde_json::{Value, json};
 
 const WIDGETS: &str = "/apis/example.com/v1/namespaces/default/widgets";
 

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use apimachinery::clock::SystemClock;
+use apimachinery::json;
+use apimachinery::value::Value;
 use apiserver::audit::Metrics;
 use apiserver::audit::backend::Backend as _;
 use apiserver::audit::backend::webhook::Webhook;
@@ -21,7 +23,6 @@ use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};

@@ -4,6 +4,8 @@
 mod house;
 
 use apimachinery::clock::SystemClock;
+use apimachinery::json;
+use apimachinery::value::Value;
 use apiserver::flowcontrol::Flow;
 use apiserver::flowcontrol::controller::Controller;
 use apiserver::flowcontrol::max_in_flight::MaxInFlight;
@@ -12,7 +14,6 @@ use client::{Client, Informers};
 use component::metrics::Registry;
 use house::{House, house_behind};
 use http::Method;
-use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

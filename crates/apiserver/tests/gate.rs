@@ -4,6 +4,8 @@
 
 mod house;
 
+use apimachinery::json;
+use apimachinery::value::Value;
 use apiserver::authn::Connection;
 use apiserver::browsers::Browsers;
 use apiserver::gate::{Gate, Timing};
@@ -11,7 +13,6 @@ use expect_test::{Expect, expect};
 use house::House;
 use http::{Method, Request, Version};
 use http_body_util::BodyExt as _;
-use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 

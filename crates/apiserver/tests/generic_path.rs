@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use apimachinery::clock::SystemClock;
+use apimachinery::json;
+use apimachinery::value::Value;
 use apiserver::admission::Chain;
 use apiserver::authz::{Attributes, Authorizer, Decision};
 use apiserver::documents::{Documents, Health, VersionInfo};
@@ -18,7 +20,6 @@ use component::health::Checks;
 use futures::future::BoxFuture;
 use http::{Method, Request};
 use http_body_util::BodyExt as _;
-use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -4,6 +4,8 @@
 
 mod house;
 
+use apimachinery::json;
+use apimachinery::value::Value;
 use apiserver::rooms::{KubeletTls, Rooms};
 use bytes::Bytes;
 use expect_test::{Expect, expect};
@@ -13,7 +15,6 @@ use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use pki::tls::{ALPN_HTTP1, Trust};
 use pki::{Authority, San};
-use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;
 use tokio::net::TcpListener;

@@ -5,6 +5,8 @@
 mod provider;
 
 use apimachinery::clock::{Clock, FakeClock};
+use apimachinery::json;
+use apimachinery::value::Value;
 use apiserver::authn::configuration::AuthenticationConfiguration;
 use apiserver::authn::oidc::{ALGORITHMS, Issuers, OidcMetrics, ReloadError, Shared};
 use apiserver::authn::tokens::{Agnostic, TokenAuthenticator as _};
@@ -12,7 +14,6 @@ use apiserver::authn::validation::validate;
 use component::metrics::Registry;
 use expect_test::{Expect, expect};
 use provider::{Key, Provider};
-use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -4,6 +4,8 @@
 
 mod house;
 
+use apimachinery::json;
+use apimachinery::value::Value;
 use apiserver::egress::{Configuration, Egress};
 use apiserver::rooms::{KubeletTls, Rooms};
 use component::metrics::Registry;
@@ -11,7 +13,6 @@ use expect_test::expect;
 use http::Method;
 use parking_lot::Mutex;
 use pki::tls::{ALPN_HTTP1, Trust};
-use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};

@@ -4,12 +4,13 @@
 mod house;
 
 use apimachinery::clock::SystemClock;
+use apimachinery::json;
+use apimachinery::value::Value;
 use apiserver::services::{PortRange, Ranges, Repair};
 use expect_test::{Expect, expect};
 use futures::future::join_all;
 use house::{House, house, over};
 use http::Method;
-use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;

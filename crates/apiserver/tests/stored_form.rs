@@ -3,10 +3,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+use apimachinery::value::Value;
 use apiserver::resources::Resources;
 use apiserver::storage::UpstreamForm;
 use schema::decode::FieldValidation;
-use serde_json::Value;
 use store::{Key, Transform};
 
 #[path = "../../schema/tests/shared/mod.rs"]

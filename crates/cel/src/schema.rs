@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::Value;
+use apimachinery::value::Value;
 
 use crate::escape::{RESERVED, escape};
 use crate::types::Type;
@@ -128,7 +128,7 @@ impl Schema {
             properties: json
                 .get("properties")
                 .and_then(Value::as_object)
-                .map(|map| map.iter().map(|(name, json)| (name.clone(), child(json))).collect()),
+                .map(|map| map.iter().map(|(name, json)| (name.to_string(), child(json))).collect()),
             additional: json.get("additionalProperties").filter(|schema| schema.is_object()).map(&mut child),
             max_length: number("maxLength"),
             max_items: number("maxItems"),

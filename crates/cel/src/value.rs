@@ -7,7 +7,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use apimachinery::quantity::Quantity;
-use serde_json::{Map as JsonMap, Value};
+use apimachinery::value::{Map as JsonMap, Value};
 
 use crate::library::authz::Authorization;
 use crate::library::formats::NamedFormat;
@@ -314,7 +314,7 @@ impl<'a> Val<'a> {
             Self::Int(value) => Value::from(*value),
             Self::Uint(value) => Value::from(*value),
             Self::Double(value) => {
-                serde_json::Number::from_f64(*value).map(Value::Number).ok_or_else(unsupported)?
+                apimachinery::value::Number::from_f64(*value).map(Value::Number).ok_or_else(unsupported)?
             }
             Self::String(text) => Value::String(text.to_string()),
             Self::Bytes(_) | Self::Duration(_) | Self::Timestamp(_) | Self::Ip(_) | Self::Cidr(_) => {
@@ -328,14 +328,14 @@ impl<'a> Val<'a> {
                 map.entries()?
                     .into_iter()
                     .map(|(key, value)| Ok((key.to_string(), value.to_json()?)))
-                    .collect::<Result<JsonMap<_, _>, Error>>()?,
+                    .collect::<Result<JsonMap, Error>>()?,
             ),
             Self::Object(object) => Value::Object(
                 object
                     .fields
                     .iter()
                     .map(|(name, value)| Ok((name.to_string(), value.to_json()?)))
-                    .collect::<Result<JsonMap<_, _>, Error>>()?,
+                    .collect::<Result<JsonMap, Error>>()?,
             ),
             Self::Optional(Some(value)) => value.to_json()?,
             Self::Preserved(value) => (*value).clone(),

@@ -6,11 +6,12 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use apimachinery::json;
+use apimachinery::value::Value;
 use cel::env::Environment;
 use cel::types::Type;
 use cel::value::Val;
 use expect_test::expect_file;
-use serde_json::{Value, json};
 
 fn data() -> Value {
     json!({

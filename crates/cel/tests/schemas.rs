@@ -7,12 +7,12 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use apimachinery::value::Value;
 use cel::cost::PER_CALL_LIMIT;
 use cel::env::Environment;
 use cel::schema::Schema;
 use cel::value::Val;
 use expect_test::expect_file;
-use serde_json::Value;
 
 #[test]
 fn rules() {

@@ -8,11 +8,11 @@ use api::Kind;
 use apimachinery::decode::Decode;
 use apimachinery::meta::options::DeleteOptions;
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
 use serde::Serialize;
-use serde_json::Value;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -334,10 +334,10 @@ struct Typed<'a, K>(&'a K);
 
 impl<K: Kind> Serialize for Typed<'_, K> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let mut value = serde_json::to_value(self.0).map_err(serde::ser::Error::custom)?;
+        let mut value = apimachinery::value::to_value(self.0).map_err(serde::ser::Error::custom)?;
         if let Some(map) = value.as_object_mut() {
-            map.insert("kind".into(), K::KIND.into());
-            map.insert("apiVersion".into(), K::api_version().into());
+            map.insert("kind", K::KIND.into());
+            map.insert("apiVersion", K::api_version().into());
         }
         value.serialize(serializer)
     }

@@ -2,8 +2,8 @@
 
 use apimachinery::decode::{Decode, Tree};
 use apimachinery::meta::ListMeta;
+use apimachinery::value::Value;
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// Parameters of a list.

@@ -3,10 +3,10 @@
 use crate::Context;
 use crate::support::queue;
 use api::rbac::v1::{ClusterRole, PolicyRule};
+use apimachinery::json;
 use apimachinery::labels::Selector;
 use client::controller::{Outcome, Writes, run as work};
 use client::{Error, Informer, Patch, PatchParams, Projection};
-use serde_json::json;
 use std::collections::BTreeMap;
 
 const NAME: &str = "clusterrole-aggregation-controller";

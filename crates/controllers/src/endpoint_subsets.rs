@@ -72,11 +72,11 @@ pub(crate) fn show(subsets: &[EndpointSubset]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apimachinery::json;
     use expect_test::{Expect, expect};
-    use serde_json::json;
 
-    fn check(subsets: serde_json::Value, expected: Expect) {
-        let subsets: Vec<EndpointSubset> = serde_json::from_value(subsets).unwrap();
+    fn check(subsets: apimachinery::value::Value, expected: Expect) {
+        let subsets: Vec<EndpointSubset> = apimachinery::value::from_value(subsets).unwrap();
         let packed = repack(&subsets);
         expected.assert_eq(&show(&packed));
         assert_eq!(repack(&packed), packed, "packing twice is packing once");

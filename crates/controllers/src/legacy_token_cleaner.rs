@@ -5,12 +5,12 @@ use crate::Context;
 use crate::pods::PodFacts;
 use crate::support::now;
 use api::core::v1::{ConfigMap, Secret, ServiceAccount};
+use apimachinery::json;
 use apimachinery::meta::options::{DeleteOptions, Preconditions};
 use apimachinery::time::{Duration as Span, Time};
 use client::controller::{Outcome, Writes, run as work};
 use client::source::Query;
 use client::{Cached, Client, Error, Informer, Patch, PatchParams, Projection, Queue};
-use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -170,7 +170,7 @@ impl Loop {
     /// Whether a pod of the namespace refers to the secret. Whatever the field is called: a name that is written nowhere
     /// is not used.
     fn mounted(&self, token: &Cached<Facts>) -> bool {
-        let text = serde_json::Value::from(token.name()).to_string();
+        let text = apimachinery::value::Value::from(token.name()).to_string();
         let here = self.pods.list().into_iter().filter(|pod| pod.namespace() == token.namespace());
         here.into_iter().any(|pod| pod.raw.bytes.windows(text.len()).any(|part| part == text.as_bytes()))
     }

@@ -69,10 +69,11 @@ impl Projection for PlacedPod {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use apimachinery::json;
+    use apimachinery::value::Value;
 
     fn check(pod: Value, claims: &[&str]) -> PlacedPod {
-        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let pod: Pod = apimachinery::value::from_value(pod).unwrap();
         let placed = PlacedPod::project(&pod);
         assert_eq!(placed.claims, claims);
         placed

@@ -1,11 +1,11 @@
 //! Ends pods from outside: marks them as failed or as disrupted, then deletes them.
 
 use api::core::v1::{Pod, PodCondition};
+use apimachinery::json;
 use apimachinery::meta::options::{DeleteOptions, Preconditions};
 use apimachinery::time::Time;
 use client::{Client, Patch, PatchParams, Result};
 use rules::pod_conditions::{self, DISRUPTION_TARGET};
-use serde_json::json;
 
 /// Why a pod is disrupted.
 pub(crate) type Disruption = (&'static str, &'static str);

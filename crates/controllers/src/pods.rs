@@ -3,6 +3,7 @@
 use crate::pod_control::{PodControl, Result};
 use api::Kind;
 use api::core::v1::{Pod, PodTemplateSpec};
+use apimachinery::json;
 use apimachinery::labels::Selector;
 use apimachinery::meta::OwnerReference;
 use apimachinery::time::{Duration, Time};
@@ -10,7 +11,6 @@ use apimachinery::validation::{NameUse, name_is_dns_subdomain};
 use client::informer::Index;
 use client::{Cached, ObjectKey, Patch, Projection};
 use rules::pod_conditions;
-use serde_json::json;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -5,14 +5,15 @@ use crate::Context;
 use crate::support::queue;
 use api::ByteString;
 use api::core::v1::{Secret, ServiceAccount};
+use apimachinery::json;
 use apimachinery::meta::options::{DeleteOptions, Preconditions};
+use apimachinery::value::Value;
 use client::controller::{Outcome, Writes, run as work};
 use client::informer::Index;
 use client::source::Query;
 use client::{Cached, Change, Client, Informer, ObjectKey, Projection, Queue};
 use parking_lot::Mutex;
 use pki::jwt::Signer;
-use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -4,9 +4,9 @@
 use crate::Context;
 use crate::support::queue;
 use api::core::v1::Node;
+use apimachinery::json;
 use client::controller::{Outcome, Writes, run as work};
 use client::{Change, Error, Informer, Patch, PatchParams, Projection};
-use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

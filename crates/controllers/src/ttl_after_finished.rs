@@ -100,12 +100,12 @@ pub(crate) async fn run(context: Context) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use apimachinery::json;
 
     #[test]
     fn jobs_expire_after_they_finished() {
         let check = |ttl: Option<i32>, condition: &str, status: &str, want: Option<i64>| {
-            let job: Job = serde_json::from_value(json!({
+            let job: Job = apimachinery::value::from_value(json!({
                 "spec": {"ttlSecondsAfterFinished": ttl},
                 "status": {"conditions": [
                     {"type": condition, "status": status, "lastTransitionTime": "1970-01-01T00:00:10Z"}]},

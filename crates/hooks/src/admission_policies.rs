@@ -15,10 +15,11 @@ use api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, Validation, Variable,
 };
 use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::json;
 use apimachinery::meta::validation::{validate_conditions, validate_label_selector};
 use apimachinery::time::Time;
 use apimachinery::validation::is_dns1035_label;
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 
 const GROUP: &str = "admissionregistration.k8s.io";
 

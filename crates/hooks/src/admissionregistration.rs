@@ -5,8 +5,9 @@ use super::plain::Plain;
 use super::templates::{AGE, NAME};
 use super::tree::{absent_or, column, each, list, name, object_age, with};
 use super::{Column, Row};
+use apimachinery::json;
 use apimachinery::time::Time;
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 
 const GROUP: &str = "admissionregistration.k8s.io";
 

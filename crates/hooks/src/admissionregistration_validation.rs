@@ -10,7 +10,7 @@ use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::meta::LabelSelector;
 use apimachinery::meta::validation::validate_label_selector;
 use apimachinery::validation::{is_dns1035_label, is_fully_qualified_name, is_path_segment_name};
-use serde_json::Value;
+use apimachinery::value::Value;
 
 pub(super) const FAILURE_POLICIES: &[&str] = &["Fail", "Ignore"];
 pub(super) const REINVOCATION_POLICIES: &[&str] = &["IfNeeded", "Never"];

@@ -1,7 +1,8 @@
 //! CustomResourceDefinitions as upstream keeps them in etcd: in v1beta1, which says once what all versions share and
 //! which is no longer served.
 
-use serde_json::{Map, Value, json};
+use apimachinery::json;
+use apimachinery::value::{Map, Value};
 
 use super::ConversionRow;
 
@@ -21,7 +22,7 @@ const SHARED: [(&str, &str); 4] = [
     ("selectableFields", "selectableFields"),
 ];
 
-fn versions(spec: &mut Map<String, Value>) -> impl Iterator<Item = &mut Map<String, Value>> {
+fn versions(spec: &mut Map) -> impl Iterator<Item = &mut Map> {
     spec.get_mut("versions")
         .and_then(Value::as_array_mut)
         .into_iter()
@@ -34,7 +35,7 @@ fn rename_paths(columns: Option<&mut Value>, from: &str, to: &str) {
     let columns = columns.and_then(Value::as_array_mut).into_iter().flatten();
     for column in columns.filter_map(Value::as_object_mut) {
         if let Some(path) = column.remove(from) {
-            column.insert(to.into(), path);
+            column.insert(to, path);
         }
     }
 }
@@ -75,12 +76,12 @@ fn from_v1beta1(mut object: Value) -> Value {
     if let Some(name) = spec.remove("version")
         && versions(spec).next().is_none()
     {
-        spec.insert("versions".into(), json!([{ "name": name, "served": true, "storage": true }]));
+        spec.insert("versions", json!([{ "name": name, "served": true, "storage": true }]));
     }
     for (own, shared) in SHARED {
         let Some(value) = spec.remove(shared) else { continue };
         for version in versions(spec) {
-            version.insert(own.into(), value.clone());
+            version.insert(own, value.clone());
         }
     }
     for version in versions(spec) {
@@ -90,10 +91,10 @@ fn from_v1beta1(mut object: Value) -> Value {
         spec.remove("preserveUnknownFields");
     } else {
         // Absent is true there, and a CRD of that age means it.
-        spec.insert("preserveUnknownFields".into(), Value::Bool(true));
+        spec.insert("preserveUnknownFields", Value::Bool(true));
     }
     if let Some(conversion) = spec.get_mut("conversion").and_then(Value::as_object_mut) {
-        let webhook: Map<String, Value> = [
+        let webhook: Map = [
             ("webhookClientConfig", "clientConfig"),
             ("conversionReviewVersions", "conversionReviewVersions"),
         ]
@@ -101,10 +102,10 @@ fn from_v1beta1(mut object: Value) -> Value {
         .filter_map(|(from, to)| Some((to.to_owned(), conversion.remove(from)?)))
         .collect();
         if !webhook.is_empty() {
-            conversion.insert("webhook".into(), webhook.into());
+            conversion.insert("webhook", webhook.into());
         }
     } else {
-        spec.insert("conversion".into(), json!({ "strategy": "None" }));
+        spec.insert("conversion", json!({ "strategy": "None" }));
     }
     object
 }

@@ -6,8 +6,9 @@ use super::plain::Plain;
 use super::templates::{AGE, NAME};
 use super::tree::{absent_or, column, int, list, name, object_age, text, with};
 use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::json;
 use apimachinery::validation::{is_dns1035_label, is_valid_port_num};
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 
 pub(super) const STRATEGIES: &[Row] = &[("apiregistration.k8s.io", "APIService", &API_SERVICES)];
 

@@ -7,8 +7,9 @@ use super::tree::{column, list, name, object_age, or_none, text, typed};
 use super::{Column, Context, Row, SelectableField, Strategy};
 use api::certificates::v1::CertificateSigningRequest;
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
+use apimachinery::json;
 use apimachinery::time::{Duration, Time};
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 
 pub(super) const STRATEGIES: &[Row] = &[("certificates.k8s.io", "CertificateSigningRequest", &Requests)];
 
@@ -87,7 +88,7 @@ fn preserve_decisions(request: &mut Value, old: &Value) {
 
 impl Strategy for Requests {
     fn default(&self, request: &mut Value) {
-        if request["status"].as_object().is_some_and(serde_json::Map::is_empty) {
+        if request["status"].as_object().is_some_and(apimachinery::value::Map::is_empty) {
             super::tree::remove(request, "status");
         }
     }
@@ -242,7 +243,7 @@ fn validate(tree: &Value) -> ErrorList {
 /// Whether the bytes hold a PEM block of the right type.
 fn is_request(request: &impl serde::Serialize) -> bool {
     use base64::Engine as _;
-    let text = serde_json::to_value(request).unwrap_or_default();
+    let text = apimachinery::value::to_value(request).unwrap_or_default();
     let bytes = base64::engine::general_purpose::STANDARD.decode(text.as_str().unwrap_or_default());
     let text = bytes.map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
     text.contains("-----BEGIN CERTIFICATE REQUEST-----") && text.contains("-----END CERTIFICATE REQUEST-----")

@@ -4,7 +4,7 @@
 use super::check::Check;
 use super::tree::{at, int};
 use apimachinery::field::{ErrorList, Path};
-use serde_json::Value;
+use apimachinery::value::Value;
 
 const COLLISIONS: &str = "collisionCount";
 

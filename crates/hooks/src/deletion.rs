@@ -1,6 +1,6 @@
 //! What the deletion of objects of a kind does beyond what it does to all.
 
-use serde_json::Value;
+use apimachinery::value::Value;
 
 /// Whether what belongs to an object is orphaned when its deletion says nothing of that.
 pub fn orphans_by_default(group: &str, kind: &str) -> bool {

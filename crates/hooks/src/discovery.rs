@@ -8,7 +8,7 @@ use super::templates::{AGE, NAME};
 use super::tree::{absent_or, at, column, each, int, list, name, object_age, remove, text};
 use apimachinery::field::Path;
 use apimachinery::validation::warnings_for_ip;
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::collections::HashSet;
 
 pub(super) const STRATEGIES: &[Row] = &[("discovery.k8s.io", "EndpointSlice", &SLICES)];

@@ -7,7 +7,7 @@ use api::discovery::v1::{Endpoint, EndpointHints, EndpointPort, EndpointSlice};
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::meta::validation::validate_labels;
 use apimachinery::validation::*;
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::collections::HashSet;
 
 const FAMILIES: &[&str] = &["FQDN", "IPv4", "IPv6"];

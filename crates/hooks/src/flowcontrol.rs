@@ -5,7 +5,7 @@ use super::flowcontrol_validation;
 use super::plain::Plain;
 use super::templates::{AGE, NAME};
 use super::tree::{absent_or, column, int, list, name, object_age, or, text, with};
-use serde_json::Value;
+use apimachinery::value::Value;
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 

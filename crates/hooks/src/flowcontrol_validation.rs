@@ -6,7 +6,7 @@ use api::flowcontrol::v1::{
     FlowSchema, LimitResponse, PriorityLevelConfiguration, QueuingConfiguration, Subject,
 };
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
-use serde_json::Value;
+use apimachinery::value::Value;
 
 const MAX_PRECEDENCE: i32 = 10_000;
 const MAX_QUEUES: i32 = 10_000_000;

@@ -66,7 +66,7 @@ pub use views::{has_table, unknown_field};
 
 use apimachinery::field::ErrorList;
 use apimachinery::time::Time;
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -181,7 +181,7 @@ pub trait Strategy: Send + Sync {
     /// The column definitions of the kind's table; none for Name and Age alone.
     fn column_definitions(&self) -> Option<Value> {
         let one = |c: &Column| {
-            serde_json::json!({
+            apimachinery::json!({
                 "name": c.name, "type": c.ty, "format": c.format, "description": c.description,
                 "priority": c.priority,
             })

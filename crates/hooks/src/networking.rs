@@ -8,7 +8,8 @@ use super::templates::{AGE, NAME};
 use super::tree::{
     absent_or, column, each, joined, list, load_balancers, name, object_age, or_none, text, with,
 };
-use serde_json::{Value, json};
+use apimachinery::json;
+use apimachinery::value::Value;
 
 pub(super) const STRATEGIES: &[Row] = &[
     ("networking.k8s.io", "IPAddress", &IP_ADDRESSES),

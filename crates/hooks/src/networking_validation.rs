@@ -17,7 +17,7 @@ use apimachinery::validation::{
     is_valid_ip_for_legacy_field, is_valid_port_name, is_wildcard_dns1123_subdomain, parse_cidr_sloppy,
     parse_ip_sloppy,
 };
-use serde_json::Value;
+use apimachinery::value::Value;
 
 pub(super) const INGRESS_CLASS: &str = "kubernetes.io/ingress.class";
 

@@ -4,7 +4,7 @@ use super::templates::immutable;
 use super::{Column, Context, SelectableField, Strategy};
 use apimachinery::field::ErrorList;
 use apimachinery::time::Time;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 /// The facts of a kind; what is not said is as for all kinds.
 pub(super) struct Plain {

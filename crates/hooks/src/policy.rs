@@ -10,7 +10,7 @@ use api::policy::v1::PodDisruptionBudget;
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::int_or_string::IntOrString;
 use apimachinery::meta::validation::{SelectorLeniency, validate_conditions, validate_label_selector};
-use serde_json::Value;
+use apimachinery::value::Value;
 
 pub(super) const STRATEGIES: &[Row] = &[("policy", "PodDisruptionBudget", &BUDGETS)];
 

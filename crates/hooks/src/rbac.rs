@@ -11,7 +11,7 @@ use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::labels::Selector;
 use apimachinery::meta::validation::{SelectorLeniency, validate_label_selector};
 use apimachinery::time::Time;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 

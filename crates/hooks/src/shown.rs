@@ -4,9 +4,9 @@
 use super::diff::unified;
 use super::inside::{self, Member};
 use apimachinery::field::BadValue;
+use apimachinery::value::{Key, Value};
 use schema::row::{Field, Presence, Shape, Type};
 use schema::{Table, TypeId};
-use serde_json::Value;
 
 /// The part of an object at a path of names.
 pub(super) fn shown(object: &Value, path: &[&str]) -> BadValue {
@@ -56,7 +56,7 @@ fn untyped<T: serde::Serialize>(value: &T) -> Value {
             _ => {}
         }
     }
-    let mut value = serde_json::to_value(value).unwrap_or_default();
+    let mut value = apimachinery::value::to_value(value).unwrap_or_default();
     without_empty_lists(&mut value);
     value
 }
@@ -115,7 +115,7 @@ fn text(table: &Table, ty: &Type, field: Option<&Field>, value: &Value, outer: &
             format!("[{}]", items.join(","))
         }
         (Type::Map(item), Value::Object(map)) => {
-            let member = |(k, v): (&String, &Value)| {
+            let member = |(k, v): (&Key, &Value)| {
                 format!("{}:{}", json(&Value::from(k.as_str())), text(table, item, None, v, outer))
             };
             format!("{{{}}}", map.iter().map(member).collect::<Vec<_>>().join(","))
@@ -195,7 +195,7 @@ fn either(table: &Table, owner: TypeId, field: &str, value: &Value) -> Option<St
         return None;
     }
     let schema = |value: &Value| text(table, &Type::Ref(owner), None, value, &Outer::NONE);
-    let dependency = |(name, value): (&String, &Value)| {
+    let dependency = |(name, value): (&Key, &Value)| {
         let name = json(&Value::from(name.as_str()));
         match value {
             Value::Array(_) => format!("{name}:{{\"Schema\":null,\"Property\":{}}}", json(value)),
@@ -270,8 +270,8 @@ fn indented(json: &str) -> String {
 mod tests {
     use super::*;
     use apimachinery::field::{Error, Path};
+    use apimachinery::json;
     use expect_test::{Expect, expect};
-    use serde_json::json;
 
     fn check(object: Value, path: &[&str], expected: Expect) {
         expected.assert_eq(&Error::invalid(&Path::new("at"), shown(&object, path), "").to_string());

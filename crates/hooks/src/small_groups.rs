@@ -10,7 +10,7 @@ use api::core::v1::Toleration;
 use api::node::v1::RuntimeClass;
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::meta::validation::validate_labels;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 pub(super) const STRATEGIES: &[Row] = &[
     ("", "PodTemplate", &POD_TEMPLATES),

@@ -6,7 +6,8 @@ use super::storage_validation;
 use super::templates::{AGE, NAME};
 use super::tree::{absent_or, column, int, joined, list, name, object_age, text, with};
 use apimachinery::field::ErrorList;
-use serde_json::{Value, json};
+use apimachinery::json;
+use apimachinery::value::Value;
 
 pub(super) const STRATEGIES: &[Row] = &[
     ("storage.k8s.io", "CSIDriver", &CSI_DRIVERS),

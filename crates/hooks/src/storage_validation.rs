@@ -9,7 +9,7 @@ use api::storage::v1::{
 };
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::meta::validation::{SelectorLeniency, validate_label_name, validate_label_selector};
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many parameters a class has at most, and how long they are together.

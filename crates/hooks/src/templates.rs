@@ -13,7 +13,7 @@ use apimachinery::meta::LabelSelector;
 use apimachinery::meta::validation::{
     SelectorLeniency, validate_annotations, validate_label_selector, validate_labels,
 };
-use serde_json::Value;
+use apimachinery::value::Value;
 
 pub(super) const NAME: Column = column(
     "Name",

@@ -2,7 +2,7 @@
 
 use apimachinery::decode::Decode;
 use apimachinery::time::Time;
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::collections::BTreeSet;
 
 /// Whether Go would see the zero value: absent, null, empty, 0, false.

@@ -10,7 +10,7 @@ use super::templates::NAME;
 use super::tree::{column, name, or_none, text};
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::validation::NameUse;
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::collections::BTreeMap;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 

@@ -2,7 +2,7 @@
 
 use super::ConversionRow;
 use super::tree::{each, with};
-use serde_json::{Map, Value};
+use apimachinery::value::{Map, Value};
 
 /// Kinds whose versions all have one shape.
 pub(super) const ONE_SHAPE: &[(&str, &str)] = &[
@@ -52,12 +52,12 @@ fn requests(spec: &mut Value, convert: fn(&mut Value)) {
 
 fn request_from_v1beta1(request: &mut Value) {
     let Value::Object(map) = request else { return };
-    let taken: Map<String, Value> =
-        OF_DEVICES.iter().filter_map(|key| Some(((*key).to_owned(), map.remove(*key)?))).collect();
+    let taken: Map =
+        OF_DEVICES.iter().filter_map(|key| Some(((*key).to_owned(), map.remove(key)?))).collect();
     // A class that is not named is written empty beside alternatives.
     let says = taken.values().any(|value| !matches!(value, Value::Null) && value != "");
     if says {
-        map.insert("exactly".into(), taken.into());
+        map.insert("exactly", taken.into());
     }
 }
 
@@ -80,7 +80,7 @@ fn device_to_v1beta1(device: &mut Value) {
     let name = map.remove("name");
     let basic = std::mem::take(map);
     map.extend(name.map(|name| ("name".to_owned(), name)));
-    map.insert("basic".into(), basic.into());
+    map.insert("basic", basic.into());
 }
 
 fn claim_from_v1beta1(mut claim: Value) -> Value {
@@ -116,8 +116,8 @@ fn slice_to_v1beta1(mut slice: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apimachinery::json;
     use schema::{Type, TypeId};
-    use serde_json::json;
 
     /// The members of a type, and of the types within, in order.
     fn shape(id: TypeId, path: &str, found: &mut Vec<String>) {

@@ -2,7 +2,7 @@
 
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::validation;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 const FORM: &str = "; desired format: https://host[/path]";
 

@@ -1,14 +1,15 @@
 //! What requests for certificates of pods must be, and what may become of them.
 #![allow(clippy::unwrap_used)]
 
+use apimachinery::json;
 use apimachinery::time::Time;
+use apimachinery::value::Value;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use expect_test::{Expect, expect};
 use hooks::{Context, strategy};
 use pki::key::Algorithm;
 use pki::{Authority, Certificate, Csr, PrivateKey, Profile, San, Subject};
-use serde_json::{Value, json};
 use std::sync::OnceLock;
 use std::time::Duration;
 

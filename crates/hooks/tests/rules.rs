@@ -1,10 +1,11 @@
 //! What kinds refuse, and in which words: each rule as an object and the complaints about it.
 #![allow(clippy::unwrap_used)]
 
+use apimachinery::json;
 use apimachinery::time::Time;
+use apimachinery::value::Value;
 use expect_test::{Expect, expect};
 use hooks::{Context, strategy};
-use serde_json::{Value, json};
 
 fn context(subresource: Option<&'static str>) -> Context<'static> {
     Context {

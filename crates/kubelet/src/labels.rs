@@ -80,7 +80,7 @@ pub(crate) fn container_annotations(
 
 /// What makes a container another one, so that it must be restarted: its name and image.
 pub(crate) fn container_hash(container: &Container) -> u64 {
-    let picked = serde_json::json!({"image": container.image, "name": container.name});
+    let picked = apimachinery::json!({"image": container.image, "name": container.name});
     u64::from(rules::template_hash::hash(&picked, None))
 }
 

@@ -45,10 +45,11 @@ pub fn missing<'a>(needed: &[&'a str], declared: &[String]) -> Vec<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use apimachinery::json;
+    use apimachinery::value::Value;
 
     fn spec(value: Value) -> PodSpec {
-        serde_json::from_value(value).unwrap()
+        apimachinery::value::from_value(value).unwrap()
     }
 
     #[test]

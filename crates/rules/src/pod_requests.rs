@@ -235,44 +235,44 @@ pub fn limit_of(resources: &ResourceRequirements, name: &str) -> i64 {
 mod tests {
     use super::*;
 
-    fn check(spec: serde_json::Value, want: serde_json::Value) {
-        let pod: Pod = serde_json::from_value(serde_json::json!({ "spec": spec })).unwrap();
+    fn check(spec: apimachinery::value::Value, want: apimachinery::value::Value) {
+        let pod: Pod = apimachinery::value::from_value(apimachinery::json!({ "spec": spec })).unwrap();
         let requests = pod_requests(&pod, Options::default());
-        assert_eq!(serde_json::to_value(&requests).unwrap(), want);
+        assert_eq!(apimachinery::value::to_value(&requests).unwrap(), want);
         let amounts = requests_as::<i64>(&pod, Options::default());
         for (name, quantity) in &requests {
             assert_eq!(amounts[name], amount(name, quantity));
         }
     }
 
-    fn container(cpu: &str, restart: Option<&str>) -> serde_json::Value {
-        serde_json::json!({ "name": "c", "restartPolicy": restart, "resources": { "requests": { "cpu": cpu } } })
+    fn container(cpu: &str, restart: Option<&str>) -> apimachinery::value::Value {
+        apimachinery::json!({ "name": "c", "restartPolicy": restart, "resources": { "requests": { "cpu": cpu } } })
     }
 
     #[test]
     fn adds_up_as_kep_753_says() {
         let always = Some("Always");
         check(
-            serde_json::json!({ "containers": [container("1", None), container("500m", None)] }),
-            serde_json::json!({ "cpu": "1500m" }),
+            apimachinery::json!({ "containers": [container("1", None), container("500m", None)] }),
+            apimachinery::json!({ "cpu": "1500m" }),
         );
         check(
-            serde_json::json!({ "containers": [container("1", None)], "initContainers": [container("3", None)] }),
-            serde_json::json!({ "cpu": "3" }),
+            apimachinery::json!({ "containers": [container("1", None)], "initContainers": [container("3", None)] }),
+            apimachinery::json!({ "cpu": "3" }),
         );
         check(
-            serde_json::json!({
+            apimachinery::json!({
                 "containers": [container("1", None)],
                 "initContainers": [container("1", always), container("3", None), container("1", always)],
             }),
-            serde_json::json!({ "cpu": "4" }),
+            apimachinery::json!({ "cpu": "4" }),
         );
         check(
-            serde_json::json!({
+            apimachinery::json!({
                 "containers": [container("1", None)], "overhead": { "cpu": "100m", "memory": "1Mi" },
                 "resources": { "requests": { "cpu": "2" } },
             }),
-            serde_json::json!({ "cpu": "2100m", "memory": "1Mi" }),
+            apimachinery::json!({ "cpu": "2100m", "memory": "1Mi" }),
         );
     }
 }

@@ -283,14 +283,16 @@ pub fn mask<'a>(usage: &Usage, names: impl IntoIterator<Item = &'a String>) -> U
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use apimachinery::json;
+    use apimachinery::value::Value;
 
     fn show(usage: &Usage) -> String {
         usage.iter().map(|(name, quantity)| format!("{name}={quantity}")).collect::<Vec<_>>().join(" ")
     }
 
     fn pod(spec: Value, status: Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec, "status": status})).unwrap()
+        apimachinery::value::from_value(json!({"metadata": {"name": "p"}, "spec": spec, "status": status}))
+            .unwrap()
     }
 
     #[test]
@@ -312,7 +314,7 @@ mod tests {
     #[test]
     fn what_services_and_claims_use() {
         let service = |spec: Value| -> String {
-            show(&service_usage(&serde_json::from_value(json!({"spec": spec})).unwrap()))
+            show(&service_usage(&apimachinery::value::from_value(json!({"spec": spec})).unwrap()))
         };
         let ports = json!([{"port": 1}, {"port": 2, "nodePort": 30000}]);
         assert_eq!(
@@ -323,7 +325,7 @@ mod tests {
             service(json!({"type": "LoadBalancer", "ports": ports, "allocateLoadBalancerNodePorts": false})),
             "count/services=1 services=1 services.loadbalancers=1 services.nodeports=1"
         );
-        let claim: PersistentVolumeClaim = serde_json::from_value(
+        let claim: PersistentVolumeClaim = apimachinery::value::from_value(
             json!({"spec": {"storageClassName": "fast", "resources": {"requests": {"storage": "5Gi"}}}}),
         )
         .unwrap();

@@ -2,8 +2,8 @@
 //! (keys sorted, no blanks), written in an alphabet without vowels. Upstream hashes a dump of Go's memory, which nobody
 //! else can reproduce; equality of content is what matters, and the alphabet and length are the same.
 
+use apimachinery::value::{Key, Value};
 use serde::Serialize;
-use serde_json::Value;
 
 /// The alphabet of upstream's `rand.SafeEncodeString`: no vowels, no look-alikes.
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -34,7 +34,7 @@ impl Fnv32a {
 pub fn hash(content: &impl Serialize, collision_count: Option<i32>) -> u32 {
     let mut hasher = Fnv32a::default();
     // Serialization of API types to a tree cannot fail: their keys are strings. An error would hash as null.
-    write_canonical(&serde_json::to_value(content).unwrap_or(Value::Null), &mut hasher);
+    write_canonical(&apimachinery::value::to_value(content).unwrap_or(Value::Null), &mut hasher);
     if let Some(count) = collision_count {
         hasher.write(&count.to_le_bytes());
     }
@@ -54,11 +54,11 @@ pub fn safe_encode(text: &str) -> String {
 fn write_canonical(value: &Value, out: &mut Fnv32a) {
     match value {
         Value::Object(members) => {
-            let mut keys: Vec<&String> = members.keys().collect();
+            let mut keys: Vec<&Key> = members.keys().collect();
             keys.sort();
             out.write(b"{");
             for key in keys {
-                out.write(Value::String(key.clone()).to_string().as_bytes());
+                out.write(Value::String(key.to_string()).to_string().as_bytes());
                 out.write(b":");
                 write_canonical(&members[key], out);
                 out.write(b",");
@@ -80,7 +80,7 @@ fn write_canonical(value: &Value, out: &mut Fnv32a) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use apimachinery::json;
 
     #[test]
     fn stable_and_independent_of_order() {

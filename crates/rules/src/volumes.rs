@@ -265,15 +265,16 @@ pub fn best_on<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apimachinery::json;
+    use apimachinery::value::Value;
     use expect_test::{Expect, expect};
-    use serde_json::{Value, json};
 
     fn volume(name: &str, size: &str, modes: &[&str], more: Value) -> Volume {
         let mut spec = json!({"capacity": {"storage": size}, "accessModes": modes});
         schema::patch::merge(&mut spec, &more);
         let labels = spec["labels"].take();
         let value = json!({"metadata": {"name": name, "labels": labels}, "spec": spec, "status": {"phase": "Available"}});
-        Volume::of(&serde_json::from_value(value).unwrap())
+        Volume::of(&apimachinery::value::from_value(value).unwrap())
     }
 
     fn claim(size: &str, more: Value) -> Claim {
@@ -281,7 +282,7 @@ mod tests {
             json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}});
         schema::patch::merge(&mut spec, &more);
         let value = json!({"metadata": {"name": "data", "namespace": "ns", "uid": "u"}, "spec": spec});
-        Claim::of(&serde_json::from_value(value).unwrap())
+        Claim::of(&apimachinery::value::from_value(value).unwrap())
     }
 
     fn check(claim: &Claim, volumes: &[Volume], expected: Expect) {

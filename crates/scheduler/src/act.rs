@@ -11,12 +11,13 @@ use crate::stopwatch::Point;
 use api::Kind as _;
 use api::core::v1::{Binding, Node, ObjectReference, Pod};
 use apimachinery::clock::{Clock as _, SystemClock};
+use apimachinery::json;
 use apimachinery::meta::options::{DeleteOptions, Preconditions};
 use apimachinery::time::Time;
+use apimachinery::value::Value;
 use client::recorder::{EventType, reference};
 use client::{Error, Patch, PatchParams};
 use futures::future::try_join_all;
-use serde_json::{Value, json};
 use tokio::time::Instant;
 
 /// Whether a pod whose binding failed is tried again.

@@ -3,11 +3,12 @@
 
 mod small_clusters;
 
+use apimachinery::json;
 use apimachinery::labels::Selector;
+use apimachinery::value::Value;
 use client::ObjectKey;
 use expect_test::expect;
 use scheduler::surroundings::Budget;
-use serde_json::{Value, json};
 use small_clusters::{HOST, ZONE, asks, check, cluster, outcome, pod, with, zones};
 
 #[test]

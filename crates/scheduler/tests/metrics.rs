@@ -4,10 +4,11 @@
 mod api;
 
 use api::Api;
+use apimachinery::json;
+use apimachinery::value::Value;
 use client::Client;
 use component::metrics::Registry;
 use expect_test::{Expect, expect};
-use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 

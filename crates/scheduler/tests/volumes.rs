@@ -4,6 +4,8 @@
 mod small_clusters;
 
 use apimachinery::decode::Decode as _;
+use apimachinery::json;
+use apimachinery::value::Value;
 use client::{ObjectKey, Projection};
 use expect_test::{Expect, expect};
 use scheduler::cache::Cache;
@@ -12,7 +14,6 @@ use scheduler::framework::Cycle;
 use scheduler::stopwatch::Stopwatch;
 use scheduler::storage::Storage;
 use scheduler::storage::rows::{CapacityRow, ClaimRow, ClassRow, DriverRow, VolumeRow};
-use serde_json::{Value, json};
 use small_clusters::{HOST, ZONE, asks, cluster, outcome, pod, with, zones};
 
 fn row<P: Projection>(object: Value) -> P {

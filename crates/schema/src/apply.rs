@@ -7,10 +7,11 @@
 use crate::decode::zero;
 use crate::row::{Type, TypeId};
 use crate::table::Table;
+use apimachinery::json;
 use apimachinery::status::{Status, StatusCause, cause};
 use apimachinery::time::Time;
+use apimachinery::value::{Key, Map, Value};
 use managed::{Entry, Operation};
-use serde_json::{Map, Value, json};
 use set::print_path;
 use std::cell::OnceCell;
 use std::sync::LazyLock;
@@ -75,7 +76,7 @@ impl Versions for OneShape {
 pub struct Conflict {
     /// As messages name the manager: `"kubectl-client-side-apply" using apps/v1`.
     pub manager: String,
-    path: Vec<String>,
+    path: Vec<Key>,
 }
 
 impl Conflict {
@@ -158,12 +159,12 @@ fn managed_of(value: &Value) -> Value {
 
 /// A copy of an object without its managed fields, which are the longer half of most.
 fn unmanaged(object: &Value) -> Value {
-    fn without(map: &Map<String, Value>) -> Value {
+    fn without(map: &Map) -> Value {
         let others = map.iter().filter(|(name, _)| *name != "managedFields");
         others.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
     let Value::Object(members) = object else { return object.clone() };
-    let copy = |(name, value): (&String, &Value)| match (name.as_str(), value) {
+    let copy = |(name, value): (&Key, &Value)| match (name.as_str(), value) {
         ("metadata", Value::Object(metadata)) => (name.clone(), without(metadata)),
         _ => (name.clone(), value.clone()),
     };
@@ -183,7 +184,7 @@ fn set_managed(value: &mut Value, entries: Vec<Entry>) {
     if !list.is_null()
         && let Some(Value::Object(metadata)) = value.get_mut("metadata")
     {
-        metadata.insert("managedFields".into(), list);
+        metadata.insert("managedFields", list);
     }
 }
 

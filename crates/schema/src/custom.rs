@@ -7,7 +7,7 @@
 use crate::decode::{self, DecodeError, Decoded, FieldValidation};
 use crate::row::{Type, TypeId};
 use crate::table::Table;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 mod check;
 mod columns;
@@ -83,7 +83,7 @@ pub(crate) fn typed(
         let read = decode::normalise_type(table, &Type::Ref(meta_type), metadata, validation)?;
         let prefixed = |text: String| text.replacen("field \"", "field \"metadata.", 1);
         report(&mut strict, read.strict.into_iter().map(prefixed).collect());
-        map.insert("metadata".into(), read.value);
+        map.insert("metadata", read.value);
     }
     let dropped = crate::prune::prune(table, id, &mut value);
     report(&mut strict, dropped.into_iter().map(|path| format!("unknown field \"{path}\"")).collect());

@@ -7,7 +7,7 @@
 
 use crate::row::{Field, Presence, Shape, Type, TypeId, TypeRow};
 use crate::table::Table;
-use serde_json::Value;
+use apimachinery::value::{Key, Value};
 use std::fmt::Write as _;
 
 mod scalar;
@@ -204,7 +204,7 @@ fn out_of_range(error: &serde_json::Error, text: &[u8]) -> String {
 /// One step from an object to a part of it.
 enum Seg<'t> {
     Field(&'t str, &'t TypeRow),
-    Key(String),
+    Key(Key),
     Index(usize),
 }
 
@@ -377,7 +377,7 @@ pub fn zero(table: &Table, ty: &Type) -> Value {
                         .filled(*id)
                         .iter()
                         .map(|i| &row.fields[usize::from(*i)])
-                        .filter_map(|f| Some((f.name.to_string(), missing(table, f)?)))
+                        .filter_map(|f| Some((f.name.as_ref(), missing(table, f)?)))
                         .collect(),
                 ),
             }

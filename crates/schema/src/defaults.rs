@@ -5,7 +5,7 @@
 use crate::decode::zero;
 use crate::row::{Field, Presence, Type, TypeId};
 use crate::table::Table;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 /// Sets what is absent and has a default.
 pub fn apply(table: &Table, id: TypeId, value: &mut Value) {
@@ -25,7 +25,7 @@ pub fn apply(table: &Table, id: TypeId, value: &mut Value) {
             Some(present) => is_unset(table, field, present),
         };
         if unset {
-            map.insert(field.name.to_string(), default.clone());
+            map.insert(field.name.as_ref(), default.clone());
         }
     }
     // Walk what is there, not what could be there.

@@ -3,9 +3,9 @@
 
 use crate::row::ResourceRow;
 use crate::table::Table;
+use apimachinery::value::Value;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
 use sha2::{Digest, Sha256, Sha512};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;

@@ -6,7 +6,7 @@
 use crate::decode::{missing, omitted, zero};
 use crate::row::{Field, Shape, Type, TypeId, TypeRow};
 use crate::table::Table;
-use serde_json::{Map, Value};
+use apimachinery::value::{Map, Value};
 
 mod body;
 mod indent;
@@ -219,7 +219,7 @@ impl Writer<'_> {
         self.out.push(b':');
     }
 
-    fn object(&mut self, id: TypeId, row: &TypeRow, map: &Map<String, Value>, part: Part) {
+    fn object(&mut self, id: TypeId, row: &TypeRow, map: &Map, part: Part) {
         self.out.push(b'{');
         let start = self.out.len();
         // Present fields by their place, unknown ones last; then merged with those that are written although absent.
@@ -300,7 +300,7 @@ impl Writer<'_> {
     }
 
     /// A whole tree with sorted keys, but for the revision in its metadata.
-    fn free_root(&mut self, map: &Map<String, Value>) {
+    fn free_root(&mut self, map: &Map) {
         self.out.push(b'{');
         let start = self.out.len();
         for (name, value) in map {
@@ -313,7 +313,7 @@ impl Writer<'_> {
         self.out.push(b'}');
     }
 
-    fn free_metadata(&mut self, map: &Map<String, Value>) {
+    fn free_metadata(&mut self, map: &Map) {
         self.out.push(b'{');
         let start = self.out.len();
         for (name, value) in map {

@@ -3,7 +3,7 @@
 
 use crate::row::{Type, TypeId};
 use crate::table::Table;
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::collections::HashSet;
 
 type Fields = HashSet<(TypeId, usize)>;

@@ -7,10 +7,11 @@
 use crate::discovery::{Group, Resources, sha512_hex};
 use crate::row::ResourceRow;
 use crate::table::Table;
+use apimachinery::json;
+use apimachinery::value::{Map, Value};
 use bytes::Bytes;
 use descriptions::Words;
 use plain::Plain;
-use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha512};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -190,7 +191,7 @@ impl Documents {
         }))
     }
 
-    fn paths(&self, about: &About, dialect: Dialect, names: &mut BTreeSet<String>) -> Map<String, Value> {
+    fn paths(&self, about: &About, dialect: Dialect, names: &mut BTreeSet<String>) -> Map {
         let mut used = |name: &str| {
             names.insert(name.to_owned());
         };
@@ -235,12 +236,7 @@ impl Documents {
     }
 
     /// The named schemas and all they refer to.
-    fn schemas(
-        &self,
-        names: BTreeSet<String>,
-        dialect: Dialect,
-        within: Option<(&str, &str)>,
-    ) -> Map<String, Value> {
+    fn schemas(&self, names: BTreeSet<String>, dialect: Dialect, within: Option<(&str, &str)>) -> Map {
         let words = self.words.get();
         let mut out = Map::new();
         let mut queue: Vec<String> = names.into_iter().collect();

@@ -4,7 +4,7 @@
 //! to go through [`crate::decode::normalise`], which is where unknown fields and wrong types of the result are found.
 
 use crate::decode::{self, FieldValidation};
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::fmt::Write as _;
 
 mod json;

@@ -7,8 +7,8 @@
 use crate::decode::DecodeError;
 use crate::row::{ProtoField, Type, TypeId};
 use crate::table::Table;
+use apimachinery::value::Value;
 use plan::{Plan, plans};
-use serde_json::Value;
 
 mod plan;
 mod read;
@@ -94,7 +94,7 @@ impl Codec {
         if let Value::Object(map) = &mut value {
             for (name, text) in [("kind", envelope.kind), ("apiVersion", envelope.api_version)] {
                 if !text.is_empty() {
-                    map.insert(name.into(), text.into());
+                    map.insert(name, text.into());
                 }
             }
         }

@@ -3,7 +3,7 @@
 
 use crate::row::{Shape, Type, TypeId};
 use crate::table::Table;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 /// Drops unknown fields and returns their paths (`spec.foo[0].bar`), in order.
 pub fn prune(table: &Table, id: TypeId, value: &mut Value) -> Vec<String> {

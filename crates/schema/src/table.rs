@@ -5,7 +5,7 @@
 
 use crate::custom::Check;
 use crate::row::{Presence, ResourceRow, Seq, Type, TypeId, TypeRow};
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::LazyLock;

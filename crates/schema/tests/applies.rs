@@ -1,10 +1,11 @@
 //! Server-side apply, told as stories on built-in objects and on trees without a schema.
 #![allow(clippy::unwrap_used)] // Tests unwrap, their helper functions too.
 
+use apimachinery::json;
 use apimachinery::time::Time;
+use apimachinery::value::Value;
 use schema::apply::{self, ApplyError, FieldSet, OneShape, Request};
 use schema::decode::{self, FieldValidation};
-use serde_json::{Value, json};
 
 struct Story {
     group: &'static str,
@@ -262,7 +263,7 @@ fn kubectl_takes_over_from_client_side_apply() {
     let mut story = Story::of("apps", "v1", "Deployment");
     let mut object = deployment(json!(3), json!([{"name": "a", "image": "x:1"}]));
     let last = story.full(object.clone()).to_string();
-    object["metadata"]["annotations"] = json!({apply::LAST_APPLIED: last});
+    object["metadata"]["annotations"] = json!({(apply::LAST_APPLIED): last});
     story.write("kubectl-client-side-apply", object);
     story.apply("kubectl", deployment(json!(5), json!([{"name": "a", "image": "x:2"}])));
     assert_eq!(story.at("/spec/replicas"), 5);

@@ -3,11 +3,12 @@
 
 mod shared;
 
+use apimachinery::json;
+use apimachinery::value::Value;
 use expect_test::{Expect, expect};
 use schema::cbor;
 use schema::decode::{FieldValidation, normalise};
 use schema::{Table, TypeId};
-use serde_json::{Value, json};
 
 fn config_map() -> (&'static Table, TypeId) {
     let table = api::table();

@@ -3,10 +3,11 @@
 
 mod shared;
 
+use apimachinery::json;
+use apimachinery::value::Value;
 use schema::decode::{self, FieldValidation};
 use schema::encode::{self, Body, TypeMeta};
 use schema::{Table, TypeId};
-use serde_json::{Value, json};
 
 fn kind(group: &str, version: &str, kind: &str) -> (&'static Table, TypeId) {
     let table = api::table();

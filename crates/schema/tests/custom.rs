@@ -2,11 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 use apimachinery::field::{ErrorList, Path};
+use apimachinery::json;
+use apimachinery::value::Value;
 use expect_test::{Expect, expect};
 use schema::custom::{Check, Ratchet, compile, structural, validate, validate_lists};
 use schema::decode::{self, FieldValidation};
 use schema::{Table, TypeId};
-use serde_json::{Value, json};
 
 fn schema() -> Value {
     json!({"type": "object", "properties": {

@@ -3,10 +3,11 @@
 
 mod shared;
 
+use apimachinery::json;
+use apimachinery::value::Value;
 use expect_test::expect;
 use schema::discovery::{self, AggregatedVersion, Resources};
 use schema::openapi::Encodings;
-use serde_json::{Value, json};
 
 fn parse(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap()
@@ -16,7 +17,7 @@ fn parse(bytes: &[u8]) -> Value {
 fn assert_same(got: &Value, want: &Value, path: &str, differences: &mut Vec<String>) {
     match (got, want) {
         (Value::Object(a), Value::Object(b)) => {
-            for key in a.keys().chain(b.keys().filter(|k| !a.contains_key(*k))) {
+            for key in a.keys().chain(b.keys().filter(|k| !a.contains_key(k))) {
                 match (a.get(key), b.get(key)) {
                     (Some(a), Some(b)) => assert_same(a, b, &format!("{path}/{key}"), differences),
                     (Some(a), None) => differences.push(format!("{path}/{key}: extra {a:.100}")),
@@ -407,7 +408,7 @@ fn v2_is_turned_into_v3() {
                 map.remove("default");
                 map.remove("x-kubernetes-group-version-kind");
                 if map.remove("oneOf").is_some() {
-                    map.insert("type".into(), "string".into());
+                    map.insert("type", "string".into());
                 }
                 if let Some(Value::Array(all)) = map.remove("allOf") {
                     map.extend(all[0].as_object().unwrap().clone());

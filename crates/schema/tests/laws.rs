@@ -2,7 +2,9 @@
 //! it once.
 #![allow(clippy::unwrap_used)] // Tests unwrap, their helper functions too.
 
+use apimachinery::json;
 use apimachinery::time::Time;
+use apimachinery::value::{Map, Value};
 use proptest::prelude::*;
 use schema::apply::{self, OneShape, Request};
 use schema::decode::{self, FieldValidation};
@@ -11,7 +13,6 @@ use schema::patch::{self, JsonPatch};
 use schema::protobuf::Codec;
 use schema::row::Type;
 use schema::{Table, TypeId};
-use serde_json::{Map, Value, json};
 
 /// Any tree.
 fn tree() -> impl Strategy<Value = Value> {
@@ -64,7 +65,7 @@ fn object(table: &Table, ty: &Type, seed: &mut impl Iterator<Item = u8>, depth: 
         Type::List(item) => (0..byte % 2 + 1).map(|_| object(table, item, seed, depth + 1)).collect(),
         Type::Map(item) => (0..byte % 2 + 1)
             .map(|i| (format!("k{i}"), object(table, item, seed, depth + 1)))
-            .collect::<Map<_, _>>()
+            .collect::<Map>()
             .into(),
         Type::Ref(id) => {
             let row = table.ty(*id);
@@ -154,7 +155,7 @@ proptest! {
             match (a, b) {
                 (Value::Object(x), Value::Object(y)) => {
                     let mut out = Map::new();
-                    x.keys().filter(|k| !y.contains_key(*k)).for_each(|k| { out.insert(k.clone(), Value::Null); });
+                    x.keys().filter(|k| !y.contains_key(k)).for_each(|k| { out.insert(k.clone(), Value::Null); });
                     y.iter().for_each(|(k, v)| { out.insert(k.clone(), x.get(k).map_or_else(|| v.clone(), |w| diff(w, v))); });
                     out.into()
                 }

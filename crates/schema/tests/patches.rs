@@ -1,9 +1,10 @@
 //! The three patches, on built-in objects.
 #![allow(clippy::unwrap_used)] // Tests unwrap, their helper functions too.
 
+use apimachinery::json;
+use apimachinery::value::Value;
 use schema::decode::FieldValidation::Strict;
 use schema::patch::{self, JsonPatch};
-use serde_json::{Value, json};
 
 fn check_json(doc: Value, ops: Value, want: Result<Value, &str>) {
     let patch = JsonPatch::parse(ops.to_string().as_bytes(), Strict);

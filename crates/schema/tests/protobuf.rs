@@ -3,10 +3,10 @@
 
 mod shared;
 
+use apimachinery::json;
 use schema::decode::{self, FieldValidation};
 use schema::encode;
 use schema::protobuf::{self, Codec};
-use serde_json::json;
 use std::sync::LazyLock;
 
 static CODEC: LazyLock<Codec> = LazyLock::new(|| Codec::new(api::table(), api::proto_only));

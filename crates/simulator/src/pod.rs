@@ -118,8 +118,8 @@ mod tests {
     use expect_test::{Expect, expect};
 
     /// Lets a pod live until it rests, and shows each step.
-    fn check(pod: serde_json::Value, expected: Expect) {
-        let mut pod: Pod = serde_json::from_value(pod).unwrap();
+    fn check(pod: apimachinery::value::Value, expected: Expect) {
+        let mut pod: Pod = apimachinery::value::from_value(pod).unwrap();
         let mut lines = Vec::new();
         loop {
             let step =
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn lives() {
         check(
-            serde_json::json!({
+            apimachinery::json!({
                 "metadata": {"name": "web"},
                 "spec": {"initContainers": [{"name": "init"}, {"name": "side", "restartPolicy": "Always"}], "containers": [{"name": "app"}]},
                 "status": {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"}]},
@@ -165,7 +165,7 @@ mod tests {
                 Rest"#]],
         );
         check(
-            serde_json::json!({
+            apimachinery::json!({
                 "metadata": {"name": "job", "ownerReferences": [{"kind": "Job", "name": "j", "apiVersion": "batch/v1", "uid": "1"}]},
                 "spec": {"hostNetwork": true, "containers": [{"name": "app"}]},
             }),
@@ -175,7 +175,7 @@ mod tests {
                 Rest"#]],
         );
         check(
-            serde_json::json!({"metadata": {"name": "gone", "deletionTimestamp": "1970-01-01T00:00:00Z"}, "spec": {"containers": []}}),
+            apimachinery::json!({"metadata": {"name": "gone", "deletionTimestamp": "1970-01-01T00:00:00Z"}, "spec": {"containers": []}}),
             expect!["Delete"],
         );
     }

@@ -5,13 +5,14 @@
 mod provider;
 mod server;
 
+use apimachinery::json;
+use apimachinery::value::Value;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use expect_test::{Expect, expect};
 use http::{HeaderMap, Method};
 use provider::{Key, Provider, serve};
-use serde_json::{Value, json};
 use server::Cluster;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

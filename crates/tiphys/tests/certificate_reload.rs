@@ -1,6 +1,7 @@
 //! Certificates and authorities of `tiphys apiserver`, replaced while it runs.
 #![allow(clippy::unwrap_used)]
 
+use apimachinery::value::Value;
 use bytes::Bytes;
 use client::https::Https;
 use client::transport::Transport as _;
@@ -8,7 +9,6 @@ use http::{Method, Request};
 use http_body_util::BodyExt as _;
 use pki::tls::{Slot, Trust, client_config};
 use pki::{Authority, Identity, PrivateKey, Profile, San, Subject};
-use serde_json::Value;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

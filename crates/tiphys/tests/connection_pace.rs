@@ -1,9 +1,10 @@
 //! How fast a connection goes that is handed through: the real binary, before a pod that sends what it can.
 #![allow(clippy::unwrap_used)]
 
+use apimachinery::json;
+use apimachinery::value::Value;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
-use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

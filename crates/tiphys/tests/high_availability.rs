@@ -7,12 +7,13 @@
 
 mod plane;
 
+use apimachinery::json;
+use apimachinery::value::Value;
 use apiserver::resources::Resources;
 use apiserver::storage::{UpstreamForm, prefixes};
 use http::Method;
 use plane::{Door, Server};
 use schema::encode::Body;
-use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,9 +4,10 @@
 
 mod plane;
 
+use apimachinery::json;
+use apimachinery::value::Value;
 use http::Method;
 use plane::{Door, Server};
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

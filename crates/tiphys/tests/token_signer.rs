@@ -7,12 +7,13 @@ mod generated;
 #[path = "../../apiserver/tests/house/signer.rs"]
 mod signer;
 
+use apimachinery::json;
+use apimachinery::value::Value;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use expect_test::{Expect, expect};
 use http::{HeaderMap, Method};
-use serde_json::{Value, json};
 use signer::Signer;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;

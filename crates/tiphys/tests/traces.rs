@@ -7,6 +7,8 @@ mod generated;
 #[path = "../../apiserver/tests/house/provider.rs"]
 mod provider;
 
+use apimachinery::json;
+use apimachinery::value::Value;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -15,7 +17,6 @@ use generated::any_value::Value as Attribute;
 use generated::trace_service_server::{TraceService, TraceServiceServer};
 use generated::{ExportTraceServiceRequest, ExportTraceServiceResponse, Span};
 use http::{HeaderMap, Method};
-use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};

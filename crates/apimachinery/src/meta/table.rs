@@ -1,6 +1,6 @@
 //! `meta.k8s.io/v1` Table: rows for people, as `kubectl get` shows them.
 
-use serde_json::Value;
+use crate::value::Value;
 
 use super::*;
 

@@ -61,7 +61,7 @@ fn canonical_forms() {
         ("123456789012345678901234567890", "123456789012345678901234567890"),
     ] {
         assert_eq!(parse(text).to_string(), want, "{text}");
-        assert_eq!(serde_json::to_value(parse(text)).unwrap(), want);
+        assert_eq!(crate::value::to_value(parse(text)).unwrap(), want);
     }
 }
 

@@ -4,7 +4,7 @@ use super::immediate::Immediate;
 use super::{Attributes, Operation, When};
 use apimachinery::field::{Error, Path, aggregate};
 use apimachinery::status::Status;
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::collections::BTreeSet;
 
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl Immediate for AlwaysPullImages {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use apimachinery::json;
 
     #[test]
     fn all_that_is_pulled_is_pulled_always() {

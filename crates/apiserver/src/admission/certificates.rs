@@ -9,9 +9,9 @@ use crate::authz::{self, Authorizer};
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::quote::quote;
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use base64::Engine as _;
 use futures::future::BoxFuture;
-use serde_json::Value;
 use std::sync::Arc;
 use x509_parser::prelude::{FromDer as _, X509CertificationRequest};
 

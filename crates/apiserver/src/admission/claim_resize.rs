@@ -5,7 +5,7 @@ use super::lookup::Objects;
 use super::{Attributes, Operation, When};
 use apimachinery::quantity::Quantity;
 use apimachinery::status::Status;
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::sync::Arc;
 
 pub(super) struct PersistentVolumeClaimResize(pub Arc<Objects>);

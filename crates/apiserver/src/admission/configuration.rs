@@ -2,7 +2,7 @@
 //! in a file of its own. What a plugin's part means is the plugin's to say.
 
 use crate::strict::{self, Shape};
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::path::{Path, PathBuf};
 
 /// Where a plugin's part stands.
@@ -117,7 +117,7 @@ plugins:
         .unwrap();
         let file = |path: &str| Source::File(path.into());
         let wanted = [
-            ("PodSecurity", Source::Here(serde_json::json!({"kind": "A"}))),
+            ("PodSecurity", Source::Here(apimachinery::json!({"kind": "A"}))),
             ("ResourceQuota", file("/etc/kubernetes/quota.yaml")),
             ("EventRateLimit", file("/etc/limits.yaml")),
             ("Priority", Source::Nowhere),

@@ -3,8 +3,9 @@
 
 use super::immediate::Immediate;
 use super::{Attributes, Operation, Options, When};
+use apimachinery::json;
 use apimachinery::status::Status;
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 
 /// How long for each taint.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use super::immediate::Immediate;
 use super::{Attributes, Operation, When};
 use apimachinery::status::Status;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 #[derive(Debug)]
 pub(super) struct DenyServiceExternalIPs;

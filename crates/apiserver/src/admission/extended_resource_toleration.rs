@@ -3,9 +3,10 @@
 
 use super::immediate::Immediate;
 use super::{Attributes, Operation, When};
+use apimachinery::json;
 use apimachinery::status::Status;
 use apimachinery::validation::is_qualified_name;
-use serde_json::{Value, json};
+use apimachinery::value::{Key, Value};
 use std::collections::BTreeSet;
 
 #[derive(Debug)]
@@ -20,7 +21,11 @@ fn is_extended(name: &str) -> bool {
 fn requested(pod: &Value) -> BTreeSet<String> {
     let lists = ["containers", "initContainers"].iter().filter_map(|list| pod["spec"][*list].as_array());
     let requests = lists.flatten().filter_map(|container| container["resources"]["requests"].as_object());
-    requests.flat_map(|requests| requests.keys()).filter(|name| is_extended(name)).cloned().collect()
+    requests
+        .flat_map(|requests| requests.keys())
+        .filter(|name| is_extended(name))
+        .map(Key::to_string)
+        .collect()
 }
 
 /// Adds a toleration in place of those that differ from it by their seconds alone.

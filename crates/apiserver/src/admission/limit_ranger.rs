@@ -5,10 +5,11 @@ use super::lookup::Objects;
 use super::{Attributes, Operation, When};
 use api::core::v1::{LimitRange, LimitRangeItem, PersistentVolumeClaim, Pod};
 use apimachinery::field::aggregate;
+use apimachinery::json;
 use apimachinery::quantity::Quantity;
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use rules::pod_requests::{Options, pod_limits, pod_requests};
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -3,8 +3,8 @@
 use crate::authz::{Attributes, Authorizer, Decision};
 use crate::resources::Served;
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use parking_lot::Mutex;
-use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
 use store::{Entry, Revision, Store};

@@ -8,7 +8,7 @@ use api::admissionregistration::v1::{MatchResources, NamedRuleWithOperations};
 use apimachinery::labels::Selector;
 use apimachinery::meta::LabelSelector;
 use apimachinery::status::Status;
-use serde_json::{Map, Value};
+use apimachinery::value::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::Store;
@@ -127,7 +127,7 @@ fn parsed(selector: Option<&LabelSelector>) -> Result<Selector, Status> {
 pub(super) fn labels(object: &Value) -> BTreeMap<String, String> {
     let labels = object::metadata(object).and_then(|m| m.get("labels")).and_then(Value::as_object);
     let pairs = labels.into_iter().flat_map(Map::iter);
-    pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+    pairs.filter_map(|(key, value)| Some((key.to_string(), value.as_str()?.to_owned()))).collect()
 }
 
 fn objects_match(a: &Attributes<'_>, selector: Option<&LabelSelector>) -> Result<bool, Status> {

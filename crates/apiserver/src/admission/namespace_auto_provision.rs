@@ -4,9 +4,9 @@ use super::lookup::Objects;
 use super::{Attributes, Operation, Plugin, When};
 use crate::registry::{Ownership, WriteContext};
 use crate::user::{ALL_AUTHENTICATED, MASTERS, User};
+use apimachinery::json;
 use apimachinery::status::Status;
 use futures::future::BoxFuture;
-use serde_json::json;
 use std::sync::Arc;
 
 /// Looks up namespaces.

@@ -6,8 +6,8 @@ use super::{Attributes, Operation, When};
 use api::core::v1::PodSpec;
 use apimachinery::decode::Decode as _;
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use rules::declared_features::{missing, to_change};
-use serde_json::Value;
 use std::sync::Arc;
 
 pub(super) struct NodeDeclaredFeatureValidator(pub Arc<Objects>);

@@ -6,8 +6,8 @@ use super::{Attributes, Operation, Plugin, When};
 use crate::authz::{self, Authorizer};
 use crate::resources::Resources;
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use futures::future::BoxFuture;
-use serde_json::Value;
 use std::sync::Arc;
 
 pub(super) struct OwnerReferencesPermissionEnforcement {

@@ -5,9 +5,10 @@ use super::immediate::Immediate;
 use super::lookup::Objects;
 use super::{Attributes, Operation, When};
 use apimachinery::field::{Error, Path};
+use apimachinery::json;
 use apimachinery::status::Status;
 use apimachinery::validation::{is_qualified_name, is_valid_label_value};
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -30,7 +31,7 @@ pub(super) fn selectors(text: Option<&str>) -> Labels {
         .map(|tree| tree.value)
         .unwrap_or_default();
     let selectors = tree["podNodeSelectorPluginConfig"].as_object().into_iter().flatten();
-    selectors.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
+    selectors.filter_map(|(name, value)| Some((name.to_string(), value.as_str()?.to_owned()))).collect()
 }
 
 /// The labels of a selector: `key=value`, comma separated.
@@ -57,7 +58,7 @@ fn parse(selector: &str) -> Result<Labels, String> {
 
 fn selected(pod: &Value) -> Labels {
     let labels = pod["spec"]["nodeSelector"].as_object().into_iter().flatten();
-    labels.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
+    labels.map(|(key, value)| (key.to_string(), value.as_str().unwrap_or_default().to_owned())).collect()
 }
 
 fn conflict(a: &Labels, b: &Labels) -> bool {

@@ -7,8 +7,8 @@ use api::core::v1::Pod;
 use apimachinery::decode::Decode;
 use apimachinery::quantity::Quantity;
 use apimachinery::status::{Status, StatusCause};
+use apimachinery::value::Value;
 use rules::pod_requests::{Options, amount, pod_requests};
-use serde_json::Value;
 use std::sync::Arc;
 
 /// Looks up nodes.

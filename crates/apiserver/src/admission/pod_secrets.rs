@@ -1,6 +1,6 @@
 //! The Secrets that a pod refers to: whether there are any, and whether its service account lists them.
 
-use serde_json::Value;
+use apimachinery::value::Value;
 
 pub(super) fn items(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()

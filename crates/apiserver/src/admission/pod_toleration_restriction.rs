@@ -9,8 +9,9 @@ use crate::strict::{self, Shape};
 use api::core::v1::{Pod, Toleration};
 use apimachinery::decode::Decode as _;
 use apimachinery::field::Path;
+use apimachinery::json;
 use apimachinery::status::Status;
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 use std::sync::Arc;
 
 /// The cluster's lists; either may be empty.

@@ -5,7 +5,7 @@ use super::immediate::Immediate;
 use super::lookup::Objects;
 use super::{Attributes, Operation, When};
 use apimachinery::status::Status;
-use serde_json::{Map, Value};
+use apimachinery::value::{Map, Value};
 use std::sync::Arc;
 
 const LABELS: [&str; 2] = ["topology.kubernetes.io/zone", "topology.kubernetes.io/region"];

@@ -4,7 +4,7 @@ use super::immediate::Immediate;
 use super::lookup::Objects;
 use super::{Attributes, Operation, When};
 use apimachinery::status::Status;
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::sync::Arc;
 
 pub(super) struct Priority(pub Arc<Objects>);

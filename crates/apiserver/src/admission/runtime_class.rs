@@ -4,9 +4,10 @@ use super::immediate::Immediate;
 use super::lookup::Objects;
 use super::{Attributes, Operation, When};
 use apimachinery::decode::Decode;
+use apimachinery::json;
 use apimachinery::quantity::Quantity;
 use apimachinery::status::Status;
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -4,8 +4,9 @@
 use super::immediate::Immediate;
 use super::lookup::Objects;
 use super::{Attributes, Operation, When, pod_secrets};
+use apimachinery::json;
 use apimachinery::status::Status;
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 use std::sync::Arc;
 
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";

@@ -2,8 +2,9 @@
 
 use super::immediate::Immediate;
 use super::{Attributes, Operation, When};
+use apimachinery::json;
 use apimachinery::status::Status;
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 
 /// A new node takes no pods until the node lifecycle controller has seen it ready.
 #[derive(Debug)]

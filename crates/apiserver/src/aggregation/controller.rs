@@ -8,12 +8,13 @@ use crate::registry::{DeleteOutcome, WriteContext};
 use crate::resources::Served;
 use crate::server::Server;
 use crate::user::{MASTERS, User};
+use apimachinery::json;
 use apimachinery::meta::options::DeleteOptions;
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
-use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 

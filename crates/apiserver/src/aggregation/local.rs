@@ -2,7 +2,8 @@
 
 use crate::metrics_api;
 use crate::resources::Resources;
-use serde_json::{Value, json};
+use apimachinery::json;
+use apimachinery::value::Value;
 use std::collections::BTreeMap;
 
 /// Group, version, and the priorities of both.

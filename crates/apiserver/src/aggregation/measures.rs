@@ -1,8 +1,8 @@
 //! `aggregator_unavailable_*`: which APIServices are not available, and how often they came to be so.
 
+use apimachinery::value::Value;
 use component::metrics::{CounterVec, GaugeVec, Opts, Registry, Stability};
 use parking_lot::Mutex;
-use serde_json::Value;
 use std::collections::BTreeSet;
 
 pub(super) struct Measures {

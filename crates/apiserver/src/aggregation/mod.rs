@@ -11,8 +11,8 @@ mod openapi;
 mod proxy;
 
 use crate::outbound::{Outbound, Roots, Target};
+use apimachinery::value::Value;
 use parking_lot::RwLock;
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

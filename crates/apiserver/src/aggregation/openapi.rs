@@ -4,10 +4,10 @@
 use super::Remote;
 use super::controller::{Controller, Fetched};
 use crate::outbound::Target;
+use apimachinery::value::{Key, Value};
 use bytes::Bytes;
 use http::StatusCode;
 use schema::openapi;
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -53,9 +53,9 @@ impl Controller {
                 let index: Value = serde_json::from_slice(&bytes).unwrap_or_default();
                 let listed = index["paths"].as_object().into_iter().flatten();
                 // Of what is about nothing in particular the own documents speak.
-                let url = |(key, item): (&String, &Value)| {
+                let url = |(key, item): (&Key, &Value)| {
                     let url = item["serverRelativeURL"].as_str()?;
-                    key.starts_with("apis/").then(|| (key.clone(), url.to_owned()))
+                    key.starts_with("apis/").then(|| (key.to_string(), url.to_owned()))
                 };
                 published.v3 = listed.filter_map(url).collect();
                 false

@@ -5,9 +5,9 @@ use super::event::{Level, Stage};
 use crate::authz::Attributes;
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::validation::is_dns1123_subdomain;
+use apimachinery::value::Value;
 use schema::decode::{self, FieldValidation};
 use serde::Deserialize;
-use serde_json::Value;
 
 /// How a request is recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -88,7 +88,7 @@ impl Policy {
         }
         without_nulls(&mut value);
         let document: Document =
-            serde_json::from_value(value).map_err(|error| format!("failed decoding: {error}"))?;
+            apimachinery::value::from_value(value).map_err(|error| format!("failed decoding: {error}"))?;
         let errors = validate(&document);
         if let Some(why) = errors.aggregate() {
             return Err(why);

@@ -135,7 +135,7 @@ impl Record {
     }
 
     /// The object that was sent: `meta` is the place of its metadata, `write` gives its JSON.
-    pub fn request_object(&self, object: &serde_json::Value, write: impl FnOnce() -> Vec<u8>) {
+    pub fn request_object(&self, object: &apimachinery::value::Value, write: impl FnOnce() -> Vec<u8>) {
         if !self.is_on() {
             return;
         }

@@ -158,6 +158,6 @@ impl AuthenticationConfiguration {
         {
             members.remove("jwt");
         }
-        serde_json::from_value(value).map_err(|e| e.to_string())
+        apimachinery::value::from_value(value).map_err(|e| e.to_string())
     }
 }

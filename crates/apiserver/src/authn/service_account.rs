@@ -14,9 +14,9 @@ use crate::registry::{Registry, WriteContext};
 use crate::user::User;
 use api::core::v1::Secret;
 use apimachinery::decode::Decode as _;
+use apimachinery::value::Value;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::Key;
@@ -406,7 +406,7 @@ impl ServiceAccountTokens {
             };
             let label = |secret: &mut Value| {
                 let metadata = object::metadata_mut(secret);
-                let labels = metadata.entry("labels").or_insert_with(|| serde_json::json!({}));
+                let labels = metadata.entry("labels").or_insert_with(|| apimachinery::json!({}));
                 labels[LAST_USED] = today.as_str().into();
                 Ok(())
             };

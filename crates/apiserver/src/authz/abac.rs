@@ -3,9 +3,9 @@
 use super::{Attributes, Authorizer, Decision, Rules};
 use crate::user::{ALL_AUTHENTICATED, User};
 use api::rbac::v1::PolicyRule;
+use apimachinery::value::Value;
 use futures::future::BoxFuture;
 use serde::Deserialize;
-use serde_json::Value;
 use std::path::Path;
 
 const API_VERSION: &str = "abac.authorization.kubernetes.io/v1beta1";
@@ -59,7 +59,7 @@ impl Abac {
 fn policy(line: &str, unversioned: &mut bool) -> Result<Policy, String> {
     let value: Value = serde_json::from_str(line)
         .map_err(|e| format!("couldn't get version/kind; json parse error: {e}"))?;
-    let read = |value: Value| serde_json::from_value::<Policy>(value).map_err(|e| e.to_string());
+    let read = |value: Value| apimachinery::value::from_value::<Policy>(value).map_err(|e| e.to_string());
     if value["apiVersion"] == API_VERSION && value["kind"] == "Policy" {
         let mut policy = match value.get("spec") {
             None | Some(Value::Null) => Policy::default(),

@@ -1,13 +1,14 @@
 //! `matchConditions` of webhook authorizers: which reviews are for the webhook.
 
 use apimachinery::field::{Error, ErrorList, Path, aggregate};
+use apimachinery::json;
+use apimachinery::value::Value;
 use cel::cost::PER_CALL_LIMIT;
 use cel::env::Environment;
 use cel::program::Program;
 use cel::schema::DeclType;
 use cel::types::Type;
 use cel::value::Val;
-use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 

@@ -124,7 +124,7 @@ impl AuthorizationConfiguration {
         }
         let versions = ["v1", "v1beta1", "v1alpha1"];
         let value = strict::load(text, "AuthorizationConfiguration", &versions, &SHAPE).map_err(failed)?;
-        let mut this: Self = serde_json::from_value(value).map_err(|e| failed(e.to_string()))?;
+        let mut this: Self = apimachinery::value::from_value(value).map_err(|e| failed(e.to_string()))?;
         for webhook in this.authorizers.iter_mut().filter_map(|a| a.webhook.as_mut()) {
             if webhook.authorized_ttl == Duration::default() {
                 webhook.authorized_ttl = Duration::from_seconds(300);

@@ -285,14 +285,14 @@ pub(super) struct PersistentVolume {
 struct VolumeSpec {
     claim_ref: Option<ObjectReference>,
     #[serde(flatten)]
-    source: BTreeMap<String, serde_json::Value>,
+    source: BTreeMap<String, apimachinery::value::Value>,
 }
 
 impl PersistentVolume {
     /// The secrets that a kubelet needs to mount the volume, as `namespace/name`.
     fn secrets(&self, claim_namespace: &str) -> Vec<String> {
         let mut found = Vec::new();
-        let mut add = |reference: &serde_json::Value| {
+        let mut add = |reference: &apimachinery::value::Value| {
             let namespace = reference["namespace"].as_str().filter(|n| !n.is_empty());
             if let Some(name) = reference["name"].as_str().filter(|n| !n.is_empty()) {
                 found.push(format!("{}/{name}", namespace.unwrap_or(claim_namespace)));
@@ -310,7 +310,7 @@ impl PersistentVolume {
                 .for_each(|k| add(&csi[k]));
         }
         if let Some(azure) = self.spec.source.get("azureFile") {
-            add(&serde_json::json!({"name": azure["secretName"], "namespace": azure["secretNamespace"]}));
+            add(&apimachinery::json!({"name": azure["secretName"], "namespace": azure["secretNamespace"]}));
         }
         found
     }

@@ -404,8 +404,9 @@ mod tests {
     use super::*;
     use crate::features::Features;
     use crate::user::NODES;
+    use apimachinery::json;
+    use apimachinery::value::Value;
     use client::key::ObjectKey;
-    use serde_json::{Value, json};
 
     fn raw(value: &Value) -> Raw {
         let text = |key: &str| value["metadata"][key].as_str().unwrap_or_default();

@@ -11,11 +11,12 @@ use apimachinery::clock::Clock;
 use apimachinery::decode::Decode;
 use apimachinery::field::Path;
 use apimachinery::fields;
+use apimachinery::json;
 use apimachinery::labels;
+use apimachinery::value::Value;
 use component::metrics::{CounterVec, HistogramVec, Opts, Registry, Stability};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -263,7 +264,7 @@ impl WebhookAuthorizer {
             && let Some(members) = spec.as_object_mut()
             && let Some(groups) = members.remove("groups")
         {
-            members.insert("group".into(), groups);
+            members.insert("group", groups);
         }
         spec
     }
@@ -279,9 +280,9 @@ fn controlled(a: &Attributes<'_>) -> usize {
 
 /// The spec of the review that asks a question, its members in upstream's order.
 fn spec(a: &Attributes<'_>) -> Value {
-    let mut spec = serde_json::Map::new();
+    let mut spec = apimachinery::value::Map::new();
     if a.is_resource {
-        let mut asked = serde_json::Map::new();
+        let mut asked = apimachinery::value::Map::new();
         for (key, value) in [
             ("namespace", a.namespace),
             ("verb", a.verb),
@@ -292,7 +293,7 @@ fn spec(a: &Attributes<'_>) -> Value {
             ("name", a.name),
         ] {
             if !value.is_empty() {
-                asked.insert(key.into(), value.into());
+                asked.insert(key, value.into());
             }
         }
         for (key, requirements) in [
@@ -300,31 +301,31 @@ fn spec(a: &Attributes<'_>) -> Value {
             ("labelSelector", label_requirements(a.label_selector)),
         ] {
             if !requirements.is_empty() {
-                asked.insert(key.into(), json!({"requirements": requirements}));
+                asked.insert(key, json!({"requirements": requirements}));
             }
         }
-        spec.insert("resourceAttributes".into(), asked.into());
+        spec.insert("resourceAttributes", asked.into());
     } else {
-        let mut asked = serde_json::Map::new();
+        let mut asked = apimachinery::value::Map::new();
         for (key, value) in [("path", a.path), ("verb", a.verb)] {
             if !value.is_empty() {
-                asked.insert(key.into(), value.into());
+                asked.insert(key, value.into());
             }
         }
-        spec.insert("nonResourceAttributes".into(), asked.into());
+        spec.insert("nonResourceAttributes", asked.into());
     }
     let user = a.user;
     if !user.name.is_empty() {
-        spec.insert("user".into(), user.name.as_str().into());
+        spec.insert("user", user.name.as_str().into());
     }
     if !user.groups.is_empty() {
-        spec.insert("groups".into(), json!(user.groups));
+        spec.insert("groups", json!(user.groups));
     }
     if !user.extra.is_empty() {
-        spec.insert("extra".into(), json!(user.extra));
+        spec.insert("extra", json!(user.extra));
     }
     if !user.uid.is_empty() {
-        spec.insert("uid".into(), user.uid.as_str().into());
+        spec.insert("uid", user.uid.as_str().into());
     }
     spec.into()
 }

@@ -1,7 +1,7 @@
 //! Upstream's bootstrap policy, compared with what stands here: every role, binding and rule.
 
 use super::{binding, policy, role};
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

@@ -3,7 +3,8 @@
 
 use super::policy::{Binding, Role, binding_in, named, role, rule, within};
 use super::{RBAC, binding, policy};
-use serde_json::{Value, json};
+use apimachinery::json;
+use apimachinery::value::Value;
 use std::collections::BTreeMap;
 
 /// The ConfigMap of `kube-public` that the signer of bootstrap tokens signs.

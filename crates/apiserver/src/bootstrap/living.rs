@@ -4,8 +4,8 @@
 use super::{Config, ensure, kubernetes_endpoints};
 use crate::registry::{Registry, store_error};
 use crate::user::{MASTERS, User};
+use apimachinery::json;
 use apimachinery::status::Status;
-use serde_json::json;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;

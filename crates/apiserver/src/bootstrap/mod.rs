@@ -16,13 +16,14 @@ use crate::resources::Served;
 use crate::services::Ranges;
 use crate::user::{MASTERS, User};
 use api::rbac::v1::PolicyRule;
+use apimachinery::json;
 use apimachinery::meta::options::{DeleteOptions, Preconditions};
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use component::gates::FeatureGates;
 use futures::future::BoxFuture;
 use policy::{Binding, Role, Rule};
 use reconcile::Outcome;
-use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -225,7 +226,7 @@ fn objects(config: &Config, today: &str) -> Vec<(&'static str, &'static str, Val
     // A server that trusts no proxy says nothing of proxies.
     if let (false, Value::Object(data)) = (config.request_header_ca.is_empty(), &mut authentication) {
         let headers = &config.request_headers;
-        data.insert("requestheader-client-ca-file".into(), config.request_header_ca.as_str().into());
+        data.insert("requestheader-client-ca-file", config.request_header_ca.as_str().into());
         data.extend(
             [
                 ("requestheader-allowed-names", &config.request_header_names),

@@ -4,7 +4,8 @@
 use crate::authz::cover::uncovered;
 use api::rbac::v1::PolicyRule;
 use apimachinery::decode::Decode;
-use serde_json::{Value, json};
+use apimachinery::json;
+use apimachinery::value::Value;
 
 /// What becomes of an object that is there.
 #[derive(Debug, PartialEq)]

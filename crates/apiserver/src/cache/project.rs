@@ -1,9 +1,9 @@
 //! What selectors need of an object: labels and selectable fields, extracted once per version.
 
 use crate::resources::Served;
+use apimachinery::value::{Map, Value};
 use schema::encode::Body;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,7 +29,7 @@ pub fn projected(resource: &Served, entry: &Entry) -> Arc<Projected> {
             labels: labels
                 .into_iter()
                 .flatten()
-                .map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned()))
+                .map(|(k, v)| (k.to_string(), v.as_str().unwrap_or_default().to_owned()))
                 .collect(),
             fields: resource.strategy.selected(&value),
         }

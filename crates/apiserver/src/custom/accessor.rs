@@ -1,7 +1,7 @@
 //! What stands at a path of an object whose schema may allow anything there, and upstream's words where it is of another
 //! type than was looked for.
 
-use serde_json::Value;
+use apimachinery::value::Value;
 
 /// The whole number at a path; none where nothing is. Refuses what is no number, or is below what is no map.
 pub(crate) fn int64(object: &Value, path: &[String]) -> Result<Option<i64>, String> {
@@ -80,7 +80,7 @@ pub(crate) fn go_type(value: &Value) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use apimachinery::json;
 
     fn path(dotted: &str) -> Vec<String> {
         dotted.split('.').map(str::to_owned).collect()

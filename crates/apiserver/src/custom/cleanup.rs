@@ -5,9 +5,9 @@ use crate::registry::{Change, UpdateOptions, WriteContext};
 use crate::resources::Served;
 use apimachinery::meta::options::DeleteOptions;
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use futures::future::BoxFuture;
 use hooks::apiextensions::{CLEANUP_FINALIZER, set_condition};
-use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -2,12 +2,13 @@
 //! when it is first needed. When a definition is written anew with the same schema, its status say, the new bytes take the
 //! place of the old ones: two of them would be twice the memory.
 
+use apimachinery::json;
+use apimachinery::value::Value;
 use bytes::Bytes;
 use hooks::apiextensions::rules::Node;
 use parking_lot::RwLock;
 use schema::Table;
 use schema::custom::compile;
-use serde_json::{Value, json};
 use std::ops::Deref;
 use std::sync::OnceLock;
 

@@ -1,9 +1,10 @@
 //! What the server says of a definition: the names it accepts, and its conditions. Pure.
 
 use apimachinery::field::{ErrorList, Path};
+use apimachinery::json;
+use apimachinery::value::Value;
 use hooks::apiextensions::{approval_state, condition, is_protected, set_condition};
 use schema::custom::structural;
-use serde_json::{Value, json};
 use std::collections::HashSet;
 
 /// Names that other definitions of the group hold.

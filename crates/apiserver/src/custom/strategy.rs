@@ -3,10 +3,11 @@
 use super::accessor::{self, dotted};
 use super::source::Source;
 use apimachinery::field::{BadValue, Error, ErrorList, ErrorType, Path};
+use apimachinery::json;
 use apimachinery::time::Time;
+use apimachinery::value::{Key, Map, Value};
 use hooks::{Context, ScalePaths, Strategy};
 use schema::custom::{self, JsonPath, Ratchet, cell};
-use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -169,18 +170,18 @@ fn nameless(object: &Value) -> bool {
     absent("name") && absent("generateName")
 }
 
-fn outside_metadata(object: &Value) -> impl Iterator<Item = (&String, &Value)> {
+fn outside_metadata(object: &Value) -> impl Iterator<Item = (&Key, &Value)> {
     object.as_object().into_iter().flatten().filter(|(key, _)| *key != "metadata")
 }
 
-fn metadata_mut(object: &mut Value) -> Option<&mut Map<String, Value>> {
+fn metadata_mut(object: &mut Value) -> Option<&mut Map> {
     object.get_mut("metadata").and_then(Value::as_object_mut)
 }
 
 impl Strategy for CustomStrategy {
     fn prepare_for_create(&self, object: &mut Value, _: &Context) {
         if let Some(metadata) = metadata_mut(object) {
-            metadata.insert("generation".into(), 1.into());
+            metadata.insert("generation", 1.into());
         }
     }
 
@@ -190,7 +191,7 @@ impl Strategy for CustomStrategy {
             let mut metadata = old["metadata"].clone();
             for key in ["managedFields", "resourceVersion"] {
                 if let (Some(new), Some(map)) = (object["metadata"].get(key), metadata.as_object_mut()) {
-                    map.insert(key.into(), new.clone());
+                    map.insert(key, new.clone());
                 }
             }
             object["metadata"] = metadata;
@@ -200,7 +201,7 @@ impl Strategy for CustomStrategy {
             && let Some(metadata) = metadata_mut(object)
         {
             let before = old["metadata"]["generation"].as_i64().unwrap_or(1);
-            metadata.insert("generation".into(), (before + 1).into());
+            metadata.insert("generation", (before + 1).into());
         }
     }
 

@@ -72,7 +72,7 @@ impl Configuration {
         if let Some(first) = tree.strict.first() {
             return Err(first.clone());
         }
-        let this: Self = serde_json::from_value(tree.value).map_err(|error| error.to_string())?;
+        let this: Self = apimachinery::value::from_value(tree.value).map_err(|error| error.to_string())?;
         let known = ["apiserver.k8s.io/v1beta1", "apiserver.k8s.io/v1alpha1"];
         if !known.contains(&this.api_version.as_str()) || this.kind != "EgressSelectorConfiguration" {
             let (kind, version) = (&this.kind, &this.api_version);

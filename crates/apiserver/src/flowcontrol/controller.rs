@@ -7,11 +7,12 @@ use crate::bootstrap;
 use crate::registry::Registry;
 use api::Kind;
 use api::flowcontrol::v1::{FlowSchema, FlowSchemaCondition, PriorityLevelConfiguration};
+use apimachinery::json;
 use apimachinery::time::Time;
+use apimachinery::value::Value;
 use bytes::Bytes;
 use client::{Client, Informer, Informers, Projection};
 use http::Request;
-use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -288,7 +289,7 @@ mod tests {
         schema.spec.priority_level_configuration.name = "x".into();
         let condition = dangling(&schema, false, Time::from_unix(0)).unwrap();
         assert_eq!(condition["reason"], "NotFound");
-        schema.status.conditions.push(serde_json::from_value(condition).unwrap());
+        schema.status.conditions.push(apimachinery::value::from_value(condition).unwrap());
         assert_eq!(dangling(&schema, false, Time::from_unix(9)), None);
         assert_eq!(dangling(&schema, true, Time::from_unix(9)).unwrap()["status"], "False");
     }

@@ -3,7 +3,8 @@
 
 use api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use apimachinery::decode::Decode;
-use serde_json::{Value, json};
+use apimachinery::json;
+use apimachinery::value::Value;
 
 /// Says whether the server keeps the spec as it suggests it.
 pub(super) const AUTO_UPDATE: &str = "apf.kubernetes.io/autoupdate-spec";

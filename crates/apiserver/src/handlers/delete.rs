@@ -10,8 +10,8 @@ use apimachinery::gvk::GroupKind;
 use apimachinery::meta::options::DeleteOptions;
 use apimachinery::meta::validation::validate_delete_options;
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use http::StatusCode;
-use serde_json::Value;
 use std::sync::Arc;
 
 /// Options from the body, and from the query where there is none.

@@ -5,12 +5,13 @@ use super::negotiate::{Clause, Media, negotiate};
 use crate::resources::{Served, package};
 use crate::server::Call;
 use apimachinery::decode::Decode;
+use apimachinery::json;
 use apimachinery::meta::options::DeleteOptions;
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use bytes::Bytes;
 use schema::decode::{self, DecodeError, Decoded, FieldValidation};
 use schema::{cbor, protobuf};
-use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::fmt::Write as _;
 

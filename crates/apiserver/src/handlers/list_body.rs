@@ -94,9 +94,10 @@ impl HttpBody for ListBody {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apimachinery::json;
+    use apimachinery::value::Value;
     use http_body_util::BodyExt as _;
     use schema::encode::Body;
-    use serde_json::{Value, json};
     use store::{Expect, Key, Store as _, Write, embedded::Embedded};
 
     #[test]

@@ -27,9 +27,9 @@ use crate::resources::Served;
 use crate::server::{Call, Server};
 use apimachinery::gvk::GroupResource;
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use futures::future::{self, BoxFuture};
 use http::Method;
-use serde_json::Value;
 use std::sync::Arc;
 
 impl Server {

@@ -6,9 +6,9 @@
 use crate::body::{self, Answer};
 use crate::request::Query;
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use http::{HeaderMap, HeaderValue, header};
 use http_body_util::BodyExt as _;
-use serde_json::Value;
 
 /// How an answer is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

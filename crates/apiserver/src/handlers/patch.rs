@@ -11,13 +11,13 @@ use apimachinery::gvk::{GroupKind, GroupResource};
 use apimachinery::meta::validation::PatchKind;
 use apimachinery::status::Status;
 use apimachinery::time::Time;
+use apimachinery::value::{Key, Map, Value};
 use bytes::Bytes;
 use schema::decode::{self, Decoded, FieldValidation};
 use schema::patch::{
     JsonPatch, PatchError, PatchFailure, go_format, merge as merge_patch, parse_object, parse_strategic,
     strategic,
 };
-use serde_json::{Map, Value};
 
 /// What a patch is, as its media type says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +69,7 @@ struct Patched {
 }
 
 /// The members of an object that a patch names, and of those that are objects themselves the members that it names.
-struct Names(Vec<(String, Option<Names>)>);
+struct Names(Vec<(Key, Option<Names>)>);
 
 impl Names {
     /// How deep a patch is looked into: what is long lies in the metadata, the spec and the status.
@@ -85,7 +85,7 @@ impl Names {
     }
 
     /// Takes what is not named, but for what says what the object is.
-    fn take_others(&self, object: &mut Value) -> Map<String, Value> {
+    fn take_others(&self, object: &mut Value) -> Map {
         let Value::Object(members) = object else { return Map::new() };
         let (mut stay, mut go) = (Map::new(), Map::new());
         for (name, mut value) in std::mem::take(members) {
@@ -106,7 +106,7 @@ impl Names {
     }
 
     /// Puts back what was taken.
-    fn put_back(&self, object: &mut Value, others: Map<String, Value>) {
+    fn put_back(&self, object: &mut Value, others: Map) {
         let Value::Object(members) = object else { return };
         for (name, value) in others {
             let within =

@@ -154,7 +154,7 @@ impl Server {
 fn rows(
     resource: &Served,
     listed: &list::Listed,
-    mut write: impl FnMut(&serde_json::Value) -> Vec<u8>,
+    mut write: impl FnMut(&apimachinery::value::Value) -> Vec<u8>,
 ) -> Result<Vec<Vec<u8>>, Status> {
     listed.entries.iter().map(|entry| Ok(write(&registry::decode(resource, entry)?.value))).collect()
 }
@@ -172,7 +172,7 @@ fn protobuf_list(resource: &Served, listed: &list::Listed, metadata: &ListMeta) 
         let stored = registry::body(entry)?;
         items.push(message(resource, &stored, entry.mod_revision.0));
     }
-    let metadata = serde_json::to_value(metadata).map_err(Status::internal_error)?;
+    let metadata = apimachinery::value::to_value(metadata).map_err(Status::internal_error)?;
     let list = api::protobuf().list(&metadata, &items);
     Ok(protobuf(protobuf::wrap(&list, &resource.list_kind(), &resource.api_version)))
 }

@@ -9,12 +9,12 @@ use apimachinery::meta::ListMeta;
 use apimachinery::meta::table::{TableColumnDefinition, TableRowCondition};
 use apimachinery::status::Status;
 use apimachinery::time::Time;
+use apimachinery::value::Value;
 use apimachinery::value::to_json_vec;
 use bytes::BytesMut;
 use hooks::Column;
 use http::StatusCode;
 use schema::encode::{Body, TypeMeta};
-use serde_json::Value;
 
 /// The form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -141,7 +141,7 @@ pub(crate) fn definition(column: &Column) -> TableColumnDefinition {
 /// The column definitions of a resource's table.
 pub(super) fn columns(resource: &Served) -> Vec<TableColumnDefinition> {
     let own = resource.strategy.column_definitions();
-    if let Some(own) = own.and_then(|own| serde_json::from_value(own).ok()) {
+    if let Some(own) = own.and_then(|own| apimachinery::value::from_value(own).ok()) {
         return own;
     }
     [NAME, CREATED].iter().map(definition).collect()
@@ -165,7 +165,7 @@ pub(super) fn row(
         .strategy
         .row_conditions(object)
         .into_iter()
-        .filter_map(|condition| serde_json::from_value(condition).ok())
+        .filter_map(|condition| apimachinery::value::from_value(condition).ok())
         .collect();
     if !conditions.is_empty() {
         out.extend_from_slice(b",\"conditions\":");
@@ -311,8 +311,8 @@ fn served_tree(
     if let Some(map) = served.as_object_mut() {
         map.remove("apiVersion");
         if let Some(meta) = meta {
-            map.insert("kind".into(), meta.kind().into());
-            map.insert("apiVersion".into(), meta.api_version().into());
+            map.insert("kind", meta.kind().into());
+            map.insert("apiVersion", meta.api_version().into());
         }
     }
     served

@@ -10,9 +10,9 @@ use crate::registry::{Ownership, UpdateOptions, ensure_namespace};
 use crate::resources::Served;
 use crate::server::{Call, Server};
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use futures::FutureExt as _;
 use http::StatusCode;
-use serde_json::Value;
 use std::sync::Arc;
 
 /// Takes a second reference to the same owner away, as upstream does before and after admission.

@@ -9,13 +9,14 @@ use crate::request::RequestInfo;
 use crate::rooms::kubelet_get;
 use crate::server::{Call, Server};
 use apimachinery::gvk::GroupResource;
+use apimachinery::json;
 use apimachinery::labels::Selector;
 use apimachinery::status::Status;
 use apimachinery::time::Timestamp;
+use apimachinery::value::Value;
 use futures::future::join_all;
 use http::StatusCode;
 use sample::{Pair, Sample};
-use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
@@ -193,7 +194,7 @@ async fn read(server: &Server, known: &mut HashMap<String, Known>, names: &[&Str
 fn metrics(object: &Value, selector: &Selector, pair: &Pair, what: &str, usage: Value) -> Option<Value> {
     let metadata = &object["metadata"];
     let labels: BTreeMap<String, String> =
-        serde_json::from_value(metadata["labels"].clone()).unwrap_or_default();
+        apimachinery::value::from_value(metadata["labels"].clone()).unwrap_or_default();
     if !selector.matches(&labels) {
         return None;
     }

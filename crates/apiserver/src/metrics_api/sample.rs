@@ -1,7 +1,8 @@
 //! Readings of what nodes and pods use, and rates between two of them: pure. In comes a kubelet's `/stats/summary`.
 
+use apimachinery::json;
 use apimachinery::time::Timestamp;
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

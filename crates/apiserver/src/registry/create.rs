@@ -6,8 +6,8 @@ use crate::admission::Operation;
 use crate::object;
 use crate::resources::Served;
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use futures::future::BoxFuture;
-use serde_json::Value;
 use store::{Expect, Write};
 
 /// How often a generated name is drawn anew before the client is asked to (KEP-4420).

@@ -7,7 +7,7 @@ use apimachinery::gvk::GroupResource;
 use apimachinery::meta::options::DeleteOptions;
 use apimachinery::status::Status;
 use apimachinery::time::Duration;
-use serde_json::Value;
+use apimachinery::value::Value;
 use store::{Expect, Revision, Write};
 
 const ORPHAN: &str = "orphan";

@@ -5,9 +5,9 @@ use crate::object;
 use crate::resources::{Custom, Resources, Served};
 use apimachinery::status::Status;
 use apimachinery::time::Time;
+use apimachinery::value::{Key, Value};
 use schema::apply::{self, Converted, FieldSet, OneShape, Typed, Versions};
 use schema::{Table, TypeId};
-use serde_json::Value;
 use std::cell::{OnceCell, RefCell};
 use std::sync::Arc;
 
@@ -201,7 +201,7 @@ pub(super) fn keep_times(value: &mut Value, old: &Value) {
     fn entries(object: &Value) -> &[Value] {
         object["metadata"]["managedFields"].as_array().map_or(&[], Vec::as_slice)
     }
-    fn timeless(entry: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    fn timeless(entry: &Value) -> impl Iterator<Item = (&Key, &Value)> {
         entry.as_object().into_iter().flatten().filter(|(key, _)| *key != "time")
     }
     let (new, was) = (entries(value), entries(old));
@@ -218,7 +218,7 @@ pub(super) fn keep_times(value: &mut Value, old: &Value) {
 
 /// Whether two objects differ in their managed fields and resourceVersion alone.
 fn same_but_for_times(value: &Value, old: &Value) -> bool {
-    fn others<'a>(object: &'a Value, without: &'a [&str]) -> impl Iterator<Item = (&'a String, &'a Value)> {
+    fn others<'a>(object: &'a Value, without: &'a [&str]) -> impl Iterator<Item = (&'a Key, &'a Value)> {
         object.as_object().into_iter().flatten().filter(|(key, _)| !without.contains(&key.as_str()))
     }
     const OF_TIMES: &[&str] = &["managedFields", "resourceVersion"];

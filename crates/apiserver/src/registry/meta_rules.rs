@@ -7,8 +7,8 @@ use apimachinery::meta::validation::{
     validate_owner_references,
 };
 use apimachinery::validation::{self, NameUse};
+use apimachinery::value::Value;
 use hooks::{Finalizers, Judgement, name_errors};
-use serde_json::Value;
 
 use crate::object;
 use crate::resources::Served;

@@ -7,8 +7,8 @@ use crate::admission::Operation;
 use crate::object;
 use crate::resources::Served;
 use apimachinery::status::Status;
+use apimachinery::value::{Key, Value};
 use futures::future::BoxFuture;
-use serde_json::Value;
 use store::{Expect, Write};
 
 /// How an update may behave.
@@ -254,7 +254,7 @@ impl Registry {
                     Some(kept) => value[outer][key] = kept.clone(),
                     None => {
                         if let Some(map) = value[outer].as_object_mut() {
-                            map.remove(*key);
+                            map.remove(key);
                         }
                     }
                 },
@@ -290,7 +290,7 @@ fn keep_system_fields(value: &mut Value, old: &Value) {
 /// Whether anything but metadata and status changed.
 fn spec_differs(value: &Value, old: &Value) -> bool {
     const IGNORED: [&str; 4] = ["metadata", "status", "kind", "apiVersion"];
-    fn outside(v: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    fn outside(v: &Value) -> impl Iterator<Item = (&Key, &Value)> {
         v.as_object().into_iter().flatten().filter(|(k, _)| !IGNORED.contains(&k.as_str()))
     }
     !outside(value).eq(outside(old))

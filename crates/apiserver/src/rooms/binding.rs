@@ -8,9 +8,10 @@ use crate::resources::Served;
 use crate::server::{Call, Server};
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::gvk::GroupResource;
+use apimachinery::json;
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use http::StatusCode;
-use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Assigns the pod named in the address (or in the body) to the node in the body.

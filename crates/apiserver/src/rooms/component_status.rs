@@ -5,10 +5,11 @@ use crate::handlers::form;
 use crate::registry::Stored;
 use crate::resources::Served;
 use crate::server::{Call, Server};
+use apimachinery::json;
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use http::StatusCode;
 use schema::encode::Body;
-use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// A part of the control plane, by upstream's name: well, or why not.

@@ -10,14 +10,15 @@ use crate::resources::Served;
 use crate::server::{Call, Server};
 use apimachinery::decode::Decode;
 use apimachinery::gvk::{GroupKind, GroupResource};
+use apimachinery::json;
 use apimachinery::labels::Selector;
 use apimachinery::meta::LabelSelector;
 use apimachinery::meta::options::DeleteOptions;
 use apimachinery::meta::validation::validate_delete_options;
 use apimachinery::status::{Status, StatusCause};
 use apimachinery::time::Time;
+use apimachinery::value::Value;
 use http::StatusCode;
-use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Evictions that the controller has not confirmed yet; with more of them no budget is spent.

@@ -8,10 +8,10 @@ use crate::server::{Call, Server};
 use apimachinery::errors::ResponseBody;
 use apimachinery::gvk::GroupResource;
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use http::Response;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use serde_json::Value;
 use std::sync::Arc;
 
 /// Hands a connection through to the kubelet.

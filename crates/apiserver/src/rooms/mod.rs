@@ -22,8 +22,9 @@ use crate::body::Answer;
 use crate::registry::WriteContext;
 use crate::resources::Served;
 use crate::server::{Call, Server};
+use apimachinery::json;
 use apimachinery::status::Status;
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 use std::sync::Arc;
 
 /// What the rooms need beside the server.

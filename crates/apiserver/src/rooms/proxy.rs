@@ -8,8 +8,8 @@ use crate::server::{Call, Server};
 use apimachinery::quote::quote;
 use apimachinery::status::Status;
 use apimachinery::validation::{is_global_unicast, parse_ip_sloppy};
+use apimachinery::value::Value;
 use http::{Method, Request, Response, StatusCode, header};
-use serde_json::Value;
 use std::net::IpAddr;
 use std::sync::Arc;
 

@@ -15,12 +15,13 @@ use apimachinery::decode::Decode as _;
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::fields::{self, escape_value};
 use apimachinery::gvk::GroupKind;
+use apimachinery::json;
 use apimachinery::labels;
 use apimachinery::quote::quote;
 use apimachinery::status::Status;
 use apimachinery::validation::{is_qualified_name, is_valid_label_value};
+use apimachinery::value::Value;
 use http::StatusCode;
-use serde_json::{Value, json};
 use std::sync::Arc;
 
 pub(crate) async fn create(server: &Server, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
@@ -93,7 +94,7 @@ async fn token(server: &Server, spec: &Value) -> Result<Value, Status> {
     let Some(tokens) = &server.rooms.tokens else {
         return Ok(json!({"authenticated": false, "user": {}}));
     };
-    let asked: Vec<String> = serde_json::from_value(spec["audiences"].clone()).unwrap_or_default();
+    let asked: Vec<String> = apimachinery::value::from_value(spec["audiences"].clone()).unwrap_or_default();
     let audiences: &[String] = if asked.is_empty() { &tokens.audiences } else { &asked };
     Ok(match tokens.review(text, audiences).await {
         Ok(mut known) => {

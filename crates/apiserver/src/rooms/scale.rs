@@ -13,10 +13,10 @@ use crate::server::{Call, Server};
 use apimachinery::gvk::GroupResource;
 use apimachinery::status::Status;
 use apimachinery::time::Time;
+use apimachinery::value::Value;
 use futures::future::BoxFuture;
 use schema::apply::scale::of_parent;
 use schema::apply::{self, OneShape};
-use serde_json::Value;
 use shape::{OfScale, Replicas, Scale, managed_scale, scale};
 use std::sync::Arc;
 

@@ -12,11 +12,12 @@ use api::authentication::v1::BoundObjectReference;
 use apimachinery::decode::Decode as _;
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::gvk::{GroupKind, GroupResource, GroupVersionKind};
+use apimachinery::json;
 use apimachinery::quote::quote;
 use apimachinery::status::Status;
 use apimachinery::time::{Duration, Time};
+use apimachinery::value::Value;
 use http::StatusCode;
-use serde_json::{Value, json};
 use std::sync::Arc;
 
 const GROUP: &str = "authentication.k8s.io";
@@ -83,7 +84,7 @@ pub(crate) async fn create(server: &Server, accounts: &Arc<Served>, call: Call) 
         request["spec"]["boundObjectRef"] = json!(reference);
     }
     let audiences: Vec<String> =
-        serde_json::from_value(request["spec"]["audiences"].clone()).unwrap_or_default();
+        apimachinery::value::from_value(request["spec"]["audiences"].clone()).unwrap_or_default();
     let own = audiences.iter().all(|a| issuer.audiences.contains(a));
     let longest = issuer.longest.and_then(|longest| i64::try_from(longest.as_secs()).ok());
     let asked = match longest.filter(|longest| asked > *longest) {

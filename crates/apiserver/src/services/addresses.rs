@@ -1,7 +1,7 @@
 //! Ranges of service addresses, and the order in which a free one is looked for. Pure.
 
 use apimachinery::validation::{Cidr, parse_cidr_sloppy};
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -115,8 +115,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use apimachinery::json;
     use expect_test::expect;
-    use serde_json::json;
 
     fn range(cidr: &str) -> Option<Range> {
         Range::new(&parse_cidr_sloppy(cidr).unwrap())

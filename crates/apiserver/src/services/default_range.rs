@@ -1,7 +1,8 @@
 //! The ServiceCIDR `kubernetes`, which every cluster has: made of the server's flag, made anew when it is gone, and ready
 //! when it says what the flag says. Upstream: `kubernetes-service-cidr-controller`.
 
-use serde_json::{Value, json};
+use apimachinery::json;
+use apimachinery::value::Value;
 
 /// Its name.
 pub(super) const NAME: &str = "kubernetes";

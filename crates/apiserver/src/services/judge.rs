@@ -4,7 +4,7 @@ use super::{FAMILY, MANAGED_BY, MANAGER, family, spec};
 use crate::object;
 use apimachinery::time::Time;
 use apimachinery::validation::parse_ip_sloppy;
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -144,8 +144,8 @@ mod tests {
 
     use super::super::ip_address;
     use super::*;
+    use apimachinery::json;
     use expect_test::{Expect, expect};
-    use serde_json::json;
 
     fn check(ips: &[&str], held: &[Value], expected: Expect) {
         let one = json!({"metadata": {"namespace": "ns", "name": "one"},

@@ -6,10 +6,10 @@
 use super::ranges::PortRange;
 use super::spec::{needs_health_check, needs_node_port, node_port, ports, text};
 use apimachinery::field::{Error, Path};
+use apimachinery::value::Value;
 use bytes::Bytes;
 use prost::Message as _;
 use schema::protobuf;
-use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
 
 /// What a dry run counts on from, where it has no port yet: the first beyond the default range.
@@ -298,7 +298,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use serde_json::json;
+    use apimachinery::json;
 
     #[test]
     fn the_bits_are_upstreams() {

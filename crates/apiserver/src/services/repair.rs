@@ -15,11 +15,11 @@ use apimachinery::clock::Clock;
 use apimachinery::meta::options::{DeleteOptions, Preconditions};
 use apimachinery::status::Status;
 use apimachinery::time::Time;
+use apimachinery::value::Value;
 use client::client::Dynamic;
 use client::recorder::{EventType, Recorder};
 use client::{Client, Error, Patch, PatchParams, Resource};
 use component::metrics::{Counter, CounterVec, Opts, Registry, Stability};
-use serde_json::Value;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -475,7 +475,7 @@ fn rebuild(
 mod tests {
     use super::*;
     use crate::services::PortRange;
-    use serde_json::json;
+    use apimachinery::json;
 
     #[test]
     fn ports_are_rebuilt_from_services() {

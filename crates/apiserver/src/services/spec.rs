@@ -2,8 +2,9 @@
 //! Pure; upstream's order and wording.
 
 use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::json;
 use apimachinery::validation::{Strictness, is_valid_ip_for_legacy_field, parse_ip_sloppy};
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 

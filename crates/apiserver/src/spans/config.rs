@@ -90,13 +90,13 @@ impl Configuration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apimachinery::json;
     use expect_test::{Expect, expect};
-    use serde_json::json;
 
-    fn check(more: serde_json::Value, wanted: Expect) {
+    fn check(more: apimachinery::value::Value, wanted: Expect) {
         let mut file = json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "TracingConfiguration"});
         file.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let said = match serde_json::from_value::<Configuration>(file) {
+        let said = match apimachinery::value::from_value::<Configuration>(file) {
             Err(error) => error.to_string(),
             Ok(read) => match read.check() {
                 Err(why) => why,

@@ -4,12 +4,12 @@
 
 use crate::handlers::Encodings;
 use crate::resources::{Resources, Served};
+use apimachinery::value::Value;
 use bytes::Bytes;
 use schema::decode::FieldValidation;
 use schema::encode::{Body, Empties, TypeMeta};
 use schema::row::TypeId;
 use schema::{cbor, protobuf};
-use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
 use store::{Key, Loaded, Transform, TransformError};
@@ -195,8 +195,8 @@ mod tests {
     #[test]
     fn objects_are_kept_as_upstream_keeps_them() {
         let meta =
-            serde_json::json!({ "name": "a", "uid": "u", "creationTimestamp": "2026-01-02T03:04:05Z" });
-        let object = |api_version: &str, kind: &str| serde_json::json!({ "apiVersion": api_version, "kind": kind, "metadata": meta });
+            apimachinery::json!({ "name": "a", "uid": "u", "creationTimestamp": "2026-01-02T03:04:05Z" });
+        let object = |api_version: &str, kind: &str| apimachinery::json!({ "apiVersion": api_version, "kind": kind, "metadata": meta });
         check("/registry/configmaps/", object("v1", "ConfigMap"), b"k8s\0", "ConfigMap");
         check("/registry/events/", object("v1", "Event"), b"k8s\0", "Event");
         check("/registry/minions/", object("v1", "Node"), b"k8s\0", "Node");
@@ -212,7 +212,7 @@ mod tests {
         let service = object("apiregistration.k8s.io/v1", "APIService");
         check("/registry/apiregistration.k8s.io/apiservices/", service, b"{", "\"APIService\"");
         let mut crd = object("apiextensions.k8s.io/v1", "CustomResourceDefinition");
-        crd["spec"] = serde_json::json!({
+        crd["spec"] = apimachinery::json!({
             "group": "example.com", "scope": "Namespaced", "names": { "plural": "as", "kind": "A" },
             "conversion": { "strategy": "None" },
             "versions": [{ "name": "v1", "served": true, "storage": true,

@@ -6,6 +6,8 @@
 #[path = "../house/mod.rs"]
 mod house;
 
+use apimachinery::json;
+use apimachinery::value::Value;
 use apiserver::features::Features;
 use apiserver::gate::Gate;
 use bytes::Bytes;
@@ -15,7 +17,6 @@ use house::House;
 use http::{Method, Request, header};
 use http_body_util::BodyExt as _;
 use schema::cbor;
-use serde_json::{Value, json};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const WIDGETS: &str = "/apis/example.com/v1/namespaces/default/widgets";

@@ -2,9 +2,10 @@
 //! …CompactRevision). Every line of the table is a request and what comes of it; revisions stand by their names.
 
 use crate::subject::{Subject, keys, revision, token};
+use apimachinery::json;
+use apimachinery::value::Value;
 use apiserver::cache::Continue;
 use expect_test::expect;
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Upstream's multi-level data: six objects, an update, a deletion.

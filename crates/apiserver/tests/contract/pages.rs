@@ -2,8 +2,9 @@
 //! …InconsistentContinuation, …ResourceVersionMatch and …Paging).
 
 use crate::subject::{Subject, keys, revision, token};
+use apimachinery::json;
+use apimachinery::value::Value;
 use http::Method;
-use serde_json::{Value, json};
 
 /// RunTestListContinuation.
 pub async fn continues(subject: &Subject) {

@@ -2,8 +2,9 @@
 //! …NamespaceScopedWatch and …ClusterScopedWatch).
 
 use crate::subject::{Subject, keys, revision, split};
+use apimachinery::json;
+use apimachinery::value::Value;
 use expect_test::expect;
-use serde_json::{Value, json};
 
 /// RunTestNamespaceScopedList: selectors over the same objects, and what they find.
 pub async fn lists_by_namespace_and_fields(subject: &Subject) {

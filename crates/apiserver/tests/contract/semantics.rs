@@ -3,7 +3,8 @@
 //! RunOptionalTestProgressNotify, RunTestWatchDispatchBookmarkEvents and …BookmarksWithCorrectResourceVersion).
 
 use crate::subject::{Subject, Watching, revision};
-use serde_json::{Value, json};
+use apimachinery::json;
+use apimachinery::value::Value;
 use std::time::Duration;
 
 /// A little longer than between two bookmarks.

@@ -1,14 +1,15 @@
 //! An API server over a store, and objects of a kind that have something to be selected by: upstream's example pods.
 
 use crate::house::{self, House};
+use apimachinery::json;
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use apiserver::admission::{Attributes, Operation, Plugin};
 use client::transport::{ResponseBody, Transport as _};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{Method, Request};
 use http_body_util::BodyExt as _;
-use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -301,7 +302,7 @@ fn merge(object: &mut Value, change: &Value) {
     match (object.as_object_mut(), change.as_object()) {
         (Some(map), Some(changes)) => {
             for (member, change) in changes {
-                merge(map.entry(member).or_insert(Value::Null), change);
+                merge(map.entry(member.clone()).or_insert(Value::Null), change);
             }
         }
         _ => *object = change.clone(),

@@ -2,7 +2,7 @@
 
 use crate::subject::{Subject, revision};
 use crate::writes::damage;
-use serde_json::json;
+use apimachinery::json;
 use std::time::Duration;
 
 /// RunTestWatch: what begins to match is added, what ends to match is deleted.
@@ -24,7 +24,7 @@ pub async fn watches_what_matches(subject: &Subject) {
                 (&unselected, "DELETED"),
                 (&selected, "ADDED"),
                 (&bar, "MODIFIED"),
-                (&serde_json::Value::Null, "DELETED"),
+                (&apimachinery::value::Value::Null, "DELETED"),
             ],
         ),
     ];
@@ -76,7 +76,7 @@ pub async fn watches_from_zero(subject: &Subject) {
     // At once, or as the stream's one event.
     let status = match code {
         200 => old.expect("ERROR").await,
-        _ => serde_json::json!({"code": code, "reason": "Expired"}),
+        _ => apimachinery::json!({"code": code, "reason": "Expired"}),
     };
     assert_eq!((&status["code"], &status["reason"]), (&json!(410), &json!("Expired")));
 }

@@ -1,11 +1,12 @@
 //! Creates, reads, updates and deletes (upstream's store_tests.go, without lists).
 
 use crate::subject::{Subject, key, revision};
+use apimachinery::json;
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use apiserver::admission::Operation;
 use futures::FutureExt as _;
 use http::Method;
-use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use store::suite::member;

@@ -2,7 +2,7 @@
 
 use crate::dice::Dice;
 use crate::trees;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 /// A tree in one of the encodings, with the media type that it has by right.
 pub fn encoded(dice: &mut Dice, tree: &Value, ty: Option<schema::TypeId>) -> (&'static str, Vec<u8>) {

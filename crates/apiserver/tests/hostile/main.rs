@@ -19,6 +19,8 @@ mod sample;
 mod seeds;
 mod trees;
 
+use apimachinery::json;
+use apimachinery::value::Value;
 use apiserver::gate::Gate;
 use apiserver::handlers::Encodings;
 use apiserver::resources::Served;
@@ -29,7 +31,6 @@ use house::House;
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use requests::Ground;
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

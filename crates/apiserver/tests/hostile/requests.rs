@@ -3,11 +3,12 @@
 use crate::dice::Dice;
 use crate::seeds::{self, Seed};
 use crate::{addresses, bodies, trees};
+use apimachinery::json;
+use apimachinery::value::Value;
 use apiserver::resources::Served;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request};
 use schema::ResourceRow;
-use serde_json::{Value, json};
 use std::sync::Arc;
 
 const NAMES: &[&str] = &["a", "b", "sample"];
@@ -80,8 +81,8 @@ impl Ground {
             _ => trees::object(dice, resource, self.seed(resource), name),
         };
         if let Some(members) = tree.as_object_mut().filter(|_| !dice.once_in(20)) {
-            members.insert("apiVersion".into(), resource.api_version.as_str().into());
-            members.insert("kind".into(), resource.row.kind.as_ref().into());
+            members.insert("apiVersion", resource.api_version.as_str().into());
+            members.insert("kind", resource.row.kind.as_ref().into());
         }
         if *method == Method::PATCH {
             let media = dice.pick(PATCHES);

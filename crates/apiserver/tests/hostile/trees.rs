@@ -2,8 +2,9 @@
 
 use crate::dice::Dice;
 use crate::sample;
+use apimachinery::json;
+use apimachinery::value::{Map, Value};
 use apiserver::resources::Served;
-use serde_json::{Map, Value, json};
 
 /// Texts that mean something somewhere, and should not hurt anywhere.
 const TEXTS: &[&str] = &[
@@ -161,7 +162,7 @@ pub fn object(dice: &mut Dice, resource: &Served, seed: Option<&Value>, name: &s
     };
     if let Value::Object(members) = &mut object {
         let named = json!({"name": name, "labels": {"app": "web"}});
-        members.insert("metadata".into(), if dice.once_in(20) { any(dice, 2) } else { named });
+        members.insert("metadata", if dice.once_in(20) { any(dice, 2) } else { named });
         if dice.once_in(3) {
             members.remove("status");
         }

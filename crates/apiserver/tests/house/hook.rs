@@ -1,12 +1,12 @@
 //! A webhook server over real TLS.
 
+use apimachinery::value::Value;
 use base64::Engine as _;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use pki::{Authority, Profile, San, Subject};
-use serde_json::Value;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;

@@ -5,6 +5,7 @@ pub mod hook;
 
 use apimachinery::clock::SystemClock;
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use apiserver::admission::{self, Chain, Options, Plugin};
 use apiserver::aggregation::{Aggregation, Redirects, controller::Controller};
 use apiserver::authn::token_keys::Signer;
@@ -31,7 +32,6 @@ use component::health::Checks;
 use futures::future::BoxFuture;
 use http::{Method, Request};
 use http_body_util::BodyExt as _;
-use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
@@ -99,10 +99,11 @@ pub async fn house_with_default_features() -> House {
     let mut user = User::new("tester", &["testers", "system:authenticated"]);
     user.uid = "tester-uid".into();
     house.client = InProcess::new(house.server.clone(), user);
-    let level = serde_json::json!({"metadata": {"name": "exempt"}, "spec": {"type": "Exempt"}});
+    let level = apimachinery::json!({"metadata": {"name": "exempt"}, "spec": {"type": "Exempt"}});
     let levels = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations";
     assert_eq!(house.json(Method::POST, levels, level).await.0, 201);
-    let range = serde_json::json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}});
+    let range =
+        apimachinery::json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}});
     let ranges = "/apis/networking.k8s.io/v1/servicecidrs";
     assert_eq!(house.json(Method::POST, ranges, range).await.0, 201);
     house.begin().await
@@ -156,7 +157,7 @@ impl House {
     /// Makes the namespaces that tests use.
     async fn begin(self) -> Self {
         for name in ["default", "kube-system"] {
-            let object = serde_json::json!({"metadata": {"name": name}});
+            let object = apimachinery::json!({"metadata": {"name": name}});
             assert_eq!(self.json(Method::POST, "/api/v1/namespaces", object).await.0, 201);
         }
         self

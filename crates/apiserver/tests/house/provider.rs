@@ -1,6 +1,8 @@
 //! Programs that a server asks, over real TLS: an OpenID provider with a key set and signed tokens, and webhooks.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test uses its part")]
 
+use apimachinery::json;
+use apimachinery::value::Value;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use aws_lc_rs::signature::{
@@ -15,7 +17,6 @@ use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use pki::{Authority, PrivateKey, Profile, San, Subject};
-use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::path::Path;

@@ -40,5 +40,5 @@ impl Answer {
 }
 
 fn is_compact_json(text: &str) -> bool {
-    !text.contains('\n') && serde_json::from_str::<serde_json::Value>(text).is_ok()
+    !text.contains('\n') && serde_json::from_str::<apimachinery::value::Value>(text).is_ok()
 }

@@ -5,9 +5,10 @@ use crate::case::{JSON, PROTOBUF, Story, case};
 use crate::cases::namespace;
 use crate::mutate::{Place, places, with};
 use crate::seeds::{Seed, seeds};
+use apimachinery::json;
+use apimachinery::value::Value;
 use http::Method;
 use schema::row::Type;
-use serde_json::{Value, json};
 
 const TEXT: &str = "<a href='b'>&amp;</a> \"\\/ \u{1}\u{7f}\u{85}\u{2028}\u{2029}\u{feff} é 😀\t\r\n";
 

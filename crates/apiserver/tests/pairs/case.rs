@@ -1,7 +1,7 @@
 //! What a request is made of, and what it is told with.
 
+use apimachinery::value::Value;
 use http::Method;
-use serde_json::Value;
 
 pub enum Body {
     None,

@@ -4,9 +4,10 @@ use crate::case::{APPLY, Body, Case, JSON, JSON_PATCH, MERGE, PROTOBUF, STRATEGI
 use crate::mutate::{mistyped, other, places, values, with};
 use crate::sample;
 use crate::seeds::{Seed, seeds};
+use apimachinery::json;
+use apimachinery::value::Value;
 use http::Method;
 use schema::{ResourceRow, Table, TypeId};
-use serde_json::{Value, json};
 use std::collections::HashSet;
 
 /// Forms of an answer.
@@ -202,7 +203,7 @@ impl Teller<'_> {
         let mut generated = base.clone();
         if let Some(meta) = generated["metadata"].as_object_mut() {
             meta.remove("name");
-            meta.insert("generateName".into(), json!("gen-"));
+            meta.insert("generateName", json!("gen-"));
         }
         self.post("create generated", generated);
         let mut wrong = named(base.clone(), "n");
@@ -216,7 +217,7 @@ impl Teller<'_> {
         strange["odd"] = json!(1);
         strange["metadata"]["odd"] = json!({"a": 1});
         if let Some(spec) = strange.get_mut("spec").and_then(Value::as_object_mut) {
-            spec.insert("odd".into(), json!([1]));
+            spec.insert("odd", json!([1]));
         }
         let text = strange.to_string();
         let twice = format!("{},\"kind\":\"{kind}\"}}", &text[..text.len() - 1]);

@@ -1,7 +1,7 @@
 //! What two answers differ in.
 
 use crate::answer::{Answer, Content};
-use serde_json::Value;
+use apimachinery::value::Value;
 
 /// The places where one tree differs from another, each with the new value; `null` where there is none any more.
 pub fn changes(from: &Value, to: &Value) -> Vec<(String, Value)> {
@@ -20,7 +20,7 @@ fn walk(from: &Value, to: &Value, at: String, found: &mut Vec<(String, Value)>) 
                     None => found.push((format!("-{at}"), Value::Null)),
                 }
             }
-            for (name, new) in b.iter().filter(|(name, _)| !a.contains_key(*name)) {
+            for (name, new) in b.iter().filter(|(name, _)| !a.contains_key(name)) {
                 found.push((format!("{at}/{}", name.replace('~', "~0").replace('/', "~1")), new.clone()));
             }
         }

@@ -2,8 +2,9 @@
 
 use crate::case::{Body, Case, JSON, MERGE, Story, case};
 use crate::cases::namespace;
+use apimachinery::json;
+use apimachinery::value::Value;
 use http::Method;
-use serde_json::{Value, json};
 
 pub fn stories() -> Vec<Story> {
     vec![metadata(), bodies(), pods(), paths()]
@@ -50,7 +51,7 @@ fn metadata() -> Story {
         ("labels", json!({"a": "b c"})),
         ("labels", json!({"a/b/c": ""})),
         ("labels", json!({"": "x"})),
-        ("labels", json!({"x".repeat(64): "y".repeat(64)})),
+        ("labels", json!({("x".repeat(64)): "y".repeat(64)})),
         ("labels", json!({"a": 1})),
         ("labels", json!({"A/b": "x", "-": "y"})),
         ("annotations", json!({"a b": "x"})),

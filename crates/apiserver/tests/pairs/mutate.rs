@@ -1,9 +1,10 @@
 //! An object's variations, field by field.
 
 use crate::sample;
+use apimachinery::json;
+use apimachinery::value::Value;
 use schema::row::{Field, Type};
 use schema::{Table, TypeId};
-use serde_json::{Value, json};
 use std::collections::HashSet;
 
 /// A field of an object: where it is, and what it is.

@@ -2,12 +2,12 @@
 
 use crate::answer::Answer;
 use crate::case::{Body, Case, Story};
+use apimachinery::value::Value;
 use bytes::Bytes;
 use client::transport::Transport;
 use http::Request;
 use http_body_util::BodyExt as _;
 use regex::{Captures, Regex};
-use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 

@@ -4,13 +4,13 @@
 
 use crate::answer::{Answer, Content};
 use crate::differ::{apply, changes};
+use apimachinery::value::Value;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;

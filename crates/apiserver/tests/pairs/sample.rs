@@ -1,8 +1,9 @@
 //! A value for every type, made of what the table says of it.
 
+use apimachinery::json;
+use apimachinery::value::Value;
 use schema::row::{Field, Shape, Type};
 use schema::{Table, TypeId};
-use serde_json::{Value, json};
 
 /// How deep samples of structs go.
 const DEPTH: usize = 5;

@@ -1,7 +1,8 @@
 //! What generated requests begin with, read from `seeds.yaml`.
 
+use apimachinery::json;
+use apimachinery::value::{Key, Map, Value};
 use schema::decode::{FieldValidation, free_yaml};
-use serde_json::{Map, Value, json};
 
 pub struct Seed {
     pub group: String,
@@ -11,7 +12,7 @@ pub struct Seed {
     /// Nothing is left of it: it is not stored, or controllers of the server's own would change it meanwhile.
     pub unkept: bool,
     pub base: Value,
-    pub more: Map<String, Value>,
+    pub more: Map,
     pub status: Option<Value>,
 }
 
@@ -28,7 +29,7 @@ pub fn seeds() -> Vec<Seed> {
     let Value::Object(all) = free_yaml(text, FieldValidation::Ignore).unwrap().value else {
         panic!("no map")
     };
-    let one = |(key, mut seed): (String, Value)| {
+    let one = |(key, mut seed): (Key, Value)| {
         let parts: Vec<&str> = key.split('/').collect();
         let (group, version, resource) = match parts.as_slice() {
             [version, resource] => ("", *version, *resource),

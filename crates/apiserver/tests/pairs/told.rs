@@ -3,10 +3,10 @@
 
 use crate::case::{Body, Case, JSON, Story, case};
 use crate::cases::namespace;
+use apimachinery::value::Value;
 use http::Method;
 use schema::decode::{FieldValidation, free_yaml};
 use schema::patch;
-use serde_json::Value;
 use std::path::Path;
 
 const TOLD: [&str; 12] = [
@@ -102,7 +102,7 @@ fn defined(before: &mut [Case]) -> &mut Value {
 
 fn ruled(definition: &mut Value, property: &str, expression: &str) {
     let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
-    schema["spec"]["properties"][property] = serde_json::json!({"type": "string",
+    schema["spec"]["properties"][property] = apimachinery::json!({"type": "string",
         "x-kubernetes-validations": [{"rule": "self == 'never'", "messageExpression": expression}]});
 }
 
@@ -124,7 +124,7 @@ fn evaluation(base: &str, before: &mut [Case], i: usize, rule: &Value) -> Case {
     ruled(defined(before), &property, expression);
     let (group, version) = base.strip_prefix("/apis/").unwrap().split_once('/').unwrap();
     let version = version.split('/').next().unwrap();
-    case(expression, Method::POST, format!("{base}?dryRun=All")).json(serde_json::json!({
+    case(expression, Method::POST, format!("{base}?dryRun=All")).json(apimachinery::json!({
         "kind": "Rule", "apiVersion": format!("{group}/{version}"), "metadata": {"name": "r"},
-        "spec": {&property: "x"}}))
+        "spec": {(property.as_str()): "x"}}))
 }

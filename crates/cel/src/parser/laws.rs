@@ -310,7 +310,7 @@ fn goes_through(text: &str) -> Result<(), TestCaseError> {
     let estimate = checked.estimate(&());
     prop_assert!(estimate.min <= estimate.max);
     let Ok(program) = checked.program() else { return Ok(()) };
-    let data = serde_json::json!({"name": "n", "items": [1, "two", {"three": 3.0}, null]});
+    let data = apimachinery::json!({"name": "n", "items": [1, "two", {"three": 3.0}, null]});
     let outcome = program.evaluate(&[("o", Val::from(&data))], 100_000);
     if outcome.result.is_ok() {
         prop_assert!(outcome.cost <= 100_000, "{} for {text}", outcome.cost);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde_json::Value;
+use apimachinery::value::Value;
 
 use super::ops::equal;
 use super::{Error, Evaluated, NO_OVERLOAD, Val, failed_with, typed};

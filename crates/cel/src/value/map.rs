@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use serde_json::{Map as JsonMap, Value};
+use apimachinery::value::Map as JsonMap;
 
 use super::ops::{double_to_int, double_to_uint, equal};
 use super::{Error, Evaluated, NO_OVERLOAD, Text, Val, failed_with, typed};
@@ -17,7 +17,7 @@ pub struct Map<'a>(Kind<'a>);
 
 #[derive(Clone, Debug)]
 enum Kind<'a> {
-    Json(&'a JsonMap<String, Value>, Option<&'a Schema>),
+    Json(&'a JsonMap, Option<&'a Schema>),
     Made(Arc<BTreeMap<Key<'a>, Val<'a>>>),
     Lazy(Lazy<'a>),
 }
@@ -140,7 +140,7 @@ impl<'a> Map<'a> {
         Self(Kind::Lazy(Lazy(map)))
     }
 
-    pub(crate) const fn json(map: &'a JsonMap<String, Value>, schema: Option<&'a Schema>) -> Self {
+    pub(crate) const fn json(map: &'a JsonMap, schema: Option<&'a Schema>) -> Self {
         Self(Kind::Json(map, schema))
     }
 
@@ -168,11 +168,7 @@ impl<'a> Map<'a> {
         }
     }
 
-    fn find_typed(
-        map: &'a JsonMap<String, Value>,
-        schema: &'a Schema,
-        name: &str,
-    ) -> Result<Option<Val<'a>>, Error> {
+    fn find_typed(map: &'a JsonMap, schema: &'a Schema, name: &str) -> Result<Option<Val<'a>>, Error> {
         let unescaped;
         let name = if schema.is_object() {
             match unescape(name) {

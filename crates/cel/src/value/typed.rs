@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use apimachinery::value::Value;
 use base64::Engine;
-use serde_json::Value;
 
 use super::{Evaluated, List, Map, Val, failed, failed_with};
 use crate::schema::{Schema, SchemaType};

@@ -121,15 +121,16 @@ fn with_variables(policy: &ValidatingAdmissionPolicy, env: Environment) -> Envir
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apimachinery::json;
+    use apimachinery::value::Value;
     use cel::schema::Schema;
     use expect_test::{Expect, expect};
-    use serde_json::{Value, json};
 
     fn policy(rules: Value, validations: Value) -> ValidatingAdmissionPolicy {
         let policy = json!({"metadata": {"name": "p"}, "spec": {
             "matchConstraints": {"resourceRules": rules}, "validations": validations,
             "variables": [{"name": "replicas", "expression": "object.spec.replicas"}]}});
-        serde_json::from_value(policy).unwrap()
+        apimachinery::value::from_value(policy).unwrap()
     }
 
     fn check(validations: Value, expected: Expect) {

@@ -8,12 +8,13 @@ use crate::Context;
 use crate::support::queue;
 use api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use apimachinery::gvk::GroupVersionKind;
+use apimachinery::json;
+use apimachinery::value::Value;
 use bytes::Bytes;
 use cel::schema::{DeclType, Schema};
 use check::Known;
 use client::controller::{Outcome, Writes, run as work};
 use client::{Client, Error, Informer, Patch, PatchParams, Projection};
-use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -4,9 +4,10 @@
 use super::{Error, Loop, condition};
 use api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
 use api::core::v1::Node;
+use apimachinery::json;
+use apimachinery::value::Value;
 use client::Resource;
 use pki::{Csr, San};
-use serde_json::{Value, json};
 
 pub(super) const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 pub(super) const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";

@@ -43,7 +43,7 @@ pub(super) fn due_in(request: &CertificateSigningRequest, now: Time) -> Option<i
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use apimachinery::json;
 
     #[test]
     fn requests_have_their_time() {
@@ -52,7 +52,7 @@ mod tests {
                 "" => json!([]),
                 kind => json!([{"type": kind, "status": "True", "lastUpdateTime": "1970-01-01T00:00:00Z"}]),
             };
-            let request: CertificateSigningRequest = serde_json::from_value(json!({
+            let request: CertificateSigningRequest = apimachinery::value::from_value(json!({
                 "metadata": {"creationTimestamp": "1970-01-01T00:00:00Z"},
                 "status": {"conditions": conditions, "certificate": certificate},
             }))

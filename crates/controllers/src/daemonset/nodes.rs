@@ -137,21 +137,21 @@ pub(super) fn for_node(mut pod: Pod, node: &str) -> Pod {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apimachinery::json;
     use expect_test::{Expect, expect};
-    use serde_json::json;
 
-    fn check(spec: serde_json::Value, node: serde_json::Value, expected: Expect) {
+    fn check(spec: apimachinery::value::Value, node: apimachinery::value::Value, expected: Expect) {
         let set =
             json!({"metadata": {}, "spec": {"selector": {}, "template": {"metadata": {}, "spec": spec}}});
-        let set: DaemonSet = serde_json::from_value(set).unwrap();
-        let node: Node = serde_json::from_value(node).unwrap();
+        let set: DaemonSet = apimachinery::value::from_value(set).unwrap();
+        let node: Node = apimachinery::value::from_value(node).unwrap();
         let Fit { run, stay } = Judge::new(&set).fit(&node.metadata.name, &NodeFacts::project(&node));
         expected.assert_eq(&format!("run {run} stay {stay}"));
     }
 
     #[test]
     fn where_daemons_run() {
-        let node = |taints: serde_json::Value| json!({"metadata": {"name": "n", "labels": {"disk": "ssd"}}, "spec": {"taints": taints}});
+        let node = |taints: apimachinery::value::Value| json!({"metadata": {"name": "n", "labels": {"disk": "ssd"}}, "spec": {"taints": taints}});
         check(json!({}), node(json!([])), expect!["run true stay true"]);
         check(json!({"nodeSelector": {"disk": "hdd"}}), node(json!([])), expect!["run false stay false"]);
         check(json!({"nodeName": "other"}), node(json!([])), expect!["run false stay false"]);

@@ -133,12 +133,12 @@ pub(super) fn undisrupted(pod: &Pod, now: Time) -> Pod {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apimachinery::json;
     use expect_test::{Expect, expect};
-    use serde_json::json;
 
-    fn check(spec: serde_json::Value, expected_pods: i32, expected: Expect) {
+    fn check(spec: apimachinery::value::Value, expected_pods: i32, expected: Expect) {
         let budget = json!({"metadata": {"name": "b", "generation": 2}, "spec": spec});
-        let budget: PodDisruptionBudget = serde_json::from_value(budget).unwrap();
+        let budget: PodDisruptionBudget = apimachinery::value::from_value(budget).unwrap();
         let scale = Scale { expected: expected_pods, unmanaged: false };
         let shown = match plan(&budget, &[], &scale, Time::from_unix(0)) {
             Ok(plan) => format!(
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn selectors_as_go_prints_them() {
         let selector = json!({"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "k", "operator": "In", "values": ["x", "y"]}]});
-        let selector: LabelSelector = serde_json::from_value(selector).unwrap();
+        let selector: LabelSelector = apimachinery::value::from_value(selector).unwrap();
         expect!["&LabelSelector{MatchLabels:map[string]string{a: b,},MatchExpressions:[]LabelSelectorRequirement{LabelSelectorRequirement{Key:k,Operator:In,Values:[x y],},},}"]
             .assert_eq(&printed(Some(&selector)));
     }

@@ -6,8 +6,8 @@ use api::apps::v1::{Deployment, ReplicaSet};
 use api::autoscaling::v1::Scale as ScaleObject;
 use api::core::v1::Pod;
 use apimachinery::meta::OwnerReference;
+use apimachinery::value::Value;
 use client::{Client, Resource};
-use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Why the number is not known.

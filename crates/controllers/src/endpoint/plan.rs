@@ -146,12 +146,12 @@ fn truncate(subsets: &mut [EndpointSubset]) -> bool {
 mod tests {
     use super::*;
     use crate::endpoint_subsets::show;
+    use apimachinery::json;
     use expect_test::expect;
-    use serde_json::json;
 
-    fn service(spec: serde_json::Value) -> Service {
+    fn service(spec: apimachinery::value::Value) -> Service {
         let labels = json!({"app": "web"});
-        serde_json::from_value(
+        apimachinery::value::from_value(
             json!({"metadata": {"name": "web", "namespace": "a", "labels": labels}, "spec": spec}),
         )
         .unwrap()

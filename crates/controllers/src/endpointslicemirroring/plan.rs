@@ -174,12 +174,13 @@ fn slice(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apimachinery::json;
+    use apimachinery::value::Value;
     use expect_test::{Expect, expect};
-    use serde_json::{Value, json};
 
     fn endpoints(subsets: Value) -> Endpoints {
         let annotations = json!({"a": "b", "kubectl.kubernetes.io/last-applied-configuration": "{}"});
-        serde_json::from_value(json!({
+        apimachinery::value::from_value(json!({
             "metadata": {"name": "db", "namespace": "x", "uid": "u1", "labels": {"l": "m"}, "annotations": annotations},
             "subsets": subsets,
         }))

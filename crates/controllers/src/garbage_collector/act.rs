@@ -5,13 +5,14 @@ use super::names::{Coordinates, Uid};
 use super::plan::{FOREGROUND, ORPHAN, OwnerState, Step, decide};
 use super::resources::Mapping;
 use super::world::World;
+use apimachinery::json;
 use apimachinery::meta::options::{DeleteOptions, Preconditions};
 use apimachinery::meta::{ObjectMeta, OwnerReference};
+use apimachinery::value::Value;
 use client::client::Dynamic;
 use client::metadata::Partial;
 use client::{Client, Patch, PatchParams};
 use futures::FutureExt as _;
-use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// How often a finalizer is taken off in the face of conflicts before the object has to wait.

@@ -6,9 +6,10 @@
 
 use api::core::v1::PodTemplateSpec;
 use apimachinery::decode::Decode as _;
+use apimachinery::json;
 use apimachinery::rand_name::safe_encode_string;
 use apimachinery::value::to_json_string;
-use serde_json::{Map, Value, json};
+use apimachinery::value::{Map, Value};
 
 /// The patch that sets this template.
 pub(crate) fn of_template(template: &Value) -> Value {
@@ -40,7 +41,7 @@ fn sorted(value: &Value) -> Value {
         Value::Object(members) => {
             let mut members: Vec<_> = members.iter().collect();
             members.sort_by_key(|(key, _)| *key);
-            members.into_iter().map(|(key, value)| (key.clone(), sorted(value))).collect::<Map<_, _>>().into()
+            members.into_iter().map(|(key, value)| (key.clone(), sorted(value))).collect::<Map>().into()
         }
         Value::Array(items) => items.iter().map(sorted).collect(),
         scalar => scalar.clone(),

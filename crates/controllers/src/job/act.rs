@@ -9,11 +9,11 @@ use crate::pods::{adoption, from_template, release, slow_start};
 use crate::support::WallClock;
 use api::batch::v1::Job;
 use api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, Pod};
+use apimachinery::json;
 use apimachinery::labels::Selector;
 use client::controller::Outcome;
 use client::recorder::{EventType, reference};
 use client::{Informer, ObjectKey, Patch};
-use serde_json::json;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const INDEX_ENV: &str = "JOB_COMPLETION_INDEX";

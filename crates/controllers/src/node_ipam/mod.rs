@@ -5,11 +5,11 @@ mod ranges;
 use crate::Context;
 use crate::support::{feed, queue};
 use api::core::v1::Node;
+use apimachinery::json;
 use client::controller::{Outcome, Writes, run as work};
 use client::{Change, Informer, Patch, PatchParams, Projection, Recorder};
 use parking_lot::Mutex;
 use ranges::Ranges;
-use serde_json::json;
 use std::sync::Arc;
 
 struct PodRanges {

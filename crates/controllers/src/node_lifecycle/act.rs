@@ -4,12 +4,13 @@ use super::NodeFacts;
 use super::zones::Counts;
 use crate::WallClock;
 use api::core::v1::{Node, ObjectReference, Pod, Taint};
+use apimachinery::json;
+use apimachinery::value::Value;
 use client::controller::Writes;
 use client::recorder::EventType;
 use client::{Client, Informer, ObjectKey, Patch, PatchParams, Recorder, Result};
 use component::metrics::{CounterVec, GaugeVec, Histogram, Opts, Registry, Stability};
 use rules::pod_conditions;
-use serde_json::{Value, json};
 
 pub(super) struct Metrics {
     pub evictions: CounterVec,

@@ -1,9 +1,10 @@
 //! What a node's conditions, taints and labels should be. Pure.
 
 use api::core::v1::{Node, NodeCondition, Taint};
+use apimachinery::json;
 use apimachinery::time::Time;
+use apimachinery::value::Value;
 use rules::taints::{NO_EXECUTE, NO_SCHEDULE};
-use serde_json::{Value, json};
 
 pub(super) const NOT_READY: &str = "node.kubernetes.io/not-ready";
 pub(super) const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
@@ -128,7 +129,7 @@ pub(super) fn taints(node: &Node, evicting: Evicting, now: Time) -> Option<Vec<T
 /// Labels to write.
 pub(super) fn labels(node: &Node) -> Option<Value> {
     let have = &node.metadata.labels;
-    let changed: serde_json::Map<String, Value> = LABELS
+    let changed: apimachinery::value::Map = LABELS
         .iter()
         .filter_map(|(from, to)| {
             let value = have.get(*from)?;

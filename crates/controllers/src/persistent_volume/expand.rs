@@ -6,10 +6,10 @@ use super::plugins;
 use crate::Context;
 use crate::support::queue;
 use api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use apimachinery::json;
 use apimachinery::quantity::Quantity;
 use client::controller::{Outcome, Writes, run as work};
 use client::{Change, Client, Error, Informer, ObjectKey, Patch, PatchParams, Projection, Recorder};
-use serde_json::json;
 
 /// On a claim: who makes its volume grow.
 const RESIZER: &str = "volume.kubernetes.io/storage-resizer";

@@ -180,12 +180,12 @@ fn remove(path: &Path) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use apimachinery::json;
 
     #[test]
     fn finalizers_follow_the_policy() {
         let check = |made_by: &str, policy: &str, before: &[&str], after: &[&str]| {
-            let mut volume: PersistentVolume = serde_json::from_value(json!({
+            let mut volume: PersistentVolume = apimachinery::value::from_value(json!({
                 "metadata": {"annotations": {PROVISIONED_BY: made_by}, "finalizers": before},
                 "spec": {"persistentVolumeReclaimPolicy": policy},
             }))

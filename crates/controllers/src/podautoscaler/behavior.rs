@@ -225,7 +225,7 @@ enum Way {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use apimachinery::json;
 
     #[test]
     fn without_rules() {
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn with_rules() {
-        let behavior: HorizontalPodAutoscalerBehavior = serde_json::from_value(json!({
+        let behavior: HorizontalPodAutoscalerBehavior = apimachinery::value::from_value(json!({
             "scaleUp": {"stabilizationWindowSeconds": 60, "selectPolicy": "Max",
                 "policies": [{"type": "Pods", "value": 2, "periodSeconds": 60}, {"type": "Percent", "value": 50, "periodSeconds": 60}]},
             "scaleDown": {"stabilizationWindowSeconds": 0, "selectPolicy": "Min",

@@ -5,11 +5,11 @@ use api::autoscaling::v2::CrossVersionObjectReference;
 use apimachinery::decode::Decode;
 use apimachinery::quantity::Quantity;
 use apimachinery::time::Time;
+use apimachinery::value::Value;
 use bytes::Bytes;
 use client::{Client, ListResult, Resource, Result};
 use http::Method;
 use serde::Deserialize;
-use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// The window of a sample that does not tell, in seconds.

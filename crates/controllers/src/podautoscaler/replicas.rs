@@ -257,8 +257,8 @@ fn request(pod: &Pod, container: &str, resource: &str) -> Result<i64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apimachinery::json;
     use expect_test::{Expect, expect};
-    use serde_json::json;
 
     const NOW: i64 = 1_000_000;
 
@@ -277,7 +277,7 @@ mod tests {
                         "conditions": [{"type": "Ready", "status": if state == 'u' { "False" } else { "True" },
                             "lastTransitionTime": Time::from_unix(NOW - 990).to_string()}]},
                 });
-                serde_json::from_value(pod).unwrap()
+                apimachinery::value::from_value(pod).unwrap()
             })
             .collect();
         let samples = used.split(' ').enumerate().filter_map(|(i, value)| {

@@ -2,10 +2,10 @@
 
 use api::autoscaling::v1::Scale;
 use api::autoscaling::v2::CrossVersionObjectReference;
+use apimachinery::value::Value;
 use bytes::Bytes;
 use client::{Client, Resource, Result};
 use http::Method;
-use serde_json::Value;
 
 /// The resource of a kind, as discovery says; none if there is no such kind.
 pub(super) async fn resource(client: &Client, api_version: &str, kind: &str) -> Result<Option<Resource>> {

@@ -111,7 +111,7 @@ pub(crate) async fn run(context: Context) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use apimachinery::json;
 
     #[test]
     fn a_claim_uses_the_class_that_it_has_and_those_that_it_is_to_have() {
@@ -122,7 +122,7 @@ mod tests {
                 "modifyVolumeStatus": {"targetVolumeAttributesClassName": "gold", "status": "Pending"},
             },
         });
-        let claim: PersistentVolumeClaim = serde_json::from_value(claim).unwrap();
+        let claim: PersistentVolumeClaim = apimachinery::value::from_value(claim).unwrap();
         assert_eq!(Names::<PersistentVolumeClaim>::project(&claim).classes, ["gold", "silver"]);
         assert!(Names::<PersistentVolume>::project(&PersistentVolume::default()).classes.is_empty());
     }

@@ -82,13 +82,13 @@ impl Owner for ReplicationController {
     }
 
     fn status(&self) -> ReplicaSetStatus {
-        let status = serde_json::to_value(&self.status).and_then(serde_json::from_value);
+        let status = apimachinery::value::to_value(&self.status).and_then(apimachinery::value::from_value);
         // One shape under two names: it cannot fail.
         status.unwrap_or_default()
     }
 
     fn set_status(&mut self, status: ReplicaSetStatus) {
-        let status = serde_json::to_value(&status).and_then(serde_json::from_value);
+        let status = apimachinery::value::to_value(&status).and_then(apimachinery::value::from_value);
         self.status = status.unwrap_or_default();
     }
 }

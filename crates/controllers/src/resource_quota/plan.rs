@@ -134,8 +134,9 @@ impl<'a> Counting<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apimachinery::json;
+    use apimachinery::value::Value;
     use client::ObjectKey;
-    use serde_json::{Value, json};
 
     fn item(resource: &str, object: Value) -> Item {
         let raw = Raw { key: ObjectKey::new("a", "x"), revision: 1, bytes: object.to_string().into() };
@@ -143,7 +144,7 @@ mod tests {
     }
 
     fn check(spec: Value, resource: &str, items: &[Item], want: &str) {
-        let quota: ResourceQuota = serde_json::from_value(json!({"spec": spec})).unwrap();
+        let quota: ResourceQuota = apimachinery::value::from_value(json!({"spec": spec})).unwrap();
         let mut counting = Counting::new(&quota, Time::from_unix(100));
         counting.add(&Resource::new("", "v1", resource), items.iter());
         let used = counting.status().map(|status| serde_json::to_string(&status.used).unwrap());

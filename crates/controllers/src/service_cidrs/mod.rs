@@ -6,10 +6,10 @@ mod plan;
 use crate::Context;
 use crate::support::{WallClock, queue};
 use api::networking::v1::{IPAddress, ServiceCIDR};
+use apimachinery::json;
 use client::controller::{Outcome, Writes, run as work};
 use client::{Client, Error, Informer, ObjectKey, Patch, PatchParams, Projection, Recorder};
 use plan::{READY, Range, Ready, Step, TERMINATING, holding, overlapping};
-use serde_json::json;
 use std::net::IpAddr;
 
 const WORKERS: usize = 5;
@@ -121,7 +121,7 @@ impl Act {
         Ok(Outcome::Done)
     }
 
-    async fn hold(&self, key: &ObjectKey, patch: &serde_json::Value) -> Result<(), Error> {
+    async fn hold(&self, key: &ObjectKey, patch: &apimachinery::value::Value) -> Result<(), Error> {
         let api = self.client.all::<ServiceCIDR>();
         let patch = Patch::Strategic(patch.clone());
         match api.patch(&key.name, &patch, &PatchParams::default()).await {

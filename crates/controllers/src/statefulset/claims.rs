@@ -171,12 +171,12 @@ pub(super) fn wanted_owners(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apimachinery::json;
     use expect_test::{Expect, expect};
-    use serde_json::json;
 
     /// Owners before, and after, under a policy; `pod-1` is beyond the set of one.
     fn check(deleted: &str, scaled: &str, pod: &str, before: &[(&str, &str)], expected: Expect) {
-        let set: StatefulSet = serde_json::from_value(json!({
+        let set: StatefulSet = apimachinery::value::from_value(json!({
             "metadata": {"name": "db", "uid": "set"},
             "spec": {
                 "replicas": 1, "selector": {}, "template": {}, "serviceName": "",

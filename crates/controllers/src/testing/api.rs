@@ -5,8 +5,10 @@
 
 use apimachinery::clock::Clock;
 use apimachinery::gvk::GroupResource;
+use apimachinery::json;
 use apimachinery::status::Status;
 use apimachinery::time::{Duration, Time};
+use apimachinery::value::Value;
 use bytes::Bytes;
 use client::source::{Feed, Query, Raw, Source};
 use client::transport::{ResponseBody, Transport};
@@ -18,7 +20,6 @@ use hooks::{Context, strategy};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use parking_lot::Mutex;
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -217,7 +218,7 @@ impl Api {
         }
         let (_, value, revision) = self.find(at)?;
         let selector: Option<apimachinery::meta::LabelSelector> =
-            serde_json::from_value(value["spec"]["selector"].clone()).ok();
+            apimachinery::value::from_value(value["spec"]["selector"].clone()).ok();
         let meta = &value["metadata"];
         Ok(json!({
             "metadata": {"name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"],
@@ -449,7 +450,7 @@ impl Transport for Api {
             self.call(request.method(), request.uri().path(), kind.unwrap_or_default(), request.body());
         let (code, body) = match answer {
             Ok(value) => (200, value),
-            Err(status) => (status.code.max(400), serde_json::to_value(&status).expect("JSON")),
+            Err(status) => (status.code.max(400), apimachinery::value::to_value(&status).expect("JSON")),
         };
         let body = Full::new(Bytes::from(serde_json::to_vec(&body).expect("JSON")));
         let body = body.map_err(|never| match never {}).boxed_unsync();

@@ -1,10 +1,11 @@
 //! Hollow nodes: they bind pods, start them and end them after set times, as scheduler and kubelet together would.
 
 use super::Api;
+use apimachinery::json;
+use apimachinery::value::Value;
 use client::Resource;
 use client::source::{Query, Source as _};
 use futures::StreamExt as _;
-use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,11 +4,12 @@ use super::Api;
 use super::kubelet::{self, Pace};
 use crate::{Cluster, Context, Controller};
 use apimachinery::clock::{Clock, Sleep};
+use apimachinery::json;
 use apimachinery::time::{Time, Timestamp};
+use apimachinery::value::Value;
 use client::{Client, Informers};
 use component::metrics::Registry;
 use http::Method;
-use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -160,7 +161,7 @@ impl Stage {
                         .split(',')
                         .filter_map(|l| l.split_once('='))
                         .map(|(k, v)| (k.to_owned(), json!(v)))
-                        .collect::<serde_json::Map<_, _>>()
+                        .collect::<apimachinery::value::Map>()
                         .into();
                     let node = json!({"metadata": {"name": name, "labels": labels}, "spec": {}});
                     self.send(&Method::POST, &path("nodes", None), "", &node);

@@ -11,8 +11,9 @@ pub use validate::{approval_state, is_protected};
 
 use super::{Context, Row, Strategy};
 use apimachinery::field::ErrorList;
+use apimachinery::json;
+use apimachinery::value::Value;
 use schema::custom::is_supported_format;
-use serde_json::{Value, json};
 
 pub(super) const STRATEGIES: &[Row] =
     &[("apiextensions.k8s.io", "CustomResourceDefinition", &CustomResourceDefinition)];

@@ -2,7 +2,7 @@
 
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::validation::is_dns1035_label;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 fn label(errors: &mut ErrorList, path: &Path, text: &str) {
     let problems = is_dns1035_label(text);

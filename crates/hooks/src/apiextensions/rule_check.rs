@@ -2,8 +2,8 @@
 
 use super::rules::{Compiled, Node};
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
+use apimachinery::value::Value;
 use schema::custom::Check;
-use serde_json::Value;
 
 /// The largest estimated cost of one rule, and of all rules of a schema.
 const PER_RULE: u64 = 10_000_000;

@@ -2,13 +2,13 @@
 //! the defaults of a definition.
 
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
+use apimachinery::value::Value;
 use cel::env::{Checked, Environment};
 use cel::program::Program;
 use cel::schema::{DeclType, ListType, Schema, SchemaType};
 use cel::types::Type;
 use cel::value::{Error as EvaluationError, Val};
 use schema::custom::{Check, Rule};
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -240,8 +240,8 @@ impl Run {
             Value::Object(map) => {
                 for (name, value) in map {
                     let before = old.and_then(|o| o.get(name));
-                    if let Some(inner) = node.properties.get(name) {
-                        self.node(inner, value, before, &path.child(name.clone()), unchanged)?;
+                    if let Some(inner) = node.properties.get(name.as_str()) {
+                        self.node(inner, value, before, &path.child(name.to_string()), unchanged)?;
                     } else if let Some(inner) = &node.additional {
                         self.node(inner, value, before, &path.key(name.as_str()), unchanged)?;
                     }

@@ -2,7 +2,7 @@
 
 use super::version::Options;
 use apimachinery::field::{Error, ErrorList, Path};
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::collections::HashSet;
 
 /// All that is wrong with selectable fields.

@@ -6,8 +6,8 @@ use super::version::{self, Options};
 use super::{condition, names, selectable};
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::validation::{is_dns1035_label, is_dns1123_subdomain};
+use apimachinery::value::Value;
 use schema::custom::structural::{self, SchemaOptions};
-use serde_json::Value;
 use std::collections::HashSet;
 
 const APPROVED: &str = "api-approved.kubernetes.io";

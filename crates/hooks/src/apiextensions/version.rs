@@ -4,9 +4,9 @@ use super::rule_check;
 use super::rules::Node;
 use crate::shown::{shown_as, shown_list};
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
+use apimachinery::value::Value;
 use schema::custom::Check;
 use schema::custom::structural::{self, SchemaOptions};
-use serde_json::Value;
 
 const SCHEMA: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
 const VERSION: &str =
@@ -19,7 +19,7 @@ pub(super) fn shown_all(versions: &Value, shared: [bool; 4]) -> BadValue {
     let mut versions = versions.clone();
     for version in versions.iter_mut().filter_map(Value::as_object_mut) {
         PARTS.iter().zip(shared).filter(|(_, shared)| *shared).for_each(|(part, _)| {
-            version.remove(*part);
+            version.remove(part);
         });
     }
     shown_list(VERSION, &versions)

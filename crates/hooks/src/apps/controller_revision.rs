@@ -5,7 +5,7 @@ use crate::plain::Plain;
 use crate::templates::{AGE, NAME};
 use crate::tree::{column, int, list, name, object_age, text};
 use apimachinery::field::{ErrorList, Path};
-use serde_json::Value;
+use apimachinery::value::Value;
 
 pub(super) static REVISIONS: Plain = Plain {
     validate,

@@ -7,11 +7,12 @@ use crate::tree::{absent_or, at, column, int, labels, name, object_age, or, text
 use crate::{Column, Context, Strategy};
 use api::apps::v1::DaemonSet;
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
+use apimachinery::json;
 use apimachinery::labels::format_label_selector;
 use apimachinery::meta::LabelSelector;
 use apimachinery::meta::validation::{SelectorLeniency, validate_label_selector};
 use apimachinery::time::Time;
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 
 pub(super) struct DaemonSets;
 

@@ -6,9 +6,10 @@ use crate::tree::{absent_or, at, column, int, name, object_age, or, text, typed,
 use crate::{Column, Context, Strategy};
 use api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
+use apimachinery::json;
 use apimachinery::labels::Selector;
 use apimachinery::time::Time;
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 
 pub(super) struct Deployments;
 

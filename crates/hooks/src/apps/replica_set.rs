@@ -10,7 +10,7 @@ use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::labels::{Selector, format_label_selector};
 use apimachinery::meta::LabelSelector;
 use apimachinery::time::Time;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 pub(super) struct ReplicaSets;
 pub(super) struct ReplicationControllers;

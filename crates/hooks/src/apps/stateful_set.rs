@@ -8,10 +8,11 @@ use crate::tree::{absent_or, at, column, each, int, list, name, object_age, or, 
 use crate::{Column, Context, Strategy};
 use api::apps::v1::{StatefulSet, StatefulSetSpec};
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
+use apimachinery::json;
 use apimachinery::labels::Selector;
 use apimachinery::time::Time;
 use apimachinery::validation::is_dns1123_label;
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 use std::collections::BTreeSet;
 
 pub(super) struct StatefulSets;

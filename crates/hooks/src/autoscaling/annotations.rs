@@ -1,7 +1,7 @@
 //! What v1 has no member for, as text in annotations: old structs in their order, and one that upstream has inside.
 
 use crate::shown::shown_text;
-use serde_json::{Map, Value};
+use apimachinery::value::{Key, Map, Value};
 
 /// The order of the members of all of v1's structs of metrics and conditions.
 const ORDER: &[&str] = &[
@@ -44,7 +44,7 @@ pub(super) fn written(value: &Value) -> String {
         Value::Object(map) => {
             let mut members: Vec<_> = map.iter().collect();
             members.sort_by_key(|(name, _)| ORDER.iter().position(|known| known == name));
-            let member = |(name, value): (&String, &Value)| match (name.as_str(), value) {
+            let member = |(name, value): (&Key, &Value)| match (name.as_str(), value) {
                 ("matchLabels", labels) => format!("\"matchLabels\":{labels}"),
                 (name, value) => format!("\"{name}\":{}", written(value)),
             };
@@ -64,14 +64,12 @@ pub(super) fn read_behavior(value: Value) -> Value {
     match value {
         Value::Array(items) => items.into_iter().map(read_behavior).collect(),
         Value::Object(map) => {
-            let small = |name: String| match name.split_at_checked(1) {
-                Some((first, rest)) => first.to_lowercase() + rest,
+            let small = |name: Key| match name.split_at_checked(1) {
+                Some((first, rest)) => Key::from(first.to_lowercase() + rest),
                 None => name,
             };
             let said = map.into_iter().filter(|(_, value)| !value.is_null());
-            Value::Object(
-                said.map(|(name, value)| (small(name), read_behavior(value))).collect::<Map<_, _>>(),
-            )
+            Value::Object(said.map(|(name, value)| (small(name), read_behavior(value))).collect::<Map>())
         }
         value => value,
     }
@@ -80,7 +78,7 @@ pub(super) fn read_behavior(value: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use apimachinery::json;
 
     #[test]
     fn metrics_stand_in_the_order_of_v1() {

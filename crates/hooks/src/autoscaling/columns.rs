@@ -4,7 +4,7 @@ use crate::Column;
 use crate::templates::{AGE, NAME};
 use crate::tree::{column, int, list, name, object_age, text};
 use apimachinery::time::Time;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 pub(super) const COLUMNS: &[Column] = &[
     NAME,

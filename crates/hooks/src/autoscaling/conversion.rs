@@ -3,7 +3,8 @@
 use super::annotations::{read_behavior, written, written_behavior};
 use super::horizontal_pod_autoscaler::default_metric;
 use crate::tree::{list, text};
-use serde_json::{Map, Value, json};
+use apimachinery::json;
+use apimachinery::value::{Map, Value};
 
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
 const CURRENT: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
@@ -11,13 +12,13 @@ const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
 const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
 
 /// A member's new name with its value, where it is there.
-fn moved(out: &mut Map<String, Value>, name: &str, value: &Value) {
+fn moved(out: &mut Map, name: &str, value: &Value) {
     if !value.is_null() {
-        out.insert(name.into(), value.clone());
+        out.insert(name, value.clone());
     }
 }
 
-fn object(members: &[(&str, &Value)]) -> Map<String, Value> {
+fn object(members: &[(&str, &Value)]) -> Map {
     let mut out = Map::new();
     members.iter().for_each(|(name, value)| moved(&mut out, name, value));
     out
@@ -69,7 +70,7 @@ fn metric_to_v1(metric: &Value, table: &[Names], side: &str) -> Value {
         let amounts = &source[side];
         let mut converted = object(&[("name", &source["name"]), ("container", &source["container"])]);
         if names.member == "object" {
-            converted.insert("target".into(), source["describedObject"].clone());
+            converted.insert("target", source["describedObject"].clone());
         }
         moved(&mut converted, "metricName", &source["metric"]["name"]);
         if !names.selector.is_empty() {
@@ -89,10 +90,10 @@ fn metric_to_v1(metric: &Value, table: &[Names], side: &str) -> Value {
             }
             moved(&mut converted, to, &amounts[from]);
             if always && !converted.contains_key(to) {
-                converted.insert(to.into(), "0".into());
+                converted.insert(to, "0".into());
             }
         }
-        out.insert(names.member.into(), Value::Object(converted));
+        out.insert(names.member, Value::Object(converted));
     }
     Value::Object(out)
 }
@@ -114,7 +115,7 @@ fn metric_to_v2(metric: &Value, table: &[Names], side: &str) -> Value {
                 "external" if !value.is_null() => "Value",
                 _ => "AverageValue",
             };
-            amounts.insert("type".into(), kind.into());
+            amounts.insert("type", kind.into());
         }
         // v1 cannot leave an object's value out: beside an average, zero says nothing.
         let unsaid = side == "target" && names.member == "object" && !average.is_null() && value == "0";
@@ -125,16 +126,16 @@ fn metric_to_v2(metric: &Value, table: &[Names], side: &str) -> Value {
         moved(&mut amounts, "averageUtilization", utilization);
         let mut converted = object(&[("name", &source["name"]), ("container", &source["container"])]);
         if names.member == "object" {
-            converted.insert("describedObject".into(), source["target"].clone());
+            converted.insert("describedObject", source["target"].clone());
         }
         if !names.selector.is_empty() {
             let mut identifier = Map::new();
-            identifier.insert("name".into(), text(source, &["metricName"]).into());
+            identifier.insert("name", text(source, &["metricName"]).into());
             moved(&mut identifier, "selector", get(names.selector));
-            converted.insert("metric".into(), Value::Object(identifier));
+            converted.insert("metric", Value::Object(identifier));
         }
-        converted.insert(side.into(), Value::Object(amounts));
-        out.insert(names.member.into(), Value::Object(converted));
+        converted.insert(side, Value::Object(amounts));
+        out.insert(names.member, Value::Object(converted));
     }
     Value::Object(out)
 }
@@ -145,14 +146,14 @@ fn is_cpu_utilization(metric: &Value) -> bool {
         && !metric["resource"]["target"]["averageUtilization"].is_null()
 }
 
-fn annotations(object: &mut Value) -> Map<String, Value> {
+fn annotations(object: &mut Value) -> Map {
     match object["metadata"].as_object_mut().and_then(|m| m.remove("annotations")) {
         Some(Value::Object(map)) => map,
         _ => Map::new(),
     }
 }
 
-fn set_annotations(object: &mut Value, annotations: Map<String, Value>) {
+fn set_annotations(object: &mut Value, annotations: Map) {
     if !annotations.is_empty() {
         object["metadata"]["annotations"] = Value::Object(annotations);
     }
@@ -169,7 +170,7 @@ pub(super) fn to_v1(mut object: Value) -> Value {
         notes.remove(name);
     }
     let mut note = |name: &str, text: String| {
-        notes.insert(name.into(), text.into());
+        notes.insert(name, text.into());
     };
     let metrics = remove(&mut object["spec"], "metrics");
     let metrics = metrics.as_array().map(Vec::as_slice).unwrap_or_default();

@@ -5,8 +5,9 @@ use crate::tree::{absent_or, list, typed, with};
 use crate::{Column, Context, Strategy};
 use api::autoscaling::v2::HorizontalPodAutoscaler;
 use apimachinery::field::ErrorList;
+use apimachinery::json;
 use apimachinery::time::Time;
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 
 /// The utilization of CPU that is aimed at when nothing else is said.
 pub(super) fn default_metric() -> Value {

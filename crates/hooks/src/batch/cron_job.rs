@@ -11,7 +11,7 @@ use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::labels::format_label_selector;
 use apimachinery::meta::LabelSelector;
 use apimachinery::time::Time;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 pub(super) struct CronJobs;
 

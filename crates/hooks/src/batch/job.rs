@@ -7,10 +7,11 @@ use crate::templates::*;
 use crate::tree::{absent_or, at, column, int, list, name, object_age, text, typed, with};
 use crate::{Column, Context, SelectableField, Strategy};
 use apimachinery::field::ErrorList;
+use apimachinery::json;
 use apimachinery::labels::format_label_selector;
 use apimachinery::meta::LabelSelector;
 use apimachinery::time::Time;
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 
 pub(super) struct Jobs;
 

@@ -9,7 +9,7 @@ use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::labels::Selector;
 use apimachinery::meta::validation::{SelectorLeniency, validate_label_selector};
 use apimachinery::validation::{is_dns1123_label, is_domain_prefixed_path, is_qualified_name};
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::collections::{BTreeMap, HashSet};
 
 const MAX_PARALLELISM_INDEXED: i32 = 100_000;
@@ -417,7 +417,7 @@ fn take_scheduling(allowed: &mut Value, new: &Value) {
     let old_affinity = allowed["spec"].get("affinity").cloned();
     let new_affinity = new["spec"].get("affinity");
     let without_nodes = |affinity: Option<&Value>| {
-        let mut affinity = affinity.cloned().unwrap_or_else(|| serde_json::json!({}));
+        let mut affinity = affinity.cloned().unwrap_or_else(|| apimachinery::json!({}));
         crate::tree::remove(&mut affinity, "nodeAffinity");
         affinity
     };

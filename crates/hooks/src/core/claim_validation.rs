@@ -7,9 +7,10 @@ use crate::shown::diff;
 use crate::tree::{text, typed};
 use api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec};
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
+use apimachinery::json;
 use apimachinery::meta::validation::{SelectorLeniency, validate_label_selector};
 use apimachinery::quantity::Quantity;
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 
 const MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 const VOLUME_MODES: [&str; 2] = ["Block", "Filesystem"];

@@ -4,7 +4,7 @@ use crate::Column;
 use crate::plain::Plain;
 use crate::templates::NAME;
 use crate::tree::{column, list, name};
-use serde_json::Value;
+use apimachinery::value::Value;
 
 pub(super) static COMPONENT_STATUS: Plain =
     Plain { columns: COLUMNS, cells: |status, _| cells(status), ..Plain::NEW };

@@ -5,7 +5,7 @@ use crate::tree::typed;
 use api::core::v1::{EndpointAddress, EndpointPort, Endpoints};
 use apimachinery::field::{ErrorList, Path};
 use apimachinery::validation::{Strictness, is_valid_ip_for_legacy_field, parse_ip_sloppy};
-use serde_json::Value;
+use apimachinery::value::Value;
 
 pub(super) fn validate(endpoints: &Value) -> ErrorList {
     let mut check = Check::default();

@@ -5,7 +5,7 @@ use crate::tree::{age, column, int, joined, text, time_age, typed};
 use crate::{Column, Context, SelectableField, Strategy};
 use apimachinery::field::ErrorList;
 use apimachinery::time::{MicroTime, Time};
-use serde_json::{Map, Value};
+use apimachinery::value::{Map, Value};
 use std::borrow::Cow;
 
 pub(super) struct Events;
@@ -200,10 +200,10 @@ const RENAMED: &[(&str, &str)] = &[
 fn rename(event: Value, new_name: impl Fn(&str) -> Option<&'static str>) -> Value {
     let Value::Object(members) = event else { return event };
     let renamed = members.into_iter().map(|(key, value)| match new_name(&key) {
-        Some(new) => (new.to_owned(), value),
+        Some(new) => (new.into(), value),
         None => (key, value),
     });
-    Value::Object(renamed.collect::<Map<_, _>>())
+    Value::Object(renamed.collect::<Map>())
 }
 
 pub(super) fn to_events_k8s_io(event: Value) -> Value {

@@ -6,7 +6,7 @@ use crate::shown::shown;
 use crate::tree::{at, typed};
 use api::core::v1::Event;
 use apimachinery::field::{ErrorList, Path};
-use serde_json::Value;
+use apimachinery::value::Value;
 
 const SHORT: usize = 128;
 const NOTE: usize = 1024;

@@ -46,7 +46,7 @@ pub(super) use endpoints_validation::validate_endpoint_ip;
 use super::tree::{list, text, typed};
 use super::{Context, ConversionRow, Row};
 use apimachinery::field::ErrorList;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 pub(super) const STRATEGIES: &[Row] = &[
     ("", "ComponentStatus", &component_status::COMPONENT_STATUS),

@@ -4,8 +4,9 @@ use crate::check::{Check, qualified_name};
 use crate::tree::{column, list, name, object_age, or, text};
 use crate::{Column, Context, SelectableField, Strategy};
 use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::json;
 use apimachinery::time::Time;
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 
 pub(super) struct Namespaces;
 

@@ -7,7 +7,7 @@ use api::core::v1::Node;
 use apimachinery::field::{ErrorList, Path};
 use apimachinery::time::Time;
 use apimachinery::validation::warnings_for_cidr;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 pub(super) struct Nodes;
 

@@ -3,7 +3,7 @@
 use crate::tree::{list, text};
 use apimachinery::field::Path;
 use apimachinery::validation::is_valid_label_value;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 const LABELS: [(&str, &str); 8] = [
     ("beta.kubernetes.io/arch", "deprecated since v1.14; use \"kubernetes.io/arch\" instead"),

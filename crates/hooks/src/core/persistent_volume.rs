@@ -7,8 +7,9 @@ use super::volume_validation;
 use crate::tree::{absent_or, at, column, list, name, object_age, or, text, with};
 use crate::{Column, Context, Strategy};
 use apimachinery::field::{ErrorList, Path};
+use apimachinery::json;
 use apimachinery::time::Time;
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 
 /// Annotations that fields took the place of.
 const ANNOTATIONS: [(&str, &str); 2] = [

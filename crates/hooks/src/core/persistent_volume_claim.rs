@@ -5,9 +5,10 @@ use super::small::{AGE, NAME};
 use crate::tree::{absent_or, at, column, joined, list, name, object_age, remove, text, with};
 use crate::{Column, Context, Strategy};
 use apimachinery::field::{ErrorList, Path};
+use apimachinery::json;
 use apimachinery::quantity::Quantity;
 use apimachinery::time::Time;
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 

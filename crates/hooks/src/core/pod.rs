@@ -13,8 +13,9 @@ use crate::{Column, Context, SelectableField, Strategy};
 use api::core::v1::ResourceRequirements;
 use api::qos::{QosClass, qos_of};
 use apimachinery::field::ErrorList;
+use apimachinery::json;
 use apimachinery::time::Time;
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 
 pub(super) struct Pods;
 

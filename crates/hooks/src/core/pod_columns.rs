@@ -4,7 +4,7 @@ use crate::Column;
 use crate::tree::{column, time_age};
 use api::core::v1::{Container, ContainerState, ContainerStatus, Pod, PodStatus};
 use apimachinery::time::Time;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 pub(super) const COLUMNS: &[Column] = &[
     column(

@@ -127,7 +127,7 @@ pub(super) fn ephemeral(check: &mut Check, pod: &Pod<'_>, at: &Path) {
 }
 
 fn as_container(ephemeral: &EphemeralContainer) -> Container {
-    let mut value = serde_json::to_value(ephemeral).unwrap_or_default();
+    let mut value = apimachinery::value::to_value(ephemeral).unwrap_or_default();
     crate::tree::remove(&mut value, "targetContainerName");
     crate::tree::typed(&value)
 }

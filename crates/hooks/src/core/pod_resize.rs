@@ -6,7 +6,7 @@ use api::core::v1::{Container, Pod, ResourceRequirements};
 use api::qos::compute_pod_qos;
 use apimachinery::field::{Error, Path};
 use apimachinery::quantity::Quantity;
-use serde_json::{Map, Value};
+use apimachinery::value::{Map, Value};
 use std::collections::BTreeMap;
 
 const LISTS: [&str; 2] = ["containers", "initContainers"];

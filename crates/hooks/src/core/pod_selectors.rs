@@ -2,7 +2,8 @@
 //! `mutatePodAffinity`, `mutateTopologySpreadConstraints`.
 
 use crate::tree::{each, with};
-use serde_json::{Value, json};
+use apimachinery::json;
+use apimachinery::value::Value;
 
 pub(super) fn merge_label_keys(pod: &mut Value) {
     let labels = pod["metadata"]["labels"].clone();

@@ -3,7 +3,8 @@
 use super::image_names::is_latest;
 use super::pod_totals::default_pod_resources;
 use crate::tree::{absent_or, each, or, remove, text, with};
-use serde_json::{Map, Value, json};
+use apimachinery::json;
+use apimachinery::value::{Map, Value};
 
 const CONTAINERS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 

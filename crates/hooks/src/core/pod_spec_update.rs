@@ -8,7 +8,7 @@ use crate::tree::at;
 use api::core::v1::{NodeAffinity, NodeSelectorTerm, Pod, PodSpec};
 use apimachinery::field::{BadValue, Path};
 use apimachinery::validation::inclusive_range_error;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only \
                          additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was \

@@ -9,7 +9,7 @@ use apimachinery::validation::{
     Strictness, is_dns1123_label, is_valid_group_id, is_valid_ip_for_legacy_field, is_valid_user_id,
     parse_ip_sloppy, warnings_for_ip,
 };
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::collections::{HashMap, HashSet, VecDeque};
 
 /// Conditions of the system's own, whose names keep no rule.

@@ -5,8 +5,9 @@ use crate::check::Check;
 use crate::tree::{at, typed};
 use api::core::v1::{Container, PodSpec, ResourceRequirements};
 use apimachinery::field::Path;
+use apimachinery::json;
 use apimachinery::quantity::Quantity;
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 use std::collections::BTreeMap;
 
 type Quantities = BTreeMap<String, Quantity>;

@@ -9,7 +9,7 @@ use crate::shown::diff;
 use crate::tree::{at, typed};
 use api::core::v1::Pod;
 use apimachinery::field::{Error, ErrorList, Path};
-use serde_json::Value;
+use apimachinery::value::{Key, Value};
 use std::collections::BTreeMap;
 
 pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -99,7 +99,7 @@ pub(super) fn validate(pod: &Value, old: &Value, context: &Context) -> ErrorList
 
 /// Annotations that say how a pod is run stay as they are.
 fn annotations(check: &mut Check, pod: &Value, old: &Value) {
-    fn of(pod: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    fn of(pod: &Value) -> impl Iterator<Item = (&Key, &Value)> {
         at(pod, &["metadata", "annotations"]).and_then(Value::as_object).into_iter().flatten()
     }
     let (new, old): (BTreeMap<_, _>, BTreeMap<_, _>) = (of(pod).collect(), of(old).collect());

@@ -16,7 +16,7 @@ use apimachinery::meta::validation::{
 };
 use apimachinery::quantity::Quantity;
 use apimachinery::validation::*;
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::collections::{BTreeMap, HashSet};
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -62,7 +62,7 @@ pub(super) fn validate_pod(pod: &Pod, tree: &Value) -> ErrorList {
 /// The spec of a pod or a template.
 pub(crate) fn validate_pod_spec(spec: &PodSpec, path: &Path) -> ErrorList {
     let mut check = Check::default();
-    let volumes = spec.volumes.iter().map(|volume| serde_json::to_value(volume).unwrap_or_default());
+    let volumes = spec.volumes.iter().map(|volume| apimachinery::value::to_value(volume).unwrap_or_default());
     spec_rules(&mut check, spec, &volumes.collect::<Vec<_>>(), path, false);
     check.0
 }

@@ -13,7 +13,7 @@ use apimachinery::field::{Error, Path};
 use apimachinery::meta::LabelSelector;
 use apimachinery::meta::validation::validate_label_selector;
 use apimachinery::validation::NameUse;
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::collections::{HashMap, HashSet};
 
 /// Sources in upstream's order, each with the name that a second one is refused under.

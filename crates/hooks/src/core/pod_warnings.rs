@@ -9,7 +9,7 @@ use apimachinery::field::Path;
 use apimachinery::quantity::Quantity;
 use apimachinery::quote::quote;
 use apimachinery::validation::{is_dns1123_label, warnings_for_ip};
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::collections::{BTreeMap, HashSet};
 
 const ANNOTATIONS: [(&str, &str); 3] = [
@@ -371,9 +371,9 @@ fn no_selector(of: &Value, path: &Path, found: &mut Vec<String>) {
 /// The profile that an annotation stood for.
 fn app_armor(annotation: &str) -> Value {
     match annotation.strip_prefix("localhost/") {
-        Some(profile) => serde_json::json!({"type": "Localhost", "localhostProfile": profile}),
-        None if annotation == "runtime/default" => serde_json::json!({"type": "RuntimeDefault"}),
-        None if annotation == "unconfined" => serde_json::json!({"type": "Unconfined"}),
+        Some(profile) => apimachinery::json!({"type": "Localhost", "localhostProfile": profile}),
+        None if annotation == "runtime/default" => apimachinery::json!({"type": "RuntimeDefault"}),
+        None if annotation == "unconfined" => apimachinery::json!({"type": "Unconfined"}),
         None => Value::Null,
     }
 }

@@ -7,8 +7,9 @@ use crate::tree::{
 };
 use crate::{Column, Context, SelectableField, Strategy};
 use apimachinery::field::ErrorList;
+use apimachinery::json;
 use apimachinery::time::Time;
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 use std::collections::HashSet;
 
 pub(super) struct Services;

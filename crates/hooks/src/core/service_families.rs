@@ -2,7 +2,7 @@
 
 use crate::tree::text;
 use apimachinery::field::{Error, ErrorList, Path};
-use serde_json::Value;
+use apimachinery::value::Value;
 
 const SET: &str = "may not change once set";
 
@@ -85,8 +85,8 @@ fn only_with_single(spec: &Value, why: &str) -> Option<Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apimachinery::json;
     use expect_test::{Expect, expect};
-    use serde_json::json;
 
     fn check(old: &[&str], new: &[&str], expected: Expect) {
         let spec = |ips: &[&str]| {

@@ -7,9 +7,9 @@ use crate::shown::shown_as;
 use api::core::v1::{LoadBalancerIngress, Service, ServiceSpec};
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::int_or_string::IntOrString;
+use apimachinery::json;
 use apimachinery::meta::validation::validate_labels;
 use apimachinery::validation::*;
-use serde_json::json;
 use std::collections::HashSet;
 
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];

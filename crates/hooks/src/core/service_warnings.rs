@@ -4,7 +4,7 @@ use crate::tree::{list, text};
 use api::core::v1::Service;
 use apimachinery::field::Path;
 use apimachinery::validation::{warnings_for_cidr, warnings_for_ip};
-use serde_json::Value;
+use apimachinery::value::Value;
 
 pub(super) fn warnings(service: &Service) -> Vec<String> {
     const HINTS: &str = "service.kubernetes.io/topology-aware-hints";

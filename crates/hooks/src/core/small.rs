@@ -4,9 +4,10 @@ use super::{endpoints_validation, quota_validation};
 use crate::tree::{absent_or, at, column, each, joined, list, name, object_age, or, text, typed, with};
 use crate::{Column, Context, SelectableField, Strategy};
 use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::json;
 use apimachinery::time::Time;
 use apimachinery::validation::is_config_map_key;
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 
 pub(super) const NAME: Column = column(
     "Name",
@@ -24,7 +25,7 @@ pub(super) const AGE: Column = column(
 const MAX_SIZE: usize = 1 << 20;
 
 fn count(object: &Value, member: &str) -> usize {
-    object.get(member).and_then(Value::as_object).map_or(0, serde_json::Map::len)
+    object.get(member).and_then(Value::as_object).map_or(0, apimachinery::value::Map::len)
 }
 
 /// Keys and sizes of the members that hold data.

@@ -2,7 +2,7 @@
 
 use crate::tree::{list, text};
 use apimachinery::quote::quote;
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::fmt;
 
 /// A file, and what it comes from where that may differ within a volume.
@@ -88,7 +88,7 @@ pub(super) fn overlaps(volumes: &[Value]) -> Vec<String> {
         tell(&of, collisions(items(&volume["downwardAPI"], ""), &mut Vec::new()));
         let mut known = Vec::new();
         for source in list(volume, &["projected", "sources"]) {
-            if source.as_object().is_none_or(serde_json::Map::is_empty) {
+            if source.as_object().is_none_or(apimachinery::value::Map::is_empty) {
                 found.push(format!("volume {} (Projected) has no sources provided", name()));
                 continue;
             }

@@ -4,7 +4,7 @@ use crate::check::{Check, label, subdomain};
 use crate::tree::{list, text, typed};
 use api::core::v1::{CSIPersistentVolumeSource, SecretReference};
 use apimachinery::field::{Error, Path};
-use serde_json::Value;
+use apimachinery::value::Value;
 
 const FILE_MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 const PARTITION: &str = "must be between 0 and 255, inclusive";

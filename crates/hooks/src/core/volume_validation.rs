@@ -9,7 +9,7 @@ use crate::tree::{text, typed};
 use api::core::v1::{PersistentVolume, PersistentVolumeSpec};
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::quantity::Quantity;
-use serde_json::{Map, Value};
+use apimachinery::value::{Map, Value};
 
 /// Members of the spec that each hold one type of volume, and the path in which upstream tells of a second one.
 const SOURCES: [(&str, &str); 22] = [
@@ -117,7 +117,7 @@ fn sources(volume: &Value) -> Value {
     let mut out = Map::new();
     for (name, _) in SOURCES {
         if let Some(source) = volume["spec"].get(name) {
-            out.insert(name.into(), source.clone());
+            out.insert(name, source.clone());
         }
     }
     Value::Object(out)

@@ -7,7 +7,7 @@ use crate::signer_name::validate_signer_name;
 use crate::tree::typed;
 use api::certificates::v1beta1::{PodCertificateRequest, PodCertificateRequestSpec};
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
-use serde_json::Value;
+use apimachinery::value::Value;
 
 const LONGEST_UID: usize = 128;
 /// Of a key, a proof or a PKCS#10 request.

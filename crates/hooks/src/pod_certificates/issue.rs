@@ -11,8 +11,8 @@ use api::certificates::v1beta1::{
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::meta::validation::validate_conditions;
 use apimachinery::time::Time;
+use apimachinery::value::Value;
 use pki::PublicKey;
-use serde_json::Value;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 

@@ -11,7 +11,7 @@ use super::plain::Plain;
 use super::templates::{AGE, NAME};
 use super::tree::{column, each, list, name, object_age, or, text, with};
 use apimachinery::field::ErrorList;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 const GROUP: &str = "resource.k8s.io";
 

@@ -10,7 +10,7 @@ use api::resource::v1::{CapacityRequestPolicy, Device, DeviceAttribute, DeviceTa
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::meta::validation::validate_label_name;
 use apimachinery::quantity::Quantity;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 const MAX_TAINTS: usize = 16;
 const MAX_DEVICES: usize = 128;

@@ -13,7 +13,7 @@ use crate::tree::{list, typed};
 use api::resource::v1::{AllocatedDeviceStatus, DeviceAllocationResult, NetworkDeviceData, ResourceClaim};
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::validation::is_valid_interface_address;
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::collections::HashSet;
 
 const MAX_RESERVED: usize = 256;

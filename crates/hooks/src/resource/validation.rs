@@ -12,7 +12,7 @@ use api::resource::v1::{
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::meta::validation::{validate_annotations, validate_label_name, validate_labels};
 use apimachinery::validation::{is_c_identifier, is_valid_label_value};
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::collections::{BTreeMap, HashSet};
 
 const MAX_REQUESTS: usize = 32;

@@ -1,7 +1,7 @@
 //! The fields of a `KubeletConfiguration` in which this kubelet leaves no choice: what it does anyway is accepted, anything
 //! else refused; and those that would change nothing here, which is said. None is passed over in silence.
 
-use serde_json::{Map, Value};
+use apimachinery::value::{Map, Value};
 
 /// What may stand in a field.
 enum Rule {
@@ -99,10 +99,10 @@ pub(super) fn is_field(name: &str) -> bool {
 }
 
 /// Takes these fields out of a configuration. Returns what has no effect, and what is refused.
-pub(super) fn take(object: &mut Map<String, Value>) -> (Vec<String>, Vec<String>) {
+pub(super) fn take(object: &mut Map) -> (Vec<String>, Vec<String>) {
     let (mut without_effect, mut refused) = (Vec::new(), Vec::new());
     for (field, rule, why) in FIELDS {
-        let Some(value) = object.remove(*field) else { continue };
+        let Some(value) = object.remove(field) else { continue };
         if is_unset(&value) {
             continue;
         }

@@ -2,9 +2,9 @@
 
 use super::file::{CrashLoopBackOff, File, MemoryReservation, MemorySwap, PriorityPeriod};
 use super::fixed;
+use apimachinery::value::{Map, Value};
 use serde::de::value::Error;
 use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
-use serde_json::{Map, Value};
 
 /// Takes no more from a struct than the names of its fields.
 struct Names<'a>(&'a mut &'static [&'static str]);
@@ -71,7 +71,7 @@ fn look(value: &Value, shape: &str, path: &str, unknown: &mut Vec<String>) {
         }
         Value::Object(object) => {
             for (name, value) in object {
-                let join = |to: &str| if top { name.clone() } else { format!("{to}.{name}") };
+                let join = |to: &str| if top { name.to_string() } else { format!("{to}.{name}") };
                 let known = match within {
                     Some((_, fields)) => fields().contains(&name.as_str()),
                     None => names::<File>().contains(&name.as_str()) || fixed::is_field(name),
@@ -87,13 +87,13 @@ fn look(value: &Value, shape: &str, path: &str, unknown: &mut Vec<String>) {
 }
 
 /// The fields of a configuration that there are none of, by their paths.
-pub(super) fn unknown(object: &Map<String, Value>) -> Vec<String> {
+pub(super) fn unknown(object: &Map) -> Vec<String> {
     let mut unknown = Vec::new();
     look(&Value::Object(object.clone()), "", "", &mut unknown);
     unknown
 }
 
 /// Takes out those at the top; deeper ones nobody reads.
-pub(super) fn forget_unknown(object: &mut Map<String, Value>) {
+pub(super) fn forget_unknown(object: &mut Map) {
     object.retain(|name, _| names::<File>().contains(&name.as_str()) || fixed::is_field(name));
 }

@@ -2,8 +2,9 @@
 //! Upstream: `loadConfigFile`, `mergeKubeletConfigurations`, `kubeletconfig/util/codec`.
 
 use super::{default_eviction, known};
+use apimachinery::json;
+use apimachinery::value::{Map, Value};
 use schema::decode::{Decoded, FieldValidation, free_yaml, looks_like_json, yaml_document};
-use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
 /// Only files that are called so are merged.
@@ -26,7 +27,7 @@ fn decoded(text: &str) -> Result<Decoded, String> {
 }
 
 /// Whether this is a configuration, in upstream's words if not.
-fn check_kind(object: &Map<String, Value>) -> Result<(), String> {
+fn check_kind(object: &Map) -> Result<(), String> {
     let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
     match (text("kind"), text("apiVersion")) {
         ("KubeletConfiguration", "kubelet.config.k8s.io/v1beta1") => Ok(()),
@@ -40,7 +41,7 @@ fn check_kind(object: &Map<String, Value>) -> Result<(), String> {
 
 /// What a text says, and how it had to be read. What a strict reader complains of (fields that are unknown, keys that stand
 /// twice) is passed over with a warning: `v1beta1` was read so from its beginning.
-pub(super) fn document(text: &str) -> Result<(Map<String, Value>, Vec<String>), String> {
+pub(super) fn document(text: &str) -> Result<(Map, Vec<String>), String> {
     let Decoded { value, mut strict } = decoded(text)?;
     let Value::Object(mut object) = value else { return Err("a KubeletConfiguration is a map".into()) };
     check_kind(&object)?;
@@ -53,7 +54,7 @@ pub(super) fn document(text: &str) -> Result<(Map<String, Value>, Vec<String>), 
     Ok((object, warning.into_iter().collect()))
 }
 
-fn file(path: &Path) -> Result<(Map<String, Value>, Vec<String>), String> {
+fn file(path: &Path) -> Result<(Map, Vec<String>), String> {
     let path = std::path::absolute(path).map_err(|error| error.to_string())?;
     let text = std::fs::read_to_string(&path).map_err(|error| {
         format!("failed to read kubelet config file {:?}, error: {error}", path.display())
@@ -107,10 +108,7 @@ fn drop_in(path: &Path) -> Result<Value, String> {
 }
 
 /// What a file and the drop-ins of a directory say together, later ones over earlier ones, and what to warn of.
-pub(super) fn merged(
-    path: Option<&Path>,
-    directory: Option<&Path>,
-) -> Result<(Map<String, Value>, Vec<String>), String> {
+pub(super) fn merged(path: Option<&Path>, directory: Option<&Path>) -> Result<(Map, Vec<String>), String> {
     let (base, mut warnings) = match path {
         Some(path) => file(path).map_err(|error| {
             format!("failed to load Kubelet config file {}, error {error}", path.display())
@@ -126,7 +124,7 @@ pub(super) fn merged(
         // A drop-in changes single thresholds: those of the file are complete before.
         let said = !base["evictionHard"].is_null();
         if !said || base["mergeDefaultEvictionSettings"] == true {
-            let mut all: Map<String, Value> =
+            let mut all: Map =
                 default_eviction().into_iter().map(|(signal, amount)| (signal, amount.into())).collect();
             all.extend(base["evictionHard"].as_object().cloned().unwrap_or_default());
             base["evictionHard"] = Value::Object(all);

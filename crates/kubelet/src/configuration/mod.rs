@@ -18,8 +18,8 @@ use crate::node_shutdown::plan::by_criticality;
 use crate::topology::{Options, Policy, Scope, Settings};
 use apimachinery::quantity::Quantity;
 use apimachinery::time::Duration;
+use apimachinery::value::{Map, Value};
 use file::{File, Texts};
-use serde_json::{Map, Value};
 use std::path::Path;
 
 /// Tells a kubelet what a file says, and the files of a directory over it; what they do not say stays as it is. Returns
@@ -34,12 +34,13 @@ pub fn load(
     Ok(warnings)
 }
 
-fn take(mut object: Map<String, Value>, config: &mut Config) -> Result<Vec<String>, String> {
+fn take(mut object: Map, config: &mut Config) -> Result<Vec<String>, String> {
     let (without_effect, mut errors) = fixed::take(&mut object);
     // What is null is not said.
     let mut present = Value::Object(Map::new());
     schema::patch::merge(&mut present, &Value::Object(object));
-    let file: File = serde_json::from_value(present).map_err(|error| format!("failed to decode: {error}"))?;
+    let file: File =
+        apimachinery::value::from_value(present).map_err(|error| format!("failed to decode: {error}"))?;
     validate::validate(&file, &mut errors);
     if let Some(errors) = apimachinery::field::aggregate(errors) {
         return Err(errors);

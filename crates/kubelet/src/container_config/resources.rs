@@ -120,11 +120,12 @@ pub(crate) fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use apimachinery::json;
+    use apimachinery::value::Value;
 
     #[track_caller]
     fn check(spec: Value, want: (i64, i64, i64)) {
-        let pod: Pod = serde_json::from_value(json!({ "spec": spec })).unwrap();
+        let pod: Pod = apimachinery::value::from_value(json!({ "spec": spec })).unwrap();
         let made = container_resources(&pod, &pod.spec.containers[0], Swap::default());
         assert_eq!((made.cpu_shares, made.cpu_quota, made.memory_limit_in_bytes), want);
     }
@@ -138,7 +139,7 @@ mod tests {
         check(of(whole, json!({ "limits": { "cpu": "1", "memory": "2Ki" } })), (1024, 100_000, 2048));
         let pages = |whole: Value, own: Value| {
             let pod = json!({ "spec": of(json!({ "limits": whole }), json!({ "limits": own })) });
-            let pod: Pod = serde_json::from_value(pod).unwrap();
+            let pod: Pod = apimachinery::value::from_value(pod).unwrap();
             let made = container_resources(&pod, &pod.spec.containers[0], Swap::default());
             let shown: Vec<String> =
                 made.hugepage_limits.iter().map(|one| format!("{} {}", one.page_size, one.limit)).collect();

@@ -78,12 +78,13 @@ impl Swap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use apimachinery::json;
+    use apimachinery::value::Value;
 
     #[track_caller]
     fn check(accounting: Accounting, spec: Value, want: &str) {
         let swap = Swap { behavior: Behavior::LimitedSwap, accounting, memory: 4 << 30, swap: 1 << 30 };
-        let pod: Pod = serde_json::from_value(json!({ "spec": spec })).unwrap();
+        let pod: Pod = apimachinery::value::from_value(json!({ "spec": spec })).unwrap();
         let container = &pod.spec.containers[0];
         let mut out = LinuxContainerResources {
             memory_limit_in_bytes: limit_of(&container.resources, "memory"),

@@ -5,8 +5,8 @@ use crate::topology::Provider as _;
 use crate::topology::hint::Hints;
 
 fn pod(uid: &str, cpu: &str) -> Pod {
-    let resources = serde_json::json!({ "limits": { "cpu": cpu, "memory": "8Mi" }, "requests": { "cpu": cpu, "memory": "8Mi" } });
-    serde_json::from_value(serde_json::json!({
+    let resources = apimachinery::json!({ "limits": { "cpu": cpu, "memory": "8Mi" }, "requests": { "cpu": cpu, "memory": "8Mi" } });
+    apimachinery::value::from_value(apimachinery::json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": { "name": uid, "uid": uid },
         "spec": { "containers": [{ "name": "main", "resources": resources }] },

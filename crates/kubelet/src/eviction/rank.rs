@@ -147,8 +147,8 @@ mod tests {
     fn candidate(name: &str, priority: i32, request: &str, memory: u64) -> Candidate {
         let mut pod = Pod::default();
         pod.metadata.name = name.into();
-        let spec = serde_json::json!({ "priority": priority, "containers": [{ "name": "c", "resources": { "requests": { "memory": request } } }] });
-        pod.spec = serde_json::from_value(spec).unwrap();
+        let spec = apimachinery::json!({ "priority": priority, "containers": [{ "name": "c", "resources": { "requests": { "memory": request } } }] });
+        pod.spec = apimachinery::value::from_value(spec).unwrap();
         let root_fs = Disk { bytes: 3 << 20, inodes: 7 };
         let container = ContainerUsage { name: "c".into(), memory, root_fs, ..Default::default() };
         let usage = PodUsage { containers: vec![container], ..Default::default() };
@@ -198,18 +198,19 @@ mod tests {
 
     #[test]
     fn own_limits() {
-        let check = |spec: serde_json::Value, volume: u64, want: Expect| {
+        let check = |spec: apimachinery::value::Value, volume: u64, want: Expect| {
             let mut one = candidate("p", 0, "1Mi", 0);
             let mut pod = Pod::clone(&one.pod);
-            pod.spec = serde_json::from_value(spec).unwrap();
+            pod.spec = apimachinery::value::from_value(spec).unwrap();
             one.pod = Arc::new(pod);
             one.usage.volumes = vec![("v".into(), Disk { bytes: volume, inodes: 1 })];
             want.assert_eq(&over_limit(&one, false).unwrap_or_default().1);
         };
-        let volume = serde_json::json!({ "volumes": [{ "name": "v", "emptyDir": { "sizeLimit": "1Mi" } }] });
+        let volume =
+            apimachinery::json!({ "volumes": [{ "name": "v", "emptyDir": { "sizeLimit": "1Mi" } }] });
         check(volume.clone(), 1 << 20, expect![""]);
         check(volume, 2 << 20, expect![[r#"Usage of EmptyDir volume "v" exceeds the limit "1Mi". "#]]);
-        let container = |limit: &str| serde_json::json!({ "containers": [{ "name": "c", "resources": { "limits": { "ephemeral-storage": limit } } }, { "name": "d", "resources": { "limits": { "ephemeral-storage": "2Mi" } } }] });
+        let container = |limit: &str| apimachinery::json!({ "containers": [{ "name": "c", "resources": { "limits": { "ephemeral-storage": limit } } }, { "name": "d", "resources": { "limits": { "ephemeral-storage": "2Mi" } } }] });
         check(
             container("2Mi"),
             0,

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::topology::numa::NumaNode;
+use apimachinery::json;
 use expect_test::{Expect, expect};
-use serde_json::json;
 
 const GIB: u64 = 1 << 30;
 
@@ -22,7 +22,7 @@ fn load(dir: &Path) -> Result<Memory, String> {
 
 /// Containers as `name=8Gi`; those before `|` begin, `name*` are sidecars.
 fn pod(uid: &str, text: &str) -> Pod {
-    let list = |text: &str| -> Vec<serde_json::Value> {
+    let list = |text: &str| -> Vec<apimachinery::value::Value> {
         text.split_whitespace()
             .map(|word| {
                 let (name, memory) = word.split_once('=').unwrap();
@@ -37,7 +37,7 @@ fn pod(uid: &str, text: &str) -> Pod {
     };
     let (init, regular) = text.split_once('|').unwrap_or(("", text));
     let spec = json!({ "initContainers": list(init), "containers": list(regular) });
-    serde_json::from_value(json!({ "metadata": { "name": uid, "uid": uid }, "spec": spec })).unwrap()
+    apimachinery::value::from_value(json!({ "metadata": { "name": uid, "uid": uid }, "spec": spec })).unwrap()
 }
 
 /// Gives all containers of a pod memory where the hint says, and shows what they have and what is left.

@@ -57,7 +57,7 @@ async fn try_register(context: &Context, status: &NodeStatus) -> client::Result<
     if missing.is_empty() {
         return Ok((node, before));
     }
-    let patch = Patch::Strategic(serde_json::json!({ "metadata": { "labels": missing } }));
+    let patch = Patch::Strategic(apimachinery::json!({ "metadata": { "labels": missing } }));
     Ok((nodes.patch(&wanted.metadata.name, &patch, &PatchParams::default()).await?, before))
 }
 

@@ -84,9 +84,9 @@ async fn report(context: &Arc<Context>, informers: &Informers, port: u16) {
         let status = observe(context, &known, port).await;
         let overdue = reported.elapsed() >= config.node_status_report_frequency;
         let patch = match status::patch(&known, &status) {
-            None if overdue => {
-                serde_json::to_value(&status.conditions).ok().map(|c| serde_json::json!({ "conditions": c }))
-            }
+            None if overdue => apimachinery::value::to_value(&status.conditions)
+                .ok()
+                .map(|c| apimachinery::json!({ "conditions": c })),
             changed => changed,
         };
         if let Some(patch) = patch {
@@ -124,8 +124,8 @@ async fn report(context: &Arc<Context>, informers: &Informers, port: u16) {
     }
 }
 
-async fn write(context: &Context, status: serde_json::Value) -> client::Result<Node> {
-    let patch = Patch::Strategic(serde_json::json!({ "status": status }));
+async fn write(context: &Context, status: apimachinery::value::Value) -> client::Result<Node> {
+    let patch = Patch::Strategic(apimachinery::json!({ "status": status }));
     context
         .client
         .all::<Node>()

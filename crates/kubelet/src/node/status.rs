@@ -220,15 +220,15 @@ fn images(mut images: Vec<cri::v1::Image>, most: i64) -> Vec<ContainerImage> {
 }
 
 /// The strategic merge patch from one status to another, heartbeats aside; `None` when nothing changed.
-pub(crate) fn patch(old: &NodeStatus, new: &NodeStatus) -> Option<serde_json::Value> {
+pub(crate) fn patch(old: &NodeStatus, new: &NodeStatus) -> Option<apimachinery::value::Value> {
     let quiet = |status: &NodeStatus| {
         let mut status = status.clone();
         status.conditions.iter_mut().for_each(|c| c.last_heartbeat_time = None);
-        serde_json::to_value(status).ok()
+        apimachinery::value::to_value(status).ok()
     };
     let (old, quiet_new) = (quiet(old)?, quiet(new)?);
-    let full = serde_json::to_value(new).ok()?;
-    let mut out = serde_json::Map::new();
+    let full = apimachinery::value::to_value(new).ok()?;
+    let mut out = apimachinery::value::Map::new();
     for (key, value) in quiet_new.as_object()? {
         if old.get(key) == Some(value) {
             continue;
@@ -244,13 +244,13 @@ pub(crate) fn patch(old: &NodeStatus, new: &NodeStatus) -> Option<serde_json::Va
                 full.get(key).cloned()?
             }
             "addresses" => {
-                let mut list = vec![serde_json::json!({ "$patch": "replace" })];
+                let mut list = vec![apimachinery::json!({ "$patch": "replace" })];
                 list.extend(value.as_array().cloned().unwrap_or_default());
-                serde_json::Value::Array(list)
+                apimachinery::value::Value::Array(list)
             }
             _ => value.clone(),
         };
         out.insert(key.clone(), value);
     }
-    (!out.is_empty()).then_some(serde_json::Value::Object(out))
+    (!out.is_empty()).then_some(apimachinery::value::Value::Object(out))
 }

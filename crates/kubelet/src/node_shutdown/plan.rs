@@ -52,8 +52,8 @@ mod tests {
     use super::*;
 
     fn pod(name: &str, priority: Option<i32>) -> Arc<Pod> {
-        let pod = serde_json::json!({ "metadata": { "name": name }, "spec": { "priority": priority } });
-        Arc::new(serde_json::from_value(pod).unwrap())
+        let pod = apimachinery::json!({ "metadata": { "name": name }, "spec": { "priority": priority } });
+        Arc::new(apimachinery::value::from_value(pod).unwrap())
     }
 
     fn shown(periods: &[ShutdownPeriod]) -> String {

@@ -191,7 +191,7 @@ fn cleaned(chain: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use apimachinery::json;
 
     fn at(seconds: i64) -> Time {
         Time::from_unix(seconds)
@@ -213,8 +213,10 @@ mod tests {
             "beginRefreshAt": at(1000).to_string(),
             "notAfter": at(3600).to_string(),
         });
-        serde_json::from_value(json!({"metadata": {"namespace": "ns", "name": "req"}, "status": status}))
-            .unwrap()
+        apimachinery::value::from_value(
+            json!({"metadata": {"namespace": "ns", "name": "req"}, "status": status}),
+        )
+        .unwrap()
     }
 
     fn fresh(name: &str) -> State {

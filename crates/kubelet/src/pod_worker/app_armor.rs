@@ -37,12 +37,13 @@ pub(crate) fn admit(pod: &Pod, enabled: bool) -> Result<(), Forced> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apimachinery::json;
+    use apimachinery::value::Value;
     use expect_test::{Expect, expect};
-    use serde_json::{Value, json};
 
     #[track_caller]
     fn check(pod: Value, enabled: bool, expected: Expect) {
-        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let pod: Pod = apimachinery::value::from_value(pod).unwrap();
         let refused =
             admit(&pod, enabled).err().map(|refused| format!("{}: {}", refused.reason, refused.message));
         expected.assert_eq(&refused.unwrap_or_default());
@@ -68,7 +69,7 @@ mod tests {
             check(json!({"spec": {containers: [container]}}), false, none());
         }
         let annotated =
-            |profile: &str| json!({"metadata": {"annotations": {format!("{ANNOTATION}c"): profile}}});
+            |profile: &str| json!({"metadata": {"annotations": {(format!("{ANNOTATION}c")): profile}}});
         check(annotated("unconfined"), false, expect![""]);
         check(annotated("runtime/default"), false, none());
     }

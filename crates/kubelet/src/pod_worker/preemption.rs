@@ -124,8 +124,8 @@ pub(super) fn forced(pod: &Pod) -> Forced {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apimachinery::json;
     use expect_test::{Expect, expect};
-    use serde_json::json;
 
     /// `name cpu memory` in cores and Gi, a limit where it ends in `!`.
     fn pod(text: &str) -> Arc<Pod> {
@@ -140,7 +140,10 @@ mod tests {
             }
         }
         let spec = json!({ "priority": 0, "containers": [{ "name": "c", "resources": resources }] });
-        Arc::new(serde_json::from_value(json!({ "metadata": { "name": words[0] }, "spec": spec })).unwrap())
+        Arc::new(
+            apimachinery::value::from_value(json!({ "metadata": { "name": words[0] }, "spec": spec }))
+                .unwrap(),
+        )
     }
 
     #[track_caller]

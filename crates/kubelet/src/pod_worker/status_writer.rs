@@ -3,9 +3,10 @@
 
 use super::Letter;
 use api::core::v1::{Pod, PodStatus};
+use apimachinery::json;
+use apimachinery::value::{Map, Value};
 use client::{Client, Patch, PatchParams};
 use component::metrics::Histogram;
-use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -139,7 +140,7 @@ async fn closed(done: &watch::Sender<u64>) {
 /// The strategic merge patch from one status to another; `None` when they are the same. Pure.
 fn patch(old: &PodStatus, new: &PodStatus) -> Option<Value> {
     let (Ok(Value::Object(old)), Ok(Value::Object(new))) =
-        (serde_json::to_value(old), serde_json::to_value(new))
+        (apimachinery::value::to_value(old), apimachinery::value::to_value(new))
     else {
         return None;
     };
@@ -156,7 +157,7 @@ fn patch(old: &PodStatus, new: &PodStatus) -> Option<Value> {
         };
         out.extend(changed.map(|changed| (key.clone(), changed)));
     }
-    for key in old.keys().filter(|key| !new.contains_key(*key)) {
+    for key in old.keys().filter(|key| !new.contains_key(key)) {
         out.insert(key.clone(), Value::Null);
     }
     (!out.is_empty()).then_some(Value::Object(out))

@@ -95,13 +95,13 @@ pub(crate) fn admit(pod: &Pod, allowed: &[String]) -> Result<(), Forced> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apimachinery::json;
     use expect_test::{Expect, expect};
-    use serde_json::json;
 
     #[track_caller]
     fn check(name: &str, host: bool, expected: Expect) {
         let spec = json!({ "hostNetwork": host, "hostIPC": host, "securityContext": { "sysctls": [{ "name": name, "value": "1" }] } });
-        let pod: Pod = serde_json::from_value(json!({ "spec": spec })).unwrap();
+        let pod: Pod = apimachinery::value::from_value(json!({ "spec": spec })).unwrap();
         let allowed = ["kernel.msg*".to_owned(), "net/core.somaxconn".replace('.', "/")];
         let message = admit(&pod, &allowed).err().map(|refused| refused.message);
         expected.assert_eq(&message.unwrap_or_default());

@@ -1,7 +1,8 @@
 //! The messages of events about resizing: words, and the resources in JSON.
 
 use api::core::v1::{Container, Pod};
-use serde_json::{Value, json};
+use apimachinery::json;
+use apimachinery::value::Value;
 
 /// `<what>: {"containers":…,"generation":…,"error":…}`.
 pub(crate) fn message(what: &str, pod: &Pod, generation: i64, error: &str) -> String {

@@ -75,7 +75,7 @@ fn judge(node: &Node, allocated: &Resources, desired: &Arc<Pod>) -> Option<Never
 mod tests {
     use super::*;
     use crate::config::SwapBehavior;
-    use serde_json::json;
+    use apimachinery::json;
 
     /// `cpu memory`, or `request/limit` of memory.
     fn pod(text: &str) -> Pod {
@@ -83,7 +83,7 @@ mod tests {
         let (request, limit) = memory.split_once('/').unwrap_or((memory, memory));
         let resources = json!({ "requests": { "cpu": cpu, "memory": request }, "limits": { "cpu": cpu, "memory": limit } });
         let spec = json!({ "containers": [{ "name": "a", "resources": resources }] });
-        serde_json::from_value(json!({ "metadata": { "name": "p" }, "spec": spec })).unwrap()
+        apimachinery::value::from_value(json!({ "metadata": { "name": "p" }, "spec": spec })).unwrap()
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub(super) async fn answer(inner: &Inner, target: Target, request: &Request<Inco
     let request = CheckpointContainerRequest { container_id, location: location.clone(), timeout };
     match runtime.checkpoint_container(request).await {
         Ok(_) => {
-            let made = serde_json::json!({ "items": [location] });
+            let made = apimachinery::json!({ "items": [location] });
             with_type(StatusCode::OK, "application/json", made.to_string())
         }
         Err(error) => failed(&error),

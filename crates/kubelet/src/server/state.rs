@@ -3,7 +3,7 @@
 use super::Inner;
 use super::answer::{Response, json};
 use api::core::v1::Pod;
-use serde_json::json as value;
+use apimachinery::json as value;
 
 /// All pods with their newest status, as a `PodList`.
 pub(super) fn pods(inner: &Inner) -> Response {

@@ -4,13 +4,14 @@ use super::Inner;
 use super::answer::{Response, json, text};
 use crate::labels;
 use crate::usage::{self, Disk, PodUsage};
+use apimachinery::json as value;
 use apimachinery::time::Time;
+use apimachinery::value::{Map, Value};
 use cri::v1::{
     ContainerStats, CpuUsage, FilesystemUsage, ListContainerStatsRequest, MemoryUsage, PsiData, PsiStats,
     SwapUsage,
 };
 use http::StatusCode;
-use serde_json::{Map, Value, json as value};
 use std::collections::{BTreeMap, HashMap};
 
 fn time(nanos: i64) -> Time {
@@ -25,7 +26,7 @@ fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(map) => {
             let kept = map.into_iter().filter(|(_, v)| !v.is_null());
-            Value::Object(kept.map(|(k, v)| (k, without_nulls(v))).collect::<Map<_, _>>())
+            Value::Object(kept.map(|(k, v)| (k, without_nulls(v))).collect::<Map>())
         }
         other => other,
     }

@@ -141,20 +141,20 @@ fn marker(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use apimachinery::json;
 
     /// A medium and perhaps a size; requests of one container.
     fn check(medium: &str, limit: &str, requests: &str, want: &str) {
         let mut source = EmptyDirVolumeSource { medium: medium.into(), ..Default::default() };
         source.size_limit = limit.parse().ok();
-        let requests: serde_json::Map<_, _> = requests
+        let requests: apimachinery::value::Map = requests
             .split_whitespace()
             .filter_map(|one| one.split_once('='))
             .map(|(name, size)| (name.to_owned(), json!(size)))
             .collect();
         let resources = json!({ "requests": requests, "limits": requests });
         let spec = json!({ "containers": [{ "name": "a", "resources": resources }] });
-        let pod: Pod = serde_json::from_value(json!({ "spec": spec })).unwrap();
+        let pod: Pod = apimachinery::value::from_value(json!({ "spec": spec })).unwrap();
         let allocatable = [("memory".to_owned(), "1Gi".parse().unwrap())].into();
         let shown = match Memory::of(&source, &pod, &allocatable) {
             Ok(None) => "disk".to_owned(),

@@ -4,9 +4,10 @@
 
 use super::{Ready, Request, local};
 use api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use apimachinery::json;
 use apimachinery::quantity::Quantity;
+use apimachinery::value::Value;
 use client::{Patch, PatchParams};
-use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Instant;
 
@@ -154,8 +155,9 @@ mod tests {
     fn who_says_what_is_to_grow() {
         let check = |size: &str, status: Value, expected: Expect| {
             let volume: PersistentVolume =
-                serde_json::from_value(json!({"spec": {"capacity": {"storage": size}}})).unwrap();
-            let claim: PersistentVolumeClaim = serde_json::from_value(json!({"status": status})).unwrap();
+                apimachinery::value::from_value(json!({"spec": {"capacity": {"storage": size}}})).unwrap();
+            let claim: PersistentVolumeClaim =
+                apimachinery::value::from_value(json!({"status": status})).unwrap();
             expected.assert_eq(&match step(&claim, &volume) {
                 Step::Nothing => "nothing".into(),
                 Step::Grow { to, .. } => format!("{to} {}", grown(&claim, &to)),

@@ -1,6 +1,8 @@
 //! An API server in memory: enough of create, get, update, strategic patch, delete and feeds for a kubelet.
 
 use api::core::v1::{Event, Pod};
+use apimachinery::json;
+use apimachinery::value::Value;
 use bytes::Bytes;
 use client::source::{Feed, Query, Raw, Source};
 use client::transport::{ResponseBody, Transport};
@@ -10,7 +12,6 @@ use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{broadcast, watch};
@@ -78,7 +79,7 @@ impl Api {
     }
 
     pub(crate) fn pod(&self, name: &str) -> Option<Pod> {
-        serde_json::from_value(self.get(&format!("/api/v1/namespaces/default/pods/{name}"))?).ok()
+        apimachinery::value::from_value(self.get(&format!("/api/v1/namespaces/default/pods/{name}"))?).ok()
     }
 
     /// Events so far as `reason: message`.
@@ -86,7 +87,7 @@ impl Api {
         let state = self.state.lock().unwrap();
         let events = state.objects.iter().filter(|(path, _)| path.contains("/events/"));
         let mut all: Vec<Event> =
-            events.filter_map(|(_, v)| serde_json::from_value(v.clone()).ok()).collect();
+            events.filter_map(|(_, v)| apimachinery::value::from_value(v.clone()).ok()).collect();
         all.sort_by(|a, b| a.metadata.name.rsplit('.').next().cmp(&b.metadata.name.rsplit('.').next()));
         all.into_iter().map(|e| format!("{}: {}", e.reason, e.message)).collect()
     }

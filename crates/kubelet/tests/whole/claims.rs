@@ -3,6 +3,8 @@
 
 use crate::devices::dial;
 use crate::{Node, container};
+use apimachinery::json;
+use apimachinery::value::Value;
 use futures::stream;
 use kubelet::plugins::dra::dra_plugin_server::{DraPlugin, DraPluginServer};
 use kubelet::plugins::dra::*;
@@ -16,7 +18,6 @@ use kubelet::plugins::plugin_registration::{
 };
 use kubelet::plugins::pod_resources::GetPodResourcesRequest;
 use kubelet::plugins::pod_resources::pod_resources_lister_client::PodResourcesListerClient;
-use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use tokio::net::UnixListener;

@@ -2,7 +2,8 @@
 //! back when it has ended; over a restart of the kubelet.
 
 use crate::{Node, container};
-use serde_json::{Value, json};
+use apimachinery::json;
+use apimachinery::value::Value;
 
 /// One that asks for processors, or for nothing.
 fn pod(name: &str, cpu: &str) -> Value {

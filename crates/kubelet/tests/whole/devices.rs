@@ -2,6 +2,8 @@
 //! refuses, goes and comes back; what containers were given outlives the kubelet, and the pod-resources API tells of it.
 
 use crate::{Node, container};
+use apimachinery::json;
+use apimachinery::value::Value;
 use cri::RuntimeService as _;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
@@ -13,7 +15,6 @@ use kubelet::plugins::pod_resources::pod_resources_lister_client::PodResourcesLi
 use kubelet::plugins::pod_resources::{
     AllocatableResourcesRequest, GetPodResourcesRequest, ListPodResourcesRequest,
 };
-use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Whether the kubelet lives: for anybody on the machine on a port of its own, with more to see for those who may.
 
 use crate::{Node, container};
-use serde_json::json;
+use apimachinery::json;
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 

@@ -16,12 +16,13 @@ mod static_pods;
 mod topology;
 
 use api::Api;
+use apimachinery::json;
+use apimachinery::value::Value;
 use client::{Client, Informers};
 use cri::RuntimeService as _;
 use cri::fake::Runtime;
 use futures::StreamExt as _;
 use kubelet::{Config, Kubelet, Parts};
-use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

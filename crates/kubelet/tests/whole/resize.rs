@@ -1,7 +1,8 @@
 //! Resizing in place: what is asked for is allocated, brought to the runtime and told; what does not fit waits.
 
 use crate::{Node, container};
-use serde_json::{Value, json};
+use apimachinery::json;
+use apimachinery::value::Value;
 
 fn resources(cpu: &str, memory: &str) -> Value {
     json!({ "requests": { "cpu": cpu, "memory": memory }, "limits": { "cpu": cpu, "memory": memory } })
@@ -28,7 +29,9 @@ fn in_force(node: &Node) -> String {
     let limits = status.resources.clone().unwrap_or_default().limits;
     let show = |list: &std::collections::BTreeMap<String, _>| {
         ["cpu", "memory"]
-            .map(|name| serde_json::to_value(list.get(name)).unwrap().as_str().unwrap_or("-").to_owned())
+            .map(|name| {
+                apimachinery::value::to_value(list.get(name)).unwrap().as_str().unwrap_or("-").to_owned()
+            })
             .join(" ")
     };
     format!("{} of {} restarts {}", show(&limits), show(&status.allocated_resources), status.restart_count)

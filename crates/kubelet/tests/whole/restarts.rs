@@ -2,8 +2,9 @@
 //! are refused, images are shown credentials for.
 
 use crate::{Node, container, now};
+use apimachinery::json;
+use apimachinery::value::Value;
 use base64::Engine as _;
-use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn root_all_containers_start_anew() {

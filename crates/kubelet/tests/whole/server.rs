@@ -1,7 +1,7 @@
 //! What the kubelet's server gives beside logs: checkpoints, the node's own logs, and what it counts.
 
 use crate::{Node, container};
-use serde_json::json;
+use apimachinery::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn root_serves_the_nodes_logs_and_checkpoints() {

@@ -2,11 +2,11 @@
 //! on it who speaks as logind and systemd do.
 
 use crate::{Node, container};
+use apimachinery::json;
 use kubelet::config::ShutdownPeriod;
 use kubelet::dbus::Connection;
 use kubelet::dbus::wire::{Field, METHOD_CALL, METHOD_RETURN, Message, SIGNAL, Value};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use serde_json::json;
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, IoSlice, Read as _};
 use std::mem::MaybeUninit;

@@ -1,7 +1,7 @@
 //! Static pods: seen as soon as their manifest is there, left alone by a restart of the kubelet, and never two of one name.
 
 use crate::{Node, container};
-use serde_json::json;
+use apimachinery::json;
 use std::path::PathBuf;
 
 /// How often the kubelet looks when it cannot watch.

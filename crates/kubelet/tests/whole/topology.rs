@@ -2,9 +2,10 @@
 //! one node, or the pod is refused.
 
 use crate::{Node, container};
+use apimachinery::json;
+use apimachinery::value::Value;
 use kubelet::Config;
 use kubelet::topology::{Policy, Scope, Settings};
-use serde_json::{Value, json};
 use std::path::Path;
 
 const MIB: u64 = 1 << 20;

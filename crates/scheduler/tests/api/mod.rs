@@ -2,6 +2,8 @@
 //! bound. An update of what has changed meanwhile is a conflict.
 
 use api::core::v1::Event;
+use apimachinery::json;
+use apimachinery::value::Value;
 use bytes::Bytes;
 use client::source::{Feed, Query, Raw, Source};
 use client::transport::{ResponseBody, Transport};
@@ -11,7 +13,6 @@ use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{broadcast, watch};
@@ -103,7 +104,7 @@ impl Api {
             _ => (path, ""),
         };
         if *method == Method::POST && path.ends_with("/events") {
-            let event: Event = serde_json::from_value(body.clone()).unwrap();
+            let event: Event = apimachinery::value::from_value(body.clone()).unwrap();
             let mut state = self.state.lock().unwrap();
             state.told.push(format!("{}: {}", event.reason, event.message));
             self.changed.send_modify(|count| *count += 1);

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, dead_code, reason = "each test binary uses a part")]
 
 use api::core::v1::{Node, Pod};
+use apimachinery::json;
+use apimachinery::value::Value;
 use client::source::Raw;
 use client::{Cached, ObjectKey, Projection};
 use expect_test::Expect;
@@ -11,7 +13,6 @@ use scheduler::facts::{NodeFacts, PodFacts, PodInfo};
 use scheduler::framework::Cycle;
 use scheduler::preempt::Preemption;
 use scheduler::stopwatch::Stopwatch;
-use serde_json::{Value, json};
 use std::sync::Arc;
 
 pub(crate) const ZONE: &str = "topology.kubernetes.io/zone";
@@ -25,7 +26,8 @@ pub(crate) fn pod(name: &str, mut spec: Value) -> PodInfo {
     let status = json!({"startTime": spec.remove("started")});
     let metadata = json!({"name": name, "namespace": namespace, "uid": name, "labels": labels});
     let pod: Pod =
-        serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap();
+        apimachinery::value::from_value(json!({"metadata": metadata, "spec": spec, "status": status}))
+            .unwrap();
     let key = ObjectKey::new(&namespace, name);
     let raw = Raw { key, revision: 1, bytes: serde_json::to_vec(&pod).unwrap().into() };
     let facts = Arc::new(Cached { raw, uid: name.into(), projection: PodFacts::project(&pod) });
@@ -39,7 +41,7 @@ pub(crate) fn cluster(nodes: &[Value], running: &[(&str, Value)]) -> Cache {
         if node["status"]["allocatable"].is_null() {
             node["status"]["allocatable"] = json!({"cpu": "4", "memory": "8Gi", "pods": "110"});
         }
-        let node: Node = serde_json::from_value(node).unwrap();
+        let node: Node = apimachinery::value::from_value(node).unwrap();
         cache.set_node(&node.metadata.name, &NodeFacts::project(&node));
     }
     for (i, (node, spec)) in running.iter().enumerate() {

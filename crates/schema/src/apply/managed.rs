@@ -1,7 +1,7 @@
 //! `metadata.managedFields`: read, capped, sorted and written.
 
 use super::set::FieldSet;
-use serde_json::{Map, Value};
+use apimachinery::value::{Map, Value};
 
 /// Update entries beyond this many are joined into one.
 const MAX_UPDATERS: usize = 10;
@@ -107,7 +107,7 @@ pub(super) fn write(mut entries: Vec<Entry>) -> Value {
             let mut map = Map::new();
             let mut text = |name: &str, value: String| {
                 if !value.is_empty() {
-                    map.insert(name.into(), Value::String(value));
+                    map.insert(name, Value::String(value));
                 }
             };
             text("manager", entry.manager);
@@ -119,7 +119,7 @@ pub(super) fn write(mut entries: Vec<Entry>) -> Value {
             text("time", entry.time.unwrap_or_default());
             text("fieldsType", "FieldsV1".into());
             text("subresource", entry.subresource);
-            map.insert("fieldsV1".into(), Value::Object(entry.fields.0));
+            map.insert("fieldsV1", Value::Object(entry.fields.0));
             Value::Object(map)
         })
         .collect()

@@ -3,7 +3,7 @@
 
 use super::FieldSet;
 use super::managed::{self, Entry};
-use serde_json::Value;
+use apimachinery::value::Value;
 
 const SCALE: &str = "autoscaling/v1";
 

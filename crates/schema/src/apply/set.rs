@@ -1,16 +1,16 @@
 //! Sets of field paths in the very form in which `FieldsV1` writes them, so that a manager's set is read and written
 //! without being converted: `{"f:spec":{"f:replicas":{}}}`. A node is a member when it is empty or holds `.`.
 
-use serde_json::{Map, Value};
+use apimachinery::value::{Key, Map, Value};
 
 /// A set of paths.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct FieldSet(pub Map<String, Value>);
+pub struct FieldSet(pub Map);
 
 /// The mark of a member that has members below it.
 const SELF: &str = ".";
 
-type Node = Map<String, Value>;
+type Node = Map;
 
 impl FieldSet {
     pub fn new() -> Self {
@@ -30,7 +30,7 @@ impl FieldSet {
     pub fn of_fields(paths: &[&[&str]]) -> Self {
         let mut set = FieldSet::new();
         for path in paths {
-            let steps: Vec<String> = path.iter().map(|name| format!("f:{name}")).collect();
+            let steps: Vec<Key> = path.iter().map(|name| field_step(name)).collect();
             set.insert(&steps);
         }
         set
@@ -42,7 +42,7 @@ impl FieldSet {
     }
 
     /// Adds a path.
-    pub fn insert(&mut self, path: &[String]) {
+    pub fn insert(&mut self, path: &[Key]) {
         let Some((last, parents)) = path.split_last() else { return };
         let mut node = &mut self.0;
         for step in parents {
@@ -51,7 +51,7 @@ impl FieldSet {
         match node.get_mut(last) {
             Some(Value::Object(present)) => {
                 if !present.is_empty() {
-                    present.insert(SELF.into(), Value::Object(Map::new()));
+                    present.insert(SELF, Value::Object(Map::new()));
                 }
             }
             _ => {
@@ -61,25 +61,25 @@ impl FieldSet {
     }
 
     /// Adds a path and, as members, the nodes below it.
-    pub(super) fn insert_with(&mut self, path: &[String], below: Map<String, Value>) {
+    pub(super) fn insert_with(&mut self, path: &[Key], below: Map) {
         self.insert(path);
         if below.is_empty() {
             return;
         }
         let mut at = Map::new();
-        at.insert(SELF.into(), Value::Object(Map::new()));
+        at.insert(SELF, Value::Object(Map::new()));
         at.extend(below);
         self.graft_node(path, at);
     }
 
     /// Puts a set below a path, which does not become a member by it.
-    pub(super) fn graft(&mut self, path: &[String], below: FieldSet) {
+    pub(super) fn graft(&mut self, path: &[Key], below: FieldSet) {
         if !below.0.is_empty() {
             self.graft_node(path, below.0);
         }
     }
 
-    fn graft_node(&mut self, path: &[String], below: Map<String, Value>) {
+    fn graft_node(&mut self, path: &[Key], below: Map) {
         let mut node = &mut self.0;
         for step in path {
             node = descend(node, step);
@@ -117,7 +117,7 @@ impl FieldSet {
     }
 
     /// Whether the path is a member.
-    pub fn has(&self, path: &[String]) -> bool {
+    pub fn has(&self, path: &[Key]) -> bool {
         let mut node = &self.0;
         for (i, step) in path.iter().enumerate() {
             match node.get(step) {
@@ -130,11 +130,16 @@ impl FieldSet {
     }
 
     /// All paths, those of a level before those below it.
-    pub fn paths(&self) -> Vec<Vec<String>> {
+    pub fn paths(&self) -> Vec<Vec<Key>> {
         let mut out = Vec::new();
         walk(&self.0, &mut Vec::new(), &mut out);
         out
     }
+}
+
+/// The step to a field.
+pub(super) fn field_step(name: &str) -> Key {
+    Key::from_iter(["f:", name])
 }
 
 fn valid(node: &Node) -> bool {
@@ -145,7 +150,7 @@ fn valid(node: &Node) -> bool {
             let known = match key.get(..2) {
                 Some("f:") => true,
                 Some("v:") => content.is_some_and(|c| serde_json::from_str::<Value>(c).is_ok()),
-                Some("k:") => content.is_some_and(|c| serde_json::from_str::<Map<String, Value>>(c).is_ok()),
+                Some("k:") => content.is_some_and(|c| serde_json::from_str::<Map>(c).is_ok()),
                 Some("i:") => content.is_some_and(|c| c.parse::<i64>().is_ok()),
                 _ => false,
             };
@@ -162,11 +167,11 @@ pub(super) fn is_member(node: &Node) -> bool {
 /// The node of a step, made a mere way to deeper ones if it is new, and kept a member if it was one.
 fn descend<'a>(node: &'a mut Node, step: &str) -> &'a mut Node {
     if !node.get(step).is_some_and(Value::is_object) {
-        node.insert(step.to_owned(), Value::Object(Map::new()));
+        node.insert(step, Value::Object(Map::new()));
     } else if let Some(Value::Object(present)) = node.get_mut(step)
         && present.is_empty()
     {
-        present.insert(SELF.into(), Value::Object(Map::new()));
+        present.insert(SELF, Value::Object(Map::new()));
     }
     match node.get_mut(step) {
         Some(Value::Object(next)) => next,
@@ -174,7 +179,7 @@ fn descend<'a>(node: &'a mut Node, step: &str) -> &'a mut Node {
     }
 }
 
-fn children(node: &Node) -> impl Iterator<Item = (&String, &Node)> {
+fn children(node: &Node) -> impl Iterator<Item = (&Key, &Node)> {
     node.iter().filter(|(k, _)| *k != SELF).filter_map(|(k, v)| Some((k, v.as_object()?)))
 }
 
@@ -182,7 +187,7 @@ fn children(node: &Node) -> impl Iterator<Item = (&String, &Node)> {
 fn settle(node: &mut Node, member: bool) -> bool {
     node.remove(SELF);
     if member && !node.is_empty() {
-        node.insert(SELF.into(), Value::Object(Map::new()));
+        node.insert(SELF, Value::Object(Map::new()));
     }
     member || !node.is_empty()
 }
@@ -235,7 +240,7 @@ fn intersection(a: &Node, b: &Node) -> Node {
     out
 }
 
-fn walk(node: &Node, path: &mut Vec<String>, out: &mut Vec<Vec<String>>) {
+fn walk(node: &Node, path: &mut Vec<Key>, out: &mut Vec<Vec<Key>>) {
     for (key, child) in children(node) {
         if is_member(child) {
             let mut member = path.clone();
@@ -251,7 +256,7 @@ fn walk(node: &Node, path: &mut Vec<String>, out: &mut Vec<Vec<String>>) {
 }
 
 /// A path as messages print it: `.spec.containers[name="web"].image`.
-pub(super) fn print_path(path: &[String]) -> String {
+pub(super) fn print_path(path: &[Key]) -> String {
     use apimachinery::quote::quote;
     let scalar = |value: &Value| match value {
         Value::String(text) => quote(text),
@@ -266,7 +271,7 @@ pub(super) fn print_path(path: &[String]) -> String {
                 out.push_str(content);
             }
             "k:" => {
-                let keys: Map<String, Value> = serde_json::from_str(content).unwrap_or_default();
+                let keys: Map = serde_json::from_str(content).unwrap_or_default();
                 let keys: Vec<String> = keys.iter().map(|(k, v)| format!("{k}={}", scalar(v))).collect();
                 out.push_str(&format!("[{}]", keys.join(",")));
             }

@@ -8,10 +8,10 @@ mod compare;
 
 pub use compare::Comparison;
 
-use super::set::{FieldSet, is_member, print_path};
+use super::set::{FieldSet, field_step, is_member, print_path};
 use crate::row::{Field, ListType, MapType, Seq, Shape, Str, Type, TypeId};
 use crate::table::Table;
-use serde_json::{Map, Value};
+use apimachinery::value::{Key, Map, Value};
 
 /// What an object's structure is known from.
 #[derive(Debug, Clone, Copy)]
@@ -112,7 +112,7 @@ impl<'a> Node<'a> {
     }
 
     /// The step to an item of a list that merges.
-    fn step(self, table: &Table, item: &Value) -> Result<String, String> {
+    fn step(self, table: &Table, item: &Value) -> Result<Key, String> {
         let mut text = Vec::with_capacity(32);
         match self {
             Node::Keyed(ty, keys) => {
@@ -167,7 +167,7 @@ impl<'a> Node<'a> {
             }
         }
         // Only text was written.
-        Ok(String::from_utf8(text).unwrap_or_default())
+        Ok(Key::from(std::str::from_utf8(&text).unwrap_or_default()))
     }
 }
 
@@ -183,13 +183,6 @@ fn is_empty(value: Option<&Value>) -> bool {
         Some(Value::Array(items)) => items.is_empty(),
         Some(_) => false,
     }
-}
-
-fn field_step(name: &str) -> String {
-    let mut step = String::with_capacity(name.len() + 2);
-    step.push_str("f:");
-    step.push_str(name);
-    step
 }
 
 impl<'a> Typed<'a> {
@@ -254,7 +247,7 @@ impl<'a> Typed<'a> {
     }
 
     /// Writes what stands below `value` into `out`; true if the value itself is a leaf.
-    fn collect(self, node: Node<'a>, value: &Value, out: &mut Map<String, Value>) -> bool {
+    fn collect(self, node: Node<'a>, value: &Value, out: &mut Map) -> bool {
         let node = node.for_value(value);
         match value {
             Value::Object(map) if node.is_map() => {
@@ -294,7 +287,7 @@ impl<'a> Typed<'a> {
         FieldSet(self.name_fields(self.root(), &set.0))
     }
 
-    fn name_fields(self, node: Node<'a>, set: &Map<String, Value>) -> Map<String, Value> {
+    fn name_fields(self, node: Node<'a>, set: &Map) -> Map {
         let mut out = Map::new();
         for (step, below) in set {
             let Value::Object(below) = below else { continue };
@@ -309,7 +302,7 @@ impl<'a> Typed<'a> {
             };
             let mut inner = self.name_fields(inner_node, below);
             if name.is_some_and(|n| node.names(self.table, n)) && !inner.is_empty() {
-                inner.insert(".".into(), Value::Object(Map::new()));
+                inner.insert(".", Value::Object(Map::new()));
             }
             out.insert(step.clone(), Value::Object(inner));
         }
@@ -335,14 +328,14 @@ fn is_empty_map(value: &Value) -> bool {
     value.as_object().is_some_and(Map::is_empty)
 }
 
-fn member_of(mut inner: Map<String, Value>) -> Value {
+fn member_of(mut inner: Map) -> Value {
     if !inner.is_empty() {
-        inner.insert(".".into(), Value::Object(Map::new()));
+        inner.insert(".", Value::Object(Map::new()));
     }
     Value::Object(inner)
 }
 
-fn put(out: &mut Map<String, Value>, step: String, inner: Map<String, Value>, member: bool) {
+fn put(out: &mut Map, step: Key, inner: Map, member: bool) {
     if member {
         out.insert(step, member_of(inner));
     } else if !inner.is_empty() {

@@ -4,9 +4,9 @@ use super::fault::{Fault, Result, bad};
 use super::{BASE16, BASE64, BASE64_URL, Major, PREFIX, wellformed};
 use crate::decode::DecodeError;
 use apimachinery::time::{Time, Timestamp};
+use apimachinery::value::{Map, Number, Value};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use serde_json::{Map, Number, Value};
 use std::fmt::Write as _;
 
 /// As deep as JSON may be.

@@ -7,9 +7,9 @@ use super::{Major, wellformed};
 use crate::decode::{DecodeError, bad_base64, element, go_type};
 use crate::row::{Field, Shape, Type, TypeId, TypeRow};
 use crate::table::Table;
+use apimachinery::value::{Map, Number, Value};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Number, Value};
 use std::collections::HashSet;
 
 /// As deep as JSON may be.

@@ -3,9 +3,9 @@
 use super::{BASE64, Major, PREFIX};
 use crate::row::{Shape, Type, TypeId};
 use crate::table::Table;
+use apimachinery::value::{Key, Map, Number, Value};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Number, Value};
 
 /// An object of a type of the table.
 pub fn encode(table: &Table, id: TypeId, value: &Value) -> Vec<u8> {
@@ -60,7 +60,7 @@ fn text(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Members by their keys' encodings: the shorter first, for the length comes before the letters.
-fn sorted(map: &Map<String, Value>) -> Vec<(&String, &Value)> {
+fn sorted(map: &Map) -> Vec<(&Key, &Value)> {
     let mut members: Vec<_> = map.iter().collect();
     members.sort_unstable_by(|(a, _), (b, _)| a.len().cmp(&b.len()).then_with(|| a.cmp(b)));
     members
@@ -186,8 +186,8 @@ impl Writer<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apimachinery::json;
     use expect_test::{Expect, expect};
-    use serde_json::json;
 
     fn check(value: Value, expected: Expect) {
         let hex: String = encode_free(&value)[3..].iter().map(|byte| format!("{byte:02x}")).collect();

@@ -2,7 +2,7 @@
 
 use super::pattern::Pattern;
 use crate::row::ListType;
-use serde_json::{Map, Value};
+use apimachinery::value::{Map, Value};
 
 /// The `type` of a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -21,7 +21,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn of(schema: &Map<String, Value>) -> Self {
+    fn of(schema: &Map) -> Self {
         if flag(schema, "x-kubernetes-int-or-string") {
             return Kind::IntOrString;
         }
@@ -163,15 +163,15 @@ pub fn is_supported_format(ty: &str, format: &str) -> bool {
     }
 }
 
-fn text<'a>(schema: &'a Map<String, Value>, key: &str) -> &'a str {
+fn text<'a>(schema: &'a Map, key: &str) -> &'a str {
     schema.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn flag(schema: &Map<String, Value>, key: &str) -> bool {
+fn flag(schema: &Map, key: &str) -> bool {
     schema.get(key).and_then(Value::as_bool).unwrap_or_default()
 }
 
-fn texts(schema: &Map<String, Value>, key: &str) -> Box<[Box<str>]> {
+fn texts(schema: &Map, key: &str) -> Box<[Box<str>]> {
     let items = schema.get(key).and_then(Value::as_array);
     items.into_iter().flatten().filter_map(Value::as_str).map(Into::into).collect()
 }
@@ -257,7 +257,7 @@ impl Check {
 }
 
 /// The list type that a schema states.
-pub(super) fn list_type(schema: &Map<String, Value>) -> Option<ListType> {
+pub(super) fn list_type(schema: &Map) -> Option<ListType> {
     match text(schema, "x-kubernetes-list-type") {
         "atomic" => Some(ListType::Atomic),
         "set" => Some(ListType::Set),
@@ -267,7 +267,7 @@ pub(super) fn list_type(schema: &Map<String, Value>) -> Option<ListType> {
 }
 
 impl Limits {
-    fn of(map: &Map<String, Value>) -> Option<Box<Self>> {
+    fn of(map: &Map) -> Option<Box<Self>> {
         const KEYS: [&str; 17] = [
             "maximum",
             "minimum",
@@ -289,7 +289,7 @@ impl Limits {
         ];
         let ty = text(map, "type");
         let other_type = Some(ty).filter(|ty| !ty.is_empty() && Kind::of(map) == Kind::Any);
-        if other_type.is_none() && !KEYS.iter().any(|k| map.contains_key(*k)) {
+        if other_type.is_none() && !KEYS.iter().any(|k| map.contains_key(k)) {
             return None;
         }
         let float = |key: &str| map.get(key).and_then(Value::as_f64);
@@ -322,7 +322,7 @@ impl Limits {
 }
 
 impl Rule {
-    fn of(map: &Map<String, Value>) -> Self {
+    fn of(map: &Map) -> Self {
         Rule {
             rule: text(map, "rule").into(),
             message: text(map, "message").into(),

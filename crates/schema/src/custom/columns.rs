@@ -2,7 +2,7 @@
 
 use super::json_path::JsonPath;
 use apimachinery::time::Time;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 /// The age of what happened at `then`, as tables show it.
 pub fn human_duration(then: Time, now: Time) -> String {

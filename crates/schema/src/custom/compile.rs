@@ -4,7 +4,7 @@ use super::META;
 use super::check::{Check, list_type};
 use crate::row::{Field, ListType, MapType, Presence, Ptr, ResourceRow, Shape, Str, Type, TypeId, TypeRow};
 use crate::table::Table;
-use serde_json::{Map, Value};
+use apimachinery::value::{Map, Value};
 use std::borrow::Cow;
 use std::collections::HashMap;
 
@@ -59,7 +59,7 @@ struct Compiler<'a> {
     meta: Option<TypeId>,
 }
 
-fn flag(schema: &Map<String, Value>, key: &str) -> bool {
+fn flag(schema: &Map, key: &str) -> bool {
     schema.get(key) == Some(&Value::Bool(true))
 }
 
@@ -141,7 +141,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn object(&mut self, map: &Map<String, Value>, root: Root) -> TypeRow {
+    fn object(&mut self, map: &Map, root: Root) -> TypeRow {
         let mut row = placeholder();
         let preserve = flag(map, "x-kubernetes-preserve-unknown-fields");
         row.shape = if preserve { Shape::Open } else { Shape::Struct };

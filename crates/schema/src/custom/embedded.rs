@@ -12,7 +12,7 @@ use apimachinery::meta::validation::{
     validate_owner_references,
 };
 use apimachinery::validation;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 /// Visits every embedded resource of a value.
 fn each<'v>(check: &Check, value: &'v Value, path: &Path, visit: &mut dyn FnMut(&'v Value, &Path)) {
@@ -23,7 +23,7 @@ fn each<'v>(check: &Check, value: &'v Value, path: &Path, visit: &mut dyn FnMut(
         Value::Object(map) => {
             for (name, value) in map {
                 if let Some(property) = check.property(name) {
-                    each(property, value, &path.child(name.clone()), visit);
+                    each(property, value, &path.child(name.to_string()), visit);
                 } else if let Additional::Schema(check) = &check.additional {
                     each(check, value, &path.key(name.as_str()), visit);
                 }

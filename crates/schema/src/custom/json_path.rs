@@ -1,6 +1,6 @@
 //! The JSON paths of printer columns, scale and selectable fields: client-go's dialect, without the braces.
 
-use serde_json::Value;
+use apimachinery::value::Value;
 
 /// A parsed path.
 #[derive(Debug, Clone, PartialEq)]
@@ -251,7 +251,7 @@ fn walk<'v>(steps: &[Step], value: &'v Value) -> Vec<&'v Value> {
 
 fn take<'v>(step: &Step, value: &'v Value) -> Vec<&'v Value> {
     match (step, value) {
-        (Step::Field(name), Value::Object(map)) => map.get(&**name).into_iter().collect(),
+        (Step::Field(name), Value::Object(map)) => map.get(name).into_iter().collect(),
         // A name applies to each item of a list that recursion has found.
         (Step::Field(_), _) => Vec::new(),
         (Step::All, Value::Object(map)) => map.values().collect(),
@@ -311,7 +311,8 @@ fn passes(left: &Operand, compare: Option<&(Compare, Operand)>, item: &Value) ->
 #[cfg(test)]
 mod tests {
     use super::JsonPath;
-    use serde_json::{Value, json};
+    use apimachinery::json;
+    use apimachinery::value::Value;
 
     fn check(path: &str, expected: Value) {
         let object = json!({

@@ -3,7 +3,7 @@
 use super::check::{Additional, Check};
 use crate::row::ListType;
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
-use serde_json::{Map, Value};
+use apimachinery::value::{Map, Value};
 use std::collections::HashMap;
 
 /// All lists of the value that are sets or maps and have duplicates.
@@ -18,7 +18,7 @@ fn walk(check: &Check, value: &Value, path: &Path, errors: &mut ErrorList) {
         Value::Object(map) => {
             for (name, value) in map {
                 if let Some(property) = check.property(name) {
-                    walk(property, value, &path.child(name.clone()), errors);
+                    walk(property, value, &path.child(name.to_string()), errors);
                 } else if let Additional::Schema(check) = &check.additional {
                     walk(check, value, &path.key(name.as_str()), errors);
                 }
@@ -67,9 +67,8 @@ fn keyed(check: &Check, items: &[Value], path: &Path, errors: &mut ErrorList) {
     let keys: Vec<Value> = items
         .iter()
         .map(|item| {
-            let present =
-                check.list_keys.iter().filter_map(|k| Some((k.to_string(), item.get(&**k)?.clone())));
-            Value::Object(present.collect::<Map<_, _>>())
+            let present = check.list_keys.iter().filter_map(|k| Some((&**k, item.get(&**k)?.clone())));
+            Value::Object(present.collect::<Map>())
         })
         .collect();
     for i in repeated(&keys) {

@@ -1,7 +1,7 @@
 //! Nulls where the schema allows none: dropped, unless a default is about to take their place.
 
 use super::check::Check;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 /// Drops members that are null although their schema is not nullable and has no default.
 pub(super) fn prune(check: &Check, value: &mut Value) {

@@ -4,7 +4,7 @@
 //! Schemas are read as JSON (`JSONSchemaProps`), as they stand in their definition.
 
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
-use serde_json::{Map, Value};
+use apimachinery::value::{Map, Value};
 
 mod completeness;
 mod defaults;
@@ -17,7 +17,7 @@ use super::pattern::Pattern;
 
 /// A schema with readers for its members.
 #[derive(Clone, Copy)]
-pub(super) struct Schema<'a>(pub(super) &'a Map<String, Value>);
+pub(super) struct Schema<'a>(pub(super) &'a Map);
 
 impl<'a> Schema<'a> {
     pub(super) fn of(value: &'a Value) -> Option<Self> {

@@ -5,9 +5,10 @@ use super::check::{Additional, Check, Kind, Limits};
 use super::formats;
 use crate::row::ListType;
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
+use apimachinery::json;
 use apimachinery::quote::quote;
 use apimachinery::value::go_float;
-use serde_json::{Map, Value, json};
+use apimachinery::value::{Map, Value};
 
 /// What a value is compared with.
 #[derive(Debug, Clone, Copy)]
@@ -417,14 +418,7 @@ impl Walk<'_> {
         out.add(Failure { error: Error::not_supported(&self.at(path), shown, &values), message });
     }
 
-    fn object(
-        &self,
-        check: &Check,
-        map: &Map<String, Value>,
-        old: Option<&Value>,
-        path: &str,
-        out: &mut Outcome,
-    ) {
+    fn object(&self, check: &Check, map: &Map, old: Option<&Value>, path: &str, out: &mut Outcome) {
         let size = map.len() as i64;
         if let Some(limits) = &check.limits {
             if let Some(min) = limits.min_properties.filter(|min| size < *min) {
@@ -458,12 +452,12 @@ impl Walk<'_> {
             Additional::Unsaid | Additional::Any => {}
         }
         for (name, property) in &check.properties {
-            if let Some(value) = map.get(&**name) {
+            if let Some(value) = map.get(name) {
                 let at = if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
                 out.merge(self.value(property, value, before(name), &at));
             }
         }
-        for name in check.required.iter().filter(|n| !map.contains_key(&***n)) {
+        for name in check.required.iter().filter(|n| !map.contains_key(n)) {
             let at = format!("{path}.{name}");
             out.add(Failure {
                 message: format!("{at} in body is required"),

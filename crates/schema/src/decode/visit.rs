@@ -4,8 +4,8 @@ use super::scalar::{self, go_type};
 use super::{Cx, Seg, missing, omitted, zero};
 use crate::row::{Shape, Type, TypeId, TypeRow};
 use crate::table::Table;
+use apimachinery::value::{Key, Map, Number, Value};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
 use std::borrow::Cow;
 use std::fmt;
 
@@ -203,8 +203,8 @@ fn object<'de, 't, A: MapAccess<'de>>(
     let mut seen = 0u128;
     while let Some(key) = map.next_key_seed(FieldKey(cx.table, id))? {
         let i = match key {
-            Key::Known(i) => i,
-            Key::Unknown(name) if row.shape == Shape::Open => {
+            Named::Known(i) => i,
+            Named::Unknown(name) if row.shape == Shape::Open => {
                 cx.path.push(Seg::Key(name));
                 let value = map.next_value_seed(Free { cx })?;
                 if let Some(Seg::Key(name)) = cx.path.pop() {
@@ -212,7 +212,7 @@ fn object<'de, 't, A: MapAccess<'de>>(
                 }
                 continue;
             }
-            Key::Unknown(name) => {
+            Named::Unknown(name) => {
                 map.next_value::<IgnoredAny>()?;
                 cx.strict("unknown", &name);
                 continue;
@@ -234,7 +234,7 @@ fn object<'de, 't, A: MapAccess<'de>>(
                 out.remove(field.name.as_ref());
             }
         } else {
-            out.insert(field.name.to_string(), value);
+            out.insert(field.name.as_ref(), value);
         }
     }
     for i in cx.table.filled(id) {
@@ -242,36 +242,36 @@ fn object<'de, 't, A: MapAccess<'de>>(
         if !out.contains_key(field.name.as_ref())
             && let Some(value) = missing(cx.table, field)
         {
-            out.insert(field.name.to_string(), value);
+            out.insert(field.name.as_ref(), value);
         }
     }
     Ok(Value::Object(out))
 }
 
-enum Key {
+enum Named {
     Known(usize),
-    Unknown(String),
+    Unknown(Key),
 }
 
 /// Looks a key up without copying it.
 struct FieldKey<'t>(&'t Table, TypeId);
 
 impl<'de> DeserializeSeed<'de> for FieldKey<'_> {
-    type Value = Key;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
+    type Value = Named;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Named, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
 impl<'de> Visitor<'de> for FieldKey<'_> {
-    type Value = Key;
+    type Value = Named;
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a field name")
     }
-    fn visit_str<E>(self, name: &str) -> Result<Key, E> {
+    fn visit_str<E>(self, name: &str) -> Result<Named, E> {
         Ok(match self.0.index(self.1, name) {
-            Some(i) => Key::Known(i),
-            None => Key::Unknown(name.to_owned()),
+            Some(i) => Named::Known(i),
+            None => Named::Unknown(name.into()),
         })
     }
 }
@@ -280,37 +280,37 @@ impl<'de> Visitor<'de> for FieldKey<'_> {
 struct Text;
 
 impl<'de> DeserializeSeed<'de> for Text {
-    type Value = String;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
+    type Value = Key;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for Text {
-    type Value = String;
+    type Value = Key;
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a string key")
     }
-    fn visit_str<E>(self, text: &str) -> Result<String, E> {
-        Ok(text.to_owned())
+    fn visit_str<E>(self, text: &str) -> Result<Key, E> {
+        Ok(text.into())
     }
-    fn visit_string<E>(self, text: String) -> Result<String, E> {
-        Ok(text)
+    fn visit_string<E>(self, text: String) -> Result<Key, E> {
+        Ok(text.into())
     }
     // Keys that YAML takes for other things are written as JSON would write them.
-    fn visit_bool<E>(self, b: bool) -> Result<String, E> {
-        Ok(b.to_string())
+    fn visit_bool<E>(self, b: bool) -> Result<Key, E> {
+        Ok(b.to_string().into())
     }
-    fn visit_i64<E>(self, n: i64) -> Result<String, E> {
-        Ok(n.to_string())
+    fn visit_i64<E>(self, n: i64) -> Result<Key, E> {
+        Ok(n.to_string().into())
     }
-    fn visit_u64<E>(self, n: u64) -> Result<String, E> {
-        Ok(n.to_string())
+    fn visit_u64<E>(self, n: u64) -> Result<Key, E> {
+        Ok(n.to_string().into())
     }
-    fn visit_f64<E>(self, n: f64) -> Result<String, E> {
-        Ok(apimachinery::value::go_float(n))
+    fn visit_f64<E>(self, n: f64) -> Result<Key, E> {
+        Ok(apimachinery::value::go_float(n).into())
     }
-    fn visit_unit<E>(self) -> Result<String, E> {
+    fn visit_unit<E>(self) -> Result<Key, E> {
         Ok("null".into())
     }
 }

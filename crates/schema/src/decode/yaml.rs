@@ -2,8 +2,8 @@
 
 use super::{Cx, DecodeError, Decoded, FieldValidation, visit};
 use crate::table::Table;
+use apimachinery::value::Value;
 use serde::de::DeserializeSeed;
-use serde_json::Value;
 
 /// Larger than any object the API accepts.
 const MAX_BYTES: usize = 3 * 1024 * 1024;

@@ -2,8 +2,8 @@
 
 use super::{Group, Resources, is_empty, to_json};
 use crate::row::{ResourceRow, Str};
+use apimachinery::value::Value;
 use serde::Serialize;
-use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Which version of the document a client accepts; the two differ in name only.

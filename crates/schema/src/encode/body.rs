@@ -9,8 +9,8 @@ use super::{Empties, RevisionAt, Writer, write_string};
 use crate::decode::{DecodeError, FieldValidation, free_json};
 use crate::row::TypeId;
 use crate::table::Table;
+use apimachinery::value::{Map, Value};
 use bytes::{BufMut, Bytes, BytesMut};
-use serde_json::{Map, Value};
 
 const HEADER: usize = 8;
 /// Neither `{` nor the `k` of the protobuf envelope: stored values tell their format by the first byte.
@@ -198,13 +198,13 @@ impl<B: AsRef<[u8]>> Body<B> {
         let mut value = free_json(self.json(), FieldValidation::Ignore)?.value;
         if let Value::Object(map) = &mut value {
             if let Some(meta) = type_meta.filter(|_| self.flags() & SELF_TYPED == 0) {
-                map.insert("kind".into(), Value::from(&*meta.kind));
-                map.insert("apiVersion".into(), Value::from(&*meta.api_version));
+                map.insert("kind", Value::from(&*meta.kind));
+                map.insert("apiVersion", Value::from(&*meta.api_version));
             }
             if revision != 0
                 && let Some(Value::Object(metadata)) = map.get_mut("metadata")
             {
-                metadata.insert("resourceVersion".into(), Value::from(revision.to_string()));
+                metadata.insert("resourceVersion", Value::from(revision.to_string()));
             }
         }
         Ok(value)

@@ -1,6 +1,6 @@
 //! Scalars and free trees as Go's `encoding/json` writes them, straight into a buffer.
 
-use serde_json::Value;
+use apimachinery::value::Value;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 

@@ -1,8 +1,8 @@
 //! Any document as YAML, written as upstream's library writes it: which text needs quotes, and of what kind, is decided
 //! by what a reader would take it for.
 
+use apimachinery::value::{Key, Map, Value};
 use regex::Regex;
-use serde_json::{Map, Value};
 use std::cmp::Ordering;
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -30,8 +30,8 @@ fn pad(out: &mut String, depth: usize) {
 }
 
 /// The members of a map; the first stands where the writer is.
-fn mapping(out: &mut String, map: &Map<String, Value>, depth: usize) {
-    let mut members: Vec<(&String, &Value)> = map.iter().collect();
+fn mapping(out: &mut String, map: &Map, depth: usize) {
+    let mut members: Vec<(&Key, &Value)> = map.iter().collect();
     members.sort_by(|(a, _), (b, _)| natural(a, b));
     for (i, (key, value)) in members.into_iter().enumerate() {
         if i > 0 {

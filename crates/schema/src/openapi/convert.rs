@@ -1,29 +1,30 @@
 //! A v2 document as v3, for servers that publish no v3 themselves. What v2 cannot say is not said.
 
-use serde_json::{Map, Value, json};
+use apimachinery::json;
+use apimachinery::value::{Key, Map, Value};
 
 const METHODS: [&str; 7] = ["get", "put", "post", "delete", "options", "head", "patch"];
 
 /// See the module.
 pub fn to_v3(document: &Value) -> Value {
-    let paths: Map<String, Value> =
+    let paths: Map =
         members(&document["paths"]).map(|(path, item)| (path.clone(), path_item(document, item))).collect();
     let mut components = Map::new();
-    let schemas: Map<String, Value> =
+    let schemas: Map =
         members(&document["definitions"]).map(|(name, item)| (name.clone(), schema(item))).collect();
     if !schemas.is_empty() {
-        components.insert("schemas".into(), schemas.into());
+        components.insert("schemas", schemas.into());
     }
-    let security: Map<String, Value> = members(&document["securityDefinitions"])
+    let security: Map = members(&document["securityDefinitions"])
         .map(|(name, item)| (name.clone(), only(item, &["description", "type", "name", "in"])))
         .collect();
     if !security.is_empty() {
-        components.insert("securitySchemes".into(), security.into());
+        components.insert("securitySchemes", security.into());
     }
     json!({"openapi": "3.0.0", "info": document["info"], "paths": paths, "components": components})
 }
 
-fn members(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
+fn members(value: &Value) -> impl Iterator<Item = (&Key, &Value)> {
     value.as_object().into_iter().flatten()
 }
 
@@ -85,15 +86,13 @@ fn operation(document: &Value, operation: &Value) -> Value {
         }
         (code.clone(), answer)
     });
-    out["responses"] = responses.collect::<Map<String, Value>>().into();
+    out["responses"] = responses.collect::<Map>().into();
     out
 }
 
 fn content(media: &Value, of: &Value) -> Value {
     let each = items(media).filter_map(Value::as_str);
-    each.map(|media| (media.to_owned(), json!({ "schema": schema(of) })))
-        .collect::<Map<String, Value>>()
-        .into()
+    each.map(|media| (media.to_owned(), json!({ "schema": schema(of) }))).collect::<Map>().into()
 }
 
 fn parameter(given: &Value) -> Value {
@@ -116,7 +115,7 @@ fn schema(of: &Value) -> Value {
                 None => value.clone(),
             },
             ("properties", Value::Object(fields)) => {
-                fields.iter().map(|(name, field)| (name.clone(), schema(field))).collect::<Map<_, _>>().into()
+                fields.iter().map(|(name, field)| (name.clone(), schema(field))).collect::<Map>().into()
             }
             ("allOf" | "anyOf" | "oneOf", Value::Array(all)) => all.iter().map(schema).collect(),
             ("items", Value::Array(all)) => all.iter().map(schema).collect(),
@@ -128,7 +127,7 @@ fn schema(of: &Value) -> Value {
     if out.len() > 1
         && let Some(reference) = out.remove("$ref")
     {
-        out.insert("allOf".into(), json!([{ "$ref": reference }]));
+        out.insert("allOf", json!([{ "$ref": reference }]));
     }
     Value::Object(out)
 }

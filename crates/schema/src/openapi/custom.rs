@@ -2,7 +2,8 @@
 
 use super::schemas::META;
 use super::{Dialect, Documents, definition_name};
-use serde_json::{Map, Value, json};
+use apimachinery::json;
+use apimachinery::value::{Map, Value};
 use std::sync::Arc;
 
 /// A custom kind, whose schema is read when a document needs it.
@@ -69,18 +70,18 @@ fn keeps_unknown(schema: &Value) -> bool {
 }
 
 /// Gives an object its type and metadata.
-fn complete(map: &mut Map<String, Value>, api_version: &str, kind: &str) {
+fn complete(map: &mut Map, api_version: &str, kind: &str) {
     let properties = map.entry("properties").or_insert_with(|| json!({}));
     if let Some(properties) = properties.as_object_mut() {
-        properties.insert("apiVersion".into(), json!({"type": "string", "description": api_version}));
-        properties.insert("kind".into(), json!({"type": "string", "description": kind}));
+        properties.insert("apiVersion", json!({"type": "string", "description": api_version}));
+        properties.insert("kind", json!({"type": "string", "description": kind}));
         let metadata = json!({"description": METADATA, "allOf": reference("ObjectMeta"), "default": {}});
-        properties.insert("metadata".into(), metadata);
+        properties.insert("metadata", metadata);
     }
 }
 
 /// Completes the objects within a schema, the innermost first.
-fn embedded(map: &mut Map<String, Value>, dialect: Dialect) {
+fn embedded(map: &mut Map, dialect: Dialect) {
     let each = |schema: &mut Value| {
         let open = dialect == Dialect::V2 && keeps_unknown(schema);
         let Value::Object(inner) = schema else { return };

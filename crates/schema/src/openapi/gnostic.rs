@@ -3,7 +3,7 @@
 //! One table of members per message says which JSON member goes under which number, in ascending order.
 
 use crate::protobuf::Back;
-use serde_json::{Map, Value};
+use apimachinery::value::{Map, Value};
 
 /// What `Accept` names.
 pub const CONTENT_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
@@ -130,7 +130,7 @@ fn members(out: &mut Back, value: &Value, table: &[Member], extension: u32) {
         named(out, extension, name, value, any);
     }
     for (name, tag, kind) in table.iter().rev() {
-        if let Some(value) = map.get(*name) {
+        if let Some(value) = map.get(name) {
             member(out, *tag, kind, value);
         }
     }
@@ -167,7 +167,7 @@ fn named(out: &mut Back, tag: u32, name: &str, value: &Value, write: Write) {
 }
 
 fn pairs(out: &mut Back, tag: u32, value: &Value, write: Write) {
-    let map: &Map<String, Value> = match value {
+    let map: &Map = match value {
         Value::Object(map) => map,
         _ => return,
     };

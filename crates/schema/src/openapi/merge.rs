@@ -1,6 +1,6 @@
 //! Documents of other servers joined with this one's, as upstream's `kube-openapi/pkg/aggregator` does it.
 
-use serde_json::{Map, Value};
+use apimachinery::value::{Key, Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
 const DEFINITION: &str = "#/definitions/";
@@ -15,7 +15,7 @@ pub fn within(mut document: Value, wanted: &dyn Fn(&str) -> bool) -> Value {
     }
     let after = used(&document);
     if let Some(Value::Object(definitions)) = document.get_mut("definitions") {
-        definitions.retain(|name, _| after.contains(name) || !before.contains(name));
+        definitions.retain(|name, _| after.contains(name.as_str()) || !before.contains(name.as_str()));
     }
     document
 }
@@ -51,13 +51,13 @@ fn references<'a>(value: &'a Value, each: &mut dyn FnMut(&'a str)) {
 /// already means something else gets another.
 pub fn merge(into: &mut Value, mut other: Value) {
     let known = |path: &str| into["paths"].get(path).is_some();
-    let theirs: Vec<&String> = other["paths"].as_object().into_iter().flat_map(Map::keys).collect();
-    let (taken, fresh): (Vec<&String>, Vec<&String>) = theirs.into_iter().partition(|path| known(path));
+    let theirs: Vec<&Key> = other["paths"].as_object().into_iter().flat_map(Map::keys).collect();
+    let (taken, fresh): (Vec<&Key>, Vec<&Key>) = theirs.into_iter().partition(|path| known(path));
     if fresh.is_empty() {
         return;
     }
     if !taken.is_empty() {
-        let taken: BTreeSet<String> = taken.into_iter().cloned().collect();
+        let taken: BTreeSet<Key> = taken.into_iter().cloned().collect();
         other = within(other, &|path| !taken.contains(path));
     }
     for (section, prefix) in [("definitions", DEFINITION), ("parameters", PARAMETER)] {
@@ -67,7 +67,7 @@ pub fn merge(into: &mut Value, mut other: Value) {
             if let Some(Value::Object(members)) = other.get_mut(section) {
                 *members = std::mem::take(members)
                     .into_iter()
-                    .map(|(name, member)| (renames.get(&name).cloned().unwrap_or(name), member))
+                    .map(|(name, member)| (renames.get(name.as_str()).map_or(name, Key::from), member))
                     .collect();
             }
         }
@@ -107,7 +107,7 @@ fn renames(here: &Value, other: &Value) -> BTreeMap<String, String> {
                 None => !other.contains_key(&candidate) && !out.values().any(|taken| *taken == candidate),
             };
             if free {
-                out.insert(name.clone(), candidate);
+                out.insert(name.to_string(), candidate);
                 break;
             }
         }
@@ -118,7 +118,7 @@ fn renames(here: &Value, other: &Value) -> BTreeMap<String, String> {
 /// Whether two definitions are the same, of whichever kinds.
 fn is_same(a: &Value, b: &Value) -> bool {
     let (Value::Object(a), Value::Object(b)) = (a, b) else { return a == b };
-    let rest = |map: &Map<String, Value>| map.len() - usize::from(map.contains_key(KINDS));
+    let rest = |map: &Map| map.len() - usize::from(map.contains_key(KINDS));
     rest(a) == rest(b) && a.iter().all(|(key, value)| key == KINDS || b.get(key) == Some(value))
 }
 

@@ -2,9 +2,10 @@
 
 use super::descriptions::Descriptions;
 use super::schemas::Dialect;
+use apimachinery::json;
+use apimachinery::value::{Map, Value};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
-use serde_json::{Map, Value, json};
 
 /// Query parameters: name and type.
 pub(super) type Parameter<'a> = (&'a str, &'a str);
@@ -116,7 +117,7 @@ pub(super) fn hoist(path: &mut Value) {
 
 /// Takes the parameters that stand at more than one kind out of the paths of a v2 document, and leaves references to
 /// them. They have the names that upstream gives them.
-pub(super) fn share(paths: &mut Map<String, Value>) -> Map<String, Value> {
+pub(super) fn share(paths: &mut Map) -> Map {
     let mut shared = Map::new();
     let mut one = |parameter: &mut Value| {
         let Some(name) = shared_name(parameter) else { return };

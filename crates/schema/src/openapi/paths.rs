@@ -5,7 +5,8 @@ use super::parameters::{self, DELETE, DELETE_COLLECTION, LIST, PATCH, Parameter,
 use super::schemas::{Dialect, META};
 use super::{Documents, Part};
 use crate::row::ResourceRow;
-use serde_json::{Map, Value, json};
+use apimachinery::json;
+use apimachinery::value::{Map, Value};
 
 const PATCH_TYPES: [&str; 4] = [
     "application/json-patch+json",
@@ -59,7 +60,7 @@ pub(super) fn of_part(
     dialect: Dialect,
     words: &Descriptions,
     used: &mut dyn FnMut(&str),
-) -> Map<String, Value> {
+) -> Map {
     let mut writer = Writer {
         documents,
         words,
@@ -114,7 +115,7 @@ struct Writer<'a> {
     used: &'a mut dyn FnMut(&str),
     root: String,
     stem: String,
-    paths: Map<String, Value>,
+    paths: Map,
 }
 
 impl Writer<'_> {
@@ -169,9 +170,9 @@ impl Writer<'_> {
 
     fn operation(&mut self, o: Operation<'_>, gvk: Option<Value>) -> Value {
         let mut out = Map::new();
-        out.insert("tags".into(), json!([self.tag()]));
-        out.insert("description".into(), o.description.into());
-        out.insert("operationId".into(), o.id.into());
+        out.insert("tags", json!([self.tag()]));
+        out.insert("description", o.description.into());
+        out.insert("operationId", o.id.into());
         let query = |p: &Parameter<'_>| parameters::in_query(self.words, self.dialect, o.place, *p);
         let mut parameters: Vec<Value> = o.parameters.iter().map(query).collect();
         let answer =
@@ -197,18 +198,18 @@ impl Writer<'_> {
             Dialect::V3 => {
                 if let Some((name, required)) = &o.body {
                     let schema = self.reference(name);
-                    let content: Map<String, Value> =
+                    let content: Map =
                         consumed.iter().map(|c| ((*c).to_owned(), json!({ "schema": schema }))).collect();
                     let mut body = json!({ "content": content });
                     if *required {
                         body["required"] = true.into();
                     }
-                    out.insert("requestBody".into(), body);
+                    out.insert("requestBody", body);
                 }
-                let content: Map<String, Value> =
+                let content: Map =
                     produced.iter().map(|p| ((*p).to_owned(), json!({ "schema": answer }))).collect();
                 for (code, text) in o.answers {
-                    responses.insert((*code).into(), json!({"description": text, "content": content}));
+                    responses.insert(*code, json!({"description": text, "content": content}));
                 }
             }
             Dialect::V2 => {
@@ -220,23 +221,23 @@ impl Writer<'_> {
                     parameters.insert(0, body);
                 }
                 for (code, text) in o.answers {
-                    responses.insert((*code).into(), json!({"description": text, "schema": answer}));
+                    responses.insert(*code, json!({"description": text, "schema": answer}));
                 }
-                out.insert("consumes".into(), json!(consumed));
-                out.insert("produces".into(), json!(produced));
-                out.insert("schemes".into(), json!(["https"]));
+                out.insert("consumes", json!(consumed));
+                out.insert("produces", json!(produced));
+                out.insert("schemes", json!(["https"]));
             }
         }
-        responses.insert("401".into(), json!({"description": "Unauthorized"}));
-        out.insert("responses".into(), responses.into());
+        responses.insert("401", json!({"description": "Unauthorized"}));
+        out.insert("responses", responses.into());
         if !parameters.is_empty() {
-            out.insert("parameters".into(), parameters.into());
+            out.insert("parameters", parameters.into());
         }
         if !o.action.is_empty() {
-            out.insert("x-kubernetes-action".into(), o.action.into());
+            out.insert("x-kubernetes-action", o.action.into());
         }
         if let Some(gvk) = gvk {
-            out.insert("x-kubernetes-group-version-kind".into(), gvk);
+            out.insert("x-kubernetes-group-version-kind", gvk);
         }
         Value::Object(out)
     }

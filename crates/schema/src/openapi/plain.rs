@@ -2,7 +2,8 @@
 
 use super::paths::{capitalised_group, tag_of};
 use super::schemas::{Dialect, META};
-use serde_json::{Map, Value, json};
+use apimachinery::json;
+use apimachinery::value::{Map, Value};
 
 /// What is asked with GET, and answered as one type; none is text.
 #[derive(Debug, Clone)]
@@ -106,7 +107,7 @@ impl Plain {
         let mut out = json!({"tags": [self.tag], "description": self.description, "operationId": self.id});
         let ok = match dialect {
             Dialect::V3 => {
-                let content: Map<String, Value> = self
+                let content: Map = self
                     .media
                     .iter()
                     .map(|media| ((*media).to_owned(), json!({ "schema": answer })))

@@ -3,7 +3,8 @@
 use super::descriptions::{Descriptions, values};
 use crate::row::{Field, ListType, MapType, Presence, Shape, Type, TypeId};
 use crate::table::Table;
-use serde_json::{Map, Value, json};
+use apimachinery::json;
+use apimachinery::value::{Map, Value};
 
 pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 const JSON_SCHEMA: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.";
@@ -42,12 +43,12 @@ pub(super) fn of_type(
         (Shape::Scalar, Some(scalar)) => scalar_schema(&row.name, scalar, dialect),
         _ => {
             let mut out = Map::new();
-            out.insert("type".into(), "object".into());
+            out.insert("type", "object".into());
             out
         }
     };
     if let Some(text) = words.ty(&row.name) {
-        out.insert("description".into(), text.into());
+        out.insert("description", text.into());
     }
     if !row.fields.is_empty() {
         let mut one = |field: &Field| {
@@ -62,15 +63,15 @@ pub(super) fn of_type(
             }
             (field.name.to_string(), wrapped(schema, dialect))
         };
-        let properties: Map<String, Value> = row.fields.iter().map(&mut one).collect();
-        out.insert("properties".into(), properties.into());
+        let properties: Map = row.fields.iter().map(&mut one).collect();
+        out.insert("properties", properties.into());
     }
     let required: Vec<&str> = row.fields.iter().filter(|f| f.required).map(|f| f.name.as_ref()).collect();
     if !required.is_empty() {
-        out.insert("required".into(), required.into());
+        out.insert("required", required.into());
     }
     if row.map_type == MapType::Atomic {
-        out.insert("x-kubernetes-map-type".into(), "atomic".into());
+        out.insert("x-kubernetes-map-type", "atomic".into());
     }
     if !row.gvk.is_empty() {
         let own = row.gvk.iter().map(|(g, v, k)| (&**g, &**v, &**k));
@@ -81,15 +82,15 @@ pub(super) fn of_type(
             .chain(further.map(|(group, version)| (*group, *version, kind)))
             .map(|(group, version, kind)| json!({"group": group, "kind": kind, "version": version}))
             .collect();
-        out.insert("x-kubernetes-group-version-kind".into(), kinds.into());
+        out.insert("x-kubernetes-group-version-kind", kinds.into());
     }
     if let Some(unions) = row.published.and_then(|published| serde_json::from_str(published.unions).ok()) {
-        out.insert("x-kubernetes-unions".into(), unions);
+        out.insert("x-kubernetes-unions", unions);
     }
     Value::Object(out)
 }
 
-fn scalar_schema(name: &str, scalar: &Type, dialect: Dialect) -> Map<String, Value> {
+fn scalar_schema(name: &str, scalar: &Type, dialect: Dialect) -> Map {
     let schema = match (scalar, dialect) {
         (Type::Time | Type::MicroTime, _) => json!({"type": "string", "format": "date-time"}),
         (Type::Quantity, Dialect::V2) => json!({"type": "string"}),
@@ -178,7 +179,7 @@ fn wrapped(mut schema: Value, dialect: Dialect) -> Value {
         && out.len() > 1
         && let Some(reference) = out.remove("$ref")
     {
-        out.insert("allOf".into(), json!([{ "$ref": reference }]));
+        out.insert("allOf", json!([{ "$ref": reference }]));
     }
     schema
 }
@@ -189,18 +190,18 @@ fn property(table: &Table, field: &Field, dialect: Dialect, queue: &mut Vec<Stri
     if dialect == Dialect::V3
         && let Some(default) = published_default(field)
     {
-        out.insert("default".into(), default);
+        out.insert("default", default);
     }
     if !field.enum_values.is_empty() {
         // The enumeration is that of the innermost text.
         let mut inner = &mut *out;
-        while let Some(key) = ["items", "additionalProperties"].into_iter().find(|k| inner.contains_key(*k)) {
+        while let Some(key) = ["items", "additionalProperties"].into_iter().find(|k| inner.contains_key(k)) {
             match inner.get_mut(key) {
                 Some(Value::Object(deeper)) => inner = deeper,
                 _ => return schema,
             }
         }
-        inner.insert("enum".into(), field.enum_values.iter().map(|v| Value::from(v.as_ref())).collect());
+        inner.insert("enum", field.enum_values.iter().map(|v| Value::from(v.as_ref())).collect());
     }
     if let Some(list) = field.list_type {
         let name = match list {
@@ -208,17 +209,17 @@ fn property(table: &Table, field: &Field, dialect: Dialect, queue: &mut Vec<Stri
             ListType::Set => "set",
             ListType::Map => "map",
         };
-        out.insert("x-kubernetes-list-type".into(), name.into());
+        out.insert("x-kubernetes-list-type", name.into());
     }
     if !field.list_keys.is_empty() {
         out.insert(
-            "x-kubernetes-list-map-keys".into(),
+            "x-kubernetes-list-map-keys",
             field.list_keys.iter().map(|v| Value::from(v.as_ref())).collect(),
         );
     }
     if let Some(map) = field.map_type {
         let name = if map == MapType::Atomic { "atomic" } else { "granular" };
-        out.insert("x-kubernetes-map-type".into(), name.into());
+        out.insert("x-kubernetes-map-type", name.into());
     }
     if let Some(patch) = field.patch {
         let name = match (patch.merge, patch.retain_keys) {
@@ -227,10 +228,10 @@ fn property(table: &Table, field: &Field, dialect: Dialect, queue: &mut Vec<Stri
             (false, true) => "retainKeys",
             (false, false) => "replace",
         };
-        out.insert("x-kubernetes-patch-strategy".into(), name.into());
+        out.insert("x-kubernetes-patch-strategy", name.into());
     }
     if let Some(key) = &field.merge_key {
-        out.insert("x-kubernetes-patch-merge-key".into(), key.as_ref().into());
+        out.insert("x-kubernetes-patch-merge-key", key.as_ref().into());
     }
     schema
 }
@@ -260,7 +261,7 @@ pub(super) fn adapt(schema: &Value, dialect: Dialect, queue: &mut Vec<String>) -
                     }
                     // Names here are names of fields, whatever they are.
                     ("properties", Value::Object(fields)) => {
-                        let fields: Map<String, Value> = fields
+                        let fields: Map = fields
                             .iter()
                             .map(|(name, schema)| (name.clone(), adapt(schema, dialect, queue)))
                             .collect();

@@ -3,7 +3,7 @@
 
 use super::{MAX_COPY_BYTES, MAX_OPERATIONS, PatchError, PatchFailure};
 use crate::decode::{self, FieldValidation};
-use serde_json::{Map, Value};
+use apimachinery::value::{Map, Value};
 
 #[derive(Debug, Clone, PartialEq)]
 struct Operation {

@@ -1,6 +1,6 @@
 //! Merge patch (RFC 7386), with upstream's care for nulls: none is left in what the patch adds.
 
-use serde_json::{Map, Value};
+use apimachinery::value::{Map, Value};
 
 /// Applies an object that [`super::parse_object`] parsed.
 pub fn merge(target: &mut Value, patch: &Value) {
@@ -10,7 +10,7 @@ pub fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
-fn members(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
+fn members(target: &mut Map, patch: &Map) {
     for (key, value) in patch {
         if value.is_null() {
             target.remove(key);
@@ -32,7 +32,7 @@ fn without_nulls(value: &Value) -> Value {
             .iter()
             .filter(|(_, v)| !v.is_null())
             .map(|(k, v)| (k.clone(), without_nulls(v)))
-            .collect::<Map<_, _>>()
+            .collect::<Map>()
             .into(),
         Value::Array(items) => items.iter().map(without_nulls).collect(),
         other => other.clone(),

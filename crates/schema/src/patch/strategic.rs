@@ -4,14 +4,14 @@
 use super::{PatchError, PatchFailure, go_format};
 use crate::row::{Field, Shape, Type, TypeId};
 use crate::table::Table;
-use serde_json::{Map, Value};
+use apimachinery::value::{Key, Map, Value};
 
 const DIRECTIVE: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
 const DELETE_FROM_PRIMITIVE_LIST: &str = "$deleteFromPrimitiveList";
 const SET_ELEMENT_ORDER: &str = "$setElementOrder";
 
-type Object = Map<String, Value>;
+type Object = Map;
 type Result<T> = std::result::Result<T, PatchError>;
 
 /// Applies a patch that [`super::parse_object`] parsed to an object in canonical form.
@@ -108,7 +108,7 @@ fn merge_map(schema: Schema<'_>, mut original: Object, mut patch: Object) -> Res
             Some("replace") => Ok(patch),
             Some("delete") => Ok(Object::new()),
             _ => {
-                patch.insert(DIRECTIVE.into(), directive.clone());
+                patch.insert(DIRECTIVE, directive.clone());
                 Err(bad_patch_type(&directive, &Value::Object(patch)))
             }
         };
@@ -118,7 +118,7 @@ fn merge_map(schema: Schema<'_>, mut original: Object, mut patch: Object) -> Res
     for (key, value) in patch {
         let (key, deletes) = match key.strip_prefix(DELETE_FROM_PRIMITIVE_LIST) {
             Some(rest) => match rest.strip_prefix('/') {
-                Some(name) => (name.to_owned(), true),
+                Some(name) => (Key::from(name), true),
                 None => return Err(bad_request("invalid patch format of primitive list")),
             },
             None => (key, false),
@@ -163,7 +163,7 @@ fn bad_patch_type(directive: &Value, patch: &Value) -> PatchError {
 }
 
 /// Takes a value of the patch as it is, without nulls and directives; a value that is itself a directive deletes.
-fn put(original: &mut Object, key: String, mut value: Value) {
+fn put(original: &mut Object, key: Key, mut value: Value) {
     discard_nulls(&mut value);
     if remove_directives(&mut value) {
         original.insert(key, value);
@@ -218,8 +218,7 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<()> {
 
 /// Merges the lists that come with an order and puts them into it; the order in the live list yields to it.
 fn set_element_orders(schema: Schema<'_>, original: &mut Object, patch: &mut Object) -> Result<()> {
-    let directives: Vec<String> =
-        patch.keys().filter(|k| k.starts_with(SET_ELEMENT_ORDER)).cloned().collect();
+    let directives: Vec<Key> = patch.keys().filter(|k| k.starts_with(SET_ELEMENT_ORDER)).cloned().collect();
     for directive in directives {
         let order = match patch.remove(&directive) {
             Some(Value::Array(order)) => order,

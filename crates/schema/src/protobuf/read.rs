@@ -9,9 +9,9 @@ use crate::openapi::scalar_name;
 use crate::row::{Field, Shape, Type, TypeId, TypeRow};
 use apimachinery::quantity::Quantity;
 use apimachinery::time::{MicroTime, Time};
+use apimachinery::value::{Map, Number, Value};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Number, Value};
 
 /// Messages nested deeper than that are hostile.
 const MAX_DEPTH: usize = 100;
@@ -29,7 +29,7 @@ pub(super) fn message(codec: &Codec, id: TypeId, raw: &[u8], depth: usize) -> Re
         if !map.contains_key(field.name.as_ref())
             && let Some(value) = missing(codec.table, field)
         {
-            map.insert(field.name.to_string(), value);
+            map.insert(field.name.as_ref(), value);
         }
     }
     Ok(Value::Object(map))
@@ -41,7 +41,7 @@ fn parts(
     plan: &Plan,
     raw: &[u8],
     depth: usize,
-    map: &mut Map<String, Value>,
+    map: &mut Map,
 ) -> Result<(), DecodeError> {
     if depth > MAX_DEPTH {
         return Err(DecodeError("exceeded max depth".into()));
@@ -84,11 +84,11 @@ fn field(
     field: &Field,
     wire: Wire<'_>,
     depth: usize,
-    map: &mut Map<String, Value>,
+    map: &mut Map,
 ) -> Result<(), DecodeError> {
     match (&field.ty, wire) {
         (Type::List(item), Wire::Bytes(raw)) if field.wrapped => {
-            map.insert(field.name.to_string(), items(codec, item, field, raw, depth)?);
+            map.insert(field.name.as_ref(), items(codec, item, field, raw, depth)?);
         }
         (Type::List(item), wire) => {
             let list = map.entry(field.name.as_ref()).or_insert_with(|| Value::Array(Vec::new()));
@@ -132,7 +132,7 @@ fn field(
         }
         (ty, wire) => {
             let value = single(codec, ty, field, wire, depth)?;
-            map.insert(field.name.to_string(), value);
+            map.insert(field.name.as_ref(), value);
         }
     }
     Ok(())

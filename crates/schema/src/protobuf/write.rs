@@ -5,12 +5,12 @@ use super::wire::Back;
 use super::{Codec, is_message};
 use crate::openapi::scalar_name;
 use crate::row::{Field, Shape, Type, TypeId, TypeRow};
+use apimachinery::value::{Map, Value};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value};
 use std::sync::LazyLock;
 
-static NOTHING: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+static NOTHING: LazyLock<Map> = LazyLock::new(Map::new);
 
 pub(super) fn message(codec: &Codec, out: &mut Back, id: TypeId, value: &Value) {
     let row = codec.table.ty(id);
@@ -18,7 +18,7 @@ pub(super) fn message(codec: &Codec, out: &mut Back, id: TypeId, value: &Value) 
     parts(codec, out, row, &codec.plans[id.0 as usize], map);
 }
 
-fn parts(codec: &Codec, out: &mut Back, row: &TypeRow, plan: &Plan, map: &Map<String, Value>) {
+fn parts(codec: &Codec, out: &mut Back, row: &TypeRow, plan: &Plan, map: &Map) {
     for part in plan.parts.iter().rev() {
         match part {
             Part::Field { tag, index } => {

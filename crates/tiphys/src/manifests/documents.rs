@@ -1,7 +1,7 @@
 //! What the files of a directory declare. In: text. Out: objects that can be applied.
 
+use apimachinery::value::Value;
 use schema::decode::{FieldValidation, yaml_document};
-use serde_json::Value;
 use std::fmt;
 
 /// Which object.

@@ -2,13 +2,13 @@
 //! another server when one fails.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
+use apimachinery::value::Value;
 use bytes::Bytes;
 use client::https::Https;
 use client::transport::Transport as _;
 use http::{Method, Request};
 use http_body_util::BodyExt as _;
 use pki::tls::{Slot, Trust, client_config};
-use serde_json::Value;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

@@ -3,7 +3,7 @@
 use crate::admission::roster::Fault;
 use crate::strict::{self, Shape};
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
-use serde_json::Value;
+use apimachinery::value::Value;
 
 /// What shares a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

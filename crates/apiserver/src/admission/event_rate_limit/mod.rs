@@ -8,11 +8,11 @@ use super::immediate::Immediate;
 use super::{Attributes, Operation, When};
 use apimachinery::field::aggregate;
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use buckets::Buckets;
 pub(super) use configuration::read;
 use configuration::{Kind, Limit};
 use parking_lot::Mutex;
-use serde_json::Value;
 use std::time::Instant;
 
 pub(super) struct EventRateLimit(Vec<(Kind, Mutex<Buckets>)>);

@@ -6,10 +6,11 @@ use super::{Attributes, Operation, Plugin, When};
 use crate::authn::recent::{Recent, digest};
 use crate::egress::Way;
 use crate::review_hook::{Backoff, ReviewHook};
+use apimachinery::json;
 use apimachinery::status::Status;
+use apimachinery::value::{Map, Value};
 pub(super) use configuration::{Configuration, read};
 use futures::future::BoxFuture;
-use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ fn lists(a: &Attributes<'_>) -> Option<&'static [&'static str]> {
 fn spec(a: &Attributes<'_>, pod: &Value, lists: &[&str]) -> Value {
     let containers = lists.iter().filter_map(|list| pod["spec"][*list].as_array()).flatten();
     let images: Vec<Value> = containers.map(|container| json!({"image": container["image"]})).collect();
-    let annotations: Map<String, Value> = pod["metadata"]["annotations"]
+    let annotations: Map = pod["metadata"]["annotations"]
         .as_object()
         .into_iter()
         .flatten()

@@ -13,8 +13,8 @@ use crate::resources::{Resources, Served};
 use apimachinery::gvk::GroupResource;
 use apimachinery::quote::quote;
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use futures::future::BoxFuture;
-use serde_json::Value;
 use std::sync::Arc;
 use store::Store;
 

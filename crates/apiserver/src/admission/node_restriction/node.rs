@@ -4,8 +4,8 @@ use super::{labels, refuse};
 use crate::admission::{Attributes, Operation};
 use apimachinery::quote::quote;
 use apimachinery::status::Status;
+use apimachinery::value::{Key, Value};
 use base64::Engine as _;
-use serde_json::Value;
 
 pub(super) fn check(a: &Attributes<'_>, node: &str) -> Result<(), Status> {
     let requested = super::name(a);
@@ -26,7 +26,7 @@ pub(super) fn check(a: &Attributes<'_>, node: &str) -> Result<(), Status> {
                 ));
             }
             let now = members(new);
-            let modified = now.keys().map(String::as_str);
+            let modified = now.keys().map(Key::as_str);
             labels::refusal(modified, node, a.operation).map_or(Ok(()), refused)
         }
         (Operation::Update, Some(old)) => {
@@ -42,8 +42,8 @@ pub(super) fn check(a: &Attributes<'_>, node: &str) -> Result<(), Status> {
                 return refused(format!("node {node_name} is not allowed to modify ownerReferences"));
             }
             let (now, was) = (members(new), members(old));
-            let changed = now.iter().filter(|(k, v)| was.get(*k) != Some(v)).map(|(k, _)| k.as_str());
-            let gone = was.keys().filter(|k| !now.contains_key(*k)).map(String::as_str);
+            let changed = now.iter().filter(|(k, v)| was.get(k) != Some(v)).map(|(k, _)| k.as_str());
+            let gone = was.keys().filter(|k| !now.contains_key(k)).map(Key::as_str);
             labels::refusal(changed.chain(gone), node, a.operation).map_or(Ok(()), refused)
         }
         _ => Ok(()),

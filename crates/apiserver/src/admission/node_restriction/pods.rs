@@ -7,7 +7,7 @@ use crate::admission::{Attributes, Operation};
 use crate::object;
 use apimachinery::quote::quote;
 use apimachinery::status::Status;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
@@ -241,7 +241,7 @@ pub(super) fn claim_status(a: &Attributes<'_>, node: &str) -> Result<(), Status>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use apimachinery::json;
 
     #[test]
     fn what_a_pod_names_of_the_api() {

@@ -7,7 +7,7 @@ use crate::object;
 use apimachinery::field::aggregate;
 use apimachinery::quote::quote;
 use apimachinery::status::Status;
-use serde_json::Value;
+use apimachinery::value::Value;
 
 impl NodeRestriction {
     pub(super) async fn token(&self, a: &Attributes<'_>, node: &str) -> Result<(), Status> {

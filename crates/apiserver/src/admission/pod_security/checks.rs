@@ -1,7 +1,7 @@
 //! The checks of the Pod Security Standards, in the order of their names: each looks at a pod and says what it finds.
 
 use super::policy::{Level, LevelVersion};
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::collections::BTreeSet;
 
 /// A pod under scrutiny.

@@ -6,8 +6,8 @@ use crate::admission::roster::Fault;
 use crate::strict::{self, Shape};
 use apimachinery::field::{Error, ErrorList, Path, aggregate};
 use apimachinery::validation::{is_dns1123_label, is_dns1123_subdomain};
+use apimachinery::value::Value;
 use serde::Deserialize;
-use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// See the module. The default asks for nothing, and nobody is exempt.

@@ -11,11 +11,11 @@ use super::lookup::Objects;
 use super::{Attributes, Operation, When};
 use crate::audit::event::Level;
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 pub(super) use configuration::Configuration;
 use configuration::Exemption;
 pub(super) use measures::Measures;
 use policy::{Level as Standard, LevelVersion, Policy};
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -269,7 +269,7 @@ impl Immediate for PodSecurity {
 mod tests {
     use super::policy::{Level, LevelVersion, Version};
     use super::violations;
-    use serde_json::Value;
+    use apimachinery::value::Value;
     use std::path::Path;
 
     /// Upstream's own pods: what must pass passes, what must fail fails, at every level and version.

@@ -1,6 +1,6 @@
 //! Levels, versions, and what a namespace's labels ask.
 
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::fmt;
 
 /// How much is allowed, the most first.

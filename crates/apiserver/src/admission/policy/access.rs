@@ -8,8 +8,8 @@ use crate::resources::Resources;
 use crate::user::{MASTERS, User};
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use futures::future::BoxFuture;
-use serde_json::Value;
 use std::sync::Arc;
 use store::Store;
 

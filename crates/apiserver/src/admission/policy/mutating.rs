@@ -12,10 +12,10 @@ use api::admissionregistration::v1::{
     MatchResources, MutatingAdmissionPolicy as Object, MutatingAdmissionPolicyBinding as Binding, ParamKind,
 };
 use apimachinery::status::{Status, StatusCause, StatusReason};
+use apimachinery::value::Value;
 use cel::cost::RUNTIME_BUDGET;
 use futures::future::BoxFuture;
 use hooks::expressions::{Expression, Variables, Wanted};
-use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;

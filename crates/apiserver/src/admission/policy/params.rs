@@ -5,7 +5,7 @@ use crate::resources::{Resources, Served};
 use api::admissionregistration::v1::{ParamKind, ParamRef};
 use apimachinery::labels::Selector;
 use apimachinery::status::Status;
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::sync::Arc;
 use store::{Entry, Store};
 

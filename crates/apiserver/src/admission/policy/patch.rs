@@ -1,11 +1,12 @@
 //! What a mutation's expression evaluated to, applied to an object: an apply configuration or a JSON patch.
 
 use crate::resources::Served;
+use apimachinery::json;
+use apimachinery::value::{Map, Value};
 use cel::value::{List, Object, Val};
 use schema::apply::Typed;
 use schema::decode::FieldValidation;
 use schema::patch::JsonPatch;
-use serde_json::{Map, Value, json};
 
 /// Merges an `Object{…}` into an object of a served version.
 pub(super) fn apply_configuration(object: &Value, made: &Val<'_>, served: &Served) -> Result<Value, String> {
@@ -93,7 +94,7 @@ fn operations_of(list: &List<'_>) -> Result<Value, String> {
         };
         let mut members = Map::new();
         for key in ["op", "path"] {
-            members.insert(key.into(), json!(""));
+            members.insert(key, json!(""));
         }
         for (field, value) in &object.fields {
             if let Val::Object(made) = value {

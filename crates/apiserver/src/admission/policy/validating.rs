@@ -12,11 +12,11 @@ use api::admissionregistration::v1::{
     ValidatingAdmissionPolicyBinding as Binding,
 };
 use apimachinery::status::{Status, StatusCause, StatusReason};
+use apimachinery::value::Value;
 use cel::cost::{MAX_MESSAGE_BYTES, RUNTIME_BUDGET};
 use cel::value::Val;
 use futures::future::BoxFuture;
 use hooks::expressions::{Expression, Variables, Wanted};
-use serde_json::Value;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

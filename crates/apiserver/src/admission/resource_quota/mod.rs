@@ -11,11 +11,11 @@ use api::core::v1::{
 use apimachinery::decode::Decode;
 use apimachinery::status::Status;
 use apimachinery::time::Time;
+use apimachinery::value::Value;
 use futures::future::BoxFuture;
 use limited::LimitedResource;
 use rules::quota::{self, PodScopes, Usage};
 use schema::encode::Body;
-use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use store::{Entry, Expect, Write};
@@ -283,7 +283,7 @@ impl ResourceQuota {
         value["status"]["used"] = used
             .iter()
             .map(|(name, q)| (name.clone(), Value::from(q.to_string())))
-            .collect::<serde_json::Map<_, _>>()
+            .collect::<apimachinery::value::Map>()
             .into();
         let resource = &self.quotas.resource;
         let body = Body::encode(&resource.table, resource.hub_ty, &value);

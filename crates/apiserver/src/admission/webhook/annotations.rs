@@ -6,8 +6,8 @@ use super::config::Hook;
 use super::review::Verdict;
 use crate::audit::event::Level;
 use crate::context::{annotate, annotate_from};
+use apimachinery::value::Value;
 use serde::Serialize;
-use serde_json::Value;
 
 /// One call of a webhook.
 pub(super) struct Annotator<'a> {

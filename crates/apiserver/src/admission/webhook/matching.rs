@@ -3,7 +3,7 @@
 use super::config::{Hook, Rule};
 use crate::admission::Attributes;
 use crate::resources::{Resources, Served};
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -57,7 +57,10 @@ pub(super) fn invocation(hook: &Hook, a: &Attributes<'_>, resources: &Resources)
 
 fn labels(value: Option<&Value>) -> BTreeMap<String, String> {
     let map = value.and_then(Value::as_object);
-    map.into_iter().flatten().map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned())).collect()
+    map.into_iter()
+        .flatten()
+        .map(|(k, v)| (k.to_string(), v.as_str().unwrap_or_default().to_owned()))
+        .collect()
 }
 
 /// Whether the selectors of the webhook choose the request. `namespace` is the labels of its namespace, if it has one.

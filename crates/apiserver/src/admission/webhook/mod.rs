@@ -18,13 +18,13 @@ use crate::resources::{Resources, Served};
 use crate::spans::{Span, text};
 use annotations::Annotator;
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use config::{Configs, Hook};
 use configuration::Callers;
 use futures::future::BoxFuture;
 use matching::Invocation;
 use measures::{Measures, Outcome};
 use review::Verdict;
-use serde_json::Value;
 use std::sync::Arc;
 use store::Store;
 

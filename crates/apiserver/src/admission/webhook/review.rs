@@ -5,10 +5,11 @@ use super::config::Hook;
 use super::matching::Invocation;
 use crate::admission::{Attributes, Operation};
 use crate::resources::Served;
+use apimachinery::json;
 use apimachinery::status::Status;
+use apimachinery::value::Value;
 use base64::Engine as _;
 use schema::patch::JsonPatch;
-use serde_json::{Value, json};
 
 /// A webhook's answer.
 pub(super) struct Verdict {
@@ -142,7 +143,8 @@ pub(super) fn verdict(request: &Value, answer: &Value, phase: Phase) -> Result<V
     }
     let warnings = response["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let annotations = response["auditAnnotations"].as_object().into_iter().flatten();
-    let annotations = annotations.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+    let annotations =
+        annotations.filter_map(|(key, value)| Some((key.to_string(), value.as_str()?.to_owned())));
     Ok(Verdict {
         annotations: annotations.collect(),
         patch_text,
@@ -155,7 +157,7 @@ pub(super) fn verdict(request: &Value, answer: &Value, phase: Phase) -> Result<V
 
 /// A refusal, in the webhook's words.
 pub(super) fn refusal(hook: &str, verdict: &Verdict) -> Status {
-    let mut status: Status = serde_json::from_value(verdict.status.clone()).unwrap_or_default();
+    let mut status: Status = apimachinery::value::from_value(verdict.status.clone()).unwrap_or_default();
     if status.code < 400 {
         status.code = 400;
     }

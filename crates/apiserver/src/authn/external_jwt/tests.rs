@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::authn::token_keys::Keys;
+use apimachinery::json;
+use apimachinery::value::Value;
 use expect_test::{Expect, expect};
-use serde_json::{Value, json};
 use signer::{Signer, State};
 use tokio_util::sync::CancellationToken;
 

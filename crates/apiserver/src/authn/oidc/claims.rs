@@ -1,9 +1,9 @@
 //! The claims of a token, read as Go reads JSON into strings, booleans and lists.
 
+use apimachinery::value::Value;
 use cel::value::Val;
-use serde_json::Value;
 
-pub(super) type Claims = serde_json::Map<String, Value>;
+pub(super) type Claims = apimachinery::value::Map;
 
 /// What Go calls a JSON value in its errors.
 fn kind(value: &Value) -> &'static str {

@@ -5,10 +5,10 @@ use super::provider::{Provider, Settings};
 use crate::remote::Remote;
 use apimachinery::clock::Clock;
 use apimachinery::quote::quote;
+use apimachinery::value::Value;
 use http::{HeaderMap, header};
 use parking_lot::Mutex;
 use serde::Deserialize;
-use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,10 +43,10 @@ impl Resolver {
             return Ok(());
         }
         let Some(names) = claims.get("_claim_names") else { return Ok(()) };
-        let names: BTreeMap<String, String> = serde_json::from_value(names.clone())
+        let names: BTreeMap<String, String> = apimachinery::value::from_value(names.clone())
             .map_err(|e| format!("oidc: error parsing distributed claim names: {e}"))?;
         let sources = claims.get("_claim_sources").ok_or("oidc: no claim sources")?;
-        let sources: BTreeMap<String, Endpoint> = serde_json::from_value(sources.clone())
+        let sources: BTreeMap<String, Endpoint> = apimachinery::value::from_value(sources.clone())
             .map_err(|e| format!("oidc: could not parse claim sources: {e}"))?;
         let Some(source) = names.get(&self.claim) else { return Ok(()) };
         let endpoint = sources.get(source).ok_or_else(|| {

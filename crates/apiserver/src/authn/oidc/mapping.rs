@@ -2,13 +2,13 @@
 
 use super::claims::{Claims, string_list};
 use crate::user::User;
+use apimachinery::value::Value;
 use cel::cost::PER_CALL_LIMIT;
 use cel::env::{Checked, Environment};
 use cel::program::Program;
 use cel::schema::DeclType;
 use cel::types::Type;
 use cel::value::{Evaluated, LazyMap, List, Map, Val};
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
@@ -108,7 +108,7 @@ impl From<&Value> for Node {
     fn from(value: &Value) -> Self {
         match value {
             Value::Array(items) => Node::List(items.iter().map(Node::from).collect()),
-            Value::Object(map) => Node::Map(map.iter().map(|(k, v)| (k.clone(), v.into())).collect()),
+            Value::Object(map) => Node::Map(map.iter().map(|(k, v)| (k.to_string(), v.into())).collect()),
             leaf => Node::Leaf(leaf.clone()),
         }
     }
@@ -146,7 +146,7 @@ pub(super) struct ClaimsView(Node);
 
 impl ClaimsView {
     pub(super) fn new(claims: &Claims) -> Self {
-        ClaimsView(Node::Map(claims.iter().map(|(k, v)| (k.clone(), v.into())).collect()))
+        ClaimsView(Node::Map(claims.iter().map(|(k, v)| (k.to_string(), v.into())).collect()))
     }
 }
 
@@ -202,7 +202,7 @@ impl Mapper {
         if self.user_rules.is_empty() {
             return Ok(());
         }
-        let shown = serde_json::json!({
+        let shown = apimachinery::json!({
             "username": user.name, "uid": user.uid, "groups": user.groups, "extra": user.extra,
         });
         let checked = rules(&self.user_rules, "user", &Node::from(&shown));

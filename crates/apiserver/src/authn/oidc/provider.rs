@@ -5,6 +5,7 @@ use super::metrics::JwksMetrics;
 use crate::remote::{Remote, Response};
 use apimachinery::clock::Clock;
 use apimachinery::quote::quote;
+use apimachinery::value::Value;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
@@ -13,7 +14,6 @@ use parking_lot::Mutex;
 use pki::PublicKey;
 use pki::public_key::Jwk;
 use serde::Deserialize;
-use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -330,7 +330,7 @@ impl KeySet {
         let set: Set =
             unmarshal(&response).map_err(|e| format!("oidc: failed to decode keys: {e} {body}"))?;
         let keys = set.keys.into_iter().filter_map(|key| {
-            let jwk: Jwk = serde_json::from_value(key).ok()?;
+            let jwk: Jwk = apimachinery::value::from_value(key).ok()?;
             let id = jwk.kid.clone();
             // Keys of kinds that sign no tokens are nobody's business here.
             PublicKey::from_jwk(&jwk).ok().map(|key| (id, key))

@@ -16,12 +16,12 @@ pub use webhook::{Means, Webhook};
 use super::Source;
 use crate::resources::Served;
 use apimachinery::status::{Status, StatusReason};
+use apimachinery::value::Value;
 use bytes::Bytes;
 use known::Known;
 use schema::TypeId;
 use schema::decode::FieldValidation;
 use schema::encode::Body;
-use serde_json::Value;
 use std::sync::{Arc, OnceLock};
 use store::{Entry, Event};
 

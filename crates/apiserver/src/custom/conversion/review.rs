@@ -3,9 +3,10 @@
 use super::api_version;
 use crate::custom::accessor::go_type;
 use apimachinery::field::{ErrorList, Path};
+use apimachinery::json;
 use apimachinery::meta::validation::{validate_annotations, validate_labels};
 use apimachinery::quote::quote;
-use serde_json::{Value, json};
+use apimachinery::value::Value;
 use std::collections::BTreeMap;
 
 const GROUP: &str = "apiextensions.k8s.io";
@@ -120,7 +121,7 @@ fn metadata(original: &Value, converted: &Value) -> Result<Value, String> {
                     "metadata.{field}[{name}] must be a string, but is {ty} in converted object"
                 ));
             };
-            texts.insert(name.clone(), text.clone());
+            texts.insert(name.to_string(), text.clone());
         }
         if metadata.get(field).and_then(Value::as_object).is_none_or(|old| old != new) {
             let at = Path::new("metadata");
@@ -132,7 +133,7 @@ fn metadata(original: &Value, converted: &Value) -> Result<Value, String> {
                 return Err(why);
             }
         }
-        metadata.insert(field.into(), Value::Object(new.clone()));
+        metadata.insert(field, Value::Object(new.clone()));
     }
     Ok(Value::Object(metadata))
 }

@@ -4,7 +4,7 @@ use super::measures::{Failure, Measures};
 use super::review;
 use crate::outbound::Outbound;
 use crate::spans::{Span, number, text};
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -5,12 +5,13 @@ use crate::body::{self, Answer};
 use crate::handlers::{self, CREATED, Form, Include, NAME, Version};
 use crate::object;
 use crate::resources::Served;
+use apimachinery::json;
 use apimachinery::meta::ListMeta;
 use apimachinery::status::Status;
 use apimachinery::time::Time;
+use apimachinery::value::Value;
 use hooks::Column;
 use http::StatusCode;
-use serde_json::{Value, json};
 
 const fn column(name: &'static str, ty: &'static str, description: &'static str) -> Column {
     Column { name, ty, format: "", priority: 0, description }

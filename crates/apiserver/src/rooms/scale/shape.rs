@@ -6,10 +6,11 @@ use crate::resources::{Resources, Served};
 use apimachinery::decode::Decode as _;
 use apimachinery::field::{Error, Path};
 use apimachinery::gvk::GroupKind;
+use apimachinery::json;
 use apimachinery::status::Status;
+use apimachinery::value::{Map, Value};
 use hooks::ScalePaths;
 use schema::apply::scale::of_scale;
-use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ pub(super) fn scale(resource: &Served, object: &Value) -> Result<Scale, String> 
     let mut metadata = Map::new();
     for key in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object["metadata"].get(key) {
-            metadata.insert(key.into(), value.clone());
+            metadata.insert(key, value.clone());
         }
     }
     let (wanted, status) = match resource.strategy.scale_paths() {

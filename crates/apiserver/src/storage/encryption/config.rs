@@ -130,7 +130,8 @@ impl Configuration {
         if let Some(first) = tree.strict.first() {
             return Err(fail(first.clone()));
         }
-        let this: Self = serde_json::from_value(tree.value).map_err(|error| fail(error.to_string()))?;
+        let this: Self =
+            apimachinery::value::from_value(tree.value).map_err(|error| fail(error.to_string()))?;
         let known = ["apiserver.config.k8s.io/v1", "v1"].contains(&this.api_version.as_str());
         if !known || !["EncryptionConfiguration", "EncryptionConfig"].contains(&this.kind.as_str()) {
             return Err(fail(format!(

@@ -107,8 +107,8 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, String> {
 fn decode(bytes: &[u8]) -> Result<Config, String> {
     let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
     let decoded = free_yaml(text, FieldValidation::Strict).map_err(|error| error.to_string())?;
-    let config: Config =
-        serde_json::from_value(decoded.value).map_err(|error| format!("strict decoding error: {error}"))?;
+    let config: Config = apimachinery::value::from_value(decoded.value)
+        .map_err(|error| format!("strict decoding error: {error}"))?;
     let (group, version) = config.api_version.split_once('/').unwrap_or(("", &config.api_version));
     let known = group == GROUP && ["v1", "v1beta1", "v1alpha1"].contains(&version);
     if config.kind != "CredentialProviderConfig" || !known {

@@ -166,7 +166,7 @@ impl Provider {
         let token = self.issued.get(&self.client, pod, wanted).await;
         let token = token.map_err(|error| format!("failed to get service account token: {error}"))?.text;
         let by_token = (tokens.cache_type == "Token").then(|| sha256(token.as_bytes()));
-        let cache_key = serde_json::json!([namespace, name, uid, annotations, by_token]).to_string();
+        let cache_key = apimachinery::json!([namespace, name, uid, annotations, by_token]).to_string();
         let source = Source::Account(PullAccount { namespace: namespace.clone(), name: name.into(), uid });
         Ok(Some(Asking { source, token, annotations, cache_key }))
     }
@@ -187,7 +187,7 @@ impl Provider {
     /// Asks the program, once for all who want to know the same at the same time.
     async fn fly(&self, image: &str, asking: &Asking) -> Result<Arc<Response>, String> {
         let hash = if asking.token.is_empty() { String::new() } else { sha256(asking.token.as_bytes()) };
-        let key = serde_json::json!([image, hash, asking.annotations]).to_string();
+        let key = apimachinery::json!([image, hash, asking.annotations]).to_string();
         let flight = {
             let mut flights = self.flights.lock();
             // One whose askers all gave up would never end.

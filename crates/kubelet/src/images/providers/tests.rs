@@ -1,6 +1,8 @@
 //! Real programs: shell scripts that answer, and count how often they were asked.
 
 use super::*;
+use apimachinery::json;
+use apimachinery::value::Value;
 use bytes::Bytes;
 use client::Transport;
 use client::transport::ResponseBody;
@@ -8,7 +10,6 @@ use expect_test::{Expect, expect};
 use futures::FutureExt as _;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
-use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -106,7 +107,7 @@ const ANSWER: &str =
 
 fn pod(name: &str, account: &str) -> Pod {
     let pod = json!({ "metadata": { "name": name, "namespace": "ns", "uid": name }, "spec": { "serviceAccountName": account } });
-    serde_json::from_value(pod).unwrap()
+    apimachinery::value::from_value(pod).unwrap()
 }
 
 async fn names(providers: &Providers, pod: &Pod, image: &str) -> String {

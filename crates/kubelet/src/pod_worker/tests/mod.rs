@@ -20,7 +20,7 @@ const S: i64 = 1_000_000_000;
 fn pod(yaml: &str) -> Pod {
     let decoded =
         schema::decode::free_yaml(&format!("spec: {yaml}"), schema::decode::FieldValidation::Ignore).unwrap();
-    let mut pod: Pod = serde_json::from_value(serde_json::json!(decoded.value)).unwrap();
+    let mut pod: Pod = apimachinery::value::from_value(apimachinery::json!(decoded.value)).unwrap();
     pod.metadata.name = "web".into();
     pod.metadata.namespace = "default".into();
     pod.metadata.uid = "u".into();

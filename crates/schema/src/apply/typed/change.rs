@@ -1,7 +1,7 @@
 //! One object merged into another, and an object without some of its paths.
 
 use super::{FieldSet, Node, Typed, both, field_step, is_empty, is_member};
-use serde_json::{Map, Value};
+use apimachinery::value::{Key, Map, Value};
 use std::collections::HashMap;
 
 impl<'a> Typed<'a> {
@@ -29,7 +29,7 @@ impl<'a> Typed<'a> {
                     out.insert(name.clone(), v);
                 }
             }
-            for (name, value) in applied.iter().filter(|(name, _)| !live.contains_key(*name)) {
+            for (name, value) in applied.iter().filter(|(name, _)| !live.contains_key(name)) {
                 if let Some(v) = self.merge_node(node.member(self.table, name), None, Some(value)) {
                     out.insert(name.clone(), v);
                 }
@@ -47,20 +47,20 @@ impl<'a> Typed<'a> {
     /// Keeps the live order of what only the live list has and the applied order of the rest, shared items being the
     /// points at which the two meet.
     fn merge_lists(self, node: Node<'a>, live: &[Value], applied: &[Value]) -> Vec<Value> {
-        let steps = |items: &[Value]| -> Vec<String> {
+        let steps = |items: &[Value]| -> Vec<Key> {
             let mut counter = 0;
             items
                 .iter()
                 .map(|item| {
                     node.step(self.table, item).unwrap_or_else(|_| {
                         counter += 1;
-                        format!("?{counter}")
+                        format!("?{counter}").into()
                     })
                 })
                 .collect()
         };
         let (live_steps, applied_steps) = (steps(live), steps(applied));
-        let index = |steps: &[String]| -> HashMap<String, usize> {
+        let index = |steps: &[Key]| -> HashMap<Key, usize> {
             steps.iter().enumerate().rev().map(|(i, s)| (s.clone(), i)).collect()
         };
         let (in_live, in_applied) = (index(&live_steps), index(&applied_steps));
@@ -121,7 +121,7 @@ impl<'a> Typed<'a> {
     }
 
     /// What is left of a part; something of a map or list goes, not it itself, so that an empty one stays.
-    fn rest(self, node: Node<'a>, value: &Value, set: &Map<String, Value>) -> Value {
+    fn rest(self, node: Node<'a>, value: &Value, set: &Map) -> Value {
         match (self.remove_node(node, value, set), value) {
             (Value::Null, Value::Object(_)) => Value::Object(Map::new()),
             (Value::Null, Value::Array(_)) => Value::Array(Vec::new()),
@@ -129,7 +129,7 @@ impl<'a> Typed<'a> {
         }
     }
 
-    fn remove_node(self, node: Node<'a>, value: &Value, set: &Map<String, Value>) -> Value {
+    fn remove_node(self, node: Node<'a>, value: &Value, set: &Map) -> Value {
         let node = node.for_value(value);
         let below = |step: &str| match set.get(step) {
             Some(Value::Object(inner)) => Some(inner),

@@ -5,7 +5,7 @@ use super::{Node, Typed, field_step, print_path};
 use crate::custom::{Check, Kind};
 use crate::row::{Field, Shape, Type, TypeRow};
 use crate::table::Table;
-use serde_json::{Map, Value};
+use apimachinery::value::{Key, Map, Value};
 use std::collections::HashSet;
 
 impl Typed<'_> {
@@ -70,7 +70,7 @@ struct Place<'a> {
 
 struct Walk<'a> {
     table: &'a Table,
-    path: Vec<String>,
+    path: Vec<Key>,
     errors: Vec<String>,
 }
 
@@ -80,7 +80,7 @@ impl<'a> Walk<'a> {
         self.errors.push(if at.is_empty() { why } else { format!("{at}: {why}") });
     }
 
-    fn below(&mut self, step: String, place: Place<'a>, value: &Value) {
+    fn below(&mut self, step: Key, place: Place<'a>, value: &Value) {
         self.path.push(step);
         self.value(place, value);
         self.path.pop();
@@ -133,7 +133,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The value as a map; said so where it is none.
-    fn map<'v>(&mut self, place: Place<'a>, value: &'v Value) -> Option<&'v Map<String, Value>> {
+    fn map<'v>(&mut self, place: Place<'a>, value: &'v Value) -> Option<&'v Map> {
         let is_free = place.schema.is_some_and(|schema| schema.kind == Kind::Any);
         if !value.is_object() && !is_free {
             self.fail(format!("expected map, got {}", go_value(value)));
@@ -141,7 +141,7 @@ impl<'a> Walk<'a> {
         value.as_object()
     }
 
-    fn members(&mut self, place: Place<'a>, row: &'a TypeRow, map: &Map<String, Value>) {
+    fn members(&mut self, place: Place<'a>, row: &'a TypeRow, map: &Map) {
         let schema = place.schema;
         // An object that a definition says nothing of may be any.
         if schema.is_some() && row.fields.is_empty() {
@@ -175,7 +175,7 @@ impl<'a> Walk<'a> {
         for (i, value) in items.iter().enumerate() {
             let step = match node {
                 Node::Set | Node::Keyed(..) => node.step(self.table, value),
-                _ => Ok(format!("i:{i}")),
+                _ => Ok(format!("i:{i}").into()),
             };
             match step {
                 // What comes after it is not looked at.

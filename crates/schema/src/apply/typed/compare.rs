@@ -1,7 +1,7 @@
 //! How two objects differ: the paths that came, went and changed.
 
 use super::{FieldSet, Node, Typed, both, field_step, is_empty, put};
-use serde_json::{Map, Value};
+use apimachinery::value::{Key, Map, Value};
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
@@ -37,10 +37,10 @@ struct Compare<'c, 'v, 'a> {
 }
 
 impl<'v, 'a> Compare<'_, 'v, 'a> {
-    fn here(&self) -> Vec<String> {
+    fn here(&self) -> Vec<Key> {
         let step = |step: &Step<'_>| match step {
             Step::Field(name) => field_step(name),
-            Step::Item(step) => (*step).to_owned(),
+            Step::Item(step) => Key::from(*step),
         };
         self.path.iter().map(step).collect()
     }
@@ -77,12 +77,12 @@ impl<'v, 'a> Compare<'_, 'v, 'a> {
             }
         };
         if node.is_map() && !empty {
-            static NONE: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+            static NONE: LazyLock<Map> = LazyLock::new(Map::new);
             let Some((a, b)) = both(Some(old), Some(new), |v| v.as_object(), &*NONE) else {
                 return self.leaf(Some(old), Some(new));
             };
             let mut came = Map::new();
-            for (name, value) in b.iter().filter(|(name, value)| !value.is_null() && !a.contains_key(*name)) {
+            for (name, value) in b.iter().filter(|(name, value)| !value.is_null() && !a.contains_key(name)) {
                 let mut below = Map::new();
                 self.whole(node.member(table, name), value, &mut below);
                 put(&mut came, field_step(name), below, true);
@@ -110,7 +110,7 @@ impl<'v, 'a> Compare<'_, 'v, 'a> {
     }
 
     /// Every path below a value, each a member.
-    fn whole(&self, node: Node<'a>, value: &Value, out: &mut Map<String, Value>) {
+    fn whole(&self, node: Node<'a>, value: &Value, out: &mut Map) {
         let table = self.typed.table;
         let node = node.for_value(value);
         match value {
@@ -144,8 +144,8 @@ impl<'v, 'a> Compare<'_, 'v, 'a> {
 
     fn lists(&mut self, node: Node<'a>, old: &'v [Value], new: &'v [Value]) {
         let table = self.typed.table;
-        let mut order: Vec<String> = Vec::new();
-        let mut found: HashMap<String, (Vec<&'v Value>, Vec<&'v Value>)> = HashMap::new();
+        let mut order: Vec<Key> = Vec::new();
+        let mut found: HashMap<Key, (Vec<&'v Value>, Vec<&'v Value>)> = HashMap::new();
         for (items, side) in [(old, 0), (new, 1)] {
             for item in items {
                 let Ok(step) = node.step(table, item) else { continue };

@@ -4,7 +4,8 @@ use super::Schema;
 use crate::custom::{Check, Ratchet, compile, validate, validate_embedded};
 use crate::table::Table;
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
-use serde_json::{Value, json};
+use apimachinery::json;
+use apimachinery::value::Value;
 
 /// What the rules of a schema say of its default, at a place.
 type Rules<'a> = dyn Fn(&Value, &Value, &Path) -> ErrorList + 'a;

@@ -2,7 +2,7 @@
 
 use super::{Schema, shown};
 use apimachinery::field::{BadValue, Error, ErrorList, Path};
-use serde_json::Value;
+use apimachinery::value::Value;
 use std::collections::HashSet;
 
 /// What an update does not demand because the stored object breaks it already.

@@ -59,7 +59,7 @@ fn serve(path: &std::path::Path) -> Arc<Plugin> {
 }
 
 fn configuration(path: &std::path::Path) -> Configuration {
-    serde_json::from_value(serde_json::json!({
+    apimachinery::value::from_value(apimachinery::json!({
         "apiVersion": "v2", "name": "plugin", "endpoint": format!("unix://{}", path.display()), "timeout": "1s",
     }))
     .unwrap()
@@ -110,9 +110,9 @@ fn without_a_plugin_writes_fail_and_configurations_are_read_strictly() {
         ("endpoint", "http://a", "must be unix"),
         ("timeout", "0s", "should be a positive value"),
     ] {
-        let mut wrong = serde_json::json!({ "apiVersion": "v2", "name": "a", "endpoint": "unix:///a" });
+        let mut wrong = apimachinery::json!({ "apiVersion": "v2", "name": "a", "endpoint": "unix:///a" });
         wrong[member] = value.into();
-        let error = Kms::new(&serde_json::from_value(wrong).unwrap()).err().unwrap();
+        let error = Kms::new(&apimachinery::value::from_value(wrong).unwrap()).err().unwrap();
         assert!(error.0.contains(why), "{error}");
     }
 }

@@ -1,19 +1,27 @@
 //! `Value` trees: the form in which objects are defaulted, pruned, patched and converted.
 //! Walks by path, and JSON text exactly as Go's `encoding/json` writes it.
 
-use crate::decode::{Decode, Tree};
-use std::io;
+#[doc(hidden)]
+pub mod literal;
+mod map;
+mod serde;
+mod tree;
 
-pub use serde_json::{Map, Number, Value};
+use crate::decode::{Decode, Tree};
+pub use map::{Entry, IntoIter, Iter, IterMut, Key, Map};
+pub use serde::{from_value, to_value};
+pub use serde_json::Number;
+use std::io;
+pub use tree::{Index, Value};
 
 /// The value at `path`, if every step on the way is an object that has the next.
 pub fn get_path<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
-    path.iter().try_fold(value, |value, key| value.as_object()?.get(*key))
+    path.iter().try_fold(value, |value, key| value.as_object()?.get(key))
 }
 
 /// Like [`get_path`], to be edited.
 pub fn get_path_mut<'a>(value: &'a mut Value, path: &[&str]) -> Option<&'a mut Value> {
-    path.iter().try_fold(value, |value, key| value.as_object_mut()?.get_mut(*key))
+    path.iter().try_fold(value, |value, key| value.as_object_mut()?.get_mut(key))
 }
 
 /// The string at `path`; upstream's `NestedString`, with anything else read as absent.
@@ -37,7 +45,7 @@ pub fn nested_array<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Vec<Value
 }
 
 /// The object at `path`.
-pub fn nested_object<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Map<String, Value>> {
+pub fn nested_object<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Map> {
     get_path(value, path)?.as_object()
 }
 
@@ -53,7 +61,7 @@ pub fn typed_metadata<T: Decode>(object: &Value) -> Result<T, serde_json::Error>
 }
 
 /// The object that `value` is; whatever else it was gives way to an empty one.
-pub fn as_object_mut_or_insert(value: &mut Value) -> &mut Map<String, Value> {
+pub fn as_object_mut_or_insert(value: &mut Value) -> &mut Map {
     if !value.is_object() {
         *value = Value::Object(Map::new());
     }
@@ -75,24 +83,24 @@ pub fn set_path(value: &mut Value, path: &[&str], new: Value) {
 /// Takes away what is at `path`, and returns it.
 pub fn remove_path(value: &mut Value, path: &[&str]) -> Option<Value> {
     let (last, parents) = path.split_last()?;
-    get_path_mut(value, parents)?.as_object_mut()?.remove(*last)
+    get_path_mut(value, parents)?.as_object_mut()?.remove(last)
 }
 
 /// JSON text as upstream's API server writes it: `<`, `>`, `&` and the two line separators escaped,
 /// floats in Go's form. Map keys come in the serializer's order (sorted, for `Value` and `BTreeMap`).
-pub fn to_json_vec<T: serde::Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
+pub fn to_json_vec<T: ::serde::Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
     let mut out = Vec::with_capacity(256);
     write_json(&mut out, value)?;
     Ok(out)
 }
 
 /// Like [`to_json_vec`], as text.
-pub fn to_json_string<T: serde::Serialize + ?Sized>(value: &T) -> Result<String, serde_json::Error> {
-    String::from_utf8(to_json_vec(value)?).map_err(serde::ser::Error::custom)
+pub fn to_json_string<T: ::serde::Serialize + ?Sized>(value: &T) -> Result<String, serde_json::Error> {
+    String::from_utf8(to_json_vec(value)?).map_err(::serde::ser::Error::custom)
 }
 
 /// Like [`to_json_vec`], into a writer.
-pub fn write_json<W: io::Write, T: serde::Serialize + ?Sized>(
+pub fn write_json<W: io::Write, T: ::serde::Serialize + ?Sized>(
     out: W,
     value: &T,
 ) -> Result<(), serde_json::Error> {
@@ -208,7 +216,7 @@ pub fn json_depth(text: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::json;
 
     #[test]
     fn floats_are_written_as_gos_g_does() {
