@@ -1,6 +1,6 @@
 # `make up` and `make test` are all that a fresh Debian 12 machine with Rust needs (as root).
 SHELL := /bin/bash
-.PHONY: up down test test-vm bench lint unit deps test-deps torture
+.PHONY: up down test test-vm bench dist lint unit deps test-deps torture
 
 # A cluster of one node on this machine, with an application on it.
 up: deps
@@ -19,6 +19,10 @@ test-vm: test-deps
 # Every figure, on a fresh cluster of its own.
 bench: deps
 	scripts/bench
+
+# The program that is given away: a release build guided by a profile of itself at work.
+dist: deps
+	scripts/dist
 
 test-deps:
 	scripts/deps test
