@@ -3,7 +3,7 @@
 //! What a derived `Deserialize` becomes is compiled anew in every crate that reads by it, and for every form that it reads:
 //! for pods that were ten times 25 KB, and more for all within. [`Decode`] is implemented where a type is, for the two forms there are.
 
-use crate::value::{Key, Value};
+use crate::value::{self, Key, Value};
 use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{Deserializer, IntoDeserializer, Unexpected, Visitor};
 use serde_json::value::RawValue;
@@ -169,9 +169,16 @@ impl<'de> IntoDeserializer<'de, serde_json::Error> for Tree<'de> {
 impl<'de> Deserializer<'de> for Tree<'de> {
     type Error = serde_json::Error;
 
-    /// What has no type is read as it is.
+    /// What has no type is read as it is, nulls included.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
-        self.value.deserialize_any(visitor)
+        match self.value {
+            Value::Array(_) | Value::Object(_) => self.value.clone().deserialize_any(visitor),
+            _ => self.other(visitor),
+        }
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        visitor.visit_unit()
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -210,8 +217,8 @@ impl<'de> Deserializer<'de> for Tree<'de> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Self::Error> {
-        if name.starts_with("$serde_json::private") {
-            return self.value.deserialize_newtype_struct(name, visitor);
+        if value::is_raw(name) {
+            return value::raw(self.value, name, visitor);
         }
         visitor.visit_newtype_struct(self)
     }
@@ -222,12 +229,12 @@ impl<'de> Deserializer<'de> for Tree<'de> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Self::Error> {
-        self.value.deserialize_enum(name, variants, visitor)
+        self.value.clone().deserialize_enum(name, variants, visitor)
     }
 
     serde::forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct tuple
-        tuple_struct identifier ignored_any
+        tuple_struct identifier
     }
 }
 

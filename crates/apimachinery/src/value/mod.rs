@@ -10,6 +10,7 @@ mod tree;
 use crate::decode::{Decode, Tree};
 pub use map::{Entry, IntoIter, Iter, IterMut, Key, Map};
 pub use serde::{from_value, to_value};
+pub(crate) use serde::{is_raw, raw};
 pub use serde_json::Number;
 use std::io;
 pub use tree::{Index, Value};

@@ -152,58 +152,8 @@ impl Visitor<'_> for Name {
     }
 }
 
-/// What is read out of a value: nothing of it is left unread.
-fn items<'de, V, T>(
-    items: impl ExactSizeIterator<Item = T>,
-    visitor: V,
-) -> Result<V::Value, serde_json::Error>
-where
-    V: Visitor<'de>,
-    T: IntoDeserializer<'de, serde_json::Error>,
-{
-    let length = items.len();
-    let mut items = SeqDeserializer::new(items);
-    let read = visitor.visit_seq(&mut items)?;
-    match items.end() {
-        Ok(()) => Ok(read),
-        Err(_) => Err(serde_json::Error::invalid_length(length, &"fewer elements in array")),
-    }
-}
-
-fn members<'de, V, K, T>(
-    members: impl ExactSizeIterator<Item = (K, T)>,
-    visitor: V,
-) -> Result<V::Value, serde_json::Error>
-where
-    V: Visitor<'de>,
-    K: IntoDeserializer<'de, serde_json::Error>,
-    T: IntoDeserializer<'de, serde_json::Error>,
-{
-    let length = members.len();
-    let mut members = MapDeserializer::new(members);
-    let read = visitor.visit_map(&mut members)?;
-    match members.end() {
-        Ok(()) => Ok(read),
-        Err(_) => Err(serde_json::Error::invalid_length(length, &"fewer elements in map")),
-    }
-}
-
-/// A variant by its name alone, or as the name of an object's only member.
-fn variant<'de, V: Visitor<'de>>(
-    name: &'static str,
-    variants: &'static [&'static str],
-    access: impl MapAccess<'de, Error = serde_json::Error>,
-    count: usize,
-    visitor: V,
-) -> Result<V::Value, serde_json::Error> {
-    if count != 1 {
-        return Err(serde_json::Error::invalid_value(Unexpected::Map, &"map with a single key"));
-    }
-    MapAccessDeserializer::new(access).deserialize_enum(name, variants, visitor)
-}
-
 /// Raw text is asked for by a name of the library's own, and made by its own reader.
-fn newtype<'de, V: Visitor<'de>>(
+pub(crate) fn raw<'de, V: Visitor<'de>>(
     value: &Value,
     name: &'static str,
     visitor: V,
@@ -212,7 +162,7 @@ fn newtype<'de, V: Visitor<'de>>(
     serde_json::Deserializer::from_reader(text.as_slice()).deserialize_newtype_struct(name, visitor)
 }
 
-fn is_raw(name: &str) -> bool {
+pub(crate) fn is_raw(name: &str) -> bool {
     name.starts_with("$serde_json::private")
 }
 
@@ -272,6 +222,13 @@ impl<'de> EnumAccess<'de> for KeyDeserializer {
     }
 }
 
+/// The members of an object, to be read.
+fn members<'de>(
+    map: Map,
+) -> MapDeserializer<'de, impl Iterator<Item = (KeyDeserializer, Value)>, serde_json::Error> {
+    MapDeserializer::new(map.into_iter().map(|(key, value)| (KeyDeserializer(key), value)))
+}
+
 impl<'de> IntoDeserializer<'de, serde_json::Error> for Value {
     type Deserializer = Self;
     fn into_deserializer(self) -> Self {
@@ -288,9 +245,19 @@ impl<'de> Deserializer<'de> for Value {
             Value::Bool(value) => visitor.visit_bool(value),
             Value::Number(number) => number.deserialize_any(visitor),
             Value::String(text) => visitor.visit_string(text),
-            Value::Array(array) => items(array.into_iter(), visitor),
+            Value::Array(items) => {
+                let length = items.len();
+                let mut items = SeqDeserializer::new(items.into_iter());
+                let read = visitor.visit_seq(&mut items)?;
+                let left = |_| serde_json::Error::invalid_length(length, &"fewer elements in array");
+                items.end().map(|()| read).map_err(left)
+            }
             Value::Object(map) => {
-                members(map.into_iter().map(|(key, value)| (KeyDeserializer(key), value)), visitor)
+                let length = map.len();
+                let mut members = members(map);
+                let read = visitor.visit_map(&mut members)?;
+                let left = |_| serde_json::Error::invalid_length(length, &"fewer elements in map");
+                members.end().map(|()| read).map_err(left)
             }
         }
     }
@@ -307,7 +274,7 @@ impl<'de> Deserializer<'de> for Value {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Self::Error> {
-        if is_raw(name) { newtype(&self, name, visitor) } else { visitor.visit_newtype_struct(self) }
+        if is_raw(name) { raw(&self, name, visitor) } else { visitor.visit_newtype_struct(self) }
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -318,70 +285,12 @@ impl<'de> Deserializer<'de> for Value {
     ) -> Result<V::Value, Self::Error> {
         match self {
             Value::String(text) => text.into_deserializer().deserialize_enum(name, variants, visitor),
-            Value::Object(map) => {
-                let count = map.len();
-                let access = map.into_iter().map(|(key, value)| (KeyDeserializer(key), value));
-                variant(name, variants, MapDeserializer::new(access), count, visitor)
+            // A variant by the name of an object's only member.
+            Value::Object(map) if map.len() == 1 => {
+                MapAccessDeserializer::new(members(map)).deserialize_enum(name, variants, visitor)
             }
-            _ => self.deserialize_any(visitor),
-        }
-    }
-
-    serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map struct identifier ignored_any
-    }
-}
-
-impl<'de> IntoDeserializer<'de, serde_json::Error> for &'de Value {
-    type Deserializer = Self;
-    fn into_deserializer(self) -> Self {
-        self
-    }
-}
-
-impl<'de> Deserializer<'de> for &'de Value {
-    type Error = serde_json::Error;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
-        match self {
-            Value::Null => visitor.visit_unit(),
-            Value::Bool(value) => visitor.visit_bool(*value),
-            Value::Number(number) => number.deserialize_any(visitor),
-            Value::String(text) => visitor.visit_borrowed_str(text),
-            Value::Array(array) => items(array.iter(), visitor),
-            Value::Object(map) => members(map.iter().map(|(key, value)| (key.as_str(), value)), visitor),
-        }
-    }
-
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
-        match self {
-            Value::Null => visitor.visit_none(),
-            _ => visitor.visit_some(self),
-        }
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Self::Error> {
-        if is_raw(name) { newtype(self, name, visitor) } else { visitor.visit_newtype_struct(self) }
-    }
-
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        variants: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Self::Error> {
-        match self {
-            Value::String(text) => {
-                text.as_str().into_deserializer().deserialize_enum(name, variants, visitor)
-            }
-            Value::Object(map) => {
-                let access = MapDeserializer::new(map.iter().map(|(key, value)| (key.as_str(), value)));
-                variant(name, variants, access, map.len(), visitor)
+            Value::Object(_) => {
+                Err(serde_json::Error::invalid_value(Unexpected::Map, &"map with a single key"))
             }
             _ => self.deserialize_any(visitor),
         }
@@ -416,12 +325,11 @@ mod tests {
         pair: (u8, String),
     }
 
-    /// What is read out of the value, out of a look at it, and by the library out of its own, which are the same.
+    /// What is read out of the value and, by the library, out of its own, which are the same.
     fn read<T: serde::de::DeserializeOwned + PartialEq + fmt::Debug>(value: Value) -> Result<T, String> {
         let library = serde_json::from_value::<T>(value.clone().into()).map_err(|error| error.to_string());
-        let borrowed = T::deserialize(&value).map_err(|error| error.to_string());
         let owned = from_value::<T>(value).map_err(|error| error.to_string());
-        assert_eq!((&owned, &borrowed), (&library, &library));
+        assert_eq!(owned, library);
         owned
     }
 
@@ -457,7 +365,6 @@ mod tests {
             within: Box<RawValue>,
         }
         let value = json!({"within": {"b": [1, "x"], "a": {}}});
-        assert_eq!(Raw::deserialize(&value).unwrap().within.get(), r#"{"a":{},"b":[1,"x"]}"#);
         assert_eq!(from_value::<Raw>(value).unwrap().within.get(), r#"{"a":{},"b":[1,"x"]}"#);
     }
 }
