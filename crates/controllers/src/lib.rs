@@ -36,6 +36,7 @@ mod podautoscaler;
 mod pods;
 mod protection;
 mod replicaset;
+mod resource_claim;
 mod resource_quota;
 mod root_ca;
 mod service_account_tokens;
@@ -146,6 +147,7 @@ pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("pvc-protection-controller", |context| Box::pin(protection::run_claims(context))),
     ("replicaset-controller", |context| Box::pin(replicaset::run(context))),
     ("replication-controller", |context| Box::pin(replicaset::run_replication(context))),
+    ("resource-claim-controller", |context| Box::pin(resource_claim::run(context))),
     ("resourcequota-controller", |context| Box::pin(resource_quota::run(context))),
     ("root-ca-cert-publisher", |context| Box::pin(root_ca::run(context))),
     ("service-account-controller", |context| Box::pin(serviceaccount::run(context))),

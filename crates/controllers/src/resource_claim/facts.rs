@@ -1,0 +1,194 @@
+//! What is kept of pods that use claims, of claims, and of templates.
+
+use api::core::v1::{Pod, PodResourceClaim};
+use api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference, ResourceClaimTemplate};
+use client::Projection;
+use client::informer::Index;
+use rules::pod_conditions::is_terminal;
+
+pub(super) const BY_CLAIM: &str = "claim";
+pub(super) const BY_TEMPLATE: &str = "template";
+pub(super) const BY_OWNER: &str = "owner";
+
+pub(super) const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
+/// On a claim that was made for a pod: what the pod calls it.
+pub(super) const POD_CLAIM: &str = "resource.kubernetes.io/pod-claim-name";
+const EXTENDED: &str = "resource.kubernetes.io/extended-resource-claim";
+
+/// Where a claim that a pod asks for is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The user has one of this name.
+    Named(String),
+    /// It is made from a template, and was given this name.
+    Made(String),
+    /// It was decided that the pod needs none.
+    Needless,
+    /// Nobody has made it yet.
+    NotYet,
+}
+
+/// A claim that a pod asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// What the pod calls it.
+    pub name: String,
+    pub place: Place,
+    pub template: Option<String>,
+}
+
+impl Wanted {
+    fn of(pod: &Pod, claim: &PodResourceClaim) -> Self {
+        let told = || pod.status.resource_claim_statuses.iter().find(|status| status.name == claim.name);
+        let place = match &claim.resource_claim_name {
+            Some(name) => Place::Named(name.clone()),
+            None => match told().map(|status| status.resource_claim_name.clone()) {
+                Some(Some(name)) => Place::Made(name),
+                Some(None) => Place::Needless,
+                None => Place::NotYet,
+            },
+        };
+        Wanted { name: claim.name.clone(), place, template: claim.resource_claim_template_name.clone() }
+    }
+
+    /// The name of the claim itself, once it has one.
+    pub(super) fn claim(&self) -> Option<&str> {
+        match &self.place {
+            Place::Named(name) | Place::Made(name) => Some(name),
+            Place::Needless | Place::NotYet => None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct PodFacts {
+    pub wanted: Vec<Wanted>,
+    /// The claim that the scheduler made for its extended resources.
+    pub extended: Option<String>,
+    /// Whether it has a node.
+    pub placed: bool,
+    pub deleting: bool,
+    terminal: bool,
+}
+
+impl PodFacts {
+    /// Whether it will not run any more. Upstream: `isPodDone`.
+    pub(super) fn done(&self) -> bool {
+        self.terminal || self.deleting && !self.placed
+    }
+
+    /// Whether claims are to be made for it. One that has ended gets none: it would go at once, and come again.
+    pub(super) fn asks(&self) -> bool {
+        !self.wanted.is_empty() && !self.deleting && !self.done()
+    }
+
+    /// The names of all its claims that have one.
+    pub(super) fn claims(&self) -> impl Iterator<Item = &str> {
+        self.wanted.iter().filter_map(Wanted::claim).chain(self.extended.as_deref())
+    }
+}
+
+impl Projection for PodFacts {
+    type Kind = Pod;
+
+    fn project(pod: &Pod) -> Self {
+        let extended = pod.status.extended_resource_claim_status.as_ref();
+        PodFacts {
+            wanted: pod.spec.resource_claims.iter().map(|claim| Wanted::of(pod, claim)).collect(),
+            extended: extended.map(|status| status.resource_claim_name.clone()),
+            placed: !pod.spec.node_name.is_empty(),
+            deleting: pod.metadata.deletion_timestamp.is_some(),
+            terminal: is_terminal(&pod.status.phase),
+        }
+    }
+
+    fn indices() -> &'static [Index<Self>] {
+        &[
+            (BY_CLAIM, |pod| pod.claims().map(|name| format!("{}/{name}", pod.namespace())).collect()),
+            (BY_TEMPLATE, |pod| {
+                let templates = pod.wanted.iter().filter_map(|wanted| wanted.template.as_ref());
+                templates.map(|name| format!("{}/{name}", pod.namespace())).collect()
+            }),
+        ]
+    }
+}
+
+/// A pod, by what a claim knows of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub name: String,
+    pub uid: String,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct ClaimFacts {
+    /// The pod that it was made for.
+    pub owner: Option<Owner>,
+    /// What that pod calls it.
+    pub called: Option<String>,
+    pub reserved_for: Vec<ResourceClaimConsumerReference>,
+    pub allocated: bool,
+    /// Whether our finalizer holds it.
+    pub held: bool,
+    pub deleting: bool,
+    pub admin: bool,
+    /// As metrics tell who made it.
+    pub source: &'static str,
+}
+
+impl ClaimFacts {
+    pub(super) fn reserved(&self, uid: &str) -> bool {
+        self.reserved_for.iter().any(|consumer| consumer.uid == uid)
+    }
+}
+
+/// Whether a claim asks for devices that others use.
+pub(super) fn asks_admin(claim: &api::resource::v1::ResourceClaimSpec) -> bool {
+    let mut exact = claim.devices.requests.iter().filter_map(|request| request.exactly.as_ref());
+    exact.any(|request| request.admin_access == Some(true))
+}
+
+fn owner(claim: &ResourceClaim) -> Option<Owner> {
+    let mut owners = claim.metadata.owner_references.iter();
+    let pod = owners.find(|o| o.controller == Some(true) && o.api_version == "v1" && o.kind == "Pod")?;
+    Some(Owner { name: pod.name.clone(), uid: pod.uid.clone() })
+}
+
+impl Projection for ClaimFacts {
+    type Kind = ResourceClaim;
+
+    fn project(claim: &ResourceClaim) -> Self {
+        let meta = &claim.metadata;
+        let called = meta.annotations.get(POD_CLAIM).cloned();
+        let extended = meta.annotations.get(EXTENDED).is_some_and(|value| value == "true");
+        ClaimFacts {
+            owner: owner(claim),
+            source: match &called {
+                _ if extended => "extended_resource",
+                Some(name) if !name.is_empty() => "resource_claim_template",
+                _ => "",
+            },
+            called,
+            reserved_for: claim.status.reserved_for.clone(),
+            allocated: claim.status.allocation.is_some(),
+            held: meta.finalizers.iter().any(|finalizer| finalizer == FINALIZER),
+            deleting: meta.deletion_timestamp.is_some(),
+            admin: asks_admin(&claim.spec),
+        }
+    }
+
+    fn indices() -> &'static [Index<Self>] {
+        &[(BY_OWNER, |claim| claim.owner.iter().map(|owner| owner.uid.clone()).collect())]
+    }
+}
+
+/// That a template exists.
+pub(super) struct Template;
+
+impl Projection for Template {
+    type Kind = ResourceClaimTemplate;
+
+    fn project(_: &ResourceClaimTemplate) -> Self {
+        Template
+    }
+}
