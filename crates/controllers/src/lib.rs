@@ -12,6 +12,7 @@ mod clusterrole_aggregation;
 mod cronjob;
 mod daemonset;
 mod deployment;
+mod device_taint_eviction;
 mod disruption;
 mod endpoint;
 mod endpoint_subsets;
@@ -122,6 +123,7 @@ pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("cronjob-controller", |context| Box::pin(cronjob::run(context))),
     ("daemon-set-controller", |context| Box::pin(daemonset::run(context))),
     ("deployment-controller", |context| Box::pin(deployment::run(context))),
+    ("device-taint-eviction-controller", |context| Box::pin(device_taint_eviction::run(context))),
     ("disruption-controller", |context| Box::pin(disruption::run(context))),
     ("endpoint-controller", |context| Box::pin(endpoint::run(context))),
     ("endpointslice-controller", |context| Box::pin(cluster_dns::run(context))),

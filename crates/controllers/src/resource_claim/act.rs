@@ -28,10 +28,6 @@ fn not_owner(claim: &str, pod: &ObjectKey) -> String {
     format!("ResourceClaim {}/{claim} was not created for Pod {pod} (Pod is not owner)", pod.namespace)
 }
 
-fn owned(claim: &ClaimFacts, pod: &Cached<PodFacts>) -> bool {
-    claim.owner.as_ref().is_some_and(|owner| *owner.uid == *pod.uid)
-}
-
 impl Act {
     pub(super) async fn reconcile(&self, item: &Item) -> Result<Outcome, String> {
         match item {
@@ -79,7 +75,7 @@ impl Act {
             Place::Named(_) | Place::Needless => return Ok(None),
             Place::Made(name) => {
                 let known = self.claims.named(pod.namespace(), name);
-                if known.is_some_and(|claim| owned(&claim, pod)) {
+                if known.is_some_and(|claim| claim.is_of(&pod.uid)) {
                     return Ok(None);
                 }
             }
@@ -145,7 +141,7 @@ impl Act {
         for wanted in &pod.wanted {
             let Some(name) = wanted.claim() else { continue };
             let Some(claim) = self.claims.named(pod.namespace(), name) else { return Ok(()) };
-            if matches!(wanted.place, Place::Made(_)) && !owned(&claim, pod) {
+            if matches!(wanted.place, Place::Made(_)) && !claim.is_of(&pod.uid) {
                 return Err(not_owner(name, pod.key()));
             }
             if !claim.allocated || claim.reserved(&pod.uid) {

@@ -1,23 +1,27 @@
 //! What is kept of pods that use claims, of claims, and of templates.
 
 use api::core::v1::{Pod, PodResourceClaim};
-use api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference, ResourceClaimTemplate};
+use api::resource::v1::{
+    DeviceRequestAllocationResult, ResourceClaim, ResourceClaimConsumerReference, ResourceClaimTemplate,
+};
 use client::Projection;
 use client::informer::Index;
 use rules::pod_conditions::is_terminal;
 
-pub(super) const BY_CLAIM: &str = "claim";
-pub(super) const BY_TEMPLATE: &str = "template";
-pub(super) const BY_OWNER: &str = "owner";
+pub(crate) const BY_CLAIM: &str = "claim";
+pub(crate) const BY_TEMPLATE: &str = "template";
+pub(crate) const BY_OWNER: &str = "owner";
 
-pub(super) const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
+pub(crate) const BY_POOL: &str = "pool";
+
+pub(crate) const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 /// On a claim that was made for a pod: what the pod calls it.
-pub(super) const POD_CLAIM: &str = "resource.kubernetes.io/pod-claim-name";
+pub(crate) const POD_CLAIM: &str = "resource.kubernetes.io/pod-claim-name";
 const EXTENDED: &str = "resource.kubernetes.io/extended-resource-claim";
 
 /// Where a claim that a pod asks for is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// The user has one of this name.
     Named(String),
     /// It is made from a template, and was given this name.
@@ -30,7 +34,7 @@ pub(super) enum Place {
 
 /// A claim that a pod asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     /// What the pod calls it.
     pub name: String,
     pub place: Place,
@@ -52,7 +56,7 @@ impl Wanted {
     }
 
     /// The name of the claim itself, once it has one.
-    pub(super) fn claim(&self) -> Option<&str> {
+    pub(crate) fn claim(&self) -> Option<&str> {
         match &self.place {
             Place::Named(name) | Place::Made(name) => Some(name),
             Place::Needless | Place::NotYet => None,
@@ -61,7 +65,7 @@ impl Wanted {
 }
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct PodFacts {
+pub(crate) struct PodFacts {
     pub wanted: Vec<Wanted>,
     /// The claim that the scheduler made for its extended resources.
     pub extended: Option<String>,
@@ -73,17 +77,17 @@ pub(super) struct PodFacts {
 
 impl PodFacts {
     /// Whether it will not run any more. Upstream: `isPodDone`.
-    pub(super) fn done(&self) -> bool {
+    pub(crate) fn done(&self) -> bool {
         self.terminal || self.deleting && !self.placed
     }
 
     /// Whether claims are to be made for it. One that has ended gets none: it would go at once, and come again.
-    pub(super) fn asks(&self) -> bool {
+    pub(crate) fn asks(&self) -> bool {
         !self.wanted.is_empty() && !self.deleting && !self.done()
     }
 
     /// The names of all its claims that have one.
-    pub(super) fn claims(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn claims(&self) -> impl Iterator<Item = &str> {
         self.wanted.iter().filter_map(Wanted::claim).chain(self.extended.as_deref())
     }
 }
@@ -115,19 +119,21 @@ impl Projection for PodFacts {
 
 /// A pod, by what a claim knows of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Owner {
+pub(crate) struct Owner {
     pub name: String,
     pub uid: String,
 }
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct ClaimFacts {
+pub(crate) struct ClaimFacts {
     /// The pod that it was made for.
     pub owner: Option<Owner>,
     /// What that pod calls it.
     pub called: Option<String>,
     pub reserved_for: Vec<ResourceClaimConsumerReference>,
     pub allocated: bool,
+    /// What it was given.
+    pub devices: Vec<DeviceRequestAllocationResult>,
     /// Whether our finalizer holds it.
     pub held: bool,
     pub deleting: bool,
@@ -137,13 +143,18 @@ pub(super) struct ClaimFacts {
 }
 
 impl ClaimFacts {
-    pub(super) fn reserved(&self, uid: &str) -> bool {
+    /// Whether it was made for the pod.
+    pub(crate) fn is_of(&self, uid: &str) -> bool {
+        self.owner.as_ref().is_some_and(|owner| owner.uid == uid)
+    }
+
+    pub(crate) fn reserved(&self, uid: &str) -> bool {
         self.reserved_for.iter().any(|consumer| consumer.uid == uid)
     }
 }
 
 /// Whether a claim asks for devices that others use.
-pub(super) fn asks_admin(claim: &api::resource::v1::ResourceClaimSpec) -> bool {
+pub(crate) fn asks_admin(claim: &api::resource::v1::ResourceClaimSpec) -> bool {
     let mut exact = claim.devices.requests.iter().filter_map(|request| request.exactly.as_ref());
     exact.any(|request| request.admin_access == Some(true))
 }
@@ -171,6 +182,7 @@ impl Projection for ClaimFacts {
             called,
             reserved_for: claim.status.reserved_for.clone(),
             allocated: claim.status.allocation.is_some(),
+            devices: claim.status.allocation.iter().flat_map(|a| &a.devices.results).cloned().collect(),
             held: meta.finalizers.iter().any(|finalizer| finalizer == FINALIZER),
             deleting: meta.deletion_timestamp.is_some(),
             admin: asks_admin(&claim.spec),
@@ -178,12 +190,26 @@ impl Projection for ClaimFacts {
     }
 
     fn indices() -> &'static [Index<Self>] {
-        &[(BY_OWNER, |claim| claim.owner.iter().map(|owner| owner.uid.clone()).collect())]
+        &[
+            (BY_OWNER, |claim| claim.owner.iter().map(|owner| owner.uid.clone()).collect()),
+            (BY_POOL, |claim| {
+                let mut pools: Vec<String> =
+                    claim.devices.iter().map(|device| pool(&device.driver, &device.pool)).collect();
+                pools.sort();
+                pools.dedup();
+                pools
+            }),
+        ]
     }
 }
 
+/// A pool of devices, as indices name it.
+pub(crate) fn pool(driver: &str, pool: &str) -> String {
+    format!("{driver}/{pool}")
+}
+
 /// That a template exists.
-pub(super) struct Template;
+pub(crate) struct Template;
 
 impl Projection for Template {
     type Kind = ResourceClaimTemplate;

@@ -2,7 +2,7 @@
 //! ended. Upstream: `resource-claim-controller`.
 
 mod act;
-mod facts;
+pub(crate) mod facts;
 mod metrics;
 mod plan;
 
