@@ -17,7 +17,7 @@ static API_SERVICES: Plain = Plain {
         with(service, "spec", |spec| with(spec, "service", |service| absent_or(service, "port", 443)));
     },
     // What this server serves itself is there at once.
-    prepare_for_create: |service| {
+    prepare_for_create: |service, _| {
         if service["spec"]["service"].is_null() {
             service["status"] = json!({"conditions": [{
                 "type": "Available", "status": "True", "reason": "Local",

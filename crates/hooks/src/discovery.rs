@@ -23,7 +23,7 @@ static SLICES: Plain = Plain {
             absent_or(port, "protocol", "TCP");
         });
     },
-    prepare_for_create: |slice| drop_topology(slice, None),
+    prepare_for_create: |slice, _| drop_topology(slice, None),
     prepare_for_update: |slice, old, _| {
         let own = |slice: &Value| {
             let content = slice.as_object().into_iter().flatten().filter(|(key, _)| *key != "metadata");

@@ -9,7 +9,7 @@ use apimachinery::value::Value;
 /// The facts of a kind; what is not said is as for all kinds.
 pub(super) struct Plain {
     pub default: fn(&mut Value),
-    pub prepare_for_create: fn(&mut Value),
+    pub prepare_for_create: fn(&mut Value, &Context),
     pub prepare_for_update: fn(&mut Value, &Value, &Context),
     pub validate: fn(&Value) -> ErrorList,
     /// What a new object must keep beside that.
@@ -30,7 +30,7 @@ impl Plain {
     /// Nothing said.
     pub(super) const NEW: Plain = Plain {
         default: |_| {},
-        prepare_for_create: |_| {},
+        prepare_for_create: |_, _| {},
         prepare_for_update: |_, _, _| {},
         validate: |_| ErrorList::new(),
         validate_create: |_, _| ErrorList::new(),
@@ -49,8 +49,8 @@ impl Strategy for Plain {
         (self.default)(object);
     }
 
-    fn prepare_for_create(&self, object: &mut Value, _: &Context) {
-        (self.prepare_for_create)(object);
+    fn prepare_for_create(&self, object: &mut Value, context: &Context) {
+        (self.prepare_for_create)(object, context);
     }
 
     fn prepare_for_update(&self, object: &mut Value, old: &Value, context: &Context) {

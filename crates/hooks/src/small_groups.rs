@@ -151,7 +151,7 @@ static RUNTIME_CLASSES: Plain = Plain {
 
 static PRIORITY_CLASSES: Plain = Plain {
     // It never changes.
-    prepare_for_create: |class| class["metadata"]["generation"] = 1.into(),
+    prepare_for_create: |class, _| class["metadata"]["generation"] = 1.into(),
     default: |class| {
         absent_or(class, "preemptionPolicy", "PreemptLowerPriority");
         or(class, "value", 0);

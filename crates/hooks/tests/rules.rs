@@ -752,3 +752,24 @@ UTAfBgNVHSMEGDAWgBQrj/i80CFZ5Jo4tHvnSIRiQKg4UTAMBgNVHRMBAf8EAjAA\n\
 MAoGCCqGSM49BAMCA0cAMEQCICZebUNfudBD6m49f5xwklaDCvhc4ZkvxVy7b+uq\n\
 /DDBAiBMliLEvfemcMn2TZ2BNJBVsk1B8IX/AS/22lTqMm92WA==\n\
 -----END CERTIFICATE-----\n";
+
+#[test]
+fn taints_of_devices_say_since_when() {
+    let taint = |at: Option<&str>| {
+        let mut taint = json!({"key": "a", "effect": "NoExecute"});
+        if let Some(at) = at {
+            taint["timeAdded"] = at.into();
+        }
+        json!({"spec": {"devices": [{"name": "d", "taints": [taint]}]}})
+    };
+    let (strategy, context) = (strategy("resource.k8s.io", "ResourceSlice"), context(None));
+    let now = context.now.to_string();
+    for (given, kept) in [(None, now.as_str()), (Some("2020-01-01T00:00:00Z"), "2020-01-01T00:00:00Z")] {
+        let mut made = taint(given);
+        strategy.prepare_for_create(&mut made, &context);
+        assert_eq!(made, taint(Some(kept)));
+        let mut changed = taint(given);
+        strategy.prepare_for_update(&mut changed, &taint(None), &context);
+        assert_eq!(changed, taint(Some(kept)));
+    }
+}

@@ -6,10 +6,10 @@ mod status;
 mod validation;
 
 use self::validation as rules;
-use super::Row;
 use super::plain::Plain;
 use super::templates::{AGE, NAME};
 use super::tree::{column, each, list, name, object_age, or, text, with};
+use super::{Context, Row};
 use apimachinery::field::ErrorList;
 use apimachinery::value::Value;
 
@@ -98,7 +98,18 @@ static TEMPLATES: Plain = Plain {
     ..Plain::NEW
 };
 
+/// Taints say since when they are there; those that do not, since now.
+fn date_taints(slice: &mut Value, context: &Context) {
+    with(slice, "spec", |spec| {
+        each(spec, "devices", |device| {
+            each(device, "taints", |taint| or(taint, "timeAdded", context.now.to_string()));
+        });
+    });
+}
+
 static SLICES: Plain = Plain {
+    prepare_for_create: date_taints,
+    prepare_for_update: |slice, _, context| date_taints(slice, context),
     validate_create: |slice, _| slices::validate_slice(slice),
     validate_update: |slice, old, _| slices::validate_slice_update(slice, old),
     has_generation: true,
