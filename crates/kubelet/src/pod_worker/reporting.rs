@@ -3,7 +3,7 @@
 use super::phase::Finality;
 use super::status::{self, Forced};
 use super::{Letter, SECOND, Worker};
-use crate::resize::{self, Trigger};
+use crate::resize::{self, Resources, Trigger};
 use crate::runtime_pod::RuntimePod;
 use api::core::v1::{ContainerStatus, Pod, PodStatus};
 use std::time::Duration;
@@ -68,8 +68,10 @@ impl Worker {
                 let told = resize::event_message("Pod resize error", pod, of, &message);
                 self.context.events.warning(pod, "ResizeError", told);
             }
-        } else if let Some(condition) = before.in_progress {
-            self.mailbox.change_resizing(|resizing| resizing.in_progress = None);
+        } else if before.in_progress.is_some() {
+            let (reached, mut ended) = (Resources::of(pod), None);
+            self.mailbox.change_resizing(|resizing| ended = resizing.end(&reached));
+            let Some(condition) = ended else { return };
             let told = resize::event_message("Pod resize completed", pod, condition.observed_generation, "");
             self.context.events.normal(pod, "ResizeCompleted", told);
             if let Some(pods) = self.pods.upgrade() {

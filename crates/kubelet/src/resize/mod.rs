@@ -120,6 +120,13 @@ impl Resizing {
         };
         (generation, changed)
     }
+
+    /// Clears the condition `PodResizeInProgress`, once `reached` is in force, and returns what it was. It stays if
+    /// something else has been allocated since: that has yet to begin.
+    pub(crate) fn end(&mut self, reached: &Resources) -> Option<PodCondition> {
+        let current = self.allocated.as_ref().is_none_or(|allocated| allocated == reached);
+        if current { self.in_progress.take() } else { None }
+    }
 }
 
 fn condition(
@@ -139,5 +146,26 @@ fn condition(
         reason: reason.into(),
         message: message.into(),
         observed_generation: generation,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_reached_does_not_end_what_was_allocated_since() {
+        let cpu = |cpu: &str| ResourceRequirements {
+            requests: BTreeMap::from([("cpu".to_owned(), cpu.parse().unwrap())]),
+            ..Default::default()
+        };
+        let resources =
+            |text: &str| Resources { containers: BTreeMap::from([("a".to_owned(), cpu(text))]), pod: None };
+        let mut resizing = Resizing { allocated: Some(resources("200m")), ..Default::default() };
+        resizing.set_in_progress("", "", 2);
+        assert_eq!(resizing.end(&resources("100m")), None);
+        let ended = resizing.end(&resources("200m")).unwrap();
+        assert_eq!(ended.observed_generation, 2);
+        assert_eq!(resizing.end(&resources("200m")), None);
     }
 }
