@@ -128,11 +128,9 @@ impl Manager {
                 ));
             }
         }
+        // It says so once: who has the lock and does not listen yet would hold the machine up, and end nothing.
+        logind.watch().await?;
         self.lock = Some(logind.inhibit().await?);
-        if let Err(error) = logind.watch().await {
-            self.lock = None;
-            return Err(error);
-        }
         Ok(logind)
     }
 
