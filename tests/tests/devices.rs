@@ -1,5 +1,4 @@
 //! What pods have of devices, as far as the control plane gives and takes it: claims from templates, and taints.
-#![allow(clippy::unwrap_used)]
 
 use cluster_tests::{Room, Scenario, Suite, scenarios};
 use std::process::ExitCode;

@@ -2,10 +2,10 @@
 //! Upstream: `ephemeral-volume-controller`.
 
 use crate::Context;
+use crate::pods::controller_reference;
 use crate::support::queue;
 use api::Kind as _;
 use api::core::v1::{PersistentVolumeClaim, Pod, Volume};
-use apimachinery::meta::OwnerReference;
 use client::controller::{Outcome, Writes, run as work};
 use client::informer::Index;
 use client::{Cached, Change, Client, Informer, Projection, Recorder};
@@ -135,14 +135,7 @@ async fn make(client: &Client, metrics: &Metrics, pod: &Pod, volume: &Volume) ->
 fn claim(pod: &Pod, volume: &Volume) -> PersistentVolumeClaim {
     let mut claim = PersistentVolumeClaim::new();
     claim.metadata.name = claim_name(pod, &volume.name);
-    claim.metadata.owner_references = vec![OwnerReference {
-        api_version: "v1".into(),
-        kind: "Pod".into(),
-        name: pod.metadata.name.clone(),
-        uid: pod.metadata.uid.clone(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
-    }];
+    claim.metadata.owner_references = vec![controller_reference(pod)];
     let template = volume.ephemeral.as_ref().and_then(|source| source.volume_claim_template.clone());
     if let Some(template) = template {
         claim.metadata.annotations = template.metadata.annotations;

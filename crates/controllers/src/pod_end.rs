@@ -5,6 +5,7 @@ use apimachinery::json;
 use apimachinery::meta::options::{DeleteOptions, Preconditions};
 use apimachinery::time::Time;
 use client::{Client, Patch, PatchParams, Result};
+use component::metrics::{Counter, Histogram, Opts, Registry, Stability};
 use rules::pod_conditions::{self, DISRUPTION_TARGET};
 
 /// Why a pod is disrupted.
@@ -28,6 +29,31 @@ pub(crate) enum How {
     AtOnce,
     /// Its node ends it.
     Gracefully,
+}
+
+const LATENCY_BUCKETS: [f64; 12] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0, 120.0, 180.0, 240.0];
+
+/// How many pods were evicted for taints, and how long that took from when it was due.
+pub(crate) struct Evictions {
+    deletions: Counter,
+    latency: Histogram,
+}
+
+impl Evictions {
+    /// Both metrics by name and help; the latency is in seconds.
+    pub(crate) fn new(registry: &Registry, deletions: (&str, &str), latency: (&str, &str)) -> Self {
+        let opts = |(name, help)| Opts { name, help, stability: Stability::Alpha };
+        Evictions {
+            deletions: registry.counter(opts(deletions)),
+            latency: registry.histogram(opts(latency), &LATENCY_BUCKETS),
+        }
+    }
+
+    /// A pod that had to go at `due` was evicted.
+    pub(crate) fn evicted(&self, due: Time, now: Time) {
+        self.deletions.inc();
+        self.latency.observe(now.since(due).seconds_f64());
+    }
 }
 
 /// Writes into the status why the pod goes, and deletes it. An absent pod is no error.

@@ -3,7 +3,7 @@
 
 mod plan;
 
-use crate::pod_end::{Disruption, How, end};
+use crate::pod_end::{Disruption, Evictions, How, end};
 use crate::resource_claim::facts::{BY_POOL, ClaimFacts, Place, PodFacts, pool};
 use crate::support::queue;
 use crate::{Context, WallClock};
@@ -14,7 +14,6 @@ use client::controller::{Outcome, Writes, run as work};
 use client::informer::Index;
 use client::recorder::EventType;
 use client::{Cached, Change, Client, Error, Informer, ObjectKey, Projection, Queue, Recorder};
-use component::metrics::{Counter, Histogram, Opts, Registry, Stability};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +23,6 @@ const GATE: &str = "DRADeviceTaints";
 const WORKERS: usize = 10;
 const WHY: Disruption =
     ("DeletionByDeviceTaintManager", "Device Taint manager: deleting due to NoExecute taint");
-const BUCKETS: [f64; 12] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0, 120.0, 180.0, 240.0];
 
 /// What is kept of a slice: the taints of its devices that evict.
 #[derive(Debug, PartialEq)]
@@ -60,31 +58,21 @@ enum Eviction {
     Done(Arc<str>),
 }
 
-struct Metrics {
-    deletions: Counter,
-    latency: Histogram,
-}
-
-impl Metrics {
-    fn new(registry: &Registry) -> Self {
-        let opts = |name, help| Opts { name, help, stability: Stability::Alpha };
-        let deletions = opts(
-            "device_taint_eviction_controller_pod_deletions_total",
-            "Total number of Pods deleted by DeviceTaintEvictionController since its start.",
-        );
-        let latency = opts(
-            "device_taint_eviction_controller_pod_deletion_duration_seconds",
-            "Latency, in seconds, between the time when a device taint effect has been activated and a Pod's deletion via DeviceTaintEvictionController.",
-        );
-        Metrics { deletions: registry.counter(deletions), latency: registry.histogram(latency, &BUCKETS) }
-    }
-}
+/// What is told of evictions, by name and help.
+const DELETIONS: (&str, &str) = (
+    "device_taint_eviction_controller_pod_deletions_total",
+    "Total number of Pods deleted by DeviceTaintEvictionController since its start.",
+);
+const LATENCY: (&str, &str) = (
+    "device_taint_eviction_controller_pod_deletion_duration_seconds",
+    "Latency, in seconds, between the time when a device taint effect has been activated and a Pod's deletion via DeviceTaintEvictionController.",
+);
 
 struct Loop {
     client: Client,
     clock: WallClock,
     recorder: Recorder,
-    metrics: Metrics,
+    metrics: Evictions,
     pods: Informer<PodFacts>,
     claims: Informer<ClaimFacts>,
     slices: Informer<SliceFacts>,
@@ -109,7 +97,7 @@ async fn follow(context: Context) {
     subscribe(&pods, &claims, &slices, &queue);
     let this = Arc::new(Loop {
         recorder: Recorder::new(context.client.clone(), NAME, ""),
-        metrics: Metrics::new(&context.metrics),
+        metrics: Evictions::new(&context.metrics, DELETIONS, LATENCY),
         client: context.client,
         clock: context.clock,
         pods,
@@ -216,8 +204,7 @@ impl Loop {
             return Ok(Outcome::After(self.clock.until(due)));
         }
         if self.evict(key, &pod.uid).await? {
-            self.metrics.deletions.inc();
-            self.metrics.latency.observe(now.since(due).seconds_f64());
+            self.metrics.evicted(due, now);
         }
         self.evictions.lock().insert(key.clone(), Eviction::Done(pod.uid.clone()));
         Ok(Outcome::Done)

@@ -37,7 +37,7 @@ impl Act {
         Ok(Outcome::Done)
     }
 
-    fn patience(&self, item: &Item, claim: &ResourceClaim) {
+    fn note(&self, item: &Item, claim: &ResourceClaim) {
         self.writes.note(item, &self.claims, &claim.metadata.resource_version);
     }
 
@@ -106,7 +106,7 @@ impl Act {
         self.metrics.made(made.is_ok(), asks_admin(&claim.spec));
         // Upstream names the claim by a name that it does not have yet.
         let made: ResourceClaim = made.map_err(|error| format!("create ResourceClaim : {error}"))?;
-        self.patience(item, &made);
+        self.note(item, &made);
         Ok(made.metadata.name)
     }
 
@@ -155,7 +155,7 @@ impl Act {
             let reserved = reserved.await;
             let reserved =
                 reserved.map_err(|error: Error| format!("reserve claim {}: {error}", claim.key()))?;
-            self.patience(item, &reserved);
+            self.note(item, &reserved);
         }
         Ok(())
     }
@@ -215,12 +215,12 @@ impl Act {
         }
         if claim.status != before {
             claim = api.update_status(&claim).await?;
-            self.patience(item, &claim);
+            self.note(item, &claim);
         }
         if release {
             unhold(&mut claim);
             let claim = api.update(&claim).await?;
-            self.patience(item, &claim);
+            self.note(item, &claim);
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What is to become of a claim, and what a pod's claim is called. Pure.
 
 use super::facts::{ClaimFacts, FINALIZER, Owner, POD_CLAIM};
+use crate::pods::controller_reference;
 use api::Kind as _;
 use api::core::v1::Pod;
 use api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference, ResourceClaimTemplate};
@@ -30,12 +31,9 @@ pub(super) fn from_template(pod: &Pod, called: &str, template: ResourceClaimTemp
     claim.metadata.annotations = meta.annotations;
     claim.metadata.annotations.insert(POD_CLAIM.into(), called.into());
     claim.metadata.owner_references = vec![OwnerReference {
-        api_version: "v1".into(),
-        kind: "Pod".into(),
-        name: pod.metadata.name.clone(),
-        uid: pod.metadata.uid.clone(),
-        controller: Some(true),
-        ..Default::default()
+        // The pod need not wait for it to go.
+        block_owner_deletion: None,
+        ..controller_reference(pod)
     }];
     claim.spec = template.spec.spec;
     claim

@@ -3,14 +3,13 @@
 mod plan;
 
 use crate::placed_pods::{BY_NODE, PlacedPod};
-use crate::pod_end::{Disruption, How, end};
+use crate::pod_end::{Disruption, Evictions, How, end};
 use crate::support::queue;
 use crate::{Context, WallClock};
 use api::core::v1::{Node, ObjectReference, Pod, Taint};
 use client::controller::{Outcome, Writes, run as work};
 use client::recorder::EventType;
 use client::{Change, Client, Error, Informer, ObjectKey, Projection, Queue, Recorder};
-use component::metrics::{Counter, Histogram, Opts, Stability};
 use parking_lot::Mutex;
 use plan::{Scheduled, Step};
 use std::collections::HashMap;
@@ -19,7 +18,6 @@ use std::sync::Arc;
 const NAME: &str = "taint-eviction-controller";
 const WORKERS: usize = 8;
 const WHY: Disruption = ("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint");
-const BUCKETS: [f64; 12] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0, 120.0, 180.0, 240.0];
 
 /// What is kept of a node: the taints that evict.
 struct NodeFacts {
@@ -48,8 +46,7 @@ struct Loop {
     pods: Informer<PlacedPod>,
     nodes: Informer<NodeFacts>,
     evictions: Mutex<HashMap<ObjectKey, Eviction>>,
-    deletions: Counter,
-    latency: Histogram,
+    metrics: Evictions,
 }
 
 /// Runs until shutdown. Keys are pods.
@@ -60,12 +57,11 @@ pub(crate) async fn run(context: Context) {
     nodes.synced().await;
     let queue = queue();
     subscribe(&pods, &nodes, &queue);
-    let opts = |name, help| Opts { name, help, stability: Stability::Alpha };
-    let deletions = opts(
+    let deletions = (
         "taint_eviction_controller_pod_deletions_total",
         "Total number of Pods deleted by TaintEvictionController since its start.",
     );
-    let latency = opts(
+    let latency = (
         "taint_eviction_controller_pod_deletion_duration_seconds",
         "Latency, in seconds, between the time when a taint effect has been activated for the Pod and its deletion via TaintEvictionController.",
     );
@@ -76,8 +72,7 @@ pub(crate) async fn run(context: Context) {
         pods,
         nodes,
         evictions: Mutex::default(),
-        deletions: context.metrics.counter_vec(deletions, &[]).with(&[]),
-        latency: context.metrics.histogram_vec(latency, &[], &BUCKETS).with(&[]),
+        metrics: Evictions::new(&context.metrics, deletions, latency),
     });
     work("noexec_taint_pod", queue, Writes::default(), WORKERS, context.shutdown, move |key| {
         let this = this.clone();
@@ -165,9 +160,7 @@ impl Loop {
                     end(&self.client, &live, How::Gracefully, Some(WHY), self.clock.now()).await?;
                 }
                 self.evictions.lock().insert(key.clone(), Eviction::Done(pod.uid.clone()));
-                self.deletions.inc();
-                let due = scheduled.map_or(now, |scheduled| scheduled.due);
-                self.latency.observe(now.since(due).seconds_f64());
+                self.metrics.evicted(scheduled.map_or(now, |scheduled| scheduled.due), now);
                 Ok(Outcome::Done)
             }
         }

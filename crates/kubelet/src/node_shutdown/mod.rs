@@ -88,6 +88,7 @@ impl Manager {
                             Err(error) => break error,
                         }
                     };
+                    self.lock = None;
                     tracing::error!(error, "Ended to watching the node for shutdown events");
                 }
                 // A machine without logind will not get one.
@@ -128,7 +129,7 @@ impl Manager {
                 ));
             }
         }
-        // It says so once: who has the lock and does not listen yet would hold the machine up, and end nothing.
+        // Who has the lock and does not listen holds the machine up, and ends nothing.
         logind.watch().await?;
         self.lock = Some(logind.inhibit().await?);
         Ok(logind)

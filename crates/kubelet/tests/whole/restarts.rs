@@ -242,7 +242,8 @@ async fn root_sandboxes_that_die_are_stopped_and_forgotten() {
         let failed = |event: &String| event.starts_with("Failed");
         assert!(!node.api.events().iter().any(failed), "{:?}", node.api.events());
     }
-    // Of the last run before this there is something to be read; of those before it, nothing.
+    // Of the last run before this there is something to be read; of those before it, nothing: they go after it is told.
+    node.until("the first is forgotten", |n| !n.runtime.sandboxes().contains_key(&made[0])).await;
     let left: Vec<String> = node.runtime.sandboxes().into_keys().collect();
     assert!(
         !left.contains(&made[0]) && left.contains(&made[2]) && left.contains(&made[3]),
