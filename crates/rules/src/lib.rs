@@ -32,3 +32,6 @@ pub mod volumes;
 
 /// What of newer versions a pod needs of its node.
 pub mod declared_features;
+
+/// The claims of pods to devices, and the taints of devices.
+pub mod resource_claim;

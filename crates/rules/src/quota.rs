@@ -77,7 +77,7 @@ pub fn constrains(name: &str, group: &str, resource: &str) -> bool {
 }
 
 /// Whether a container resource is neither of Kubernetes' own nor a plain word.
-fn is_extended(name: &str) -> bool {
+pub fn is_extended(name: &str) -> bool {
     name.contains('/') && !name.contains("kubernetes.io/")
 }
 

@@ -4,7 +4,7 @@
 mod plan;
 
 use crate::pod_end::{Disruption, Evictions, How, end};
-use crate::resource_claim::facts::{BY_POOL, ClaimFacts, Place, PodFacts, pool};
+use crate::resource_claim::facts::{BY_POOL, ClaimFacts, PodFacts, pool};
 use crate::support::queue;
 use crate::{Context, WallClock};
 use api::core::v1::{ObjectReference, Pod};
@@ -176,7 +176,7 @@ impl Loop {
     fn due(&self, pod: &Cached<PodFacts>) -> Option<Time> {
         let claims = pod.wanted.iter().filter_map(|wanted| {
             let claim = self.claims.named(pod.namespace(), wanted.claim()?)?;
-            let ours = !matches!(wanted.place, Place::Made(_)) || claim.is_of(&pod.uid);
+            let ours = !wanted.is_owned() || claim.is_of(&pod.uid);
             (ours && claim.reserved(&pod.uid)).then_some(claim)
         });
         let due = |claim: Arc<Cached<ClaimFacts>>| {

@@ -2,20 +2,9 @@
 
 use api::resource::v1::{DeviceTaint, DeviceToleration};
 use apimachinery::time::{Duration, Time};
+use rules::resource_claim::tolerates;
 
 pub(super) const NO_EXECUTE: &str = "NoExecute";
-
-/// Upstream: `resourceclaim.ToleratesTaint`. An empty key means every taint, an operator that is unknown none.
-fn tolerates(toleration: &DeviceToleration, taint: &DeviceTaint) -> bool {
-    let means = |wanted: &str, found: &str| wanted.is_empty() || wanted == found;
-    means(&toleration.effect, &taint.effect)
-        && means(&toleration.key, &taint.key)
-        && match toleration.operator.as_str() {
-            "" | "Equal" => toleration.value == taint.value,
-            "Exists" => true,
-            _ => false,
-        }
-}
 
 /// When a taint evicts; never, if it is tolerated for ever. Only tolerations of this very effect give time.
 fn until(taint: &DeviceTaint, tolerations: &[DeviceToleration]) -> Option<Time> {
@@ -82,20 +71,5 @@ mod tests {
         check(&["a NoExecute 100"], &["a NoExecute 30", " NoExecute -"], None);
         check(&["a NoExecute 100", "b NoExecute 110"], &["a NoExecute 30"], Some(110));
         check(&["a NoExecute 100", "b NoExecute 110"], &["a NoExecute -"], Some(110));
-    }
-
-    #[test]
-    fn values_count_unless_any_will_do() {
-        let taint = |value: &str| DeviceTaint { key: "a".into(), value: value.into(), ..Default::default() };
-        let toleration = |operator: &str, value: &str| DeviceToleration {
-            operator: operator.into(),
-            value: value.into(),
-            ..Default::default()
-        };
-        assert!(tolerates(&toleration("Equal", "x"), &taint("x")));
-        assert!(tolerates(&toleration("", "x"), &taint("x")));
-        assert!(!tolerates(&toleration("Equal", "x"), &taint("y")));
-        assert!(tolerates(&toleration("Exists", ""), &taint("y")));
-        assert!(!tolerates(&toleration("Lt", "x"), &taint("x")));
     }
 }

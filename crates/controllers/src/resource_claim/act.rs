@@ -1,7 +1,7 @@
 //! The writes: claims, their status, and where a pod's claims are.
 
 use super::Item;
-use super::facts::{BY_OWNER, ClaimFacts, Place, PodFacts, Template, Wanted, asks_admin};
+use super::facts::{BY_OWNER, ClaimFacts, PodFacts, Template, asks_admin};
 use super::metrics::Metrics;
 use super::plan::{consumer, decide, from_template, is_pod, unhold};
 use api::core::v1::Pod;
@@ -10,6 +10,7 @@ use apimachinery::json;
 use apimachinery::meta::options::{DeleteOptions, Preconditions};
 use client::controller::{Outcome, Writes};
 use client::{Cached, Client, Error, Informer, ObjectKey, Patch, PatchParams, Recorder};
+use rules::resource_claim::{Place, Wanted, not_its_own};
 
 const MANAGER: &str = "ResourceClaimController";
 
@@ -21,11 +22,6 @@ pub(super) struct Act {
     pub pods: Informer<PodFacts>,
     pub claims: Informer<ClaimFacts>,
     pub templates: Informer<Template>,
-}
-
-/// That a claim of a pod's status is another's.
-fn not_owner(claim: &str, pod: &ObjectKey) -> String {
-    format!("ResourceClaim {}/{claim} was not created for Pod {pod} (Pod is not owner)", pod.namespace)
 }
 
 impl Act {
@@ -141,8 +137,8 @@ impl Act {
         for wanted in &pod.wanted {
             let Some(name) = wanted.claim() else { continue };
             let Some(claim) = self.claims.named(pod.namespace(), name) else { return Ok(()) };
-            if matches!(wanted.place, Place::Made(_)) && !claim.is_of(&pod.uid) {
-                return Err(not_owner(name, pod.key()));
+            if wanted.is_owned() && !claim.is_of(&pod.uid) {
+                return Err(not_its_own((pod.namespace(), name), (pod.namespace(), pod.name())));
             }
             if !claim.allocated || claim.reserved(&pod.uid) {
                 continue;

@@ -1,12 +1,13 @@
 //! What is kept of pods that use claims, of claims, and of templates.
 
-use api::core::v1::{Pod, PodResourceClaim};
+use api::core::v1::Pod;
 use api::resource::v1::{
     DeviceRequestAllocationResult, ResourceClaim, ResourceClaimConsumerReference, ResourceClaimTemplate,
 };
 use client::Projection;
 use client::informer::Index;
 use rules::pod_conditions::is_terminal;
+use rules::resource_claim::{EXTENDED, FINALIZER, Wanted};
 
 pub(crate) const BY_CLAIM: &str = "claim";
 pub(crate) const BY_TEMPLATE: &str = "template";
@@ -14,55 +15,8 @@ pub(crate) const BY_OWNER: &str = "owner";
 
 pub(crate) const BY_POOL: &str = "pool";
 
-pub(crate) const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 /// On a claim that was made for a pod: what the pod calls it.
 pub(crate) const POD_CLAIM: &str = "resource.kubernetes.io/pod-claim-name";
-const EXTENDED: &str = "resource.kubernetes.io/extended-resource-claim";
-
-/// Where a claim that a pod asks for is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// The user has one of this name.
-    Named(String),
-    /// It is made from a template, and was given this name.
-    Made(String),
-    /// It was decided that the pod needs none.
-    Needless,
-    /// Nobody has made it yet.
-    NotYet,
-}
-
-/// A claim that a pod asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    /// What the pod calls it.
-    pub name: String,
-    pub place: Place,
-    pub template: Option<String>,
-}
-
-impl Wanted {
-    fn of(pod: &Pod, claim: &PodResourceClaim) -> Self {
-        let told = || pod.status.resource_claim_statuses.iter().find(|status| status.name == claim.name);
-        let place = match &claim.resource_claim_name {
-            Some(name) => Place::Named(name.clone()),
-            None => match told().map(|status| status.resource_claim_name.clone()) {
-                Some(Some(name)) => Place::Made(name),
-                Some(None) => Place::Needless,
-                None => Place::NotYet,
-            },
-        };
-        Wanted { name: claim.name.clone(), place, template: claim.resource_claim_template_name.clone() }
-    }
-
-    /// The name of the claim itself, once it has one.
-    pub(crate) fn claim(&self) -> Option<&str> {
-        match &self.place {
-            Place::Named(name) | Place::Made(name) => Some(name),
-            Place::Needless | Place::NotYet => None,
-        }
-    }
-}
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PodFacts {
@@ -98,7 +52,7 @@ impl Projection for PodFacts {
     fn project(pod: &Pod) -> Self {
         let extended = pod.status.extended_resource_claim_status.as_ref();
         PodFacts {
-            wanted: pod.spec.resource_claims.iter().map(|claim| Wanted::of(pod, claim)).collect(),
+            wanted: Wanted::all(pod).collect(),
             extended: extended.map(|status| status.resource_claim_name.clone()),
             placed: !pod.spec.node_name.is_empty(),
             deleting: pod.metadata.deletion_timestamp.is_some(),

@@ -1,11 +1,12 @@
 //! What is to become of a claim, and what a pod's claim is called. Pure.
 
-use super::facts::{ClaimFacts, FINALIZER, Owner, POD_CLAIM};
+use super::facts::{ClaimFacts, Owner, POD_CLAIM};
 use crate::pods::controller_reference;
 use api::Kind as _;
 use api::core::v1::Pod;
 use api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference, ResourceClaimTemplate};
 use apimachinery::meta::OwnerReference;
+use rules::resource_claim::FINALIZER;
 
 /// The longest beginning of a name to which a hyphen and five characters are added.
 const MAX_BASE: usize = 57;

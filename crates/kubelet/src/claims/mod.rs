@@ -20,6 +20,7 @@ pub(crate) use drivers::Registered;
 use drivers::{Driver, Drivers};
 use health::Health;
 use parking_lot::Mutex;
+use rules::resource_claim::{Wanted, controller, not_its_own};
 pub(crate) use state::{Claim, Claims as State};
 use state::{Device, Disk};
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,20 +59,9 @@ struct Features {
 /// The claim that a pod means; none where the control plane has made none on purpose. And whether it must be the pod's
 /// own.
 fn name_of(pod: &Pod, claim: &PodResourceClaim) -> Result<(Option<String>, bool), String> {
-    let meta = &pod.metadata;
-    if let Some(name) = &claim.resource_claim_name {
-        return Ok((Some(name.clone()), false));
-    }
-    if claim.resource_claim_template_name.is_none() {
-        return Err(format!(
-            "pod \"{}/{}\", spec.resourceClaim {:?}: none of the supported fields are set",
-            meta.namespace, meta.name, claim.name
-        ));
-    }
-    match pod.status.resource_claim_statuses.iter().find(|status| status.name == claim.name) {
-        Some(status) => Ok((status.resource_claim_name.clone(), true)),
-        None => Err(format!("pod \"{}/{}\": ResourceClaim not created yet", meta.namespace, meta.name)),
-    }
+    let wanted = Wanted::of(pod, claim);
+    let name = wanted.must_be(&pod.metadata.namespace, &pod.metadata.name)?;
+    Ok((name.map(str::to_owned), wanted.is_owned()))
 }
 
 /// The names of a pod's claims; those that cannot be told are left out.
@@ -83,12 +73,8 @@ fn names(pod: &Pod) -> Vec<String> {
 
 fn may_use(pod: &Pod, claim: &ResourceClaim, must_own: bool) -> Result<(), String> {
     let (meta, of) = (&pod.metadata, &claim.metadata);
-    let owner = of.owner_references.iter().find(|owner| owner.controller == Some(true));
-    if must_own && owner.is_none_or(|owner| owner.uid != meta.uid) {
-        return Err(format!(
-            "ResourceClaim {}/{} was not created for Pod {}/{} (Pod is not owner)",
-            of.namespace, of.name, meta.namespace, meta.name
-        ));
+    if must_own && controller(claim) != Some(&meta.uid) {
+        return Err(not_its_own((&of.namespace, &of.name), (&meta.namespace, &meta.name)));
     }
     if !claim.status.reserved_for.iter().any(|consumer| consumer.uid == meta.uid) {
         return Err(format!(

@@ -2,8 +2,10 @@
 //! and state may differ. Upstream: `pkg/kubelet/lifecycle/predicate.go`.
 
 use super::status::Forced;
-use api::core::v1::{Node, Pod};
+use api::core::v1::{Container, Node, Pod};
 use rules::pod_requests::{Options, amount, requests_as};
+use rules::quota::is_extended;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -30,10 +32,34 @@ impl Lack {
     }
 }
 
+/// A pod without the requests that are not the node's to meet: of extended resources that devices give it, and of those that
+/// the node does not know. Upstream: `removeMissingExtendedResources`.
+fn without_foreign<'a>(pod: &'a Pod, node: &Node) -> Cow<'a, Pod> {
+    let mappings =
+        pod.status.extended_resource_claim_status.iter().flat_map(|status| &status.request_mappings);
+    let by_devices: Vec<(&str, &str)> =
+        mappings.map(|m| (m.container_name.as_str(), m.resource_name.as_str())).collect();
+    let is_foreign = |container: &Container, name: &String| {
+        let unknown = is_extended(name) && !node.status.allocatable.contains_key(name);
+        unknown || by_devices.contains(&(&container.name, name))
+    };
+    let has_foreign = |c: &Container| c.resources.requests.keys().any(|name| is_foreign(c, name));
+    if !pod.spec.containers.iter().chain(&pod.spec.init_containers).any(has_foreign) {
+        return Cow::Borrowed(pod);
+    }
+    let mut own = pod.clone();
+    for container in own.spec.containers.iter_mut().chain(&mut own.spec.init_containers) {
+        let foreign: Vec<String> =
+            container.resources.requests.keys().filter(|name| is_foreign(container, name)).cloned().collect();
+        container.resources.requests.retain(|name, _| !foreign.contains(name));
+    }
+    Cow::Owned(own)
+}
+
 /// What the node lacks for a pod beside others. Upstream: `noderesources.Fits`.
 pub(super) fn lacks(pod: &Pod, node: &Node, others: &[Arc<Pod>]) -> Vec<Lack> {
     let allocatable = &node.status.allocatable;
-    let requests = requests_as::<i64>(pod, Options::default());
+    let requests = requests_as::<i64>(&without_foreign(pod, node), Options::default());
     let mut out = Vec::new();
     let pods = allocatable.get("pods").map_or(0, |q| q.value());
     let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
@@ -136,4 +162,37 @@ fn ports_conflict(a: &Pod, b: &Pod) -> bool {
     host_ports(a).any(|(ip, protocol, port)| {
         host_ports(b).any(|(i, pr, po)| protocol == pr && port == po && (ip == i || ip == any || i == any))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use apimachinery::json;
+    use apimachinery::value::{Value, from_value};
+
+    /// A container asks for so much of a resource, of which the node has one; with this in the pod's status.
+    fn check(name: &str, count: &str, status: Value, want: &[&str]) {
+        let asked = json!({"requests": {"cpu": "1", name: count}});
+        let pod = json!({"spec": {"containers": [{"name": "main", "resources": asked}]}, "status": status});
+        let has = json!({"cpu": "2", "pods": "9", "example.com/known": "1"});
+        let node: Node = from_value(json!({"status": {"allocatable": has}})).unwrap();
+        let lacks = lacks(&from_value(pod).unwrap(), &node, &[]);
+        let lacks: Vec<&str> = lacks.iter().map(|lack| lack.resource.as_str()).collect();
+        assert_eq!(lacks, want, "{name} {count}");
+    }
+
+    #[test]
+    fn what_devices_give_is_not_the_nodes_to_meet() {
+        check("example.com/known", "1", Value::Null, &[]);
+        check("example.com/known", "2", Value::Null, &["example.com/known"]);
+        check("example.com/unknown", "1", Value::Null, &[]);
+        let class = "deviceclass.resource.kubernetes.io/gpu";
+        check(class, "1", Value::Null, &[class]);
+        for name in ["example.com/known", class] {
+            let mapping = json!({"containerName": "main", "resourceName": name, "requestName": "container-0-request-1"});
+            let status = json!({"extendedResourceClaimStatus":
+                {"resourceClaimName": "c", "requestMappings": [mapping]}});
+            check(name, "2", status, &[]);
+        }
+    }
 }
