@@ -6,6 +6,8 @@ mod check;
 pub mod cost;
 /// Declarations of functions.
 pub mod decls;
+/// Expressions that select devices.
+pub mod device;
 /// Environments, and compiling in them.
 pub mod env;
 /// Property names as identifiers.
