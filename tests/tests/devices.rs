@@ -1,48 +1,62 @@
-//! What pods have of devices, as far as the control plane gives and takes it: claims from templates, and taints.
+//! What pods have of devices, as far as the control plane gives and takes it: claims from templates, what they get, who may
+//! speak of it, and taints. No driver is on the node: the pods get their node, and wait there.
 
-use cluster_tests::{Room, Scenario, Suite, scenarios};
+use cluster_tests::{Kubectl, Room, Scenario, Suite, scenarios};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    const TOGETHER: &[Scenario] = scenarios![a_claim_comes_and_goes_with_its_pod];
+    const TOGETHER: &[Scenario] = scenarios![
+        a_claim_comes_and_goes_with_its_pod,
+        devices_of_others_are_waited_for,
+        a_device_is_bound_before_its_pod,
+        extended_resources_are_given_by_devices,
+        a_claims_status_is_not_everybodys,
+    ];
     Suite::new("devices", TOGETHER).run()
 }
 
-const TEMPLATE: &str = "
+/// A class of the devices of a driver, and what the driver has: one device, with more said of it.
+fn publish(k: &Kubectl, driver: &str, device: &str) {
+    k.apply(&format!(
+        "
 apiVersion: resource.k8s.io/v1
-kind: ResourceClaimTemplate
-metadata: {name: one-gpu}
+kind: DeviceClass
+metadata: {{name: {driver}}}
 spec:
-  metadata: {labels: {made: from-template}}
-  spec: {devices: {requests: [{name: gpu, exactly: {deviceClassName: gpu.example.com}}]}}
-";
-
-/// What a scheduler writes of a claim.
-const ALLOCATION: &str = r#"{"status":{"allocation":{"devices":{"results":[
-    {"request":"gpu","driver":"gpu.example.com","pool":"pool","device":"gpu-0"}]}}}}"#;
-
-const SICK: &str = "
+  selectors: [{{cel: {{expression: device.driver == '{driver}'}}}}]
+  extendedResourceName: {driver}/gpu
+---
 apiVersion: resource.k8s.io/v1
 kind: ResourceSlice
-metadata: {name: sick}
+metadata: {{name: {driver}}}
 spec:
-  driver: gpu.example.com
-  pool: {name: pool, generation: 1, resourceSliceCount: 1}
+  driver: {driver}
+  pool: {{name: pool, generation: 1, resourceSliceCount: 1}}
   allNodes: true
-  devices: [{name: gpu-0, taints: [{key: example.com/sick, effect: NoExecute}]}]
-";
+  devices: [{{name: gpu-0{device}}}]
+---
+apiVersion: resource.k8s.io/v1
+kind: ResourceClaimTemplate
+metadata: {{name: one-gpu}}
+spec:
+  metadata: {{labels: {{made: from-template}}}}
+  spec: {{devices: {{requests: [{{name: gpu, exactly: {{deviceClassName: {driver}}}}}]}}}}
+"
+    ));
+}
 
-fn a_claim_comes_and_goes_with_its_pod(room: &Room) {
-    let k = &room.kubectl;
-    let node = k.run("get nodes -o jsonpath={.items[0].metadata.name}");
-    k.apply(TEMPLATE);
+fn withdraw(k: &Kubectl, driver: &str) {
+    k.run(&format!("delete resourceslice/{driver} deviceclass/{driver}"));
+}
+
+fn user(k: &Kubectl, name: &str) {
     k.apply(&format!(
         "
 apiVersion: v1
 kind: Pod
-metadata: {{name: user}}
+metadata: {{name: {name}}}
 spec:
-  nodeName: {node}
+  terminationGracePeriodSeconds: 0
   resourceClaims: [{{name: gpu, resourceClaimTemplateName: one-gpu}}]
   containers:
   - name: main
@@ -51,23 +65,170 @@ spec:
     resources: {{claims: [{{name: gpu}}]}}
 "
     ));
-    let claim = k.until("pod/user", "told where its claim is", |pod| {
-        pod["status"]["resourceClaimStatuses"][0]["resourceClaimName"].as_str().map(str::to_owned)
-    });
-    assert!(claim.starts_with("user-gpu-"), "{claim}");
-    let object = format!("resourceclaim/{claim}");
-    assert_eq!(k.field(&object, ".metadata.labels.made"), "from-template");
-    k.run(&format!(
-        "patch {object} --type=merge \
-         -p '{{\"metadata\":{{\"finalizers\":[\"resource.kubernetes.io/delete-protection\"]}}}}'"
-    ));
-    k.run(&format!("patch {object} --subresource=status --type=merge -p '{ALLOCATION}'"));
+}
+
+fn claim_of(k: &Kubectl, pod: &str) -> String {
+    k.until(&format!("pod/{pod}"), "told where its claim is", |pod| {
+        let name = pod["status"]["resourceClaimStatuses"][0]["resourceClaimName"].as_str()?;
+        Some(format!("resourceclaim/{name}"))
+    })
+}
+
+fn placed(k: &Kubectl, pod: &str) -> String {
+    k.until(&format!("pod/{pod}"), "on a node", |pod| pod["spec"]["nodeName"].as_str().map(str::to_owned))
+}
+
+fn a_claim_comes_and_goes_with_its_pod(room: &Room) {
+    let k = &room.kubectl;
+    let driver = "comes.example.com";
+    publish(k, driver, "");
+    user(k, "user");
+    let claim = claim_of(k, "user");
+    assert!(claim.starts_with("resourceclaim/user-gpu-"), "{claim}");
+    assert_eq!(k.field(&claim, ".metadata.labels.made"), "from-template");
+    placed(k, "user");
     let uid = k.field("pod/user", ".metadata.uid");
-    k.until(&object, "reserved for its pod", |claim| {
-        (claim["status"]["reservedFor"][0]["uid"] == uid.as_str()).then_some(())
-    });
-    k.apply(SICK);
+    let object = k.json(&claim);
+    assert_eq!(object["status"]["reservedFor"][0]["uid"], uid.as_str());
+    assert_eq!(object["metadata"]["finalizers"][0], "resource.kubernetes.io/delete-protection");
+    let given = &object["status"]["allocation"]["devices"]["results"][0];
+    assert_eq!((given["driver"].as_str(), given["device"].as_str()), (Some(driver), Some("gpu-0")));
+    publish(k, driver, ", taints: [{key: example.com/sick, effect: NoExecute}]");
     k.event("user", "DeviceTaintManagerEviction");
-    k.wait("delete", &object);
-    k.run("delete resourceslice sick");
+    k.wait("delete", &claim);
+    withdraw(k, driver);
+}
+
+fn devices_of_others_are_waited_for(room: &Room) {
+    let k = &room.kubectl;
+    let driver = "others.example.com";
+    publish(k, driver, "");
+    user(k, "first");
+    placed(k, "first");
+    user(k, "second");
+    let why = k.event("second", "FailedScheduling");
+    assert!(why.contains(" cannot allocate all claims. still not schedulable, preemption: "), "{why}");
+    let claim = claim_of(k, "second");
+    assert_eq!(k.field(&claim, ".status.allocation"), "");
+    k.run("delete pod first");
+    placed(k, "second");
+    assert_eq!(k.field(&claim, ".status.allocation.devices.results[0].device"), "gpu-0");
+    k.run("delete pod second");
+    k.wait("delete", &claim);
+    withdraw(k, driver);
+}
+
+fn a_device_is_bound_before_its_pod(room: &Room) {
+    let k = &room.kubectl;
+    let driver = "binds.example.com";
+    publish(
+        k,
+        driver,
+        ", bindingConditions: [example.com/attached], bindingFailureConditions: [example.com/broken]",
+    );
+    user(k, "user");
+    let claim = claim_of(k, "user");
+    let waits = k.event("user", "BindingConditionsPending");
+    assert!(waits.starts_with("waiting for binding conditions for device on node "), "{waits}");
+    assert_eq!(k.field("pod/user", ".spec.nodeName"), "");
+    let tell = |condition: &str| {
+        let status = format!(
+            r#"{{"status":{{"devices":[{{"driver":"{driver}","pool":"pool","device":"gpu-0","conditions":[
+                {{"type":"example.com/{condition}","status":"True","reason":"Told","message":"by the driver",
+                  "lastTransitionTime":"2026-01-01T00:00:00Z"}}]}}]}}}}"#
+        );
+        k.run(&format!("patch {claim} --subresource=status --type=merge -p '{status}'"));
+    };
+    // It is given back, and had again.
+    tell("broken");
+    let why = k.event_that_begins("user", "FailedScheduling", "running PreBind");
+    let words = "running PreBind plugin \"DynamicResources\": device binding failed: claim=";
+    assert!(why.starts_with(words), "{why}");
+    k.event_that_begins("user", "FailedScheduling", "0/1 nodes are available: 1 resourceclaim not available");
+    k.until(&claim, "given anew", |claim| {
+        let status = &claim["status"];
+        (status["devices"].is_null() && status["allocation"].is_object()).then_some(())
+    });
+    tell("attached");
+    placed(k, "user");
+    k.run("delete pod user");
+    k.wait("delete", &claim);
+    withdraw(k, driver);
+}
+
+fn extended_resources_are_given_by_devices(room: &Room) {
+    let k = &room.kubectl;
+    let driver = "extended.example.com";
+    publish(k, driver, "");
+    k.apply(&format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {{name: user}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: main
+    image: localhost/busybox:debian12
+    command: [sleep, infinity]
+    resources: {{limits: {{{driver}/gpu: 1}}}}
+"
+    ));
+    placed(k, "user");
+    let status = &k.json("pod/user")["status"]["extendedResourceClaimStatus"];
+    let name = status["resourceClaimName"].as_str().expect("a claim");
+    assert!(name.starts_with("user-extended-resources-"), "{name}");
+    assert_eq!(status["requestMappings"][0]["containerName"], "main");
+    assert_eq!(status["requestMappings"][0]["requestName"], "container-0-request-0");
+    let claim = format!("resourceclaim/{name}");
+    assert_eq!(k.field(&claim, ".status.allocation.devices.results[0].device"), "gpu-0");
+    k.run("delete pod user");
+    k.wait("delete", &claim);
+    withdraw(k, driver);
+}
+
+/// Who may write a claim's status may not yet give it devices, nor speak for their driver.
+fn a_claims_status_is_not_everybodys(room: &Room) {
+    let k = &room.kubectl;
+    let driver = "status.example.com";
+    publish(k, driver, "");
+    user(k, "user");
+    let claim = claim_of(k, "user");
+    placed(k, "user");
+    k.run("create role writer --verb=get,patch --resource=resourceclaims,resourceclaims/status");
+    k.run("create rolebinding writer --role=writer --user=speaker");
+    k.granted("patch resourceclaims --subresource=status --as=speaker");
+    let patch = |status: &str| {
+        format!("patch {claim} --as=speaker --subresource=status --type=merge -p '{{\"status\":{status}}}'")
+    };
+    let refused = k.refused(&patch(r#"{"reservedFor":null}"#));
+    assert!(
+        refused.contains("changing status.allocation or status.reservedFor requires resource=\"resourceclaims/binding\", verb=\"patch\" permission"),
+        "{refused}"
+    );
+    let told = patch(&format!(
+        r#"{{"devices":[{{"driver":"{driver}","pool":"pool","device":"gpu-0","data":{{"told":true}}}}]}}"#
+    ));
+    let refused = k.refused(&told);
+    assert!(
+        refused.contains("status.devices: Forbidden: changing status.devices requires resource=\"resourceclaims/driver\", verb=\"[arbitrary-node:patch]\" permission: "),
+        "{refused}"
+    );
+    assert!(refused.contains("User \"speaker\" cannot arbitrary-node:patch resource"), "{refused}");
+    k.apply(&format!(
+        "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {{name: driver}}
+rules:
+- {{apiGroups: [resource.k8s.io], resources: [resourceclaims/driver], resourceNames: [{driver}], verbs: ['arbitrary-node:patch']}}
+"
+    ));
+    k.run("create rolebinding driver --role=driver --user=speaker");
+    k.granted(&format!("arbitrary-node:patch resourceclaims/{driver} --subresource=driver --as=speaker"));
+    k.run(&told);
+    assert_eq!(k.field(&claim, ".status.devices[0].data.told"), "true");
+    k.run("delete pod user");
+    k.wait("delete", &claim);
+    withdraw(k, driver);
 }

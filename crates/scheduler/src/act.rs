@@ -28,7 +28,8 @@ pub(crate) enum Again {
 }
 
 impl Scheduler {
-    pub(crate) async fn bind(&self, pod: PodInfo, attempt: Attempt, node: &str) {
+    /// Whether it came about.
+    pub(crate) async fn bind(&self, pod: &PodInfo, attempt: Attempt, node: &str) -> bool {
         let began = std::time::Instant::now();
         let meta = &pod.pod.metadata;
         let mut binding = Binding::new();
@@ -44,11 +45,13 @@ impl Scheduler {
                 self.metrics.ended(&attempt, Outcome::Scheduled);
                 let message = format!("Successfully assigned {}/{} to {node}", meta.namespace, meta.name);
                 self.recorder.event(&reference(&pod.pod), EventType::Normal, "Scheduled", message);
+                true
             }
             Err(error) => {
                 tracing::debug!(pod = %pod.facts.key(), %error, "binding failed");
                 let again = if error.is_not_found() { Again::Never } else { Again::Later };
-                self.give_up(&pod, &attempt, again);
+                self.give_up(pod, &attempt, again);
+                false
             }
         }
     }
@@ -67,7 +70,11 @@ impl Scheduler {
 
     /// Says why a pod found no node, and makes room for it where that helps.
     pub(crate) async fn fail(&self, pod: PodInfo, attempt: Attempt, failure: Failure) {
-        self.metrics.ended(&attempt, Outcome::Unschedulable);
+        let (outcome, reason) = match failure.is_broken() {
+            true => (Outcome::Error, "SchedulerError"),
+            false => (Outcome::Unschedulable, "Unschedulable"),
+        };
+        self.metrics.ended(&attempt, outcome);
         let message = failure.error.to_string();
         let about = reference(&pod.pod);
         self.recorder.event(&about, EventType::Warning, "FailedScheduling", message.clone());
@@ -76,7 +83,10 @@ impl Scheduler {
             Preemption::Hopeless(_) => Some(""),
             Preemption::NotEligible(_) | Preemption::Nothing => None,
         };
-        self.tell(&pod.pod, "Unschedulable", &message, nomination).await;
+        self.tell(&pod.pod, reason, &message, nomination).await;
+        if let Some(key) = &failure.release {
+            self.release(&pod, key).await;
+        }
         let Preemption::Room { node, victims } = failure.preemption else { return };
         let began = Instant::now();
         let made = self.make_room(&pod, &node, victims).await;

@@ -1,13 +1,13 @@
-//! What is done about a pod's volumes before it is bound: volumes are given to its claims, or asked for, and the binder
+//! What is done before a pod is bound, and about its volumes: volumes are given to its claims, or asked for, and the binder
 //! brings the rest about, which is waited for. Upstream: `PreBind` of `VolumeBinding`.
 
 use crate::act::Again;
 use crate::facts::PodInfo;
 use crate::metrics::took;
 use crate::queue::Attempt;
+use crate::reservation::Reservation;
 use crate::scheduler::{Scheduler, State};
 use crate::stopwatch::Point;
-use crate::storage::Bindings;
 use api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use apimachinery::json;
 use apimachinery::value::Value;
@@ -39,39 +39,54 @@ struct Written {
 }
 
 impl Scheduler {
-    /// Sees to a pod's volumes, then binds it.
-    pub(crate) async fn bind_with_volumes(
+    /// Sees to a pod's volumes and devices, then binds it.
+    pub(crate) async fn bind_reserved(
         &self,
         pod: PodInfo,
         attempt: Attempt,
         node: &str,
-        bindings: Bindings,
+        reservation: Reservation,
     ) {
         let began = std::time::Instant::now();
         // Whoever looks at the pod while its volumes are made sees where it is to go. What fails here, fails below.
         self.say_where(&pod, node.into()).await;
-        let bound = self.bind_volumes(&pod, node, &bindings).await;
-        self.metrics.lap(&took(Point::PreBind, began, bound.is_ok()));
-        match bound {
+        let ready = self.make_ready(&pod, node, &reservation).await;
+        self.metrics.lap(&took(Point::PreBind, began, ready.is_ok()));
+        match ready {
             Ok(()) => {
-                if let Ok(permit) = self.binders.clone().acquire_owned().await {
-                    self.bind(pod, attempt, node).await;
-                    drop(permit);
+                let Ok(permit) = self.binders.clone().acquire_owned().await else { return };
+                if !self.bind(&pod, attempt, node).await {
+                    self.unreserve(&pod, &reservation).await;
                 }
+                drop(permit);
             }
-            Err(failure) => {
-                self.state.lock().cache.surroundings.storage.forget(&bindings);
+            Err(message) => {
+                reservation.forget(&mut self.state.lock().cache.surroundings);
+                self.unreserve(&pod, &reservation).await;
                 let gone = self.pods.get(pod.facts.key()).is_none_or(|now| now.uid != pod.facts.uid);
                 self.give_up(&pod, &attempt, if gone { Again::Never } else { Again::Later });
                 if !gone {
                     self.say_where(&pod, Value::Null).await;
-                    let message = format!("running PreBind plugin \"VolumeBinding\": {failure}");
                     let about = reference(&pod.pod);
                     self.recorder.event(&about, EventType::Warning, "FailedScheduling", message.clone());
                     self.tell(&pod.pod, "SchedulerError", &message, None).await;
                 }
             }
         }
+    }
+
+    /// Fails with what the pod is told.
+    async fn make_ready(&self, pod: &PodInfo, node: &str, reservation: &Reservation) -> Result<(), String> {
+        let told = |plugin: &str, why: String| format!("running PreBind plugin {plugin:?}: {why}");
+        if reservation.has_volumes() {
+            let bound = self.bind_volumes(pod, node, reservation).await;
+            bound.map_err(|failure| told("VolumeBinding", failure.to_string()))?;
+        }
+        if reservation.claims.is_empty() {
+            return Ok(());
+        }
+        let bound = self.bind_devices(pod, node, reservation).await;
+        bound.map_err(|failure| told("DynamicResources", failure.to_string()))
     }
 
     /// Names a pod's node before it is bound, or takes that back. Upstream: `NominatedNodeNameForExpectation`.
@@ -83,9 +98,14 @@ impl Scheduler {
         }
     }
 
-    async fn bind_volumes(&self, pod: &PodInfo, node: &str, bindings: &Bindings) -> Result<(), Failure> {
+    async fn bind_volumes(
+        &self,
+        pod: &PodInfo,
+        node: &str,
+        reservation: &Reservation,
+    ) -> Result<(), Failure> {
         let deadline = Instant::now() + TIMEOUT;
-        let written = self.write_bindings(node, bindings).await?;
+        let written = self.write_bindings(node, reservation).await?;
         let mut changed = self.changed.subscribe();
         loop {
             changed.mark_unchanged();
@@ -95,7 +115,7 @@ impl Scheduler {
                 let why = format!("pod does not exist any more: pod {name:?} not found");
                 return Err(Failure::Waiting(why));
             }
-            if self.state.lock().are_bound(node, bindings, &written).map_err(Failure::Waiting)? {
+            if self.state.lock().are_bound(node, reservation, &written).map_err(Failure::Waiting)? {
                 return Ok(());
             }
             match timeout_at(deadline, changed.changed()).await {
@@ -107,9 +127,9 @@ impl Scheduler {
     }
 
     /// Gives volumes to claims, and claims to the node.
-    async fn write_bindings(&self, node: &str, bindings: &Bindings) -> Result<Written, Failure> {
+    async fn write_bindings(&self, node: &str, reservation: &Reservation) -> Result<Written, Failure> {
         let mut written = Written::default();
-        for (name, key) in &bindings.volumes {
+        for (name, key) in &reservation.volumes {
             let (Some(volume), Some(claim)) = (self.volumes.named("", name), self.claims.get(key)) else {
                 let why = format!("failed to check binding: {}", absent_volume(name));
                 return Err(Failure::Waiting(why));
@@ -124,7 +144,7 @@ impl Scheduler {
             let volume = self.client.all::<PersistentVolume>().update(&volume).await?;
             written.volumes.insert(name.clone(), revision(&volume.metadata.resource_version));
         }
-        for key in &bindings.provisions {
+        for key in &reservation.provisions {
             let Some(claim) = self.claims.get(key) else {
                 let why = format!("failed to check provisioning pvc: {}", absent_claim(key));
                 return Err(Failure::Waiting(why));
@@ -154,7 +174,7 @@ fn revision(text: &str) -> u64 {
 
 impl State {
     /// Whether all that was asked for has come about; or why it will not. Upstream: `checkBindings`.
-    fn are_bound(&self, node: &str, bindings: &Bindings, written: &Written) -> Result<bool, String> {
+    fn are_bound(&self, node: &str, reservation: &Reservation, written: &Written) -> Result<bool, String> {
         let storage = &self.cache.surroundings.storage;
         let Some(at) = self.cache.node(node) else {
             return Err(format!("failed to get node {node:?}: node {node:?} not found"));
@@ -168,7 +188,7 @@ impl State {
                 "pv {name:?} node affinity doesn't match node {node:?}: no matching NodeSelectorTerms"
             ))
         };
-        for (name, key) in &bindings.volumes {
+        for (name, key) in &reservation.volumes {
             let Some(volume) = storage.volume(name) else {
                 return Err(format!("failed to check binding: {}", absent_volume(name)));
             };
@@ -186,7 +206,7 @@ impl State {
                 return Ok(false);
             }
         }
-        for key in &bindings.provisions {
+        for key in &reservation.provisions {
             let name = &key.name;
             let Some(claim) = storage.claim(key) else {
                 return Err(format!("failed to check provisioning pvc: {}", absent_claim(key)));

@@ -4,8 +4,9 @@
 use crate::framework::{Candidate, Cycle, Filter, Refusal};
 use crate::plugins::{PLUGINS, PluginSet};
 use crate::preempt::{self, Preemption};
+use crate::reservation::Reservation;
 use crate::stopwatch::{Point, Status, Stopwatch};
-use crate::storage::Bindings;
+use client::ObjectKey;
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -17,23 +18,40 @@ pub struct Failure {
     pub error: FitError,
     /// The plugins that refused nodes.
     pub refused_by: PluginSet,
+    /// A claim to devices that is better given back.
+    pub release: Option<ObjectKey>,
     /// What making room would take.
     pub preemption: Preemption,
 }
 
+impl Failure {
+    fn new(error: FitError, refused_by: PluginSet) -> Self {
+        Failure { error, refused_by, release: None, preemption: Preemption::Nothing }
+    }
+
+    /// Whether the pod asks for what is wrong, rather than for what is not to be had.
+    pub fn is_broken(&self) -> bool {
+        self.error.broken.is_some()
+    }
+}
+
 /// Why no node would do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FitError {
     pub nodes: usize,
     /// How many nodes have a reason against them; none for one that no node has a part in.
     reasons: BTreeMap<String, usize>,
-    /// What preemption says to it.
-    preemption: Option<String>,
+    /// What is said of its claims to devices, and what preemption says to it.
+    preemption: Option<(&'static str, String)>,
+    /// What the pod asks for is wrong.
+    broken: Option<String>,
 }
+
+const NO_CLAIMS: &str = "no new claims to deallocate";
 
 impl FitError {
     pub(crate) fn new(nodes: usize) -> Self {
-        FitError { nodes, reasons: BTreeMap::new(), preemption: None }
+        FitError { nodes, ..FitError::default() }
     }
 
     pub(crate) fn count(&mut self, reason: &str, nodes: usize) {
@@ -43,9 +61,33 @@ impl FitError {
     }
 }
 
+impl FitError {
+    fn failure(
+        mut self,
+        cycle: Cycle<'_>,
+        refused_by: PluginSet,
+        release: Option<ObjectKey>,
+        preemption: Preemption,
+    ) -> Failure {
+        let claim = release.as_ref().and_then(|key| cycle.cache.surroundings.devices.claim(key));
+        let extended = claim.is_some_and(|claim| claim.extended);
+        let claims = match &release {
+            Some(_) if extended => "deletion of ResourceClaim completed",
+            Some(_) => "deallocation of ResourceClaim completed",
+            None if cycle.pod.facts.devices.is_empty() => NO_CLAIMS,
+            None => "still not schedulable",
+        };
+        self.preemption = preemption.message().map(|message| (claims, message));
+        Failure { error: self, refused_by, release, preemption }
+    }
+}
+
 impl std::fmt::Display for FitError {
     /// Upstream's `FailedScheduling` message.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(broken) = &self.broken {
+            return f.write_str(broken);
+        }
         if self.nodes == 0 {
             return f.write_str("no nodes available to schedule pods");
         }
@@ -60,7 +102,7 @@ impl std::fmt::Display for FitError {
             write!(f, " {}.", counts.join(", "))?;
         }
         match &self.preemption {
-            Some(preemption) => write!(f, " no new claims to deallocate, preemption: {preemption}"),
+            Some((claims, preemption)) => write!(f, " {claims}, preemption: {preemption}"),
             None => Ok(()),
         }
     }
@@ -138,20 +180,23 @@ impl<'a> Filters<'a> {
     }
 }
 
-/// Where a pod goes, and what is to be done about its volumes before.
+/// Where a pod goes, and what is to be done about its claims before.
 #[derive(Debug)]
 pub struct Placement {
     pub node: Arc<str>,
-    pub bindings: Option<Bindings>,
+    pub reservation: Option<Reservation>,
 }
 
-/// Chooses a node, and volumes on it. `stopwatch` runs meanwhile.
+/// Chooses a node, and volumes and devices on it. `stopwatch` runs meanwhile.
 pub fn place(cycle: Cycle<'_>, turn: usize, stopwatch: &mut Stopwatch) -> Result<Placement, Failure> {
     let node = decide(cycle, turn, stopwatch)?;
-    let reserved = |at| PLUGINS.iter().find_map(|plugin| plugin.reserve(cycle, at));
-    let bindings = cycle.cache.node(&node).and_then(reserved);
+    let reserved = |at| {
+        let parts = PLUGINS.iter().filter_map(|plugin| plugin.reserve(cycle, at));
+        parts.reduce(Reservation::merge)
+    };
+    let reservation = cycle.cache.node(&node).and_then(reserved);
     stopwatch.lap(Point::Reserve, Status::Success);
-    Ok(Placement { node, bindings })
+    Ok(Placement { node, reservation })
 }
 
 /// Chooses a node. Among equals, `turn` decides, so that equal nodes fill evenly. `stopwatch` runs meanwhile.
@@ -159,7 +204,7 @@ pub fn decide(cycle: Cycle<'_>, turn: usize, stopwatch: &mut Stopwatch) -> Resul
     let mut error = FitError::new(cycle.cache.len());
     let mut refused_by = PluginSet::default();
     if cycle.cache.is_empty() {
-        return Err(Failure { error, refused_by, preemption: Preemption::Nothing });
+        return Err(Failure::new(error, refused_by));
     }
     if let Some((plugin, why)) =
         PLUGINS.iter().enumerate().find_map(|(i, plugin)| Some((i, plugin.refuse(cycle)?)))
@@ -170,10 +215,10 @@ pub fn decide(cycle: Cycle<'_>, turn: usize, stopwatch: &mut Stopwatch) -> Resul
         let refused: Vec<_> =
             cycle.cache.nodes().map(|node| (node, Refusal::unresolvable(why.as_str()))).collect();
         error.reasons.insert(why, 0);
+        let release = release(cycle, &BTreeMap::new());
         let preemption = preempt::preempt(cycle, &Filters::default(), &refused, turn);
         stopwatch.lap(Point::PostFilter, preemption.status());
-        error.preemption = preemption.message();
-        return Err(Failure { error, refused_by, preemption });
+        return Err(error.failure(cycle, refused_by, release, preemption));
     }
     let filters = Filters::prepare(cycle);
     stopwatch.lap(Point::PreFilter, Status::Success);
@@ -198,11 +243,20 @@ pub fn decide(cycle: Cycle<'_>, turn: usize, stopwatch: &mut Stopwatch) -> Resul
         None => cycle.cache.nodes().collect(),
     };
     let (mut feasible, mut refused) = (Vec::with_capacity(nodes.len()), Vec::new());
+    let mut by_plugin: BTreeMap<usize, Vec<Candidate<'_>>> = BTreeMap::new();
     for node in nodes {
         match filters.ask_with_nominated(cycle, node) {
             Ok(()) => feasible.push(node),
+            Err((plugin, refusal)) if refusal.everywhere => {
+                filters.count(stopwatch);
+                stopwatch.lap(Point::Filter, Status::Error);
+                let (plugin, why) = (PLUGINS[plugin].name(), refusal.reasons.join(", "));
+                error.broken = Some(format!("running {plugin:?} filter plugin: {why}"));
+                return Err(Failure::new(error, refused_by));
+            }
             Err((plugin, refusal)) => {
                 refused_by.insert(plugin);
+                by_plugin.entry(plugin).or_default().push(node);
                 refusal.reasons.iter().for_each(|reason| error.count(reason, 1));
                 refused.push((node, refusal));
             }
@@ -211,12 +265,20 @@ pub fn decide(cycle: Cycle<'_>, turn: usize, stopwatch: &mut Stopwatch) -> Resul
     stopwatch.lap(Point::Filter, Status::Success);
     filters.count(stopwatch);
     if feasible.is_empty() {
+        let release = release(cycle, &by_plugin);
         let preemption = preempt::preempt(cycle, &filters, &refused, turn);
         stopwatch.lap(Point::PostFilter, preemption.status());
-        error.preemption = preemption.message();
-        return Err(Failure { error, refused_by, preemption });
+        return Err(error.failure(cycle, refused_by, release, preemption));
     }
     Ok(best(cycle, &feasible, turn, stopwatch))
+}
+
+/// A claim that a plugin has given back, by the nodes that it refused.
+fn release(cycle: Cycle<'_>, refused: &BTreeMap<usize, Vec<Candidate<'_>>>) -> Option<ObjectKey> {
+    PLUGINS.iter().enumerate().find_map(|(i, plugin)| {
+        let refused = refused.get(&i).map_or(&[][..], Vec::as_slice);
+        plugin.release(cycle, refused)
+    })
 }
 
 /// The only nodes worth looking at, by name, and the plugins that say so.

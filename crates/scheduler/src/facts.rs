@@ -6,6 +6,7 @@ use apimachinery::time::Time;
 use client::{Cached, Projection};
 use rules::ephemeral_volume::claim_name;
 use rules::pod_requests::{Options, amount, requests_as};
+use rules::resource_claim::Wanted;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -168,6 +169,8 @@ pub struct PodFacts {
     pub ports: Vec<HostPort>,
     pub claims: Box<[ClaimUse]>,
     pub disks: Box<[Disk]>,
+    /// Its claims to devices.
+    pub devices: Box<[Wanted]>,
     /// Affinity to other pods, if it has any.
     pub terms: Option<Box<Terms>>,
     /// When the kubelet took it.
@@ -200,6 +203,7 @@ impl Projection for PodFacts {
             ports: host_ports(pod),
             claims: claims(pod),
             disks: spec.volumes.iter().filter_map(Disk::of).collect(),
+            devices: Wanted::all(pod).collect(),
             terms: Terms::of(pod).map(Box::new),
             started: pod.status.start_time,
         }

@@ -2,31 +2,39 @@
 //! ranking of the nodes that are left, or both; and it knows which events may help a pod it refused.
 
 use crate::cache::{Cache, NodeInfo};
+use crate::devices::rows as devices;
 use crate::facts::{NodeFacts, PodFacts, PodInfo};
 use crate::queue::Waiter;
-use crate::storage::{Bindings, rows::ClassRow, rows::VolumeRow};
-use client::Cached;
+use crate::reservation::Reservation;
+use crate::storage::{rows::ClassRow, rows::VolumeRow};
+use client::{Cached, ObjectKey};
 use rules::volumes::Claim;
 use std::collections::BTreeSet;
 
 pub const MAX_SCORE: i64 = 100;
 
 /// Why a node is out of the question.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Refusal {
     /// As it is counted in `FailedScheduling`: `Insufficient cpu`, `node(s) had untolerated taint(s)`.
     pub reasons: Vec<String>,
     /// Removing pods from the node would not help.
     pub unresolvable: bool,
+    /// What the pod asks for is wrong: no other node need be asked.
+    pub everywhere: bool,
 }
 
 impl Refusal {
     pub fn new(reason: impl Into<String>) -> Self {
-        Refusal { reasons: vec![reason.into()], unresolvable: false }
+        Refusal { reasons: vec![reason.into()], ..Refusal::default() }
     }
 
     pub fn unresolvable(reason: impl Into<String>) -> Self {
-        Refusal { reasons: vec![reason.into()], unresolvable: true }
+        Refusal { unresolvable: true, ..Refusal::new(reason) }
+    }
+
+    pub fn everywhere(reason: impl Into<String>) -> Self {
+        Refusal { everywhere: true, ..Refusal::unresolvable(reason) }
     }
 }
 
@@ -90,6 +98,19 @@ pub enum Event<'a> {
     },
     /// A volume was detached.
     Detached,
+    /// A claim to devices came or changed.
+    DeviceClaim {
+        old: Option<&'a devices::Claim>,
+        new: &'a devices::Claim,
+    },
+    DeviceClass {
+        old: Option<&'a devices::ClassRow>,
+        new: &'a devices::ClassRow,
+    },
+    /// A driver says what it has.
+    DeviceSlice {
+        new: bool,
+    },
 }
 
 impl Event<'_> {
@@ -118,6 +139,12 @@ impl Event<'_> {
             Event::DriversOfNode { new: true } => "storage.k8s.io/CSINodeAdd",
             Event::DriversOfNode { new: false } => "storage.k8s.io/CSINodeUpdate",
             Event::Detached => "storage.k8s.io/VolumeAttachmentDelete",
+            Event::DeviceClaim { old: None, .. } => "resource.k8s.io/ResourceClaimAdd",
+            Event::DeviceClaim { .. } => "resource.k8s.io/ResourceClaimUpdate",
+            Event::DeviceClass { old: None, .. } => "resource.k8s.io/DeviceClassAdd",
+            Event::DeviceClass { .. } => "resource.k8s.io/DeviceClassUpdate",
+            Event::DeviceSlice { new: true } => "resource.k8s.io/ResourceSliceAdd",
+            Event::DeviceSlice { new: false } => "resource.k8s.io/ResourceSliceUpdate",
         }
     }
 
@@ -160,8 +187,14 @@ pub trait Plugin: Send + Sync {
         None
     }
 
-    /// What is to be done about the pod's volumes before it is bound to this node. Upstream: `Reserve`, for `PreBind`.
-    fn reserve(&self, _cycle: Cycle<'_>, _node: Candidate<'_>) -> Option<Bindings> {
+    /// A claim to devices that is better given back, when this plugin refused these nodes and none is left. Upstream: a
+    /// `PostFilter` before preemption.
+    fn release(&self, _cycle: Cycle<'_>, _refused: &[Candidate<'_>]) -> Option<ObjectKey> {
+        None
+    }
+
+    /// What is to be done about the pod's claims before it is bound to this node. Upstream: `Reserve`, for `PreBind`.
+    fn reserve(&self, _cycle: Cycle<'_>, _node: Candidate<'_>) -> Option<Reservation> {
         None
     }
 

@@ -1,6 +1,7 @@
 //! `scheduler_*`: what is tried and how it ends, how long that takes, and what waits, under upstream's names. What of a
 //! decision takes how long is noted by [`Stopwatch`]; what waits is read from the queue when somebody asks.
 
+use crate::devices::rows::Claim;
 use crate::plugins::PLUGINS;
 use crate::preempt::Preemption;
 use crate::queue::{Attempt, Queue, Waiting};
@@ -77,6 +78,9 @@ pub(crate) struct Metrics {
     victims: Histogram,
     made_room: CounterVec,
     making_room: HistogramVec,
+    claims_made: CounterVec,
+    device_bindings: CounterVec,
+    binding_devices: HistogramVec,
     /// Bindings in flight.
     pub(crate) binding: Gauge,
 }
@@ -181,6 +185,25 @@ impl Metrics {
                 &["result"],
                 &doubled(0.01, 20),
             ),
+            claims_made: counters(
+                "scheduler_resourceclaim_creates_total",
+                Alpha,
+                "Number of ResourceClaims creation requests within scheduler",
+                &["status"],
+            ),
+            device_bindings: counters(
+                "scheduler_dra_bindingconditions_allocations_total",
+                Alpha,
+                "Number of allocations using devices with BindingConditions, counted per driver per scheduling attempt",
+                &["profile", "driver", "status"],
+            ),
+            binding_devices: histograms(
+                "scheduler_dra_bindingconditions_wait_duration_seconds",
+                Alpha,
+                "Time in seconds spent waiting for BindingConditions to be satisfied during PreBind.",
+                &["profile", "driver", "status"],
+                &doubled(0.1, 14),
+            ),
             binding: running.with(&["binding"]),
         }
     }
@@ -227,6 +250,22 @@ impl Metrics {
     }
 
     /// Room was made for a pod, or could not be.
+    /// A claim for extended resources was asked for.
+    pub(crate) fn claim_made(&self, succeeded: bool) {
+        self.claims_made.with(&[if succeeded { "success" } else { "failure" }]).inc();
+    }
+
+    /// What a claim's devices wait for was waited for, with this outcome.
+    pub(crate) fn devices_bound(&self, claim: &Claim, outcome: &str, took: Duration) {
+        for given in claim.given() {
+            let labels = [DEFAULT_SCHEDULER, &given.driver, outcome];
+            self.binding_devices.with(&labels).observe(took.as_secs_f64());
+            if !given.binding_conditions.is_empty() {
+                self.device_bindings.with(&labels).inc();
+            }
+        }
+    }
+
     pub(crate) fn room_made(&self, succeeded: bool, took: Duration) {
         let result = if succeeded { "success" } else { "error" };
         self.made_room.with(&[result]).inc();

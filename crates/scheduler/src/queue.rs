@@ -2,12 +2,15 @@
 //! them; and of these, those for which it did, in the order of their back-off. Upstream: the active, unschedulable and
 //! back-off queues.
 
+use crate::devices::rows::Claim as DeviceClaim;
 use crate::facts::{ClaimUse, PodFacts};
 use crate::framework::Event;
 use crate::plugins::PluginSet;
 use client::{Cached, ObjectKey};
+use rules::resource_claim::Wanted;
 use rules::volumes::Claim;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -36,11 +39,25 @@ pub struct Waiter {
     pub key: ObjectKey,
     pub priority: i32,
     pub claims: Box<[ClaimUse]>,
+    pub devices: Box<[Wanted]>,
+    pub uid: Arc<str>,
 }
 
 impl Waiter {
     pub fn of(pod: &Cached<PodFacts>) -> Self {
-        Waiter { key: pod.key().clone(), priority: pod.priority, claims: pod.claims.clone() }
+        Waiter {
+            key: pod.key().clone(),
+            priority: pod.priority,
+            claims: pod.claims.clone(),
+            devices: pod.devices.clone(),
+            uid: pod.uid.clone(),
+        }
+    }
+
+    /// Whether the claim to devices is among those it uses.
+    pub fn claims_devices(&self, claim: &DeviceClaim) -> bool {
+        let named = self.devices.iter().any(|wanted| wanted.claim() == Some(&claim.name));
+        *self.key.namespace == claim.namespace && (named || claim.controller.as_deref() == Some(&*self.uid))
     }
 
     /// Whether the claim is among those it uses.
@@ -285,6 +302,10 @@ mod tests {
     use super::*;
     use client::Projection as _;
 
+    fn waits(key: ObjectKey) -> Waiter {
+        Waiter { key, priority: 0, claims: Box::default(), devices: Box::default(), uid: "".into() }
+    }
+
     fn names(queue: &mut Queue) -> Vec<String> {
         std::iter::from_fn(|| queue.pop(Instant::now())).map(|(key, _)| key.name.to_string()).collect()
     }
@@ -299,7 +320,7 @@ mod tests {
         assert_eq!(names(&mut queue), ["high", "old", "new"]);
 
         let now = Instant::now();
-        let waiter = |name: &str| Waiter { key: key(name), priority: 0, claims: Box::default() };
+        let waiter = |name: &str| waits(key(name));
         let by = |name: &str| {
             let mut plugins = PluginSet::default();
             let at = crate::plugins::PLUGINS.iter().position(|p| p.name() == name);
@@ -336,7 +357,7 @@ mod tests {
     async fn counted() {
         let mut queue = Queue::default();
         let key = |name: &str| ObjectKey::new("ns", name);
-        let waiter = |name: &str| Waiter { key: key(name), priority: 0, claims: Box::default() };
+        let waiter = |name: &str| waits(key(name));
         ["a", "b"].into_iter().for_each(|name| queue.add(key(name), 0, POD_ADDED));
         assert_eq!(queue.waiting(), Waiting { active: 2, ..Waiting::default() });
         let began = Instant::now();
@@ -379,7 +400,7 @@ mod tests {
         plugins.insert(at.unwrap_or_default());
         for (pod, claim) in [("db-0", "data-0"), ("db-1", "data-1")] {
             let claims = Box::new([ClaimUse { name: claim.into(), ephemeral: false }]);
-            let waiter = Waiter { key: ObjectKey::new("ns", pod), priority: 0, claims };
+            let waiter = Waiter { claims, ..waits(ObjectKey::new("ns", pod)) };
             queue.put_back(waiter, Cause::Refused(plugins), false, Instant::now());
         }
         let claim = |namespace: &str| Claim {

@@ -10,10 +10,10 @@ use crate::queue::{Attempt, Cause, POD_ADDED, POD_UPDATED, Place, Queue, Waiter}
 use crate::stopwatch::Stopwatch;
 use crate::storage::rows;
 use crate::surroundings;
-use client::{Change, Client, Informer, Informers, ObjectKey, Recorder};
+use client::{Cached, Change, Client, Informer, Informers, ObjectKey, Recorder};
 use component::metrics::Registry;
 use parking_lot::Mutex;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
@@ -30,6 +30,8 @@ pub(crate) struct State {
     pub(crate) queue: Queue,
     /// Pods that are not to be tried yet.
     pub(crate) gated: HashSet<ObjectKey>,
+    /// Those of them whose claims to devices are not there yet. Upstream: `PreEnqueue` of `DynamicResources`.
+    pub(crate) unclaimed: HashMap<ObjectKey, Arc<Cached<PodFacts>>>,
 }
 
 /// The scheduler of the pods that name it.
@@ -43,7 +45,7 @@ pub struct Scheduler {
     pub(crate) claims: Informer<rows::ClaimRow>,
     pub(crate) state: Mutex<State>,
     pub(crate) wake: Notify,
-    /// Claims, volumes, nodes or pods changed: whoever waits for volumes looks again.
+    /// Claims, volumes, nodes or pods changed: whoever waits for volumes or devices looks again.
     pub(crate) changed: watch::Sender<()>,
     pub(crate) binders: Arc<Semaphore>,
     pub(crate) metrics: Metrics,
@@ -78,6 +80,9 @@ pub async fn run(client: Client, registry: &Registry, shutdown: CancellationToke
             change(&mut state.cache.surroundings);
             if let Some(event) = helps {
                 state.queue.happened(&event);
+                if matches!(event, Event::DeviceClaim { .. }) {
+                    state.let_in(event.label());
+                }
                 this.wake.notify_one();
             }
             drop(state);
@@ -172,16 +177,16 @@ impl Scheduler {
         let this = self.clone();
         tokio::spawn(async move {
             match decision {
-                Ok(Placement { node, bindings: None }) => {
+                Ok(Placement { node, reservation: None }) => {
                     let flying = Flying::begin(&this.metrics.binding);
-                    this.bind(pod, attempt, &node).await;
+                    this.bind(&pod, attempt, &node).await;
                     drop(flying);
                 }
-                Ok(Placement { node, bindings: Some(bindings) }) => {
+                Ok(Placement { node, reservation: Some(reservation) }) => {
                     // Making a volume may take minutes, in which others are not to wait.
                     drop(permit);
                     let flying = Flying::begin(&this.metrics.binding);
-                    this.bind_with_volumes(pod, attempt, &node, bindings).await;
+                    this.bind_reserved(pod, attempt, &node, reservation).await;
                     return drop(flying);
                 }
                 Err(failure) => this.fail(pod, attempt, failure).await,
@@ -209,9 +214,9 @@ impl State {
     ) -> Result<Placement, Failure> {
         let decision = place(Cycle { pod, cache: &self.cache }, turn, stopwatch);
         match &decision {
-            Ok(Placement { node, bindings }) => {
-                if let Some(bindings) = bindings {
-                    self.cache.surroundings.storage.assume(bindings, node);
+            Ok(Placement { node, reservation }) => {
+                if let Some(reservation) = reservation {
+                    reservation.assume(&mut self.cache.surroundings, node);
                 }
                 self.cache.assume(&pod.facts, node);
             }
@@ -227,11 +232,31 @@ impl State {
                     }
                     Preemption::NotEligible(_) | Preemption::Nothing => false,
                 };
-                let cause = Cause::Refused(failure.refused_by);
+                let cause = match failure.is_broken() {
+                    true => Cause::Error,
+                    false => Cause::Refused(failure.refused_by),
+                };
                 self.queue.put_back(Waiter::of(&pod.facts), cause, held, Instant::now());
             }
         }
         decision
+    }
+
+    /// Whether all claims to devices of a pod are there.
+    fn has_claims(&self, pod: &Cached<PodFacts>) -> bool {
+        let devices = &self.cache.surroundings.devices;
+        pod.devices.is_empty() || devices.claims_of(pod.key(), &pod.uid, &pod.devices).is_ok()
+    }
+
+    /// Has those pods tried whose claims have come.
+    fn let_in(&mut self, by: &'static str) {
+        let come = self.unclaimed.values().filter(|pod| self.has_claims(pod));
+        let come: Vec<_> = come.cloned().collect();
+        for pod in come {
+            self.unclaimed.remove(pod.key());
+            self.gated.remove(pod.key());
+            self.queue.add(pod.key().clone(), pod.priority, by);
+        }
     }
 
     /// Takes in what the informer says of a pod.
@@ -243,6 +268,7 @@ impl State {
             self.cache.remove_pod(&pod.uid);
             self.queue.remove(pod.key());
             self.gated.remove(pod.key());
+            self.unclaimed.remove(pod.key());
             if !pod.node_name.is_empty() || !pod.nominated_node.is_empty() {
                 self.queue.happened(&Event::PodGone(pod));
             }
@@ -250,10 +276,19 @@ impl State {
         }
         self.cache.set_pod(pod, old);
         let by = if old.is_none() { POD_ADDED } else { POD_UPDATED };
-        if !is_ours(pod) || !pod.gated {
+        let unclaimed = waits_for_us(pod) && !self.has_claims(pod);
+        if unclaimed {
+            self.unclaimed.insert(pod.key().clone(), pod.clone());
+        } else {
+            self.unclaimed.remove(pod.key());
+        }
+        if !unclaimed && (!is_ours(pod) || !pod.gated) {
             self.gated.remove(pod.key());
         } else if self.gated.insert(pod.key().clone()) {
             self.queue.came(Place::Unschedulable, by);
+        }
+        if unclaimed {
+            return self.queue.remove(pod.key());
         }
         if waits_for_us(pod) {
             if !self.cache.is_assumed(&pod.uid) && worth_another_try(old, pod) {
@@ -283,5 +318,6 @@ fn worth_another_try(old: Option<&PodFacts>, new: &PodFacts) -> bool {
             || old.priority != new.priority
             || old.node_name != new.node_name
             || old.labels != new.labels
+            || old.devices != new.devices
     })
 }

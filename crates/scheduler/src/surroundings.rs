@@ -1,7 +1,8 @@
 //! What a decision reads beside pods and nodes: labels of namespaces, what selects pods, disruption budgets,
-//! and storage.
+//! storage, and devices.
 //! Projections of informers, and the maps that keep them.
 
+use crate::devices::{Devices, rows as devices};
 use crate::facts::{Labels, PodInfo};
 use crate::framework::Event;
 use crate::storage::{Storage, rows};
@@ -24,6 +25,7 @@ pub struct Surroundings {
     owners: HashMap<Owner, Selector>,
     budgets: HashMap<ObjectKey, Budget>,
     pub storage: Storage,
+    pub devices: Devices,
 }
 
 /// What is kept of a PodDisruptionBudget.
@@ -127,7 +129,10 @@ where
     one::<rows::DriverRow, _>(informers, changed.clone()).await;
     one::<rows::CapacityRow, _>(informers, changed.clone()).await;
     one::<rows::NodeRow, _>(informers, changed.clone()).await;
-    one::<rows::AttachmentRow, _>(informers, changed).await;
+    one::<rows::AttachmentRow, _>(informers, changed.clone()).await;
+    one::<devices::ClassRow, _>(informers, changed.clone()).await;
+    one::<devices::SliceRow, _>(informers, changed.clone()).await;
+    one::<devices::ClaimRow, _>(informers, changed).await;
 }
 
 struct NamespaceLabels(Labels);

@@ -63,10 +63,10 @@ fn check(cache: &Cache, spec: &Value, expected: Expect) {
     let told = match place(Cycle { pod: &pod, cache }, 0, &mut Stopwatch::default()) {
         Err(_) => outcome(cache, &pod),
         Ok(placed) => {
-            let bindings = placed.bindings.unwrap_or_default();
+            let reservation = placed.reservation.unwrap_or_default();
             let volumes =
-                bindings.volumes.iter().map(|(volume, claim)| format!(" {volume} for {}", claim.name));
-            let made = bindings.provisions.iter().map(|claim| format!(" another for {}", claim.name));
+                reservation.volumes.iter().map(|(volume, claim)| format!(" {volume} for {}", claim.name));
+            let made = reservation.provisions.iter().map(|claim| format!(" another for {}", claim.name));
             volumes.chain(made).fold(placed.node.to_string(), |all, one| all + &one)
         }
     };
@@ -179,11 +179,11 @@ fn volumes_are_chosen_with_the_node() {
     // What is decided, counts before anybody has seen it, and only until then.
     let pod = pod("first", uses(&["b", "a"]));
     let placed = place(Cycle { pod: &pod, cache: &cache }, 0, &mut Stopwatch::default()).unwrap();
-    storage(&mut cache).assume(&placed.bindings.clone().unwrap(), &placed.node);
+    storage(&mut cache).assume(&placed.reservation.clone().unwrap(), &placed.node);
     set_claim(&mut cache, "c", near(json!({})));
     check(&cache, &uses(&["c"]), expect!["a2 v1 for c"]);
     check(&cache, &uses(&["a"]), expect!["b1 v2 for a"]);
-    storage(&mut cache).forget(&placed.bindings.unwrap());
+    storage(&mut cache).forget(&placed.reservation.unwrap());
     check(&cache, &uses(&["c", "b"]), expect!["b1 v2 for c v3 for b"]);
 
     // A claim that waits for a volume of one node, and one whose volume is kept for it.

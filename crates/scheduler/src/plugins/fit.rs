@@ -19,14 +19,19 @@ impl Plugin for Fit {
 
     fn filter<'a>(&self, cycle: Cycle<'a>) -> Option<Box<dyn Filter<'a> + 'a>> {
         let requests = &cycle.pod.facts.requests;
+        let devices = &cycle.cache.surroundings.devices;
         stateless(move |node| {
             let allocatable = &node.facts.allocatable;
-            let mut refusal = Refusal { reasons: Vec::new(), unresolvable: false };
+            let mut refusal = Refusal::default();
             if node.info.pods.len() as i64 + 1 > allocatable.get("pods") {
                 refusal.reasons.push("Too many pods".into());
             }
             for (name, asked) in requests.iter() {
                 let capacity = allocatable.get(name);
+                // What devices may give instead is for another plugin to say.
+                if capacity == 0 && devices.gives(name) {
+                    continue;
+                }
                 if asked > capacity - node.info.requested.get(name) {
                     refusal.reasons.push(format!("Insufficient {name}"));
                     refusal.unresolvable |= asked > capacity;
@@ -52,7 +57,8 @@ impl Plugin for Fit {
     }
 
     fn helped_by(&self, event: &Event<'_>, _: &Waiter) -> bool {
-        matches!(event, Event::PodGone(_) | Event::PodShrank) || event.node_changed(|node| &node.allocatable)
+        matches!(event, Event::PodGone(_) | Event::PodShrank | Event::DeviceClass { .. })
+            || event.node_changed(|node| &node.allocatable)
     }
 }
 

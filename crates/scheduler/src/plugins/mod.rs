@@ -1,6 +1,7 @@
 //! The plugins, in upstream's order. To add one: a file here and a line in the list.
 
 mod balanced_allocation;
+pub mod dynamic_resources;
 mod fit;
 mod image_locality;
 mod inter_pod_affinity;
@@ -34,6 +35,7 @@ pub const PLUGINS: &[&dyn Plugin] = &[
     &volume_zone::VolumeZone,
     &pod_topology_spread::PodTopologySpread,
     &inter_pod_affinity::InterPodAffinity,
+    &dynamic_resources::DynamicResources,
     &balanced_allocation::BalancedAllocation,
     &image_locality::ImageLocality,
     &node_declared_features::NodeDeclaredFeatures,

@@ -4,7 +4,8 @@
 use crate::facts::PodInfo;
 use crate::framework::{Candidate, Cycle, Event, Filter, Plugin, Refusal, stateless};
 use crate::queue::Waiter;
-use crate::storage::{Bindings, Storage, rows::ClassRow};
+use crate::reservation::Reservation;
+use crate::storage::{Storage, rows::ClassRow};
 use api::core::v1::TopologySelectorTerm;
 use client::ObjectKey;
 use rules::ephemeral_volume::belongs;
@@ -95,7 +96,7 @@ impl<'a> Wanted<'a> {
     }
 
     /// What would have to be done on a node, or why the pod cannot go there. Upstream: `FindPodVolumes`.
-    fn on(&self, node: Candidate<'_>) -> Result<Bindings, Vec<&'static str>> {
+    fn on(&self, node: Candidate<'_>) -> Result<Reservation, Vec<&'static str>> {
         let labels = &node.facts.labels;
         let mut reasons = Vec::new();
         let reached = |volume: &Option<&Volume>| volume.is_some_and(|volume| volume.reachable_from(labels));
@@ -106,7 +107,7 @@ impl<'a> Wanted<'a> {
             reasons.push(NOT_FOUND);
             return Err(sorted(reasons));
         }
-        let mut bindings = Bindings::default();
+        let mut reservation = Reservation::default();
         let mut taken: Vec<&str> = Vec::new();
         let mut to_make: Vec<(&ObjectKey, &Claim)> =
             self.selected.iter().map(|(key, claim, _)| (key, *claim)).collect();
@@ -115,21 +116,21 @@ impl<'a> Wanted<'a> {
             match best_on(claim, among, labels, |volume| taken.contains(&volume.name.as_str())) {
                 Some(volume) => {
                     taken.push(&volume.name);
-                    bindings.volumes.push((volume.name.as_str().into(), key.clone()));
+                    reservation.volumes.push((volume.name.as_str().into(), key.clone()));
                 }
                 None => to_make.push((key, claim)),
             }
         }
         for (key, claim) in to_make {
             match self.can_be_made(claim, node) {
-                Ok(()) => bindings.provisions.push(key.clone()),
+                Ok(()) => reservation.provisions.push(key.clone()),
                 Err(reason) => {
                     reasons.push(reason);
                     break;
                 }
             }
         }
-        if reasons.is_empty() { Ok(bindings) } else { Err(sorted(reasons)) }
+        if reasons.is_empty() { Ok(reservation) } else { Err(sorted(reasons)) }
     }
 
     /// Whether a volume can be made for a claim on a node. Upstream: `checkVolumeProvisions`.
@@ -201,13 +202,14 @@ impl Plugin for VolumeBinding {
         stateless(move |node| match wanted.on(node) {
             Ok(_) => Ok(()),
             Err(reasons) => {
-                Err(Refusal { reasons: reasons.into_iter().map(Into::into).collect(), unresolvable: true })
+                let reasons = reasons.into_iter().map(Into::into).collect();
+                Err(Refusal { reasons, unresolvable: true, ..Refusal::default() })
             }
         })
     }
 
-    fn reserve(&self, cycle: Cycle<'_>, node: Candidate<'_>) -> Option<Bindings> {
-        Wanted::new(cycle)?.on(node).ok().filter(|bindings| !bindings.is_empty())
+    fn reserve(&self, cycle: Cycle<'_>, node: Candidate<'_>) -> Option<Reservation> {
+        Wanted::new(cycle)?.on(node).ok().filter(|reservation| !reservation.is_empty())
     }
 
     fn helped_by(&self, event: &Event<'_>, waiter: &Waiter) -> bool {

@@ -3,6 +3,7 @@
 
 pub mod rows;
 
+use crate::reservation::Reservation;
 use client::ObjectKey;
 use rows::{CapacityRow, ClaimRow, ClassRow, DriverRow, VolumeRow};
 use rules::volumes::{Claim, Reference, Volume};
@@ -14,21 +15,6 @@ use std::sync::Arc;
 struct Known<T> {
     row: T,
     revision: u64,
-}
-
-/// What was decided about a pod's claims that have no volume yet.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Bindings {
-    /// Volumes that are there, each for a claim.
-    pub volumes: Vec<(Arc<str>, ObjectKey)>,
-    /// Claims for which a volume is to be made for the node.
-    pub provisions: Vec<ObjectKey>,
-}
-
-impl Bindings {
-    pub fn is_empty(&self) -> bool {
-        self.volumes.is_empty() && self.provisions.is_empty()
-    }
 }
 
 /// Read by decisions. Ordered by name, so that of equals always the same is taken.
@@ -141,8 +127,8 @@ impl Storage {
     }
 
     /// From now on the volumes are the claims', and the claims wait for volumes of the node.
-    pub fn assume(&mut self, bindings: &Bindings, node: &str) {
-        for (volume, claim) in &bindings.volumes {
+    pub fn assume(&mut self, reservation: &Reservation, node: &str) {
+        for (volume, claim) in &reservation.volumes {
             let (Some(known), Some(claim)) = (self.volumes.get(volume), self.claims.get(claim)) else {
                 continue;
             };
@@ -151,7 +137,7 @@ impl Storage {
             let row = Reference { namespace, name, uid };
             self.assumed_volumes.insert(volume.clone(), Known { row, revision: known.revision });
         }
-        for claim in &bindings.provisions {
+        for claim in &reservation.provisions {
             if let Some(known) = self.claims.get(claim) {
                 let assumed = Known { row: node.into(), revision: known.revision };
                 self.assumed_nodes.insert(claim.clone(), assumed);
@@ -160,11 +146,11 @@ impl Storage {
     }
 
     /// Takes back what was decided.
-    pub fn forget(&mut self, bindings: &Bindings) {
-        for (volume, _) in &bindings.volumes {
+    pub fn forget(&mut self, reservation: &Reservation) {
+        for (volume, _) in &reservation.volumes {
             self.assumed_volumes.remove(volume);
         }
-        for claim in &bindings.provisions {
+        for claim in &reservation.provisions {
             self.assumed_nodes.remove(claim);
         }
     }
