@@ -7,6 +7,7 @@ mod always;
 mod always_pull_images;
 mod certificates;
 mod claim_resize;
+mod claim_status;
 mod configuration;
 mod default_classes;
 mod default_toleration_seconds;
@@ -112,6 +113,8 @@ impl Operation {
 #[derive(Debug)]
 pub struct Attributes<'a> {
     pub operation: Operation,
+    /// What was asked, as authorizers name it.
+    pub verb: &'a str,
     pub user: &'a User,
     pub resource: &'a Arc<Served>,
     pub namespace: &'a str,

@@ -2,7 +2,7 @@
 
 use super::lookup::Objects;
 use super::{Attributes, Operation, Plugin, When};
-use crate::registry::{Ownership, WriteContext};
+use crate::registry::WriteContext;
 use crate::user::{ALL_AUTHENTICATED, MASTERS, User};
 use apimachinery::json;
 use apimachinery::status::Status;
@@ -22,16 +22,7 @@ impl NamespaceAutoProvision {
         }
         // The server itself, as upstream's loopback client.
         let user = User::new("system:apiserver", &[MASTERS, ALL_AUTHENTICATED]);
-        let context = WriteContext {
-            user: &user,
-            resource: &self.0.resource,
-            namespace: "",
-            subresource: "",
-            dry_run: false,
-            field_manager: "kube-apiserver".into(),
-            ownership: Ownership::default(),
-            side: None,
-        };
+        let context = WriteContext::own(&user, &self.0.resource, "", "");
         match a.registry.creation(&context, json!({"metadata": {"name": a.namespace}})).await {
             Ok(_) => Ok(()),
             Err(status) if status.is_already_exists() => Ok(()),

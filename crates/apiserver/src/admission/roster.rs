@@ -9,7 +9,7 @@ use super::default_classes::{self, DefaultClass};
 use super::lookup::Objects;
 use super::webhook::{Phase, Webhooks};
 use super::{
-    Deps, Options, Plugin, always_pull_images, claim_resize, default_toleration_seconds,
+    Deps, Options, Plugin, always_pull_images, claim_resize, claim_status, default_toleration_seconds,
     deny_service_external_ips, event_rate_limit, extended_resource_toleration, image_policy_webhook,
     job_validation, limit_ranger, namespace_auto_provision, namespace_exists, namespace_lifecycle,
     node_declared_features, node_restriction, owner_references, pod_anti_affinity, pod_group_workload,
@@ -127,6 +127,11 @@ const fn always(name: &'static str, make: fn(&Room<'_>) -> Made) -> Row {
 
 fn certificates(room: &Room<'_>, check: Check) -> Made {
     made(Certificates { check, authorizers: room.deps.authorizers.clone() })
+}
+
+fn claim_status(room: &Room<'_>) -> Made {
+    let plugin = claim_status::ClaimStatus { authorizers: room.deps.authorizers.clone() };
+    Ok((room.deps.gates)(claim_status::GATE).then(|| boxed(plugin)))
 }
 
 fn node_restriction(room: &Room<'_>) -> Made {
@@ -249,6 +254,7 @@ pub(super) const ROSTER: &[Row] = &[
     on("CertificateApproval", |room| certificates(room, Check::Approval)),
     on("CertificateSigning", |room| certificates(room, Check::Signing)),
     always("PodCertificateSigning", |room| certificates(room, Check::PodSigning)),
+    always("ResourceClaimStatus", claim_status),
     on("ClusterTrustBundleAttest", |room| certificates(room, Check::Attest)),
     on("CertificateSubjectRestriction", |room| certificates(room, Check::Subject)),
     on("DefaultIngressClass", default_ingress_class),

@@ -64,16 +64,7 @@ impl Controller {
     }
 
     fn context<'a>(&'a self, subresource: &'a str) -> WriteContext<'a> {
-        WriteContext {
-            user: &self.user,
-            resource: &self.resource,
-            namespace: "",
-            subresource,
-            dry_run: false,
-            field_manager: "kube-apiserver".into(),
-            ownership: Default::default(),
-            side: None,
-        }
+        WriteContext::own(&self.user, &self.resource, "", subresource)
     }
 
     async fn run(&self) {

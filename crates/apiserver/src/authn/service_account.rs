@@ -394,16 +394,8 @@ impl ServiceAccountTokens {
         let registry = self.registry.clone();
         let (namespace, name) = (secret.metadata.namespace.clone(), secret.metadata.name.clone());
         runtime.spawn(async move {
-            let context = WriteContext {
-                user: &User::new("system:apiserver", &[]),
-                resource: &served,
-                namespace: &namespace,
-                subresource: "",
-                dry_run: false,
-                field_manager: "kube-apiserver".into(),
-        ownership: Default::default(),
-        side: None,
-            };
+            let user = User::new("system:apiserver", &[]);
+            let context = WriteContext::own(&user, &served, &namespace, "");
             let label = |secret: &mut Value| {
                 let metadata = object::metadata_mut(secret);
                 let labels = metadata.entry("labels").or_insert_with(|| apimachinery::json!({}));

@@ -408,16 +408,7 @@ async fn ensure(
     let served: Arc<Served> =
         registry.resources.preferred(group, resource).ok_or_else(Status::path_not_found)?;
     let (namespace, name) = (object::namespace(&wanted).to_owned(), object::name(&wanted).to_owned());
-    let context = WriteContext {
-        user,
-        resource: &served,
-        namespace: &namespace,
-        subresource: "",
-        dry_run: false,
-        field_manager: "kube-apiserver".into(),
-        ownership: Default::default(),
-        side: None,
-    };
+    let context = WriteContext::own(user, &served, &namespace, "");
     match registry.read(&served, &namespace, &name).await {
         Err(status) if status.is_not_found() => {
             let value = registry.normalise(&served, wanted)?;

@@ -62,16 +62,7 @@ impl Definitions {
     }
 
     pub(super) fn context<'a>(&'a self, subresource: &'a str) -> WriteContext<'a> {
-        WriteContext {
-            user: &self.user,
-            resource: &self.resource,
-            namespace: "",
-            subresource,
-            dry_run: false,
-            field_manager: "kube-apiserver".into(),
-            ownership: Default::default(),
-            side: None,
-        }
+        WriteContext::own(&self.user, &self.resource, "", subresource)
     }
 
     /// Takes the definitions as they are, and a watch of what comes next.

@@ -64,6 +64,7 @@ fn delete_context<'a>(
 ) -> WriteContext<'a> {
     WriteContext {
         user: &call.user,
+        verb: &call.info.verb,
         resource,
         namespace: if resource.is_namespace() { "" } else { &call.info.namespace },
         subresource: &call.info.subresource,

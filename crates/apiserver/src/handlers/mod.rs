@@ -148,6 +148,7 @@ pub(crate) fn context<'a>(
 ) -> WriteContext<'a> {
     WriteContext {
         user: &call.user,
+        verb: &call.info.verb,
         resource,
         namespace: &call.info.namespace,
         subresource: &call.info.subresource,

@@ -131,16 +131,7 @@ impl Registry {
         let now = self.now();
         object::set_meta(&mut value, "creationTimestamp", now.to_string());
         object::set_meta(&mut value, "uid", uuid::Uuid::new_v4().to_string());
-        let own = WriteContext {
-            user: context.user,
-            resource: &resource,
-            namespace: "",
-            subresource: "",
-            dry_run: false,
-            field_manager: "kube-apiserver".into(),
-            ownership: Default::default(),
-            side: None,
-        };
+        let own = WriteContext::own(context.user, &resource, "", "");
         managed::track(&self.resources, &own, None, &mut value, now).await?;
         let body = self.encode(&resource, &value).await?;
         let key = resource.key(object::namespace(&value), object::name(&value));

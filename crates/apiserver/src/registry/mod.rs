@@ -61,6 +61,8 @@ impl std::fmt::Debug for Registry {
 #[derive(Debug, Clone)]
 pub struct WriteContext<'a> {
     pub user: &'a User,
+    /// What was asked, as authorizers name it.
+    pub verb: &'a str,
     pub resource: &'a Arc<Served>,
     pub namespace: &'a str,
     pub subresource: &'a str,
@@ -78,6 +80,23 @@ pub trait Side: Send + Sync + std::fmt::Debug {
 
     /// Takes over into the object what has become of it.
     fn take(&self, object: &mut Value, shown: &Value) -> Result<(), Status>;
+}
+
+impl<'a> WriteContext<'a> {
+    /// Of a write of the server's own.
+    pub fn own(user: &'a User, resource: &'a Arc<Served>, namespace: &'a str, subresource: &'a str) -> Self {
+        WriteContext {
+            user,
+            verb: "update",
+            resource,
+            namespace,
+            subresource,
+            dry_run: false,
+            field_manager: "kube-apiserver".into(),
+            ownership: Ownership::default(),
+            side: None,
+        }
+    }
 }
 
 impl WriteContext<'_> {
@@ -309,6 +328,7 @@ impl Registry {
     ) -> crate::admission::Attributes<'a> {
         crate::admission::Attributes {
             operation,
+            verb: context.verb,
             user: context.user,
             resource: context.resource,
             namespace: context.namespace,

@@ -95,6 +95,7 @@ fn creation<'a>(
 ) -> Attributes<'a> {
     Attributes {
         operation: Operation::Create,
+        verb: &call.info.verb,
         user: &call.user,
         resource,
         namespace: &call.info.namespace,
@@ -134,6 +135,7 @@ impl Server {
         }
         let context = WriteContext {
             user: &call.user,
+            verb: &info.verb,
             resource,
             namespace: &info.namespace,
             subresource: &info.subresource,

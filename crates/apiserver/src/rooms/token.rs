@@ -148,6 +148,7 @@ fn attributes<'a>(
 ) -> Attributes<'a> {
     Attributes {
         operation: Operation::Create,
+        verb: &call.info.verb,
         user: &call.user,
         resource: accounts,
         namespace: &call.info.namespace,
