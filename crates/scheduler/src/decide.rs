@@ -25,8 +25,8 @@ pub struct Failure {
 }
 
 impl Failure {
-    fn new(error: FitError, refused_by: PluginSet) -> Self {
-        Failure { error, refused_by, release: None, preemption: Preemption::Nothing }
+    fn new(error: FitError, refused_by: PluginSet) -> Box<Self> {
+        Box::new(Failure { error, refused_by, release: None, preemption: Preemption::Nothing })
     }
 
     /// Whether the pod asks for what is wrong, rather than for what is not to be had.
@@ -68,7 +68,7 @@ impl FitError {
         refused_by: PluginSet,
         release: Option<ObjectKey>,
         preemption: Preemption,
-    ) -> Failure {
+    ) -> Box<Failure> {
         let claim = release.as_ref().and_then(|key| cycle.cache.surroundings.devices.claim(key));
         let extended = claim.is_some_and(|claim| claim.extended);
         let claims = match &release {
@@ -78,7 +78,7 @@ impl FitError {
             None => "still not schedulable",
         };
         self.preemption = preemption.message().map(|message| (claims, message));
-        Failure { error: self, refused_by, release, preemption }
+        Box::new(Failure { error: self, refused_by, release, preemption })
     }
 }
 
@@ -188,7 +188,7 @@ pub struct Placement {
 }
 
 /// Chooses a node, and volumes and devices on it. `stopwatch` runs meanwhile.
-pub fn place(cycle: Cycle<'_>, turn: usize, stopwatch: &mut Stopwatch) -> Result<Placement, Failure> {
+pub fn place(cycle: Cycle<'_>, turn: usize, stopwatch: &mut Stopwatch) -> Result<Placement, Box<Failure>> {
     let node = decide(cycle, turn, stopwatch)?;
     let reserved = |at| {
         let parts = PLUGINS.iter().filter_map(|plugin| plugin.reserve(cycle, at));
@@ -200,7 +200,7 @@ pub fn place(cycle: Cycle<'_>, turn: usize, stopwatch: &mut Stopwatch) -> Result
 }
 
 /// Chooses a node. Among equals, `turn` decides, so that equal nodes fill evenly. `stopwatch` runs meanwhile.
-pub fn decide(cycle: Cycle<'_>, turn: usize, stopwatch: &mut Stopwatch) -> Result<Arc<str>, Failure> {
+pub fn decide(cycle: Cycle<'_>, turn: usize, stopwatch: &mut Stopwatch) -> Result<Arc<str>, Box<Failure>> {
     let mut error = FitError::new(cycle.cache.len());
     let mut refused_by = PluginSet::default();
     if cycle.cache.is_empty() {

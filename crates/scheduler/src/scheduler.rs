@@ -2,6 +2,7 @@
 
 use crate::cache::Cache;
 use crate::decide::{Failure, Placement, place};
+use crate::devices::rows::Claim;
 use crate::facts::{NodeFacts, PodFacts, PodInfo};
 use crate::framework::{Cycle, Event};
 use crate::metrics::{self, Flying, Metrics};
@@ -80,8 +81,8 @@ pub async fn run(client: Client, registry: &Registry, shutdown: CancellationToke
             change(&mut state.cache.surroundings);
             if let Some(event) = helps {
                 state.queue.happened(&event);
-                if matches!(event, Event::DeviceClaim { .. }) {
-                    state.let_in(event.label());
+                if let Event::DeviceClaim { new, .. } = &event {
+                    state.let_in(new, event.label());
                 }
                 this.wake.notify_one();
             }
@@ -189,13 +190,13 @@ impl Scheduler {
                     this.bind_reserved(pod, attempt, &node, reservation).await;
                     return drop(flying);
                 }
-                Err(failure) => this.fail(pod, attempt, failure).await,
+                Err(failure) => this.fail(pod, attempt, *failure).await,
             }
             drop(permit);
         });
     }
 
-    fn decide(&self, pod: &PodInfo, turn: usize) -> Result<Placement, Failure> {
+    fn decide(&self, pod: &PodInfo, turn: usize) -> Result<Placement, Box<Failure>> {
         let mut stopwatch = Stopwatch::default();
         let decision = self.state.lock().decide(pod, turn, &mut stopwatch);
         let preemption = decision.as_ref().err().map(|failure| &failure.preemption);
@@ -211,7 +212,7 @@ impl State {
         pod: &PodInfo,
         turn: usize,
         stopwatch: &mut Stopwatch,
-    ) -> Result<Placement, Failure> {
+    ) -> Result<Placement, Box<Failure>> {
         let decision = place(Cycle { pod, cache: &self.cache }, turn, stopwatch);
         match &decision {
             Ok(Placement { node, reservation }) => {
@@ -248,9 +249,13 @@ impl State {
         pod.devices.is_empty() || devices.claims_of(pod.key(), &pod.uid, &pod.devices).is_ok()
     }
 
-    /// Has those pods tried whose claims have come.
-    fn let_in(&mut self, by: &'static str) {
-        let come = self.unclaimed.values().filter(|pod| self.has_claims(pod));
+    /// Has those pods tried that waited for this claim, and have all of theirs now.
+    fn let_in(&mut self, claim: &Claim, by: &'static str) {
+        let named = |pod: &Cached<PodFacts>| {
+            pod.namespace() == claim.namespace
+                && pod.devices.iter().any(|wanted| wanted.claim() == Some(&claim.name))
+        };
+        let come = self.unclaimed.values().filter(|pod| named(pod) && self.has_claims(pod));
         let come: Vec<_> = come.cloned().collect();
         for pod in come {
             self.unclaimed.remove(pod.key());

@@ -235,7 +235,9 @@ fn references(pod: &Pod) -> Vec<(Kind, Box<str>)> {
     spec.volumes.iter().for_each(|v| volume(v, &mut found));
     let claims = spec.resource_claims.iter().map(|c| &c.resource_claim_name);
     let statuses = pod.status.resource_claim_statuses.iter().map(|c| &c.resource_claim_name);
-    found.extend(claims.chain(statuses).flatten().map(|name| (Kind::ResourceClaim, name.as_str())));
+    let extended = pod.status.extended_resource_claim_status.iter().map(|c| &c.resource_claim_name);
+    let claims = claims.chain(statuses).flatten().chain(extended);
+    found.extend(claims.map(|name| (Kind::ResourceClaim, name.as_str())));
     let namespace = &pod.metadata.namespace;
     let mut edges: Vec<_> = found
         .into_iter()

@@ -490,6 +490,15 @@ mod tests {
             }),
         );
         put(Kind::Pod, mine.clone());
+        let claiming = json!({
+            "metadata": {"name": "claiming", "namespace": "ns", "uid": "claiming"},
+            "spec": {"nodeName": "a", "resourceClaims": [{"name": "n", "resourceClaimName": "named"}]},
+            "status": {
+                "resourceClaimStatuses": [{"name": "t", "resourceClaimName": "made"}],
+                "extendedResourceClaimStatus": {"resourceClaimName": "extended", "requestMappings": []},
+            },
+        });
+        put(Kind::Pod, raw(&claiming));
         put(
             Kind::Pod,
             pod("other", "b", json!({"volumes": [{"name": "v", "secret": {"secretName": "theirs"}}]})),
@@ -517,6 +526,10 @@ mod tests {
             ("get /configmaps other/env", STRANGE),
             ("get /persistentvolumeclaims ns/claim", "yes"),
             ("get /persistentvolumeclaims ns/mine-e", "yes"),
+            ("get resource.k8s.io/resourceclaims ns/named", "yes"),
+            ("get resource.k8s.io/resourceclaims ns/made", "yes"),
+            ("get resource.k8s.io/resourceclaims ns/extended", "yes"),
+            ("get resource.k8s.io/resourceclaims ns/another", STRANGE),
             ("patch /persistentvolumeclaims/status ns/claim", "yes"),
             ("list /persistentvolumeclaims ns/claim", "can only get individual resources of this type"),
             ("get /persistentvolumes /pv", "yes"),

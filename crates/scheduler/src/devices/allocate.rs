@@ -350,7 +350,8 @@ impl<'a> Search<'a> {
         let (id, device) = (spot.id(), spot.device());
         let shared = device.allow_multiple_allocations == Some(true);
         let alternative = self.alternative(turn);
-        if !(shared && alternative.admin) && !self.is_free(turn, spot) {
+        let may_share = shared && alternative.admin;
+        if !(may_share || self.is_free(turn, spot)) {
             return Ok(false);
         }
         let kept_off = device.taints.iter().any(|taint| {
@@ -377,7 +378,8 @@ impl<'a> Search<'a> {
         let Some(amounts) = amounts else { return Ok(false) };
         // Of a shared device the counters are taken but once.
         let in_use = sharing.is_some() || self.devices.taken.consumed(id).is_some();
-        let counted = !device.consumes_counters.is_empty() && !(shared && in_use);
+        let are_taken = shared && in_use;
+        let counted = !(device.consumes_counters.is_empty() || are_taken);
         if counted && !self.count(spot) {
             return Ok(false);
         }
