@@ -1,5 +1,5 @@
 //! What pods have of devices, as far as the control plane gives and takes it: claims from templates, what they get, who may
-//! speak of it, and taints. No driver is on the node: the pods get their node, and wait there.
+//! speak of it, taints, and quotas. No driver is on the node: the pods get their node, and wait there.
 
 use cluster_tests::{Kubectl, Room, Scenario, Suite, scenarios};
 use std::process::ExitCode;
@@ -11,6 +11,7 @@ fn main() -> ExitCode {
         a_device_is_bound_before_its_pod,
         extended_resources_are_given_by_devices,
         a_claims_status_is_not_everybodys,
+        quotas_count_devices,
     ];
     Suite::new("devices", TOGETHER).run()
 }
@@ -231,4 +232,114 @@ rules:
     k.run("delete pod user");
     k.wait("delete", &claim);
     withdraw(k, driver);
+}
+
+/// What is asked for is charged once, to the pod or to the claim, and given back.
+fn quotas_count_devices(room: &Room) {
+    let k = &room.kubectl;
+    let driver = "quota.example.com";
+    publish(k, driver, "");
+    let devices = format!("{driver}.deviceclass.resource.k8s.io/devices");
+    let class = format!("requests.deviceclass.resource.kubernetes.io/{driver}");
+    let gpu = format!("requests.{driver}/gpu");
+    let claims = "count/resourceclaims.resource.k8s.io";
+    let quota = |more: &str| {
+        k.apply(&format!(
+            "
+apiVersion: v1
+kind: ResourceQuota
+metadata: {{name: devices}}
+spec: {{hard: {{{devices}: 3, {class}: 4, {gpu}: 5, {claims}: 9{more}}}}}
+"
+        ));
+    };
+    // Each is named `devices`, by class, by resource, and in number.
+    let used = |want: [&str; 4]| {
+        k.until("resourcequota/devices", &format!("used up to {want:?}"), |quota| {
+            let used = &quota["status"]["used"];
+            let names = [devices.as_str(), &class, &gpu, claims];
+            names.iter().zip(want).all(|(name, want)| used[*name] == want).then_some(())
+        });
+    };
+    let claim = |name: &str, class: &str, more: &str| {
+        format!(
+            "
+apiVersion: resource.k8s.io/v1
+kind: ResourceClaim
+metadata: {{name: {name}}}
+spec: {{devices: {{requests: [{{name: gpu, exactly: {{deviceClassName: {class}{more}}}}}]}}}}
+"
+        )
+    };
+    quota("");
+    used(["0", "0", "0", "0"]);
+    k.apply(&format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {{name: user}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: main
+    image: localhost/busybox:debian12
+    command: [sleep, infinity]
+    resources: {{limits: {{{driver}/gpu: 1}}}}
+"
+    ));
+    placed(k, "user");
+    used(["1", "1", "1", "1"]);
+    let made = k.field("pod/user", ".status.extendedResourceClaimStatus.resourceClaimName");
+    k.apply(&claim("own", driver, ", count: 2"));
+    used(["3", "3", "3", "2"]);
+    // The controller counts as admission charged.
+    quota(", pods: 9");
+    k.until("resourcequota/devices", "counted anew", |quota| {
+        (quota["status"]["used"]["pods"] == "1").then_some(())
+    });
+    used(["3", "3", "3", "2"]);
+    let refused = |manifest: &str| {
+        let output = k.script("kubectl -n $NS create -f -", manifest);
+        assert!(!output.status.success(), "{manifest} was let in");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let why = refused(&claim("more", driver, ""));
+    let words = format!(
+        "resourceclaims.resource.k8s.io \"more\" is forbidden: exceeded quota: devices, requested: {devices}=1, \
+         used: {devices}=3, limited: {devices}=3"
+    );
+    assert!(why.contains(&words), "{why}");
+    let why = refused(&claim("all", driver, ", allocationMode: All"));
+    let words = format!(
+        "exceeded quota: devices, requested: {devices}=32,{class}=32,{gpu}=32, used: {devices}=3,{class}=3,{gpu}=3, \
+         limited: {devices}=3,{class}=4,{gpu}=5"
+    );
+    assert!(why.contains(&words), "{why}");
+    let pod = |name: &str| {
+        format!(
+            "
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: main
+    image: localhost/busybox:debian12
+    resources: {{limits: {{deviceclass.resource.kubernetes.io/{driver}: 2}}}}
+"
+        )
+    };
+    let why = refused(&pod("by-class"));
+    let words = format!("exceeded quota: devices, requested: {class}=2, used: {class}=3, limited: {class}=4");
+    assert!(why.contains(&words), "{why}");
+    k.run("delete pod user");
+    k.wait("delete", &format!("resourceclaim/{made}"));
+    used(["2", "2", "2", "1"]);
+    // Without the class, nobody can tell what it gave.
+    withdraw(k, driver);
+    used(["2", "2", "0", "1"]);
+    k.run("delete resourceclaim own");
+    used(["0", "0", "0", "0"]);
+    k.run("delete resourcequota devices");
 }

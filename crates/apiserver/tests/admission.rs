@@ -179,6 +179,105 @@ async fn quotas_are_kept() {
     post(&house, "/api/v1/namespaces/default/secrets", json!({"metadata": {"name": "s"}}), (403, none)).await;
 }
 
+/// A claim to so many devices of a class; for a pod, if one is named.
+fn claim(name: &str, class: &str, count: i64, pod: Option<&Value>) -> Value {
+    let owners: Vec<Value> = pod
+        .map(|pod| {
+            let metadata = &pod["metadata"];
+            json!({"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"],
+                "controller": true})
+        })
+        .into_iter()
+        .collect();
+    json!({
+        "metadata": {
+            "name": name, "ownerReferences": owners,
+            "annotations": {"resource.kubernetes.io/extended-resource-claim": "true"},
+        },
+        "spec": {"devices": {"requests": [
+            {"name": "r", "exactly": {"deviceClassName": class, "count": count}}]}},
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quotas_count_claims_to_devices() {
+    const MERGE: &str = "application/merge-patch+json";
+    const CLASS: &str = "requests.deviceclass.resource.kubernetes.io/gpu";
+    let house = house().await;
+    let quotas = "/api/v1/namespaces/default/resourcequotas";
+    let claims = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims";
+    let used = async || house.get(&format!("{quotas}/q")).await["status"]["used"].clone();
+    let class = json!({"metadata": {"name": "gpu"}, "spec": {"extendedResourceName": "example.com/gpu"}});
+    post(&house, "/apis/resource.k8s.io/v1/deviceclasses", class, (201, "")).await;
+    let hard = json!({
+        "count/resourceclaims.resource.k8s.io": "4", "gpu.deviceclass.resource.k8s.io/devices": "5",
+        CLASS: "5", "requests.example.com/gpu": "5"});
+    let none = json!({
+        "count/resourceclaims.resource.k8s.io": "0", "gpu.deviceclass.resource.k8s.io/devices": "0",
+        CLASS: "0", "requests.example.com/gpu": "0"});
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": hard}});
+    post(&house, quotas, quota, (201, "")).await;
+    let status = json!({"status": {"hard": hard, "used": none}});
+    assert_eq!(house.call(Method::PATCH, &format!("{quotas}/q/status"), MERGE, status).await.0, 200);
+
+    // What a pod asks for is charged to it under the name by which it asks; the claim for it is charged the rest.
+    let account = json!({"metadata": {"name": "default"}});
+    post(&house, "/api/v1/namespaces/default/serviceaccounts", account, (201, "")).await;
+    let asking = pod(json!({"limits": {"example.com/gpu": "2"}}));
+    let asking = post(&house, "/api/v1/namespaces/default/pods", asking, (201, "")).await;
+    assert_eq!(used().await["requests.example.com/gpu"], "2");
+    post(&house, claims, claim("a", "gpu", 2, Some(&asking)), (201, "")).await;
+    let first = json!({
+        "count/resourceclaims.resource.k8s.io": "1", "gpu.deviceclass.resource.k8s.io/devices": "2",
+        CLASS: "2", "requests.example.com/gpu": "2"});
+    assert_eq!(used().await, first);
+    // Another that says the same pays in full, and so does one whose pod is another.
+    post(&house, claims, claim("b", "gpu", 1, Some(&asking)), (201, "")).await;
+    assert_eq!(used().await["requests.example.com/gpu"], "3");
+    let mut other = asking.clone();
+    other["metadata"]["uid"] = "other".into();
+    let dry = format!("{claims}?dryRun=All");
+    let full = |requested: i64| {
+        format!(
+            "resourceclaims.resource.k8s.io \"c\" is forbidden: exceeded quota: q, requested: \
+             gpu.deviceclass.resource.k8s.io/devices={requested},{CLASS}={requested},requests.example.com/gpu={requested}, \
+             used: gpu.deviceclass.resource.k8s.io/devices=3,{CLASS}=3,requests.example.com/gpu=3, \
+             limited: gpu.deviceclass.resource.k8s.io/devices=5,{CLASS}=5,requests.example.com/gpu=5"
+        )
+    };
+    post(&house, &dry, claim("c", "gpu", 3, Some(&other)), (403, &full(3))).await;
+    let mut all = claim("c", "gpu", 0, None);
+    all["spec"]["devices"]["requests"][0]["exactly"] =
+        json!({"deviceClassName": "gpu", "allocationMode": "All"});
+    post(&house, claims, all, (403, &full(32))).await;
+    let (code, missing) = house.json(Method::GET, &format!("{claims}/c"), Value::Null).await;
+    assert_eq!(code, 404, "{missing}");
+
+    // What is not the pod's any more is charged like any.
+    let away = json!({"metadata": {"annotations": {"resource.kubernetes.io/extended-resource-claim": null}}});
+    assert_eq!(house.call(Method::PATCH, &format!("{claims}/a"), MERGE, away).await.0, 200);
+    let all = json!({
+        "count/resourceclaims.resource.k8s.io": "2", "gpu.deviceclass.resource.k8s.io/devices": "3",
+        CLASS: "3", "requests.example.com/gpu": "5"});
+    assert_eq!(used().await, all);
+    let more = "resourceclaims.resource.k8s.io \"c\" is forbidden: exceeded quota: q, \
+                requested: requests.example.com/gpu=1, \
+                used: requests.example.com/gpu=5, limited: requests.example.com/gpu=5";
+    post(&house, claims, claim("c", "gpu", 1, None), (403, more)).await;
+    // A class that is not there is charged nothing but its place.
+    post(&house, claims, claim("c", "ghost", 9, None), (201, "")).await;
+    post(&house, claims, claim("d", "ghost", 9, None), (201, "")).await;
+    let by_class = pod(json!({"limits": {"deviceclass.resource.kubernetes.io/gpu": "3"}}));
+    let full = format!(
+        "pods \"p\" is forbidden: exceeded quota: q, requested: {CLASS}=3, used: {CLASS}=3, limited: {CLASS}=5"
+    );
+    post(&house, "/api/v1/namespaces/default/pods", by_class, (403, &full)).await;
+    let full = "resourceclaims.resource.k8s.io \"e\" is forbidden: exceeded quota: q, requested: \
+                count/resourceclaims.resource.k8s.io=1, used: count/resourceclaims.resource.k8s.io=4, \
+                limited: count/resourceclaims.resource.k8s.io=4";
+    post(&house, claims, claim("e", "ghost", 1, None), (403, full)).await;
+}
+
 fn pod(resources: Value) -> Value {
     json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i", "resources": resources}]}})
 }

@@ -1,12 +1,17 @@
 //! What objects use of a ResourceQuota, and which of its scopes they are in: shared by the controller that counts and by
 //! the admission plugin that refuses. Upstream: `pkg/quota/v1` and its evaluators.
 
+/// What claims to devices use.
+pub mod devices;
+
 use crate::pod_requests::{Options, pod_limits, pod_requests};
+use crate::resource_claim::CLASS_PREFIX;
 use api::core::v1::{
     PersistentVolumeClaim, Pod, PodAffinityTerm, ResourceQuota, ScopedResourceSelectorRequirement, Service,
 };
 use apimachinery::quantity::{Format, Quantity};
 use apimachinery::time::{Duration, Time};
+use devices::DeviceClasses;
 use std::collections::BTreeMap;
 
 pub type Usage = BTreeMap<String, Quantity>;
@@ -56,8 +61,9 @@ pub fn count_usage(group: &str, resource: &str, count: usize) -> Usage {
     usage
 }
 
-/// Whether the named constraint is on objects of this resource.
-pub fn constrains(name: &str, group: &str, resource: &str) -> bool {
+/// Whether the named constraint is on objects of this resource; it may be on those of others, too. The classes matter for
+/// claims to devices alone.
+pub fn constrains(name: &str, group: &str, resource: &str, classes: &DeviceClasses) -> bool {
     if name == object_count(group, resource) {
         return true;
     }
@@ -65,12 +71,12 @@ pub fn constrains(name: &str, group: &str, resource: &str) -> bool {
         ("", "pods") => {
             OF_PODS.contains(&name)
                 || name.starts_with("hugepages-")
-                || name
-                    .strip_prefix("requests.")
-                    .is_some_and(|of| of.starts_with("hugepages-") || is_extended(of))
+                || name.starts_with("requests.hugepages-")
+                || extended_request(name).is_some()
         }
         ("", "services") => OF_SERVICES.contains(&name),
         ("", "persistentvolumeclaims") => OF_CLAIMS.contains(&name) || name.contains(BY_CLASS),
+        (devices::GROUP, devices::RESOURCE) => devices::constrains(name, classes),
         ("", resource) => COUNTED_BY_NAME.contains(&resource) && name == resource,
         _ => false,
     }
@@ -79,6 +85,16 @@ pub fn constrains(name: &str, group: &str, resource: &str) -> bool {
 /// Whether a container resource is neither of Kubernetes' own nor a plain word.
 pub fn is_extended(name: &str) -> bool {
     name.contains('/') && !name.contains("kubernetes.io/")
+}
+
+/// The extended resource whose requests a constraint is on.
+pub fn extended_request(name: &str) -> Option<&str> {
+    name.strip_prefix("requests.").filter(|resource| may_be_devices(resource))
+}
+
+/// Whether a container resource is extended, or the one that is named after a class of devices.
+fn may_be_devices(resource: &str) -> bool {
+    is_extended(resource) || resource.starts_with(CLASS_PREFIX)
 }
 
 /// Whether a pod still counts: one that ended does not, nor one whose time to end is over.
@@ -110,7 +126,7 @@ pub fn pod_usage(pod: &Pod, now: Time) -> Usage {
                 usage.insert(format!("requests.{name}"), request.clone());
                 usage.insert(name, request);
             }
-            extended if is_extended(extended) => drop(usage.insert(format!("requests.{name}"), request)),
+            extended if may_be_devices(extended) => drop(usage.insert(format!("requests.{name}"), request)),
             _ => {}
         }
     }
@@ -286,7 +302,7 @@ mod tests {
     use apimachinery::json;
     use apimachinery::value::Value;
 
-    fn show(usage: &Usage) -> String {
+    pub(super) fn show(usage: &Usage) -> String {
         usage.iter().map(|(name, quantity)| format!("{name}={quantity}")).collect::<Vec<_>>().join(" ")
     }
 
@@ -309,6 +325,12 @@ mod tests {
             "count/pods=1 cpu=100m limits.cpu=200m memory=1Gi pods=1 requests.cpu=100m requests.example.com/gpu=1 requests.memory=1Gi",
         );
         check(json!({"phase": "Succeeded"}), "count/pods=1");
+        let requests = json!({"deviceclass.resource.kubernetes.io/gpu": "2", "kubernetes.io/other": "1"});
+        let by_class = json!({"containers": [{"name": "a", "resources": {"requests": requests}}]});
+        assert_eq!(
+            show(&pod_usage(&pod(by_class, json!({})), Time::from_unix(0))),
+            "count/pods=1 pods=1 requests.deviceclass.resource.kubernetes.io/gpu=2"
+        );
     }
 
     #[test]
@@ -360,6 +382,10 @@ mod tests {
         for (name, group, resource, want) in [
             ("pods", "", "pods", true),
             ("requests.example.com/gpu", "", "pods", true),
+            ("requests.hugepages-2Mi", "", "pods", true),
+            ("requests.deviceclass.resource.kubernetes.io/gpu", "", "pods", true),
+            ("requests.kubernetes.io/gpu", "", "pods", false),
+            ("gpu.deviceclass.resource.k8s.io/devices", "", "pods", false),
             ("requests.storage", "", "pods", false),
             ("requests.storage", "", "persistentvolumeclaims", true),
             ("fast.storageclass.storage.k8s.io/requests.storage", "", "persistentvolumeclaims", true),
@@ -370,7 +396,11 @@ mod tests {
             ("count/jobs.batch", "batch", "jobs", true),
             ("count/jobs.batch", "apps", "jobs", false),
         ] {
-            assert_eq!(constrains(name, group, resource), want, "{name} {group} {resource}");
+            assert_eq!(
+                constrains(name, group, resource, &DeviceClasses::default()),
+                want,
+                "{name} {group} {resource}"
+            );
         }
     }
 }

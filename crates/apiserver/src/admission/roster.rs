@@ -74,6 +74,8 @@ const PODS: Resource = ("", "v1", "pods");
 const NODES: Resource = ("", "v1", "nodes");
 const POD_GROUPS: Resource = ("scheduling.k8s.io", "v1alpha2", "podgroups");
 const WORKLOADS: Resource = ("scheduling.k8s.io", "v1alpha2", "workloads");
+const DEVICE_CLASSES: Resource = ("resource.k8s.io", "v1", "deviceclasses");
+const RESOURCE_CLAIMS: Resource = ("resource.k8s.io", "v1", "resourceclaims");
 const STORAGE_CLASSES: Resource = ("storage.k8s.io", "v1", "storageclasses");
 
 impl Room<'_> {
@@ -216,7 +218,15 @@ fn escalation(room: &Room<'_>) -> Made {
 
 fn resource_quota(room: &Room<'_>) -> Made {
     let limited = resource_quota::limited::read(room.configuration.as_deref())?;
-    room.over(("", "v1", "resourcequotas"), |quotas| resource_quota::ResourceQuota { quotas, limited })
+    let (classes, claims) = (room.objects(DEVICE_CLASSES), room.objects(RESOURCE_CLAIMS));
+    let devices = classes.zip(claims).zip(room.objects(PODS));
+    let devices =
+        devices.map(|((classes, claims), pods)| resource_quota::devices::Devices { classes, claims, pods });
+    room.over(("", "v1", "resourcequotas"), |quotas| resource_quota::ResourceQuota {
+        quotas,
+        devices,
+        limited,
+    })
 }
 
 pub(super) const ROSTER: &[Row] = &[

@@ -8,15 +8,17 @@ mod plan;
 mod tally;
 
 use crate::Context;
-use crate::support::{now, queue};
+use crate::support::{now, queue, served};
 use api::core::v1::ResourceQuota;
+use api::resource::v1::DeviceClass;
 use calm::Calm;
 use client::controller::{Outcome, Writes, run as work};
 use client::discovery::{Discovered, discover};
 use client::informer::Index;
 use client::{Client, Error, Informer, ObjectKey, Projection, Resource};
 use parking_lot::RwLock;
-use rules::quota::constrains;
+use rules::quota::devices::{self, DeviceClasses};
+use rules::quota::{constrains, extended_request};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,9 +54,25 @@ impl Projection for Facts {
     }
 }
 
+/// What is kept of a class of devices: the extended resource that it gives.
+#[derive(PartialEq)]
+struct Class {
+    gives: Option<String>,
+}
+
+impl Projection for Class {
+    type Kind = DeviceClass;
+
+    fn project(class: &DeviceClass) -> Self {
+        Class { gives: class.spec.extended_resource_name.clone() }
+    }
+}
+
 struct Loop {
     client: Client,
     quotas: Informer<Facts>,
+    /// Nothing where they are not served.
+    classes: Option<Informer<Class>>,
     tallies: Tallies,
     writes: Writes<ObjectKey>,
     discovered: RwLock<Arc<Discovered>>,
@@ -80,6 +98,25 @@ pub(crate) async fn run(context: Context) {
             changed.add(key);
         }
     });
+    let classes = match served::<DeviceClass>(&context.client).await {
+        true => Some(context.informers.get::<Class>()),
+        false => None,
+    };
+    if let Some(classes) = &classes {
+        classes.synced().await;
+        let (here, changed) = (quotas.clone(), queue.clone());
+        classes.subscribe(move |change| {
+            if change.old().is_some_and(|old| old.projection == change.object().projection) {
+                return;
+            }
+            // What claims use of extended resources is another thing now.
+            for quota in here.list() {
+                if quota.constrained.iter().any(|name| extended_request(name).is_some()) {
+                    changed.add_after(quota.key().clone(), SETTLE);
+                }
+            }
+        });
+    }
     let (here, changed, noted) = (quotas.clone(), queue.clone(), calm.clone());
     let tallies = Tallies::new(client::source::of(&context.client), move |namespace, change| {
         for quota in here.by_index(BY_NAMESPACE, namespace) {
@@ -96,6 +133,7 @@ pub(crate) async fn run(context: Context) {
     let this = Arc::new(Loop {
         client: context.client,
         quotas,
+        classes,
         tallies,
         writes: writes.clone(),
         discovered: RwLock::default(),
@@ -111,6 +149,7 @@ pub(crate) async fn run(context: Context) {
 /// The resources that the names constrain, as far as they are known; and whether all are.
 fn resources<'a>(
     discovered: &Discovered,
+    classes: &DeviceClasses,
     names: impl Iterator<Item = &'a str>,
 ) -> (BTreeSet<Resource>, bool) {
     let countable: Vec<_> = discovered
@@ -119,34 +158,43 @@ fn resources<'a>(
         .collect();
     let (mut found, mut all) = (BTreeSet::new(), true);
     for name in names {
-        let of =
-            |r: &&&client::discovery::ApiResource| constrains(name, &r.resource.group, &r.resource.resource);
-        match countable.iter().find(of) {
-            Some(resource) => drop(found.insert(resource.resource.clone())),
-            None => all = false,
-        }
+        let constrained = countable.iter().map(|countable| &countable.resource);
+        let mut constrained =
+            constrained.filter(|r| constrains(name, &r.group, &r.resource, classes)).peekable();
+        all &= constrained.peek().is_some();
+        found.extend(constrained.cloned());
     }
     (found, all)
 }
 
 impl Loop {
     /// The resources that quotas of the namespace constrain.
-    async fn wanted(&self, namespace: &str) -> Result<BTreeSet<Resource>, Error> {
+    async fn wanted(&self, namespace: &str, classes: &DeviceClasses) -> Result<BTreeSet<Resource>, Error> {
         let quotas = self.quotas.by_index(BY_NAMESPACE, namespace);
         let names = || quotas.iter().flat_map(|quota| &quota.constrained).map(String::as_str);
         let discovered = self.discovered.read().clone();
-        let (found, all) = resources(&discovered, names());
+        let (found, all) = resources(&discovered, classes, names());
         if all {
             return Ok(found);
         }
         // A name that is not known may be that of a new resource.
         let discovered = Arc::new(discover(&self.client).await?);
         *self.discovered.write() = discovered.clone();
-        Ok(resources(&discovered, names()).0)
+        Ok(resources(&discovered, classes, names()).0)
+    }
+
+    /// The classes of devices, as they are now.
+    fn classes(&self) -> DeviceClasses {
+        let classes = self.classes.iter().flat_map(Informer::list);
+        classes.map(|class| (class.name().to_owned(), class.gives.clone())).collect()
     }
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Outcome, Error> {
-        let tallies = self.tallies.keep(&key.namespace, &self.wanted(&key.namespace).await?);
+        let classes = self.classes();
+        let wanted = self.wanted(&key.namespace, &classes).await?;
+        let mut tallies = self.tallies.keep(&key.namespace, &wanted);
+        // Claims to devices come when it is known what their pods are charged.
+        tallies.sort_by_key(|tally| tally.resource.resource == devices::RESOURCE);
         let Some(cached) = self.quotas.get(key) else {
             self.calm.forget(key);
             return Ok(Outcome::Done);
@@ -156,10 +204,11 @@ impl Loop {
         }
         let quota = cached.decode()?;
         let now = now();
-        let mut counting = plan::Counting::new(&quota, now);
+        let mut counting = plan::Counting::new(&quota, &classes, now);
         for tally in &tallies {
             if tokio::time::timeout(SYNC, tally.synced()).await.is_err() {
                 tracing::warn!(quota = %key, resource = %tally.resource, "could not be counted");
+                counting.miss(&tally.resource);
                 continue;
             }
             counting.add(&tally.resource, tally.items.lock().values());

@@ -38,6 +38,24 @@ fn limits_and_quotas() {
     );
 }
 
+/// The names by which devices are counted: those of classes are whole, those of requests may be anything.
+#[test]
+fn quotas_of_devices() {
+    check(
+        "",
+        "ResourceQuota",
+        json!({"spec": {"hard": {
+            "gpu.deviceclass.resource.k8s.io/devices": "1", "big.gpu.deviceclass.resource.k8s.io/devices": "1500m",
+            "requests.deviceclass.resource.kubernetes.io/gpu": "1500m", "requests.example.com/gpu": "1500m",
+            "requests.deviceclass.resource.kubernetes.io/": "1", "count/resourceclaims.resource.k8s.io": "1",
+        }, "scopes": ["NotBestEffort"]}}),
+        expect![[r#"
+            spec.hard[big.gpu.deviceclass.resource.k8s.io/devices]: Invalid value: "1500m": must be an integer
+            spec.hard[requests.deviceclass.resource.kubernetes.io/]: Invalid value: "requests.deviceclass.resource.kubernetes.io/": name part must be non-empty
+            spec.hard[requests.deviceclass.resource.kubernetes.io/]: Invalid value: "requests.deviceclass.resource.kubernetes.io/": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"#]],
+    );
+}
+
 #[test]
 fn nodes() {
     let node = json!({

@@ -1,6 +1,7 @@
 //! ResourceQuota: what a namespace may use. What a request would add is written to the quotas before the object is; a
 //! write that then fails is put right by the controller's recount.
 
+pub(super) mod devices;
 pub(super) mod limited;
 
 use super::lookup::Objects;
@@ -8,12 +9,15 @@ use super::{Attributes, Operation, Plugin, When};
 use api::core::v1::{
     Container, PersistentVolumeClaim, Pod, ResourceQuota as Quota, ScopedResourceSelectorRequirement, Service,
 };
+use api::resource::v1::ResourceClaim;
 use apimachinery::decode::Decode;
 use apimachinery::status::Status;
 use apimachinery::time::Time;
 use apimachinery::value::Value;
+use devices::Devices;
 use futures::future::BoxFuture;
 use limited::LimitedResource;
+use rules::quota::devices::{self as device_rules, DeviceClasses};
 use rules::quota::{self, PodScopes, Usage};
 use schema::encode::Body;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +26,8 @@ use store::{Entry, Expect, Write};
 
 pub(super) struct ResourceQuota {
     pub quotas: Arc<Objects>,
+    /// Nothing where claims to devices are not served.
+    pub devices: Option<Devices>,
     pub limited: Vec<LimitedResource>,
 }
 
@@ -30,6 +36,7 @@ enum Counted {
     Pod(Box<Pod>),
     Service(Box<Service>),
     Claim(Box<PersistentVolumeClaim>),
+    Devices(Box<ResourceClaim>),
     /// Counted by number alone.
     Other,
 }
@@ -43,17 +50,9 @@ impl Counted {
             ("", "pods") => Counted::Pod(read(object)?),
             ("", "services") => Counted::Service(read(object)?),
             ("", "persistentvolumeclaims") => Counted::Claim(read(object)?),
+            (device_rules::GROUP, device_rules::RESOURCE) => Counted::Devices(read(object)?),
             _ => Counted::Other,
         })
-    }
-
-    fn usage(&self, a: &Attributes<'_>, now: Time) -> Usage {
-        match self {
-            Counted::Pod(pod) => quota::pod_usage(pod, now),
-            Counted::Service(service) => quota::service_usage(service),
-            Counted::Claim(claim) => quota::claim_usage(claim),
-            Counted::Other => quota::count_usage(&a.resource.row.group, &a.resource.row.resource, 1),
-        }
     }
 
     fn in_scopes(&self, of: &Quota) -> bool {
@@ -149,7 +148,10 @@ fn increase(mut usage: Usage, before: Option<&Usage>) -> Usage {
 
 impl ResourceQuota {
     fn concerns(a: &Attributes<'_>) -> bool {
-        let updates = a.is("", "pods") || a.is("", "services") || a.is("", "persistentvolumeclaims");
+        let updates = a.is("", "pods")
+            || a.is("", "services")
+            || a.is("", "persistentvolumeclaims")
+            || a.is(device_rules::GROUP, device_rules::RESOURCE);
         let counts = match a.operation {
             Operation::Create => true,
             Operation::Update => updates,
@@ -180,6 +182,42 @@ impl ResourceQuota {
         Ok(quotas)
     }
 
+    /// What claims to devices are charged by; nothing where nobody asks for what they use of extended resources.
+    fn classes(&self, a: &Attributes<'_>, quotas: &[Stored]) -> Result<Option<DeviceClasses>, Status> {
+        let Some(devices) =
+            self.devices.as_ref().filter(|_| a.is(device_rules::GROUP, device_rules::RESOURCE))
+        else {
+            return Ok(None);
+        };
+        let mut hard = quotas.iter().flat_map(|stored| stored.quota.status.hard.keys());
+        let asked = !self.limited.is_empty() || hard.any(|name| quota::extended_request(name).is_some());
+        asked.then(|| devices.classes()).transpose()
+    }
+
+    /// What the object uses, as far as anybody asks.
+    fn usage(
+        &self,
+        a: &Attributes<'_>,
+        counted: &Counted,
+        classes: Option<&DeviceClasses>,
+        now: Time,
+    ) -> Usage {
+        match counted {
+            Counted::Pod(pod) => quota::pod_usage(pod, now),
+            Counted::Service(service) => quota::service_usage(service),
+            Counted::Claim(claim) => quota::claim_usage(claim),
+            Counted::Devices(claim) => {
+                let mut usage = device_rules::usage(claim);
+                if let Some((classes, devices)) = classes.zip(self.devices.as_ref()) {
+                    let charged = devices.charged(a, claim, now);
+                    device_rules::add_extended(&mut usage, classes, charged.as_ref());
+                }
+                usage
+            }
+            Counted::Other => quota::count_usage(&a.resource.row.group, &a.resource.row.resource, 1),
+        }
+    }
+
     async fn check(&self, a: &Attributes<'_>) -> Result<(), Status> {
         if !Self::concerns(a) {
             return Ok(());
@@ -194,9 +232,11 @@ impl ResourceQuota {
         let Some(object) = a.object.as_deref().filter(|_| !nothing) else { return Ok(Attempt::Done) };
         let now = Time::from(jiff::Timestamp::now());
         let counted = Counted::of(a, object)?;
-        let usage = counted.usage(a, now);
+        let classes = self.classes(a, &quotas)?;
+        let usage = self.usage(a, &counted, classes.as_ref(), now);
         let before = a.old.map(|old| Counted::of(a, old)).transpose()?;
-        let before = before.as_ref().map(|before| (before, before.usage(a, now)));
+        let before = before.as_ref().map(|before| (before, self.usage(a, before, classes.as_ref(), now)));
+        let classes = classes.unwrap_or_default();
         let scopes: Vec<_> = quotas
             .iter()
             .flat_map(|stored| quota::scopes(&stored.quota))
@@ -204,7 +244,7 @@ impl ResourceQuota {
             .collect();
         let mut concerned = Vec::new();
         for stored in quotas {
-            let Some(constrained) = constrained(a, &counted, &stored.quota)? else { continue };
+            let Some(constrained) = constrained(a, &counted, &classes, &stored.quota)? else { continue };
             let was = before.as_ref().filter(|(before, _)| before.in_scopes(&stored.quota));
             let delta = increase(usage.clone(), was.map(|(_, usage)| usage));
             concerned.push(Concerned { stored, constrained, delta });
@@ -261,8 +301,9 @@ impl ResourceQuota {
 
     /// The write that charges a quota, unless there is nothing to charge.
     fn charge(&self, a: &Attributes<'_>, concerned: Concerned) -> Result<Option<Write>, Status> {
-        let Concerned { stored: Stored { entry, mut value, quota }, constrained, mut delta } = concerned;
-        delta.retain(|name, _| constrained.contains(name));
+        let Concerned { stored: Stored { entry, mut value, quota }, mut delta, .. } = concerned;
+        // Once a quota concerns the request, all counts that it names.
+        delta.retain(|name, _| quota.status.hard.contains_key(name));
         if delta.is_empty() {
             return Ok(None);
         }
@@ -294,10 +335,19 @@ impl ResourceQuota {
 
 /// What a quota constrains of the request's resource; none if it does not concern the request. What keeps it from being
 /// judged refuses the request.
-fn constrained(a: &Attributes<'_>, counted: &Counted, quota: &Quota) -> Result<Option<Vec<String>>, Status> {
+fn constrained(
+    a: &Attributes<'_>,
+    counted: &Counted,
+    classes: &DeviceClasses,
+    quota: &Quota,
+) -> Result<Option<Vec<String>>, Status> {
     let row = &a.resource.row;
-    let constrained: Vec<&String> =
-        quota.status.hard.keys().filter(|name| quota::constrains(name, &row.group, &row.resource)).collect();
+    let constrained: Vec<&String> = quota
+        .status
+        .hard
+        .keys()
+        .filter(|name| quota::constrains(name, &row.group, &row.resource, classes))
+        .collect();
     if constrained.is_empty() || !counted.in_scopes(quota) {
         return Ok(None);
     }
