@@ -50,22 +50,34 @@ fn withdraw(k: &Kubectl, driver: &str) {
     k.run(&format!("delete resourceslice/{driver} deviceclass/{driver}"));
 }
 
-fn user(k: &Kubectl, name: &str) {
-    k.apply(&format!(
+/// A pod that does nothing, with these resources and more of its spec.
+fn pod(name: &str, resources: &str, more: &str) -> String {
+    format!(
         "
 apiVersion: v1
 kind: Pod
 metadata: {{name: {name}}}
 spec:
   terminationGracePeriodSeconds: 0
-  resourceClaims: [{{name: gpu, resourceClaimTemplateName: one-gpu}}]
   containers:
   - name: main
     image: localhost/busybox:debian12
     command: [sleep, infinity]
-    resources: {{claims: [{{name: gpu}}]}}
+    resources: {{{resources}}}
+{more}
 "
-    ));
+    )
+}
+
+/// One that has a claim made for it.
+fn user(k: &Kubectl, name: &str) {
+    let claim = "  resourceClaims: [{name: gpu, resourceClaimTemplateName: one-gpu}]";
+    k.apply(&pod(name, "claims: [{name: gpu}]", claim));
+}
+
+/// One that asks for the extended resource that a driver's class gives.
+fn asker(k: &Kubectl, name: &str, driver: &str) {
+    k.apply(&pod(name, &format!("limits: {{{driver}/gpu: 1}}"), ""));
 }
 
 fn claim_of(k: &Kubectl, pod: &str) -> String {
@@ -161,20 +173,7 @@ fn extended_resources_are_given_by_devices(room: &Room) {
     let k = &room.kubectl;
     let driver = "extended.example.com";
     publish(k, driver, "");
-    k.apply(&format!(
-        "
-apiVersion: v1
-kind: Pod
-metadata: {{name: user}}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: main
-    image: localhost/busybox:debian12
-    command: [sleep, infinity]
-    resources: {{limits: {{{driver}/gpu: 1}}}}
-"
-    ));
+    asker(k, "user", driver);
     placed(k, "user");
     let status = &k.json("pod/user")["status"]["extendedResourceClaimStatus"];
     let name = status["resourceClaimName"].as_str().expect("a claim");
@@ -273,20 +272,7 @@ spec: {{devices: {{requests: [{{name: gpu, exactly: {{deviceClassName: {class}{m
     };
     quota("");
     used(["0", "0", "0", "0"]);
-    k.apply(&format!(
-        "
-apiVersion: v1
-kind: Pod
-metadata: {{name: user}}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: main
-    image: localhost/busybox:debian12
-    command: [sleep, infinity]
-    resources: {{limits: {{{driver}/gpu: 1}}}}
-"
-    ));
+    asker(k, "user", driver);
     placed(k, "user");
     used(["1", "1", "1", "1"]);
     let made = k.field("pod/user", ".status.extendedResourceClaimStatus.resourceClaimName");
@@ -315,22 +301,8 @@ spec:
          limited: {devices}=3,{class}=4,{gpu}=5"
     );
     assert!(why.contains(&words), "{why}");
-    let pod = |name: &str| {
-        format!(
-            "
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}}}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: main
-    image: localhost/busybox:debian12
-    resources: {{limits: {{deviceclass.resource.kubernetes.io/{driver}: 2}}}}
-"
-        )
-    };
-    let why = refused(&pod("by-class"));
+    let by_class = format!("limits: {{deviceclass.resource.kubernetes.io/{driver}: 2}}");
+    let why = refused(&pod("by-class", &by_class, ""));
     let words = format!("exceeded quota: devices, requested: {class}=2, used: {class}=3, limited: {class}=4");
     assert!(why.contains(&words), "{why}");
     k.run("delete pod user");

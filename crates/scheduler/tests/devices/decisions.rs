@@ -186,18 +186,23 @@ fn devices_that_could_not_be_bound_are_given_back() {
         schema::patch::merge(&mut claim, &json!({"status": {"devices": [device]}}));
         claim
     };
-    let mut cache = zoned();
-    set_claim(&mut cache, "mine", told("ready"));
-    check(&cache, &uses(&["mine"]), expect!["b2 [mine ]"]);
-    let mut cache = zoned();
-    set_claim(&mut cache, "mine", told("broken"));
-    check(
-        &cache,
-        &uses(&["mine"]),
-        expect![[r#"
-        0/4 nodes are available: 4 resourceclaim not available on the node. deallocation of ResourceClaim completed, preemption: 0/4 nodes are available: 4 Preemption is not helpful for scheduling.
-        release mine"#]],
-    );
+    let mine = |claim: Value| {
+        let mut cache = zoned();
+        set_claim(&mut cache, "mine", claim);
+        cache
+    };
+    let useful = |claim: Value| check(&mine(claim), &uses(&["mine"]), expect!["b2 [mine ]"]);
+    let lost = |claim: Value| {
+        check(
+            &mine(claim),
+            &uses(&["mine"]),
+            expect![[r#"
+                0/4 nodes are available: 4 resourceclaim not available on the node. deallocation of ResourceClaim completed, preemption: 0/4 nodes are available: 4 Preemption is not helpful for scheduling.
+                release mine"#]],
+        );
+    };
+    useful(told("ready"));
+    lost(told("broken"));
     // They wait still; but not for ever.
     let since = |time: &str| {
         let mut claim = given("b2", waits.clone());
@@ -205,18 +210,8 @@ fn devices_that_could_not_be_bound_are_given_back() {
         schema::patch::merge(&mut claim, &at);
         claim
     };
-    let mut cache = zoned();
-    set_claim(&mut cache, "mine", since("2999-01-01T00:00:00Z"));
-    check(&cache, &uses(&["mine"]), expect!["b2 [mine ]"]);
-    let mut cache = zoned();
-    set_claim(&mut cache, "mine", since("2026-01-01T00:00:00Z"));
-    check(
-        &cache,
-        &uses(&["mine"]),
-        expect![[r#"
-        0/4 nodes are available: 4 resourceclaim not available on the node. deallocation of ResourceClaim completed, preemption: 0/4 nodes are available: 4 Preemption is not helpful for scheduling.
-        release mine"#]],
-    );
+    useful(since("2999-01-01T00:00:00Z"));
+    lost(since("2026-01-01T00:00:00Z"));
 }
 
 #[test]
