@@ -26,7 +26,7 @@ use newer::{
     keeps_memory_on_one_node, makes_ephemeral_volumes, reads_variables_from_files, refuses_unsafe_sysctls,
     starts_all_containers_anew,
 };
-use places::{has_of_the_node_what_it_names, reads_only_all_the_way_down};
+use places::{has_of_the_node_what_it_names, reads_only_all_the_way_down, takes_the_archives_that_are_some};
 use rights::{
     has_the_rights_it_asks_for, is_called_as_it_asks, is_confined_where_the_kernel_can,
     is_of_the_groups_it_asks_for, sees_all_of_proc_among_its_own_users,
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         top,
         resizes_in_place,
         mounts_images,
+        takes_the_archives_that_are_some,
         gives_pods_users_of_their_own,
         ends_what_outgrows_its_storage,
         keeps_memory_on_one_node,

@@ -1,7 +1,7 @@
 //! What of the node's own files pods can have.
 
 use cluster_tests::Room;
-use cluster_tests::cluster::NODE;
+use cluster_tests::cluster::{NODE, image};
 use cluster_tests::manifests::shell;
 use std::os::unix::net::UnixListener;
 
@@ -81,4 +81,14 @@ pub(crate) fn reads_only_all_the_way_down(room: &Room) {
     k.run("delete pod shallow deep --now");
     let output = std::process::Command::new("umount").arg(&below).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// An archive that is none keeps no other from being imported.
+pub(crate) fn takes_the_archives_that_are_some(room: &Room) {
+    let odd = room.kubectl.file("odd.tar", "no archive");
+    let mut import = room.cluster.tiphys(&["image", "import", "--name", "localhost/taken:one"]);
+    let output = import.arg(&odd).arg(image("busybox")).output().unwrap();
+    let (told, why) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(!output.status.success() && told.contains("localhost/taken:one"), "{told}{why}");
+    assert!(why.contains("odd.tar: ") && why.ends_with("error: 1 of 2 failed\n"), "{why}");
 }

@@ -25,22 +25,46 @@ pub(crate) fn run(places: &Places, command: ImageCommand) -> Result<()> {
     runtime.block_on(async {
         match command {
             ImageCommand::List => list(places).await,
-            ImageCommand::Import { archives, name } => import(places, &archives, &name).await,
+            ImageCommand::Import { archives, name } => {
+                let names: Vec<&str> = name.iter().map(String::as_str).collect();
+                each(&archives, async |archive| import(places, archive, &names).await).await
+            }
             ImageCommand::Pull { names } => {
-                for name in names {
-                    let id = call(places, Method::POST, "/pull", &[&name], empty()).await?;
+                let pull = async |name: &String| {
+                    let id = call(places, Method::POST, "/pull", &[name], empty()).await?;
                     println!("{name} {id}");
-                }
-                Ok(())
+                    Ok(())
+                };
+                each(&names, pull).await
             }
             ImageCommand::Rm { names } => {
-                for name in names {
-                    call(places, Method::DELETE, "/images", &[&name], empty()).await.context(name)?;
-                }
-                Ok(())
+                let remove = async |name: &String| {
+                    call(places, Method::DELETE, "/images", &[name], empty()).await.context(name.clone())?;
+                    Ok(())
+                };
+                each(&names, remove).await
             }
         }
     })
+}
+
+/// Does something with each, and says what went wrong with some: the others need not wait for that to be mended.
+async fn each<T>(items: &[T], act: impl AsyncFn(&T) -> Result<()>) -> Result<()> {
+    let mut failed = 0;
+    for item in items {
+        match act(item).await {
+            Err(error) if items.len() == 1 => return Err(error),
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                failed += 1;
+            }
+            Ok(()) => {}
+        }
+    }
+    if failed > 0 {
+        bail!("{failed} of {} failed", items.len());
+    }
+    Ok(())
 }
 
 async fn list(places: &Places) -> Result<()> {
@@ -58,14 +82,11 @@ async fn list(places: &Places) -> Result<()> {
     Ok(())
 }
 
-async fn import(places: &Places, archives: &[std::path::PathBuf], names: &[String]) -> Result<()> {
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    for archive in archives {
-        let answer = send(places, archive, &names).await.with_context(|| archive.display().to_string())?;
-        let images: Vec<Listed> = serde_json::from_str(&answer)?;
-        for image in images {
-            println!("{} {}", image.names.join(" "), image.id);
-        }
+async fn import(places: &Places, archive: &Path, names: &[&str]) -> Result<()> {
+    let answer = send(places, archive, names).await.with_context(|| archive.display().to_string())?;
+    let images: Vec<Listed> = serde_json::from_str(&answer)?;
+    for image in images {
+        println!("{} {}", image.names.join(" "), image.id);
     }
     Ok(())
 }
