@@ -183,11 +183,11 @@ mod tests {
 
     #[test]
     fn what_devices_give_is_not_the_nodes_to_meet() {
-        check("example.com/known", "1", Value::Null, &[]);
-        check("example.com/known", "2", Value::Null, &["example.com/known"]);
-        check("example.com/unknown", "1", Value::Null, &[]);
+        check("example.com/known", "1", json!({}), &[]);
+        check("example.com/known", "2", json!({}), &["example.com/known"]);
+        check("example.com/unknown", "1", json!({}), &[]);
         let class = "deviceclass.resource.kubernetes.io/gpu";
-        check(class, "1", Value::Null, &[class]);
+        check(class, "1", json!({}), &[class]);
         for name in ["example.com/known", class] {
             let mapping = json!({"containerName": "main", "resourceName": name, "requestName": "container-0-request-1"});
             let status = json!({"extendedResourceClaimStatus":
