@@ -93,7 +93,7 @@ pub fn extended_request(name: &str) -> Option<&str> {
 }
 
 /// Whether a container resource is extended, or the one that is named after a class of devices.
-fn may_be_devices(resource: &str) -> bool {
+pub fn may_be_devices(resource: &str) -> bool {
     is_extended(resource) || resource.starts_with(CLASS_PREFIX)
 }
 

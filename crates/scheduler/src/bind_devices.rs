@@ -158,7 +158,7 @@ impl Scheduler {
         {
             let mut state = self.state.lock();
             let devices = &mut state.cache.surroundings.devices;
-            devices.set_claim(&key, Arc::new(Claim::of(&claim)), revision);
+            devices.written(&key, Arc::new(Claim::of(&claim)), revision);
             devices.land(&reserved.uid);
         }
         if let Some(extended) = &reserved.extended {

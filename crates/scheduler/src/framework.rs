@@ -104,8 +104,7 @@ pub enum Event<'a> {
         new: &'a devices::Claim,
     },
     DeviceClass {
-        old: Option<&'a devices::ClassRow>,
-        new: &'a devices::ClassRow,
+        new: bool,
     },
     /// A driver says what it has.
     DeviceSlice {
@@ -141,8 +140,8 @@ impl Event<'_> {
             Event::Detached => "storage.k8s.io/VolumeAttachmentDelete",
             Event::DeviceClaim { old: None, .. } => "resource.k8s.io/ResourceClaimAdd",
             Event::DeviceClaim { .. } => "resource.k8s.io/ResourceClaimUpdate",
-            Event::DeviceClass { old: None, .. } => "resource.k8s.io/DeviceClassAdd",
-            Event::DeviceClass { .. } => "resource.k8s.io/DeviceClassUpdate",
+            Event::DeviceClass { new: true } => "resource.k8s.io/DeviceClassAdd",
+            Event::DeviceClass { new: false } => "resource.k8s.io/DeviceClassUpdate",
             Event::DeviceSlice { new: true } => "resource.k8s.io/ResourceSliceAdd",
             Event::DeviceSlice { new: false } => "resource.k8s.io/ResourceSliceUpdate",
         }

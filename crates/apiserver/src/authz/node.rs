@@ -493,10 +493,8 @@ mod tests {
         let claiming = json!({
             "metadata": {"name": "claiming", "namespace": "ns", "uid": "claiming"},
             "spec": {"nodeName": "a", "resourceClaims": [{"name": "n", "resourceClaimName": "named"}]},
-            "status": {
-                "resourceClaimStatuses": [{"name": "t", "resourceClaimName": "made"}],
-                "extendedResourceClaimStatus": {"resourceClaimName": "extended", "requestMappings": []},
-            },
+            "status": {"resourceClaimStatuses": [{"name": "t", "resourceClaimName": "made"}],
+                "extendedResourceClaimStatus": {"resourceClaimName": "extended", "requestMappings": []}},
         });
         put(Kind::Pod, raw(&claiming));
         put(

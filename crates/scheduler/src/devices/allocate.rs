@@ -20,8 +20,6 @@ use rules::resource_claim::tolerates;
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-pub use super::request::Broken as BrokenClaim;
-
 /// The most devices of a claim.
 const MAX_DEVICES: usize = 32;
 /// How long looking for the devices of one pod on one node may take.

@@ -7,8 +7,7 @@ use crate::facts::PodInfo;
 use crate::framework::Candidate;
 use api::core::v1::{Container, ContainerExtendedResourceRequest};
 use api::resource::v1::{DeviceClaim, DeviceRequest, ExactDeviceRequest};
-use rules::quota;
-use rules::resource_claim::CLASS_PREFIX;
+use rules::quota::may_be_devices;
 use std::collections::BTreeSet;
 
 /// What is to be claimed for a pod on a node.
@@ -19,14 +18,9 @@ pub struct Extended {
     pub mappings: Vec<ContainerExtendedResourceRequest>,
 }
 
-/// Whether a resource is one that a class may give.
-fn is_extended(name: &str) -> bool {
-    name.starts_with(CLASS_PREFIX) || quota::is_extended(name) && !name.starts_with("requests.")
-}
-
 /// Whether a class gives anything that the pod asks for.
 pub fn asks(devices: &Devices, pod: &PodInfo) -> bool {
-    pod.facts.requests.iter().any(|(name, _)| is_extended(name) && devices.gives(name))
+    pod.facts.requests.iter().any(|(name, _)| may_be_devices(name) && devices.gives(name))
 }
 
 impl Extended {
@@ -34,7 +28,7 @@ impl Extended {
     /// that neither has is what the pod does not fit for.
     pub fn on(devices: &Devices, pod: &PodInfo, node: Candidate<'_>) -> Result<Option<Self>, &'static str> {
         let mut by_devices = BTreeSet::new();
-        for (name, _) in pod.facts.requests.iter().filter(|(name, _)| is_extended(name)) {
+        for (name, _) in pod.facts.requests.iter().filter(|(name, _)| may_be_devices(name)) {
             let has = node.facts.allocatable.get(name);
             if has == 0 && devices.gives(name) {
                 by_devices.insert(name);

@@ -105,6 +105,8 @@ impl Taken {
 #[derive(Debug, Default)]
 pub struct Devices {
     claims: HashMap<ObjectKey, Known>,
+    /// The newest revision that the watch of claims has brought.
+    seen: u64,
     /// What was decided and is not seen yet, by the uid of the claim; or of the pod, whose claim is yet to be made.
     in_flight: HashMap<String, Arc<AllocationResult>>,
     /// Claims made for extended resources, by the uid of their pod.
@@ -198,12 +200,25 @@ impl Devices {
         Ok(claims)
     }
 
-    /// Takes in a claim, unless a newer one is known, by what was answered to a write of ours.
+    /// Takes in a claim that the watch has brought, unless a newer one is known by an answer to a write of ours.
     pub fn set_claim(&mut self, key: &ObjectKey, claim: Arc<Claim>, revision: u64) {
+        self.seen = self.seen.max(revision);
+        self.keep(key, claim, revision);
+    }
+
+    /// Takes in what was answered to a write of ours, unless the watch is further already: what it says then counts, also
+    /// that the claim is gone.
+    pub fn written(&mut self, key: &ObjectKey, claim: Arc<Claim>, revision: u64) {
+        if revision > self.seen {
+            self.keep(key, claim, revision);
+        }
+    }
+
+    fn keep(&mut self, key: &ObjectKey, claim: Arc<Claim>, revision: u64) {
         if self.claims.get(key).is_some_and(|known| known.revision >= revision) {
             return;
         }
-        self.remove_claim(key);
+        self.let_go(key);
         if let Some(allocation) = &claim.status.allocation {
             self.taken.add(allocation);
             self.land(&claim.uid);
@@ -216,7 +231,13 @@ impl Devices {
         self.claims.insert(key.clone(), Known { claim, revision });
     }
 
-    pub fn remove_claim(&mut self, key: &ObjectKey) {
+    /// The watch has brought that a claim is gone.
+    pub fn remove_claim(&mut self, key: &ObjectKey, revision: u64) {
+        self.seen = self.seen.max(revision);
+        self.let_go(key);
+    }
+
+    fn let_go(&mut self, key: &ObjectKey) {
         let Some(known) = self.claims.remove(key) else { return };
         if let Some(allocation) = &known.claim.status.allocation {
             self.taken.remove(allocation);

@@ -142,7 +142,7 @@ impl Neighbour for ClaimRow {
     }
 
     fn remove(surroundings: &mut Surroundings, object: &Cached<Self>) {
-        surroundings.devices.remove_claim(object.key());
+        surroundings.devices.remove_claim(object.key(), object.revision());
     }
 
     fn helps<'a>(old: Option<&'a Cached<Self>>, new: &'a Cached<Self>) -> Option<Event<'a>> {
@@ -177,8 +177,8 @@ impl Neighbour for ClassRow {
         devices.remove_class(object.name());
     }
 
-    fn helps<'a>(old: Option<&'a Cached<Self>>, new: &'a Cached<Self>) -> Option<Event<'a>> {
-        Some(Event::DeviceClass { old: old.map(|old| &old.projection), new: &new.projection })
+    fn helps<'a>(old: Option<&'a Cached<Self>>, _: &'a Cached<Self>) -> Option<Event<'a>> {
+        Some(Event::DeviceClass { new: old.is_none() })
     }
 }
 

@@ -289,6 +289,25 @@ fn extended_resources_may_be_given_by_devices() {
     );
 }
 
+/// An answer to a write comes late: the claim is gone already, and its device anybody's.
+#[test]
+fn a_claim_that_is_gone_stays_gone() {
+    let mut cache = zoned();
+    let key = ObjectKey::new("ns", "mine");
+    let mut has = requests(json!([one("gpu", json!({}))]));
+    has["metadata"] = json!({"name": "mine", "namespace": "ns", "uid": "mine"});
+    schema::patch::merge(&mut has, &given("a1", json!({})));
+    let has = Arc::new(claim_of(&has));
+    set_claim(&mut cache, "other", json!({}));
+    let devices = &mut cache.surroundings.devices;
+    devices.written(&key, has.clone(), 6);
+    check(&cache, &uses(&["other"]), expect!["b2 [other gpu=b2/gpu]"]);
+    let devices = &mut cache.surroundings.devices;
+    devices.remove_claim(&key, 7);
+    devices.written(&key, has, 6);
+    check(&cache, &uses(&["other"]), expect!["a1 [other gpu=a1/gpu]"]);
+}
+
 /// What a device consumes is given back when a constraint is against it.
 #[test]
 fn counters_are_given_back() {
