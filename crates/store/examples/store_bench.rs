@@ -14,7 +14,7 @@ use store::{Expect, Key, Revision, Store, Write};
 
 /// As in the program.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::Mimalloc = allocator::Mimalloc;
 
 const PREFIX: &str = "/registry/pods/";
 /// Keys that each writer writes over and over.

@@ -45,7 +45,7 @@ mod tracing_flags;
 use clap::Parser as _;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::Mimalloc = allocator::Mimalloc;
 
 /// Whether it is printing that failed, because nobody reads any more.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
