@@ -1,15 +1,17 @@
 //! Expressions that select devices: what they see of a device, and whether they select it.
 
 use crate::cost::estimate::{SizeEstimate, SizeEstimator};
-use crate::env::Environment;
+use crate::decls::{Binding, Row};
+use crate::env::{Checked, Environment};
 use crate::library::semver::Semver;
 use crate::program::Program;
 use crate::schema::DeclType;
 use crate::types::Type;
-use crate::value::{Evaluated, Key, LazyMap, Map, Text, Val};
+use crate::value::ops::equal;
+use crate::value::{Evaluated, Key, LazyMap, Map, NO_OVERLOAD, Text, Val, failed_with};
 use apimachinery::quantity::Quantity;
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 /// What an expression may cost, as estimated and as evaluated.
 pub const MAX_COST: u64 = 1_000_000;
@@ -18,30 +20,112 @@ const MAX_ID: i64 = 32;
 const MAX_DRIVER: i64 = 63;
 const MAX_ATTRIBUTES: i64 = 32;
 const MAX_VALUE: i64 = 64;
+/// The most values of an attribute.
+pub(crate) const MAX_VALUES: usize = 48;
+
+/// What devices have beyond what all expressions know of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// Several may use one: `DRAConsumableCapacity`.
+    pub consumable_capacity: bool,
+    /// Attributes may be lists: `DRAListTypeAttributes`.
+    pub list_attributes: bool,
+}
+
+/// When an expression was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    Now,
+    /// When there may have been more features than now.
+    Before,
+}
+
+/// What an environment has.
+#[derive(Clone, Copy, Debug)]
+struct Words {
+    /// `device.allowMultipleAllocations`.
+    multiple: bool,
+    /// `includes`.
+    includes: bool,
+    /// Attributes that may be lists.
+    lists: bool,
+}
 
 /// A device as expressions see it.
-static DEVICE: LazyLock<Arc<DeclType>> = LazyLock::new(|| {
+fn device(words: Words) -> Arc<DeclType> {
     let text = |max| DeclType::sized("string", Type::String, 2, max);
     let by_name = |value| {
         let inner = DeclType::map(text(MAX_ID), value, MAX_ATTRIBUTES);
         DeclType::map(text(MAX_DOMAIN), inner, MAX_ATTRIBUTES)
     };
     let quantity = DeclType::simple(Type::object("kubernetes.Quantity"));
+    let attribute = match words.lists {
+        true => DeclType::sized("dyn", Type::Dyn, 1, MAX_VALUE),
+        false => DeclType::sized("any", Type::Any, 1, MAX_VALUE),
+    };
+    let multiple = ("allowMultipleAllocations", DeclType::sized("bool", Type::Bool, 4, 1));
     DeclType::object(
         "kubernetes.DRADevice",
-        [
-            ("driver", text(MAX_DRIVER)),
-            ("attributes", by_name(DeclType::sized("any", Type::Any, 1, MAX_VALUE))),
-            ("capacity", by_name(quantity)),
-            ("allowMultipleAllocations", DeclType::sized("bool", Type::Bool, 4, 1)),
-        ],
+        [("driver", text(MAX_DRIVER)), ("attributes", by_name(attribute)), ("capacity", by_name(quantity))]
+            .into_iter()
+            .chain(words.multiple.then_some(multiple)),
     )
-});
+}
 
-/// The environment of the expressions.
-pub static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| {
-    Environment::kubernetes().declare(&DEVICE).variable("device", DEVICE.celtype.clone()).bindings()
-});
+/// With everything that there may be, for the sizes: they are the same with less.
+static DEVICE: LazyLock<Arc<DeclType>> =
+    LazyLock::new(|| device(Words { multiple: true, includes: true, lists: false }));
+
+/// `includes`, of lists and of what could be one.
+const INCLUDES: &[Row] = &[Row("includes", "dra_includes_dyn_dyn", "dyn.(dyn): bool", includes)];
+
+fn includes<'a>(args: &[Val<'a>]) -> Evaluated<'a> {
+    let [target, wanted] = args else { return Err(NO_OVERLOAD) };
+    let Val::List(list) = target else { return Ok(Val::Bool(equal(target, wanted).unwrap_or(false))) };
+    for (i, item) in list.iter().enumerate() {
+        if i >= MAX_VALUES {
+            return Err(failed_with(format!(
+                "'includes' function cannot be applied to lists longer than {MAX_VALUES} values"
+            )));
+        }
+        if equal(&item?, wanted).unwrap_or(false) {
+            return Ok(Val::Bool(true));
+        }
+    }
+    Ok(Val::Bool(false))
+}
+
+fn environment(words: Words) -> &'static Environment {
+    static ALL: [OnceLock<Environment>; 8] = [const { OnceLock::new() }; 8];
+    let Words { multiple, includes, lists } = words;
+    let at = usize::from(multiple) | usize::from(includes) << 1 | usize::from(lists) << 2;
+    ALL[at].get_or_init(|| {
+        let device = device(words);
+        let plain = Environment::kubernetes().declare(&device).variable("device", device.celtype.clone());
+        let plain = plain.bindings();
+        if includes { plain.functions(INCLUDES, Binding::Unguarded) } else { plain }
+    })
+}
+
+impl Features {
+    /// Upstream: `NewExpressions` and `StoredExpressions`.
+    fn environment(self, written: Written) -> &'static Environment {
+        let before = written == Written::Before;
+        let Features { consumable_capacity, list_attributes: lists } = self;
+        environment(Words { multiple: before || consumable_capacity, includes: before || lists, lists })
+    }
+
+    /// Reads and checks an expression. Fails in upstream's words.
+    pub fn check(self, expression: &str, written: Written) -> Result<Checked, String> {
+        let checked = self.environment(written).compile(expression);
+        let checked = checked.map_err(|issues| format!("compilation failed: {issues}"))?;
+        match checked.output() {
+            Type::Bool | Type::Any => Ok(checked),
+            Type::Dyn if self.list_attributes => Ok(checked),
+            found => Err(format!("must evaluate to bool or the unknown type, not {found}")),
+        }
+    }
+}
 
 /// How large what an expression sees may be: all attributes of a domain alike.
 #[derive(Debug)]
@@ -71,6 +155,8 @@ pub enum Attribute {
     String(String),
     /// A semantic version.
     Version(String),
+    /// Several of one sort.
+    List(Vec<Attribute>),
 }
 
 impl Attribute {
@@ -82,6 +168,9 @@ impl Attribute {
             Self::Version(text) => {
                 let version = Semver::parse(text).map_err(|why| format!("parse semantic version: {why}"))?;
                 Val::Semver(Arc::new(version))
+            }
+            Self::List(several) => {
+                Val::from(several.iter().map(Attribute::value).collect::<Result<Vec<_>, _>>()?)
             }
         })
     }
@@ -153,10 +242,9 @@ impl Device {
 pub struct Selector(Program);
 
 impl Selector {
-    /// Fails in upstream's words when the expression does not compile.
-    pub fn compile(expression: &str) -> Result<Self, String> {
-        let checked = ENVIRONMENT.compile(expression);
-        let checked = checked.map_err(|issues| format!("compilation failed: {issues}"))?;
+    /// Of an expression that was accepted once. Fails in upstream's words when it does not compile.
+    pub fn compile(expression: &str, features: Features) -> Result<Self, String> {
+        let checked = features.check(expression, Written::Before)?;
         let program = checked.program().map_err(|why| format!("program instantiation failed: {why}"))?;
         Ok(Self(program))
     }
@@ -188,10 +276,15 @@ mod tests {
             ("model".to_owned(), Attribute::String("large".into())),
             ("other.com/slots".to_owned(), Attribute::Int(4)),
             ("version".to_owned(), Attribute::Version("1.2.3".into())),
+            (
+                "links".to_owned(),
+                Attribute::List(["a", "b"].map(|text| Attribute::String(text.into())).into()),
+            ),
         ]);
         let capacity = BTreeMap::from([("memory".to_owned(), "80Gi".parse().expect("a quantity"))]);
         let device = Device::new("gpu.com", false, &attributes, &capacity).expect("a device");
-        let selector = Selector::compile(expression).expect("an expression");
+        let features = Features { consumable_capacity: true, list_attributes: true };
+        let selector = Selector::compile(expression, features).expect("an expression");
         assert_eq!(selector.matches(&device), want.map_err(str::to_owned), "{expression}");
     }
 
@@ -205,5 +298,34 @@ mod tests {
         check("device.allowMultipleAllocations", Ok(false));
         check("'x' in device.attributes['nobody.com']", Ok(false));
         check("device.attributes['gpu.com'].colour == 'red'", Err("no such key: colour"));
+        check("device.attributes['gpu.com'].links.includes('b')", Ok(true));
+        check("device.attributes['gpu.com'].links.exists(link, link == 'c')", Ok(false));
+        check("device.attributes['gpu.com'].model.includes('large')", Ok(true));
+        check("device.attributes['other.com'].slots.includes('4')", Ok(false));
+    }
+
+    #[test]
+    fn features_bring_words() {
+        let all = Features { consumable_capacity: true, list_attributes: true };
+        let check = |features: Features, expression: &str, want: Option<&str>| {
+            let wrong = features.check(expression, Written::Now).map(drop).err();
+            let first = wrong.as_deref().map(|wrong| wrong.lines().next().unwrap_or_default());
+            assert_eq!(first, want, "{expression} {features:?}");
+        };
+        let shared = "device.allowMultipleAllocations";
+        check(all, shared, None);
+        let undefined = "compilation failed: ERROR: <input>:1:7: undefined field 'allowMultipleAllocations'";
+        check(Features::default(), shared, Some(undefined));
+        let includes = "device.attributes['gpu.com'].links.includes('b')";
+        check(all, includes, None);
+        let undeclared =
+            "compilation failed: ERROR: <input>:1:44: undeclared reference to 'includes' (in container '')";
+        check(Features::default(), includes, Some(undeclared));
+        check(all, "device.attributes['gpu.com'].links", None);
+        check(all, "device.driver", Some("must evaluate to bool or the unknown type, not string"));
+        // What was written when there was more is compiled still.
+        assert!(Selector::compile(includes, Features::default()).is_ok());
+        let checked = all.check(includes, Written::Now).expect("an expression");
+        assert_eq!(checked.estimate(&Sizes).max, 4 + MAX_VALUES as u64);
     }
 }

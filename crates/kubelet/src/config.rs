@@ -7,6 +7,7 @@ pub use crate::eviction::thresholds::{Amount, Signal, Threshold, parse_hard};
 use crate::eviction::thresholds::{default_hard, parse};
 pub use crate::images::verification::Policy as ImageVerification;
 pub use crate::pod_worker::sysctls::check_allowed as check_allowed_sysctls;
+use api::core::v1::{Pod, PodExtendedResourceClaimStatus};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,11 +17,12 @@ use std::time::Duration;
 pub const VERSION: &str = "v1.36.2";
 
 /// The gates that this kubelet asks about, with v1.36's defaults.
-const GATES: [(&str, bool); 10] = [
+const GATES: [(&str, bool); 11] = [
     ("CPUManagerPolicyAlphaOptions", false),
     ("CPUManagerPolicyBetaOptions", true),
     ("ClusterTrustBundleProjection", false),
     ("ContainerCheckpoint", true),
+    ("DRAExtendedResource", true),
     ("KubeletCrashLoopBackOffMax", true),
     ("PodCertificateRequest", false),
     ("PreventStaticPodAPIReferences", true),
@@ -28,6 +30,17 @@ const GATES: [(&str, bool); 10] = [
     ("ResourceHealthStatus", true),
     ("ResourceHealthStatusMessage", true),
 ];
+
+/// Whether claims may stand for extended resources: `DRAExtendedResource`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ExtendedClaims(bool);
+
+impl ExtendedClaims {
+    /// The claim that the scheduler made for the extended resources of a pod.
+    pub(crate) fn of(self, pod: &Pod) -> Option<&PodExtendedResourceClaimStatus> {
+        pod.status.extended_resource_claim_status.as_ref().filter(|_| self.0)
+    }
+}
 
 fn default_thresholds() -> Vec<Threshold> {
     // A test parses them.
@@ -259,6 +272,10 @@ impl Config {
     pub(crate) fn feature(&self, name: &str) -> bool {
         let default = || GATES.iter().any(|(known, on)| *known == name && *on);
         self.features.get(name).copied().unwrap_or_else(default)
+    }
+
+    pub(crate) fn extended_claims(&self) -> ExtendedClaims {
+        ExtendedClaims(self.feature("DRAExtendedResource"))
     }
 
     /// What the hard threshold of a signal keeps free.

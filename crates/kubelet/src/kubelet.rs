@@ -139,7 +139,7 @@ impl Kubelet {
             client: parts.client,
             runtime: parts.runtime,
             runtime_info: info,
-            devices: Devices::load(&config.root_dir, metrics.managers.clone(), shutdown.clone()),
+            devices: Devices::load(&config, metrics.managers.clone(), shutdown.clone()),
             cpus,
             memory,
             topology,

@@ -64,7 +64,7 @@ impl Scheduler {
         for claim in &reservation.claims {
             keys.push(self.bind_claim(pod, claim).await?);
         }
-        if self.are_ready(&keys)? {
+        if !self.features.binding_conditions || self.are_ready(&keys)? {
             return Ok(());
         }
         let message = format!("waiting for binding conditions for device on node {node}");
@@ -198,7 +198,9 @@ impl Scheduler {
             claim.status.allocation = Some(allocation.clone());
         }
         let Some(given) = &mut claim.status.allocation else { return meanwhile("deallocated elsewhere") };
-        given.allocation_timestamp.get_or_insert_with(now);
+        if self.features.binding_conditions {
+            given.allocation_timestamp.get_or_insert_with(now);
+        }
         let meta = &pod.pod.metadata;
         claim.status.reserved_for.push(ResourceClaimConsumerReference {
             resource: "pods".into(),

@@ -3,6 +3,7 @@
 use crate::cache::Cache;
 use crate::decide::{Failure, Placement, place};
 use crate::devices::rows::Claim;
+use crate::devices::{Devices, Features};
 use crate::facts::{NodeFacts, PodFacts, PodInfo};
 use crate::framework::{Cycle, Event};
 use crate::metrics::{self, Flying, Metrics};
@@ -12,6 +13,7 @@ use crate::stopwatch::Stopwatch;
 use crate::storage::rows;
 use crate::surroundings;
 use client::{Cached, Change, Client, Informer, Informers, ObjectKey, Recorder};
+use component::gates::FeatureGates;
 use component::metrics::Registry;
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
@@ -45,6 +47,7 @@ pub struct Scheduler {
     pub(crate) volumes: Informer<rows::VolumeRow>,
     pub(crate) claims: Informer<rows::ClaimRow>,
     pub(crate) state: Mutex<State>,
+    pub(crate) features: Features,
     pub(crate) wake: Notify,
     /// Claims, volumes, nodes or pods changed: whoever waits for volumes or devices looks again.
     pub(crate) changed: watch::Sender<()>,
@@ -52,9 +55,12 @@ pub struct Scheduler {
     pub(crate) metrics: Metrics,
 }
 
-/// Schedules until `shutdown`, and tells under `/metrics` of it.
-pub async fn run(client: Client, registry: &Registry, shutdown: CancellationToken) {
+/// Schedules until `shutdown`, with what the gates say is in use, and tells under `/metrics` of it.
+pub async fn run(client: Client, gates: &FeatureGates, registry: &Registry, shutdown: CancellationToken) {
     let informers = Informers::new(&client, shutdown.clone());
+    let features = Features::of(gates);
+    let mut state = State::default();
+    state.cache.surroundings.devices = Devices::new(features);
     let scheduler = Arc::new(Scheduler {
         recorder: Recorder::new(client.clone(), DEFAULT_SCHEDULER, ""),
         pods: informers.get(),
@@ -62,7 +68,8 @@ pub async fn run(client: Client, registry: &Registry, shutdown: CancellationToke
         volumes: informers.get(),
         claims: informers.get(),
         client,
-        state: Mutex::default(),
+        state: Mutex::new(state),
+        features,
         wake: Notify::new(),
         changed: watch::Sender::default(),
         binders: Arc::new(Semaphore::new(BINDERS)),

@@ -7,6 +7,7 @@ use api::Api;
 use apimachinery::json;
 use apimachinery::value::Value;
 use client::Client;
+use component::gates::FeatureGates;
 use component::metrics::Registry;
 use expect_test::{Expect, expect};
 use std::sync::Arc;
@@ -47,7 +48,7 @@ impl Cluster {
         let (stop, registry) = (CancellationToken::new(), Registry::new());
         let (client, ended) = (Client::new(Arc::new(api.clone()), "test"), stop.clone());
         let told = registry.clone();
-        tokio::spawn(async move { scheduler::run(client, &told, ended).await });
+        tokio::spawn(async move { scheduler::run(client, &FeatureGates::new(&[]), &told, ended).await });
         Cluster { api, registry, _running: stop.drop_guard() }
     }
 

@@ -8,6 +8,7 @@ use api::Api;
 use apimachinery::json;
 use apimachinery::value::Value;
 use client::Client;
+use component::gates::FeatureGates;
 use component::metrics::Registry;
 use expect_test::{Expect, expect};
 use std::sync::Arc;
@@ -75,7 +76,9 @@ impl Cluster {
         );
         let stop = CancellationToken::new();
         let (client, ended) = (Client::new(Arc::new(api.clone()), "test"), stop.clone());
-        tokio::spawn(async move { scheduler::run(client, &Registry::new(), ended).await });
+        tokio::spawn(async move {
+            scheduler::run(client, &FeatureGates::new(&[]), &Registry::new(), ended).await
+        });
         Cluster { api, _running: stop.drop_guard() }
     }
 

@@ -39,3 +39,15 @@ impl FeatureFlags {
         Ok(features)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use apiserver::features::Features;
+    use scheduler::devices;
+
+    /// What the scheduler has where nobody says anything is what the gates say by themselves.
+    #[test]
+    fn the_scheduler_has_what_gates_have_by_default() {
+        assert_eq!(devices::Features::of(&Features::default().gates), devices::Features::default());
+    }
+}

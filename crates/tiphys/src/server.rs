@@ -159,9 +159,9 @@ fn start_components(
         move |pin: Option<Pin>, ended| {
             let running = plane.running.scheduler.begin();
             let client = plane.component("system:kube-scheduler", pin.as_ref());
-            let metrics = plane.server.metrics.clone();
+            let (metrics, gates) = (plane.server.metrics.clone(), plane.gates.clone());
             async move {
-                scheduler::run(client, &metrics, ended).await;
+                scheduler::run(client, &gates, &metrics, ended).await;
                 drop(running);
             }
         }

@@ -19,6 +19,8 @@ const ARBITRARY_NODE: &str = "arbitrary-node:";
 
 pub(super) struct ClaimStatus {
     pub authorizers: Vec<Arc<dyn Authorizer>>,
+    /// Whether claims tell how their devices are: `DRAResourceClaimDeviceStatus`.
+    pub tells_devices: bool,
 }
 
 fn devices(claim: &Value) -> &[Value] {
@@ -96,7 +98,7 @@ impl ClaimStatus {
             );
             errors.push(Error::forbidden(&path.child("allocation"), why));
         }
-        if !status["allocation"].is_null() {
+        if self.tells_devices && !status["allocation"].is_null() {
             let mut verbs = vec![format!("{ARBITRARY_NODE}{}", a.verb)];
             if Self::is_there(a, claim) {
                 verbs.insert(0, format!("{ASSOCIATED_NODE}{}", a.verb));

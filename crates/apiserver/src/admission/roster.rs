@@ -132,7 +132,8 @@ fn certificates(room: &Room<'_>, check: Check) -> Made {
 }
 
 fn claim_status(room: &Room<'_>) -> Made {
-    let plugin = claim_status::ClaimStatus { authorizers: room.deps.authorizers.clone() };
+    let tells_devices = (room.deps.gates)("DRAResourceClaimDeviceStatus");
+    let plugin = claim_status::ClaimStatus { authorizers: room.deps.authorizers.clone(), tells_devices };
     Ok((room.deps.gates)(claim_status::GATE).then(|| boxed(plugin)))
 }
 
@@ -220,6 +221,8 @@ fn resource_quota(room: &Room<'_>) -> Made {
     let limited = resource_quota::limited::read(room.configuration.as_deref())?;
     let (classes, claims) = (room.objects(DEVICE_CLASSES), room.objects(RESOURCE_CLAIMS));
     let devices = classes.zip(claims).zip(room.objects(PODS));
+    // Without them no claim stands for what a pod asks for.
+    let devices = devices.filter(|_| (room.deps.gates)("DRAExtendedResource"));
     let devices =
         devices.map(|((classes, claims), pods)| resource_quota::devices::Devices { classes, claims, pods });
     room.over(("", "v1", "resourcequotas"), |quotas| resource_quota::ResourceQuota {

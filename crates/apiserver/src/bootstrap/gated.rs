@@ -44,6 +44,60 @@ const GATED: &[Gated] = &[
         rules: &[("system:node", rule("get list watch", "certificates.k8s.io", "clustertrustbundles"))],
     },
     Gated {
+        gate: "DRADeviceTaints",
+        roles: &[role(
+            "system:controller:device-taint-eviction-controller",
+            &[
+                rule("delete get list watch", "core", "pods"),
+                rule("patch update", "core", "pods/status"),
+                rule("get list watch", "resource.k8s.io", "resourceclaims"),
+                rule("get list watch", "resource.k8s.io", "resourceslices"),
+                rule("get list watch", "resource.k8s.io", "deviceclasses"),
+                rule("create patch update", "core events.k8s.io", "events"),
+            ],
+        )],
+        bindings: &[binding(
+            "system:controller:device-taint-eviction-controller",
+            "system:controller:device-taint-eviction-controller",
+            "sa:kube-system/device-taint-eviction-controller",
+        )],
+        rules: &[],
+    },
+    Gated {
+        gate: "DRADeviceTaintRules",
+        roles: &[],
+        bindings: &[],
+        rules: &[
+            ("system:kube-scheduler", rule("get list watch", "resource.k8s.io", "devicetaintrules")),
+            (
+                "system:controller:device-taint-eviction-controller",
+                rule("patch update", "resource.k8s.io", "devicetaintrules/status"),
+            ),
+            (
+                "system:controller:device-taint-eviction-controller",
+                rule("get list watch", "resource.k8s.io", "devicetaintrules"),
+            ),
+        ],
+    },
+    Gated {
+        gate: "DRAExtendedResource",
+        roles: &[],
+        bindings: &[],
+        rules: &[("system:kube-scheduler", rule("create delete", "resource.k8s.io", "resourceclaims"))],
+    },
+    Gated {
+        gate: "DRAResourceClaimGranularStatusAuthorization",
+        roles: &[],
+        bindings: &[],
+        rules: &[
+            ("system:kube-scheduler", rule("patch update", "resource.k8s.io", "resourceclaims/binding")),
+            (
+                "system:controller:resource-claim-controller",
+                rule("patch update", "resource.k8s.io", "resourceclaims/binding"),
+            ),
+        ],
+    },
+    Gated {
         gate: "PodCertificateRequest",
         roles: &[role(
             "system:controller:podcertificaterequestcleaner",
@@ -91,6 +145,27 @@ mod tests {
         };
         assert!(!cleans("ClusterTrustBundle=true"));
         assert!(cleans("PodCertificateRequest=true"));
+    }
+
+    #[test]
+    fn devices_are_guarded_by_several() {
+        let check = |gates: &str, role: &str, resource: &str| {
+            let (features, _) = Features::parse(gates, "").unwrap();
+            rules_of(role, &features.gates).iter().any(|rule| rule.resources == [resource])
+        };
+        let evicting = "system:controller:device-taint-eviction-controller";
+        let roles = |gates: &str| {
+            let (features, _) = Features::parse(gates, "").unwrap();
+            super::roles(&features.gates).any(|role| role.name == evicting)
+        };
+        assert!(roles("") && !roles("DRADeviceTaints=false"));
+        for role in ["system:kube-scheduler", evicting] {
+            assert!(!check("", role, "devicetaintrules"));
+            assert!(check("DRADeviceTaintRules=true", role, "devicetaintrules"));
+        }
+        let off = "DRAResourceClaimGranularStatusAuthorization=false";
+        assert!(check("", "system:kube-scheduler", "resourceclaims/binding"));
+        assert!(!check(off, "system:kube-scheduler", "resourceclaims/binding"));
     }
 
     #[test]

@@ -1,6 +1,8 @@
-//! Upstream's bootstrap policy, compared with what stands here: every role, binding and rule.
+//! Upstream's bootstrap policy, compared with what stands here while the gates are as by default: every role, binding and
+//! rule.
 
-use super::{binding, policy, role};
+use super::{binding, gated, policy, role, with_rules};
+use crate::features::Features;
 use apimachinery::value::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -66,13 +68,17 @@ fn roles_and_bindings_are_upstreams() {
         format!("{namespace}/{}", meta["name"].as_str().unwrap_or_default())
     };
     let mut ours = BTreeMap::new();
-    for object in policy::CLUSTER_ROLES.iter().chain(policy::CONTROLLER_ROLES).map(role) {
+    let gates = &Features::parse("", "").unwrap().0.gates;
+    let cluster_roles =
+        policy::CLUSTER_ROLES.iter().chain(policy::CONTROLLER_ROLES).chain(gated::roles(gates));
+    for object in cluster_roles.map(|role| with_rules(role, gated::rules_of(role.name, gates))) {
         ours.insert(format!("ClusterRole {}", name(&object)), object);
     }
     for object in policy::NAMESPACE_ROLES.iter().map(role) {
         ours.insert(format!("Role {}", name(&object)), object);
     }
-    for object in policy::CLUSTER_ROLE_BINDINGS.iter().chain(policy::CONTROLLER_ROLE_BINDINGS).map(binding) {
+    let bindings = policy::CLUSTER_ROLE_BINDINGS.iter().chain(policy::CONTROLLER_ROLE_BINDINGS);
+    for object in bindings.chain(gated::bindings(gates)).map(binding) {
         ours.insert(format!("ClusterRoleBinding {}", name(&object)), object);
     }
     for object in policy::NAMESPACE_ROLE_BINDINGS.iter().map(binding) {

@@ -294,8 +294,6 @@ pub(super) const CLUSTER_ROLES: &[Role] = &[
             rule("get list patch update watch", "resource.k8s.io", "resourceclaims/status"),
             rule("update", "core", "pods/finalizers"),
             rule("get list watch", "resource.k8s.io", "resourceslices"),
-            rule("create delete", "resource.k8s.io", "resourceclaims"),
-            rule("patch update", "resource.k8s.io", "resourceclaims/binding"),
         ],
     ),
     role(
@@ -469,17 +467,6 @@ pub(super) const CONTROLLER_ROLES: &[Role] = &[
             rule("update", "apps extensions", "deployments/finalizers"),
             rule("create delete get list patch update watch", "apps extensions", "replicasets"),
             rule("get list update watch", "core", "pods"),
-            rule("create patch update", "core events.k8s.io", "events"),
-        ],
-    ),
-    role(
-        "system:controller:device-taint-eviction-controller",
-        &[
-            rule("delete get list watch", "core", "pods"),
-            rule("patch update", "core", "pods/status"),
-            rule("get list watch", "resource.k8s.io", "resourceclaims"),
-            rule("get list watch", "resource.k8s.io", "resourceslices"),
-            rule("get list watch", "resource.k8s.io", "deviceclasses"),
             rule("create patch update", "core events.k8s.io", "events"),
         ],
     ),
@@ -667,7 +654,6 @@ pub(super) const CONTROLLER_ROLES: &[Role] = &[
             rule("patch update", "resource.k8s.io", "resourceclaims resourceclaims/status"),
             rule("patch update", "core", "pods/status"),
             rule("create patch update", "core events.k8s.io", "events"),
-            rule("patch update", "resource.k8s.io", "resourceclaims/binding"),
         ],
     ),
     role(
@@ -891,11 +877,6 @@ pub(super) const CONTROLLER_ROLE_BINDINGS: &[Binding] = &[
         "system:controller:deployment-controller",
         "system:controller:deployment-controller",
         "sa:kube-system/deployment-controller",
-    ),
-    binding(
-        "system:controller:device-taint-eviction-controller",
-        "system:controller:device-taint-eviction-controller",
-        "sa:kube-system/device-taint-eviction-controller",
     ),
     binding(
         "system:controller:disruption-controller",

@@ -3,7 +3,7 @@
 use super::Item;
 use super::facts::{BY_OWNER, ClaimFacts, PodFacts, Template, asks_admin};
 use super::metrics::Metrics;
-use super::plan::{consumer, decide, from_template, is_pod, unhold};
+use super::plan::{chooses, consumer, decide, from_template, is_pod, unhold};
 use api::core::v1::Pod;
 use api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference};
 use apimachinery::json;
@@ -22,6 +22,8 @@ pub(super) struct Act {
     pub pods: Informer<PodFacts>,
     pub claims: Informer<ClaimFacts>,
     pub templates: Informer<Template>,
+    /// Whether requests may have alternatives.
+    pub prioritized_list: bool,
 }
 
 impl Act {
@@ -96,6 +98,11 @@ impl Act {
             return Err(failed(&format!("resourceclaimtemplate.resource.k8s.io {template:?} not found")));
         };
         let known = known.decode().map_err(|error| failed(&error))?;
+        if !self.prioritized_list && chooses(&known) {
+            return Err(
+                "template includes a prioritized list of subrequests, but the feature is disabled".into()
+            );
+        }
         let pod = pod.decode().map_err(|error| error.to_string())?;
         let claim = from_template(&pod, called, known);
         let made = self.client.namespaced(&pod.metadata.namespace).create(&claim).await;

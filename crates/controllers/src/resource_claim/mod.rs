@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 /// `--concurrent-resourceclaim-syncs`.
 const WORKERS: usize = 10;
+const PRIORITIZED_LIST: &str = "DRAPrioritizedList";
 
 /// What is looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -54,6 +55,7 @@ pub(crate) async fn run(context: Context) {
         pods,
         claims,
         templates,
+        prioritized_list: context.gates.enabled(PRIORITIZED_LIST),
     });
     work("resource_claim", queue, writes, WORKERS, context.shutdown, move |item| {
         let act = act.clone();
@@ -98,10 +100,16 @@ fn subscribe(
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::play;
+    use crate::testing::{play, play_with};
 
     #[test]
     fn a_story() {
         play("resource_claim", &[|context| Box::pin(super::run(context))]);
+    }
+
+    #[test]
+    fn no_alternatives() {
+        let controllers = &[(|context| Box::pin(super::run(context))) as crate::Controller];
+        play_with("resource_claim_gates", "DRAPrioritizedList=false", controllers);
     }
 }

@@ -40,6 +40,11 @@ pub(super) fn from_template(pod: &Pod, called: &str, template: ResourceClaimTemp
     claim
 }
 
+/// Whether a request of a template's claim has alternatives.
+pub(super) fn chooses(template: &ResourceClaimTemplate) -> bool {
+    template.spec.spec.devices.requests.iter().any(|request| !request.first_available.is_empty())
+}
+
 pub(super) fn consumer(pod: &str, uid: &str) -> ResourceClaimConsumerReference {
     ResourceClaimConsumerReference {
         resource: "pods".into(),

@@ -71,7 +71,7 @@ impl Projection for Class {
 struct Loop {
     client: Client,
     quotas: Informer<Facts>,
-    /// Nothing where they are not served.
+    /// Nothing where they are not served, or give no extended resources.
     classes: Option<Informer<Class>>,
     tallies: Tallies,
     writes: Writes<ObjectKey>,
@@ -98,7 +98,8 @@ pub(crate) async fn run(context: Context) {
             changed.add(key);
         }
     });
-    let classes = match served::<DeviceClass>(&context.client).await {
+    let give = context.gates.enabled("DRAExtendedResource");
+    let classes = match give && served::<DeviceClass>(&context.client).await {
         true => Some(context.informers.get::<Class>()),
         false => None,
     };

@@ -8,4 +8,4 @@ mod kubelet;
 mod story;
 
 pub(crate) use api::Api;
-pub(crate) use story::play;
+pub(crate) use story::{play, play_with};

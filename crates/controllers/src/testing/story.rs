@@ -8,6 +8,7 @@ use apimachinery::json;
 use apimachinery::time::{Time, Timestamp};
 use apimachinery::value::Value;
 use client::{Client, Informers};
+use component::gates::{FeatureGates, Gate};
 use component::metrics::Registry;
 use http::Method;
 use std::fmt::Write as _;
@@ -45,8 +46,27 @@ struct Stage {
     metrics: Registry,
 }
 
+const fn beta(name: &'static str, default: bool) -> Gate {
+    Gate { name, default, stage: component::gates::Stage::Beta, locked: false }
+}
+
+/// The gates that stories are about, as v1.36 has them.
+const GATES: &[Gate] = &[
+    beta("DRADeviceTaintRules", false),
+    beta("DRADeviceTaints", true),
+    beta("DRAExtendedResource", true),
+    beta("DRAPrioritizedList", true),
+];
+
 /// Plays `testdata/NAME.txt` with these controllers.
 pub(crate) fn play(name: &str, controllers: &[Controller]) {
+    play_with(name, "", controllers);
+}
+
+/// The same, with gates set as `--feature-gates` sets them.
+pub(crate) fn play_with(name: &str, gates: &str, controllers: &[Controller]) {
+    let mut features = FeatureGates::new(GATES);
+    features.parse(gates).expect("gates");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("testdata/{name}.txt"));
     let script = std::fs::read_to_string(&path).expect("a story");
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -54,11 +74,11 @@ pub(crate) fn play(name: &str, controllers: &[Controller]) {
         .start_paused(true)
         .build()
         .expect("a runtime");
-    let told = runtime.block_on(perform(&script, controllers));
+    let told = runtime.block_on(perform(&script, Arc::new(features), controllers));
     expect_test::expect_file![path].assert_eq(&told);
 }
 
-async fn perform(script: &str, controllers: &[Controller]) -> String {
+async fn perform(script: &str, gates: Arc<FeatureGates>, controllers: &[Controller]) -> String {
     let clock: Arc<dyn Clock> = Arc::new(StoryClock(tokio::time::Instant::now()));
     let api = Api::new(clock.clone());
     let slow = Pace { start: Duration::from_secs(1), stop: Duration::from_secs(1), starts: false };
@@ -81,7 +101,7 @@ async fn perform(script: &str, controllers: &[Controller]) -> String {
             }),
             metrics: metrics.clone(),
             clock: crate::WallClock::new(clock.clone()),
-            gates: Arc::new(component::gates::FeatureGates::new(&[])),
+            gates: gates.clone(),
             shutdown: shutdown.clone(),
         }));
     }

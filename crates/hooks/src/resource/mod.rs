@@ -40,7 +40,8 @@ fn default_requests(spec: &mut Value) {
 }
 
 static CLASSES: Plain = Plain {
-    validate: rules::validate_class,
+    validate_create: |class, context| rules::validate_class(class, None, context),
+    validate_update: |class, old, context| rules::validate_class(class, Some(old), context),
     has_generation: true,
     columns: &[NAME, AGE],
     cells: |class, now| vec![name(class), object_age(class, now).into()],
@@ -91,7 +92,7 @@ fn state(claim: &Value) -> String {
 static TEMPLATES: Plain = Plain {
     default: |template| with(template, "spec", |spec| with(spec, "spec", default_requests)),
     validate_create: rules::validate_new_template,
-    validate_update: |template, _, _| rules::validate_template(template),
+    validate_update: |template, _, context| rules::validate_old_template(template, context),
     immutable: &[&["spec"]],
     columns: &[NAME, AGE],
     cells: |template, now| vec![name(template), object_age(template, now).into()],

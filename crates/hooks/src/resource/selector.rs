@@ -1,20 +1,29 @@
 //! CEL expressions that select devices: whether they may stand, and what they may cost.
 
+use crate::Context;
 use apimachinery::field::{Error, ErrorList, Path};
-use cel::device::{ENVIRONMENT, MAX_COST, Sizes};
-use cel::types::Type;
+use cel::device::{Features, MAX_COST, Sizes, Written};
+
+/// What expressions may be about, and when they were written.
+pub(super) type Dialect = (Features, Written);
+
+/// What the gates of a request say of it.
+pub(super) fn dialect(context: &Context, written: Written) -> Dialect {
+    let on = |gate| (context.gates.0)(gate);
+    let features = Features {
+        consumable_capacity: on("DRAConsumableCapacity"),
+        list_attributes: on("DRAListTypeAttributes"),
+    };
+    (features, written)
+}
 
 /// What is wrong with an expression.
-pub(super) fn validate(path: &Path, expression: &str) -> ErrorList {
+pub(super) fn validate(path: &Path, expression: &str, (features, written): Dialect) -> ErrorList {
     let invalid = |why: String| ErrorList::from(Error::invalid(path, expression, why));
-    let checked = match ENVIRONMENT.compile(expression) {
+    let checked = match features.check(expression, written) {
         Ok(checked) => checked,
-        Err(issues) => return invalid(format!("compilation failed: {issues}")),
+        Err(why) => return invalid(why),
     };
-    if !matches!(checked.output(), Type::Bool | Type::Any) {
-        let found = checked.output();
-        return invalid(format!("must evaluate to bool or the unknown type, not {found}"));
-    }
     if let Err(why) = checked.program() {
         return invalid(format!("program instantiation failed: {why}"));
     }

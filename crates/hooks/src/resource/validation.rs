@@ -1,6 +1,6 @@
 //! The rules of claims, their templates and device classes of `resource.k8s.io`; what slices share with them.
 
-use super::selector;
+use super::selector::{self, Dialect, dialect};
 use crate::Context;
 use crate::check::{Check, label, subdomain};
 use crate::core::validate_driver_name;
@@ -13,6 +13,7 @@ use apimachinery::field::{BadValue, Error, ErrorList, Path};
 use apimachinery::meta::validation::{validate_annotations, validate_label_name, validate_labels};
 use apimachinery::validation::{is_c_identifier, is_valid_label_value};
 use apimachinery::value::Value;
+use cel::device::Written;
 use std::collections::{BTreeMap, HashSet};
 
 const MAX_REQUESTS: usize = 32;
@@ -103,14 +104,15 @@ pub(super) fn validate_claim(claim: &Value, context: &Context) -> ErrorList {
     let mut check = Check::default();
     let claim: ResourceClaim = typed(claim);
     admin_access(&mut check, &claim.spec.devices, context);
-    devices(&mut check, &Path::new("spec").child("devices"), &claim.spec.devices);
+    let dialect = dialect(context, Written::Now);
+    devices(&mut check, &Path::new("spec").child("devices"), &claim.spec.devices, dialect);
     check.0
 }
 
 pub(super) fn validate_new_template(template: &Value, context: &Context) -> ErrorList {
     let mut check = Check::default();
     admin_access(&mut check, &typed::<ResourceClaimTemplate>(template).spec.spec.devices, context);
-    check.extend(validate_template(template));
+    check.extend(validate_template(template, dialect(context, Written::Now)));
     check.0
 }
 
@@ -131,7 +133,12 @@ const NOT_IN_TEMPLATES: [(&str, &str); 13] = [
     ("managedFields", "managedFields"),
 ];
 
-pub(super) fn validate_template(template: &Value) -> ErrorList {
+/// The specification of a template cannot change: what its expressions say was said before.
+pub(super) fn validate_old_template(template: &Value, context: &Context) -> ErrorList {
+    validate_template(template, dialect(context, Written::Before))
+}
+
+fn validate_template(template: &Value, dialect: Dialect) -> ErrorList {
     let mut check = Check::default();
     let path = Path::new("spec");
     let at = path.child("metadata");
@@ -144,13 +151,14 @@ pub(super) fn validate_template(template: &Value) -> ErrorList {
     let template: ResourceClaimTemplate = typed(template);
     check.extend(validate_annotations(&template.spec.metadata.annotations, &at.child("annotations")));
     check.extend(validate_labels(&template.spec.metadata.labels, &at.child("labels")));
-    devices(&mut check, &path.child("spec").child("devices"), &template.spec.spec.devices);
+    devices(&mut check, &path.child("spec").child("devices"), &template.spec.spec.devices, dialect);
     check.0
 }
 
-fn devices(check: &mut Check, path: &Path, claim: &DeviceClaim) {
+fn devices(check: &mut Check, path: &Path, claim: &DeviceClaim, dialect: Dialect) {
     let names = names(claim);
-    set(check, &path.child("requests"), &claim.requests, MAX_REQUESTS, |r| r.name.clone(), request);
+    let judge = |check: &mut Check, path: &Path, one: &DeviceRequest| request(check, path, one, dialect);
+    set(check, &path.child("requests"), &claim.requests, MAX_REQUESTS, |r| r.name.clone(), judge);
     limited(
         check,
         &path.child("constraints"),
@@ -161,10 +169,11 @@ fn devices(check: &mut Check, path: &Path, claim: &DeviceClaim) {
             match (&constraint.match_attribute, &constraint.distinct_attribute) {
             (Some(name), _) => full_name(check, &path.child("matchAttribute"), name),
             (None, Some(name)) => full_name(check, &path.child("distinctAttribute"), name),
-            (None, None) => check.required(
+            (None, None) if dialect.0.consumable_capacity => check.required(
                 path,
                 "exactly one of \"matchAttribute\" or \"distinctAttribute\" is required, but multiple fields are set",
             ),
+            (None, None) => check.required(&path.child("matchAttribute"), ""),
         }
         },
     );
@@ -174,7 +183,7 @@ fn devices(check: &mut Check, path: &Path, claim: &DeviceClaim) {
     });
 }
 
-fn request(check: &mut Check, path: &Path, request: &DeviceRequest) {
+fn request(check: &mut Check, path: &Path, request: &DeviceRequest, dialect: Dialect) {
     check.keeps(&path.child("name"), &request.name, label);
     match (&request.exactly, request.first_available.is_empty()) {
         (None, true) => check.required(path, "exactly one of `exactly` or `firstAvailable` is required"),
@@ -188,7 +197,7 @@ fn request(check: &mut Check, path: &Path, request: &DeviceRequest) {
             let judge = |check: &mut Check, path: &Path, one: &api::resource::v1::DeviceSubRequest| {
                 check.keeps(&path.child("name"), &one.name, label);
                 class_name(check, &path.child("deviceClassName"), &one.device_class_name);
-                selectors(check, &path.child("selectors"), &one.selectors);
+                selectors(check, &path.child("selectors"), &one.selectors, dialect);
                 amount(check, path, &one.allocation_mode, one.count);
                 tolerations(check, &path.child("tolerations"), &one.tolerations);
             };
@@ -197,7 +206,7 @@ fn request(check: &mut Check, path: &Path, request: &DeviceRequest) {
         (Some(one), true) => {
             let path = path.child("exactly");
             class_name(check, &path.child("deviceClassName"), &one.device_class_name);
-            selectors(check, &path.child("selectors"), &one.selectors);
+            selectors(check, &path.child("selectors"), &one.selectors, dialect);
             amount(check, &path, &one.allocation_mode, one.count);
             tolerations(check, &path.child("tolerations"), &one.tolerations);
         }
@@ -248,14 +257,15 @@ pub(super) fn label_value(check: &mut Check, path: &Path, value: &str) {
     is_valid_label_value(value).into_iter().for_each(|why| check.invalid(path, value, why));
 }
 
-fn selectors(check: &mut Check, path: &Path, selectors: &[DeviceSelector]) {
+fn selectors(check: &mut Check, path: &Path, selectors: &[DeviceSelector], dialect: Dialect) {
     limited(check, path, selectors, MAX_SELECTORS, |check, path, selector| match &selector.cel {
         None => check.required(&path.child("cel"), ""),
         Some(cel) if cel.expression.len() > MAX_PARAMETERS => {
             check.0.push(Error::too_long(&path.child("cel").child("expression"), MAX_PARAMETERS));
         }
         Some(cel) => {
-            check.extend(selector::validate(&path.child("cel").child("expression"), &cel.expression))
+            let path = path.child("cel").child("expression");
+            check.extend(selector::validate(&path, &cel.expression, dialect));
         }
     });
 }
@@ -365,11 +375,13 @@ pub(super) fn binding(check: &mut Check, path: &Path, conditions: &[String], fai
     }
 }
 
-pub(super) fn validate_class(class: &Value) -> ErrorList {
+pub(super) fn validate_class(class: &Value, old: Option<&Value>, context: &Context) -> ErrorList {
+    let is_as_before = old.is_some_and(|old| old["spec"] == class["spec"]);
+    let dialect = dialect(context, if is_as_before { Written::Before } else { Written::Now });
     let mut check = Check::default();
     let class: DeviceClass = typed(class);
     let (path, spec) = (Path::new("spec"), &class.spec);
-    selectors(&mut check, &path.child("selectors"), &spec.selectors);
+    selectors(&mut check, &path.child("selectors"), &spec.selectors, dialect);
     limited(&mut check, &path.child("config"), &spec.config, MAX_CONFIGS, |check, path, config| {
         opaque(check, path, config.opaque.as_ref());
     });

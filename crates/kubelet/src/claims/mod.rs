@@ -6,7 +6,7 @@ mod drivers;
 mod health;
 mod state;
 
-use crate::config::Config;
+use crate::config::{Config, ExtendedClaims};
 use crate::metrics::Dra;
 use crate::plugins::dra::{
     Claim as Asked, NodePrepareResourcesRequest, NodePrepareResourcesResponse, NodeUnprepareResourcesRequest,
@@ -34,6 +34,7 @@ pub(crate) struct Claims {
     client: Client,
     /// The node's name.
     node: String,
+    extended: ExtendedClaims,
     features: Features,
     disk: Disk,
     state: Mutex<State>,
@@ -65,9 +66,9 @@ fn name_of(pod: &Pod, claim: &PodResourceClaim) -> Result<(Option<String>, bool)
 }
 
 /// The names of a pod's claims; those that cannot be told are left out.
-fn names(pod: &Pod) -> Vec<String> {
+fn names(pod: &Pod, extended: ExtendedClaims) -> Vec<String> {
     let told = pod.spec.resource_claims.iter().filter_map(|claim| name_of(pod, claim).ok()?.0);
-    let extended = pod.status.extended_resource_claim_status.iter();
+    let extended = extended.of(pod).into_iter();
     told.chain(extended.map(|status| status.resource_claim_name.clone())).collect()
 }
 
@@ -97,6 +98,7 @@ impl Claims {
         Arc::new(Claims {
             client,
             node: config.node_name.clone(),
+            extended: config.extended_claims(),
             features: Features {
                 health: config.feature("ResourceHealthStatus"),
                 messages: config.feature("ResourceHealthStatusMessage"),
@@ -127,7 +129,7 @@ impl Claims {
 
     /// Has drivers prepare the claims of a pod. Nothing is noted before all of them are known to be good.
     pub(crate) async fn prepare(&self, pod: &Pod) -> Result<(), String> {
-        if pod.spec.resource_claims.is_empty() && pod.status.extended_resource_claim_status.is_none() {
+        if pod.spec.resource_claims.is_empty() && self.extended.of(pod).is_none() {
             return Ok(());
         }
         let began = Instant::now();
@@ -144,7 +146,7 @@ impl Claims {
                 wanted.push((name, must_own));
             }
         }
-        let extended = pod.status.extended_resource_claim_status.iter();
+        let extended = self.extended.of(pod).into_iter();
         wanted.extend(extended.map(|status| (status.resource_claim_name.clone(), false)));
         let namespace = &pod.metadata.namespace;
         let mut found = Vec::new();
@@ -262,7 +264,7 @@ impl Claims {
                 add(&name, &wanted.request)?;
             }
         }
-        if let Some(extended) = &pod.status.extended_resource_claim_status {
+        if let Some(extended) = self.extended.of(pod) {
             for mapping in extended.request_mappings.iter().filter(|m| m.container_name == container.name) {
                 add(&extended.resource_claim_name, &mapping.request_name)?;
             }
@@ -300,7 +302,7 @@ impl Claims {
 
     async fn try_unprepare(&self, pod: &Pod) -> Result<(), String> {
         let uid = &pod.metadata.uid;
-        let named: BTreeSet<String> = names(pod).into_iter().collect();
+        let named: BTreeSet<String> = names(pod, self.extended).into_iter().collect();
         let mut batches: BTreeMap<String, Vec<Asked>> = BTreeMap::new();
         let mut last = Vec::new();
         for (key, claim) in self.state.lock().iter_mut() {

@@ -5,6 +5,7 @@ mod checkpoint;
 mod registration;
 mod state;
 
+use crate::config::{Config, ExtendedClaims};
 use crate::metrics::Managers;
 use crate::plugins::device_plugin::device_plugin_client::DevicePluginClient;
 use crate::plugins::device_plugin::{
@@ -45,6 +46,7 @@ struct Endpoint {
 
 /// All devices of the node.
 pub(crate) struct Devices {
+    extended: ExtendedClaims,
     /// `<root>/device-plugins`.
     dir: PathBuf,
     state: Mutex<State>,
@@ -67,9 +69,10 @@ pub(crate) struct Counted {
 
 impl Devices {
     /// Knows what containers were given before.
-    pub(crate) fn load(root_dir: &Path, metrics: Managers, shutdown: CancellationToken) -> Arc<Self> {
-        let dir = root_dir.join("device-plugins");
+    pub(crate) fn load(config: &Config, metrics: Managers, shutdown: CancellationToken) -> Arc<Self> {
+        let dir = config.root_dir.join("device-plugins");
         Arc::new(Devices {
+            extended: config.extended_claims(),
             state: Mutex::new(checkpoint::read(&dir)),
             endpoints: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
@@ -167,10 +170,15 @@ impl Devices {
         }
     }
 
-    /// The plugin resources that a container asks for.
-    fn asked(&self, container: &Container) -> Vec<(String, usize)> {
+    /// The plugin resources that a container asks for, but for those that a claim gives it.
+    fn asked(&self, pod: &Pod, container: &Container) -> Vec<(String, usize)> {
         let state = self.state.lock();
-        let limits = container.resources.limits.iter().filter(|(resource, _)| state.is_known(resource));
+        let claimed = |resource: &String| {
+            let mut mappings = self.extended.of(pod).into_iter().flat_map(|c| &c.request_mappings);
+            mappings.any(|m| m.container_name == container.name && m.resource_name == *resource)
+        };
+        let limits = container.resources.limits.iter();
+        let limits = limits.filter(|(resource, _)| state.is_known(resource) && !claimed(resource));
         let counted =
             limits.map(|(resource, count)| (resource.clone(), usize::try_from(count.value()).unwrap_or(0)));
         counted.filter(|(_, count)| *count > 0).collect()
@@ -178,7 +186,7 @@ impl Devices {
 
     /// Gives a container its devices, near `place` as far as that goes, before its pod is admitted.
     async fn give(&self, pod: &Pod, container: &Container, place: Option<Mask>) -> Result<(), String> {
-        let asked = self.asked(container);
+        let asked = self.asked(pod, container);
         if asked.is_empty() {
             return Ok(());
         }
@@ -311,7 +319,7 @@ impl Devices {
 
 impl Provider for Devices {
     fn hints(&self, pod: &Pod, container: &Container) -> Hints {
-        let asked = self.asked(container);
+        let asked = self.asked(pod, container);
         let state = self.state.lock();
         let owner = (pod.metadata.uid.clone(), container.name.clone());
         let each = asked.into_iter().map(|(resource, request)| {
@@ -326,7 +334,7 @@ impl Provider for Devices {
     fn pod_hints(&self, pod: &Pod) -> Hints {
         let all = || pod.spec.init_containers.iter().chain(&pod.spec.containers);
         let resources: BTreeSet<String> =
-            all().flat_map(|container| self.asked(container)).map(|(resource, _)| resource).collect();
+            all().flat_map(|container| self.asked(pod, container)).map(|(resource, _)| resource).collect();
         let state = self.state.lock();
         let each = resources.into_iter().map(|resource| {
             let request = most_at_once(pod, |container| {

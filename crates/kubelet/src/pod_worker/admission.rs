@@ -2,6 +2,7 @@
 //! and state may differ. Upstream: `pkg/kubelet/lifecycle/predicate.go`.
 
 use super::status::Forced;
+use crate::config::Config;
 use api::core::v1::{Container, Node, Pod};
 use rules::pod_requests::{Options, amount, requests_as};
 use rules::quota::is_extended;
@@ -34,9 +35,8 @@ impl Lack {
 
 /// A pod without the requests that are not the node's to meet: of extended resources that devices give it, and of those that
 /// the node does not know. Upstream: `removeMissingExtendedResources`.
-fn without_foreign<'a>(pod: &'a Pod, node: &Node) -> Cow<'a, Pod> {
-    let mappings =
-        pod.status.extended_resource_claim_status.iter().flat_map(|status| &status.request_mappings);
+fn without_foreign<'a>(config: &Config, pod: &'a Pod, node: &Node) -> Cow<'a, Pod> {
+    let mappings = config.extended_claims().of(pod).into_iter().flat_map(|status| &status.request_mappings);
     let by_devices: Vec<(&str, &str)> =
         mappings.map(|m| (m.container_name.as_str(), m.resource_name.as_str())).collect();
     let is_foreign = |container: &Container, name: &String| {
@@ -57,9 +57,9 @@ fn without_foreign<'a>(pod: &'a Pod, node: &Node) -> Cow<'a, Pod> {
 }
 
 /// What the node lacks for a pod beside others. Upstream: `noderesources.Fits`.
-pub(super) fn lacks(pod: &Pod, node: &Node, others: &[Arc<Pod>]) -> Vec<Lack> {
+pub(super) fn lacks(config: &Config, pod: &Pod, node: &Node, others: &[Arc<Pod>]) -> Vec<Lack> {
     let allocatable = &node.status.allocatable;
-    let requests = requests_as::<i64>(&without_foreign(pod, node), Options::default());
+    let requests = requests_as::<i64>(&without_foreign(config, pod, node), Options::default());
     let mut out = Vec::new();
     let pods = allocatable.get("pods").map_or(0, |q| q.value());
     let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
@@ -83,7 +83,7 @@ pub(super) fn lacks(pod: &Pod, node: &Node, others: &[Arc<Pod>]) -> Vec<Lack> {
 }
 
 /// Refuses with upstream's reason and message.
-pub(crate) fn admit(pod: &Pod, node: &Node, others: &[Arc<Pod>]) -> Result<(), Forced> {
+pub(crate) fn admit(config: &Config, pod: &Pod, node: &Node, others: &[Arc<Pod>]) -> Result<(), Forced> {
     let refuse = |reason: String, message: String| Err(Forced { reason, message, ..Default::default() });
     if let Some(os) = &pod.spec.os
         && os.name != "linux"
@@ -98,7 +98,7 @@ pub(crate) fn admit(pod: &Pod, node: &Node, others: &[Arc<Pod>]) -> Result<(), F
         // Without a node object nothing can be compared; upstream waits for it, and so do our callers.
         return Ok(());
     }
-    if let Some(lack) = lacks(pod, node, others).first() {
+    if let Some(lack) = lacks(config, pod, node, others).first() {
         return Err(lack.refusal());
     }
     suits(pod, node, others)
@@ -171,28 +171,32 @@ mod tests {
     use apimachinery::value::{Value, from_value};
 
     /// A container asks for so much of a resource, of which the node has one; with this in the pod's status.
-    fn check(name: &str, count: &str, status: Value, want: &[&str]) {
+    fn check(config: &Config, name: &str, count: &str, status: Value, want: &[&str]) {
         let asked = json!({"requests": {"cpu": "1", name: count}});
         let pod = json!({"spec": {"containers": [{"name": "main", "resources": asked}]}, "status": status});
         let has = json!({"cpu": "2", "pods": "9", "example.com/known": "1"});
         let node: Node = from_value(json!({"status": {"allocatable": has}})).unwrap();
-        let lacks = lacks(&from_value(pod).unwrap(), &node, &[]);
+        let lacks = lacks(config, &from_value(pod).unwrap(), &node, &[]);
         let lacks: Vec<&str> = lacks.iter().map(|lack| lack.resource.as_str()).collect();
         assert_eq!(lacks, want, "{name} {count}");
     }
 
     #[test]
     fn what_devices_give_is_not_the_nodes_to_meet() {
-        check("example.com/known", "1", json!({}), &[]);
-        check("example.com/known", "2", json!({}), &["example.com/known"]);
-        check("example.com/unknown", "1", json!({}), &[]);
+        let on = Config::new("n", "10.0.0.1");
+        let mut off = Config::new("n", "10.0.0.1");
+        off.features.insert("DRAExtendedResource".into(), false);
+        check(&on, "example.com/known", "1", json!({}), &[]);
+        check(&on, "example.com/known", "2", json!({}), &["example.com/known"]);
+        check(&on, "example.com/unknown", "1", json!({}), &[]);
         let class = "deviceclass.resource.kubernetes.io/gpu";
-        check(class, "1", json!({}), &[class]);
+        check(&on, class, "1", json!({}), &[class]);
         for name in ["example.com/known", class] {
             let mapping = json!({"containerName": "main", "resourceName": name, "requestName": "container-0-request-1"});
             let status = json!({"extendedResourceClaimStatus":
                 {"resourceClaimName": "c", "requestMappings": [mapping]}});
-            check(name, "2", status, &[]);
+            check(&on, name, "2", status.clone(), &[]);
+            check(&off, name, "2", status, &[name]);
         }
     }
 }

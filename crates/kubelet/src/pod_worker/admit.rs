@@ -32,7 +32,7 @@ impl Worker {
                 .and_then(|()| sysctls::admit(pod, &self.context.config.allowed_unsafe_sysctls))
                 .and_then(|()| node_shutdown::admit(going))
                 .and_then(|()| app_armor::admit(pod, self.context.machine.app_armor))
-                .and_then(|()| admission::admit(pod, &node, &others));
+                .and_then(|()| admission::admit(&self.context.config, pod, &node, &others));
             let admitted = match admitted {
                 Err(refused) if refused.reason.starts_with("OutOf") && preemption::is_critical(pod) => {
                     self.make_room(pod, &node, refused).await
@@ -65,7 +65,7 @@ impl Worker {
         let others = pods.admitted_before(pod);
         // Nobody goes for a pod that would be refused all the same.
         admission::suits(pod, node, &others)?;
-        let lacks = admission::lacks(pod, node, &others);
+        let lacks = admission::lacks(&self.context.config, pod, node, &others);
         let chosen = preemption::choose(pod, &lacks, &others).map_err(|error| Forced {
             reason: "UnexpectedAdmissionError".into(),
             message: format!("Unexpected error while attempting to recover from admission failure: {error}"),
@@ -84,7 +84,7 @@ impl Worker {
         for victim in &victims {
             victim.ended().await;
         }
-        admission::admit(pod, node, &pods.admitted_before(pod))
+        admission::admit(&self.context.config, pod, node, &pods.admitted_before(pod))
     }
 
     /// Devices, processors and memory, which a pod has before it begins.

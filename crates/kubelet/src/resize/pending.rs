@@ -97,7 +97,7 @@ impl Pods {
         }
         let generation = desired.metadata.generation;
         let node = self.context.node.borrow().clone();
-        match admission::admit(desired, &node, &self.admitted_before(desired)) {
+        match admission::admit(&self.context.config, desired, &node, &self.admitted_before(desired)) {
             Ok(()) => {
                 mailbox.change_resizing(|resizing| {
                     resizing.allocated = Some(wanted);

@@ -107,7 +107,7 @@ struct Search<'a> {
     /// Of the pools that were asked for it.
     left: HashMap<usize, Counters<'a>>,
     selected: HashMap<(usize, usize, usize, &'a DeviceId), bool>,
-    deadline: Instant,
+    deadline: Option<Instant>,
     steps: u32,
 }
 
@@ -117,7 +117,7 @@ impl Devices {
         &self,
         node: Candidate<'_>,
         claims: &[&Claim],
-        deadline: Instant,
+        deadline: Option<Instant>,
     ) -> Result<Vec<AllocationResult>, Refused> {
         let mut search = Search {
             devices: self,
@@ -208,8 +208,8 @@ impl<'a> Search<'a> {
             for slice in pool.slices.iter().copied() {
                 for index in 0..slice.devices.len() {
                     let spot = Spot { pool: at, slice, index };
-                    if alternative.selects(claim, spot, self.node)?
-                        && alternative.consumes(spot, &self.devices.taken, None).is_some()
+                    if alternative.selects(self.devices, claim, spot, self.node)?
+                        && alternative.consumes(self.devices, spot, None).is_some()
                     {
                         all.push(spot);
                     }
@@ -252,7 +252,8 @@ impl<'a> Search<'a> {
 
     fn device(&mut self, turn: Turn, from: Behind) -> Result<Step, Refused> {
         self.steps += 1;
-        if self.steps.is_multiple_of(STEPS) && Instant::now() >= self.deadline {
+        let is_late = |deadline| Instant::now() >= deadline;
+        if self.steps.is_multiple_of(STEPS) && self.deadline.is_some_and(is_late) {
             let node = &self.node.info.name;
             return Err(Refused::Everywhere(format!("node {node}: timed out trying to allocate devices")));
         }
@@ -328,7 +329,8 @@ impl<'a> Search<'a> {
         if let Some(known) = self.selected.get(&key) {
             return Ok(*known);
         }
-        let selected = self.alternative(turn).selects(self.claims[turn.claim].claim, spot, self.node)?;
+        let claim = self.claims[turn.claim].claim;
+        let selected = self.alternative(turn).selects(self.devices, claim, spot, self.node)?;
         self.selected.insert(key, selected);
         Ok(selected)
     }
@@ -345,14 +347,18 @@ impl<'a> Search<'a> {
 
     /// Gives a device to a request, if it may have it. Fails where all devices are wanted, and a constraint is against it.
     fn take(&mut self, turn: Turn, spot: Spot<'a>) -> Result<bool, Broken> {
-        let (id, device) = (spot.id(), spot.device());
-        let shared = device.allow_multiple_allocations == Some(true);
+        let (id, device, features) = (spot.id(), spot.device(), self.devices.features);
+        let shared = features.consumable_capacity && device.allow_multiple_allocations == Some(true);
         let alternative = self.alternative(turn);
         let may_share = shared && alternative.admin;
         if !(may_share || self.is_free(turn, spot)) {
             return Ok(false);
         }
-        let kept_off = device.taints.iter().any(|taint| {
+        if !features.partitionable_devices && !device.consumes_counters.is_empty() {
+            return Ok(false);
+        }
+        let mut taints = device.taints.iter().filter(|_| features.taints);
+        let kept_off = taints.any(|taint| {
             matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
                 && !alternative.tolerations.iter().any(|toleration| tolerates(toleration, taint))
         });
@@ -372,7 +378,7 @@ impl<'a> Search<'a> {
             return Err(broken(asked.claim, asker.alternative.unwrap_or(asker.request), why));
         }
         let sharing = self.sharing(id);
-        let amounts = alternative.consumes(spot, &self.devices.taken, sharing.as_ref());
+        let amounts = alternative.consumes(self.devices, spot, sharing.as_ref());
         let Some(amounts) = amounts else { return Ok(false) };
         // Of a shared device the counters are taken but once.
         let in_use = sharing.is_some() || self.devices.taken.consumed(id).is_some();

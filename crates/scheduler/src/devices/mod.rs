@@ -5,6 +5,7 @@ pub mod allocate;
 mod capacity;
 mod constraint;
 pub mod extended;
+mod features;
 mod pools;
 mod request;
 pub mod rows;
@@ -13,6 +14,7 @@ use api::resource::v1::AllocationResult;
 use apimachinery::quantity::Quantity;
 use cel::device::Selector;
 use client::ObjectKey;
+pub use features::Features;
 use parking_lot::Mutex;
 use rows::{Claim, ClassRow, DeviceId, Slice};
 use rules::resource_claim::{CLASS_PREFIX, Wanted, not_its_own};
@@ -35,6 +37,8 @@ type PoolId = (String, String);
 /// What is in use of the devices.
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
+    /// Whoever has a share of a device has all of it.
+    exclusive: bool,
     /// Devices that are somebody's alone.
     whole: HashMap<DeviceId, usize>,
     /// Devices that several share.
@@ -65,7 +69,7 @@ impl Taken {
     fn add(&mut self, allocation: &AllocationResult) {
         for given in allocation.devices.results.iter().filter(|given| given.admin_access != Some(true)) {
             let id = DeviceId::of(given);
-            if given.share_id.is_none() {
+            if self.exclusive || given.share_id.is_none() {
                 *self.whole.entry(id).or_default() += 1;
                 continue;
             }
@@ -80,7 +84,7 @@ impl Taken {
     fn remove(&mut self, allocation: &AllocationResult) {
         for given in allocation.devices.results.iter().filter(|given| given.admin_access != Some(true)) {
             let id = DeviceId::of(given);
-            if given.share_id.is_none() {
+            if self.exclusive || given.share_id.is_none() {
                 if let Some(count) = self.whole.get_mut(&id) {
                     *count -= 1;
                     if *count == 0 {
@@ -104,6 +108,7 @@ impl Taken {
 /// Read by decisions.
 #[derive(Debug, Default)]
 pub struct Devices {
+    features: Features,
     claims: HashMap<ObjectKey, Known>,
     /// The newest revision that the watch of claims has brought.
     seen: u64,
@@ -128,7 +133,7 @@ pub struct Devices {
 struct Compiled(Mutex<HashMap<String, Result<Selector, String>>>);
 
 impl Compiled {
-    fn get(&self, expression: &str) -> Result<Selector, String> {
+    fn get(&self, expression: &str, features: Features) -> Result<Selector, String> {
         let mut known = self.0.lock();
         if let Some(compiled) = known.get(expression) {
             return compiled.clone();
@@ -136,13 +141,27 @@ impl Compiled {
         if known.len() >= COMPILED {
             known.clear();
         }
-        let compiled = Selector::compile(expression);
+        let features = cel::device::Features {
+            consumable_capacity: features.consumable_capacity,
+            list_attributes: features.list_attributes,
+        };
+        let compiled = Selector::compile(expression, features);
         known.insert(expression.to_owned(), compiled.clone());
         compiled
     }
 }
 
 impl Devices {
+    /// Nothing yet, of which these features are to be in use.
+    pub fn new(features: Features) -> Self {
+        let taken = Taken { exclusive: !features.consumable_capacity, ..Default::default() };
+        Devices { features, taken, ..Default::default() }
+    }
+
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
     pub fn claim(&self, key: &ObjectKey) -> Option<&Arc<Claim>> {
         self.claims.get(key).map(|known| &known.claim)
     }
@@ -160,7 +179,8 @@ impl Devices {
 
     /// Whether any class gives the resource.
     pub fn gives(&self, resource: &str) -> bool {
-        !self.classes.is_empty() && self.class_for(resource).is_some()
+        let may = self.features.extended_resources && !self.classes.is_empty();
+        may && self.class_for(resource).is_some()
     }
 
     /// Whether a decision about the claim is on its way.

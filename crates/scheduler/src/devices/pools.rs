@@ -7,6 +7,7 @@ use api::core::v1::NodeSelector;
 use api::resource::v1::{Counter, CounterSet, Device};
 use rules::node_affinity::matches_selector;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Whether devices can be had of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +57,11 @@ pub(super) fn device_is_for(device: &Device, node: Candidate<'_>) -> bool {
 }
 
 impl Slice {
+    /// Whether its devices overlap, or say themselves where they are.
+    fn is_partitioned(&self) -> bool {
+        self.spec.per_device_node_selection.is_some() || !self.spec.shared_counters.is_empty()
+    }
+
     /// Whether a node need know the slice. One that says nothing that is known here is for no node.
     fn is_for(&self, node: Candidate<'_>) -> bool {
         let spec = &self.spec;
@@ -76,7 +82,8 @@ impl Devices {
         let own = self.of_node.get(&*node.info.name).into_iter().flatten();
         let names: BTreeSet<&String> = own.chain(&self.of_many).collect();
         let slices = names.into_iter().filter_map(|name| self.slices.get(name));
-        for slice in slices.filter(|slice| slice.is_for(node)) {
+        let known = |slice: &&Arc<Slice>| self.features.partitionable_devices || !slice.is_partitioned();
+        for slice in slices.filter(known).filter(|slice| slice.is_for(node)) {
             let known = of_node.entry(super::pool_of(slice)).or_default();
             let newest = known.first().map_or(i64::MIN, |first| first.spec.pool.generation);
             if slice.spec.pool.generation > newest {
@@ -111,14 +118,13 @@ impl Devices {
         let (shared, slices): (Vec<&Slice>, Vec<&Slice>) =
             slices.into_iter().partition(|slice| !slice.spec.shared_counters.is_empty());
         let counters = counters(&shared);
-        let state = if !complete {
-            State::Incomplete
-        } else if counters.as_ref().is_none_or(|counters| {
-            !names_are_unique(&slices) || !counted(&slices, counters) || !counted(&elsewhere, counters)
-        }) {
-            State::Invalid
-        } else {
-            State::Good
+        // Without partitions nobody looks at counters.
+        let are_counted = !self.features.partitionable_devices
+            || counters.as_ref().is_some_and(|sets| counted(&slices, sets) && counted(&elsewhere, sets));
+        let state = match complete {
+            false => State::Incomplete,
+            true if are_counted && names_are_unique(&slices) => State::Good,
+            true => State::Invalid,
         };
         Some(Pool { id, state, slices, elsewhere, counters: counters.unwrap_or_default() })
     }

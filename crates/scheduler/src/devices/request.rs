@@ -3,7 +3,7 @@
 use super::capacity::{Amounts, consumption, fits};
 use super::pools::device_is_for;
 use super::rows::{Claim, ClassRow, Slice};
-use super::{Devices, Taken};
+use super::{Devices, Features};
 use crate::framework::Candidate;
 use api::resource::v1::{
     CapacityRequirements, Device, DeviceRequest, DeviceSelector, DeviceSubRequest, DeviceToleration,
@@ -105,6 +105,7 @@ impl<'a> Request<'a> {
         request: &'a DeviceRequest,
     ) -> Result<Self, Broken> {
         let name = request.name.as_str();
+        allowed(devices.features, claim, request)?;
         let exactly = request.exactly.iter().map(|exact| (None, Form::from(exact)));
         let first = request.first_available.iter();
         let first = first.map(|sub| (Some(sub.name.as_str()), Form::from(sub)));
@@ -176,7 +177,7 @@ impl<'a> Alternative<'a> {
                     claim.namespace, claim.name
                 )));
             };
-            let compiled = devices.compiled.get(&cel.expression);
+            let compiled = devices.compiled.get(&cel.expression, devices.features);
             selectors.push(
                 compiled
                     .map_err(|why| about(claim, class, of_class, i, &format!("CEL compile error: {why}")))?,
@@ -196,9 +197,18 @@ impl<'a> Alternative<'a> {
     }
 
     /// Whether the selectors select a device, and it can be had on the node.
-    pub(super) fn selects(&self, claim: &Claim, spot: Spot<'a>, node: Candidate<'_>) -> Result<bool, Broken> {
+    pub(super) fn selects(
+        &self,
+        devices: &Devices,
+        claim: &Claim,
+        spot: Spot<'a>,
+        node: Candidate<'_>,
+    ) -> Result<bool, Broken> {
+        if !devices.features.binding_conditions && !spot.device().binding_conditions.is_empty() {
+            return Ok(false);
+        }
         for (i, selector) in self.selectors.iter().enumerate() {
-            let selected = spot.slice.seen(spot.index).map_err(String::clone);
+            let selected = spot.slice.seen(spot.index, devices.features).map_err(String::clone);
             let selected = selected.and_then(|device| selector.matches(device));
             let failed =
                 |why| about(claim, self.class, self.of_class, i, &format!("CEL runtime error: {why}"));
@@ -211,9 +221,40 @@ impl<'a> Alternative<'a> {
     }
 
     /// What it consumes of a device, if there is so much beside what others have and are about to have.
-    pub(super) fn consumes(&self, spot: Spot<'a>, taken: &Taken, more: Option<&Amounts>) -> Option<Amounts> {
+    pub(super) fn consumes(
+        &self,
+        devices: &Devices,
+        spot: Spot<'a>,
+        more: Option<&Amounts>,
+    ) -> Option<Amounts> {
+        if !devices.features.consumable_capacity {
+            return Some(Amounts::new());
+        }
         let amounts = consumption(self.capacity, spot.device())?;
-        fits(&amounts, spot.device(), &[taken.consumed(spot.id()), more]).then_some(amounts)
+        fits(&amounts, spot.device(), &[devices.taken.consumed(spot.id()), more]).then_some(amounts)
+    }
+}
+
+/// Says of a request whether it asks for something that is off.
+fn allowed(features: Features, claim: &Claim, request: &DeviceRequest) -> Result<(), Broken> {
+    let refused = |what: &str, name: &str, why: &str| {
+        let Claim { namespace, name: claim, .. } = claim;
+        Err(Broken(format!("claim {namespace}/{claim}, {what} {name}: {why} feature is disabled")))
+    };
+    if !features.prioritized_list && !request.first_available.is_empty() {
+        return refused("request", &request.name, "has subrequests, but the DRAPrioritizedList");
+    }
+    // With neither of both upstream has another allocator at work, which knows nothing of capacity at all.
+    if features.consumable_capacity || !features.binding_conditions {
+        return Ok(());
+    }
+    let too_much = "has capacity requests, but the DRAConsumableCapacity";
+    if request.exactly.as_ref().is_some_and(|exact| exact.capacity.is_some()) {
+        return refused("request", &request.name, too_much);
+    }
+    match request.first_available.iter().find(|sub| sub.capacity.is_some()) {
+        Some(sub) => refused("subrequest", &sub.name, too_much),
+        None => Ok(()),
     }
 }
 

@@ -1,10 +1,10 @@
 //! Projections of claims, classes and slices, and how their changes are taken in.
 
-use super::Devices;
+use super::{Devices, Features};
 use crate::framework::Event;
 use crate::surroundings::{Neighbour, Surroundings};
 use api::resource::v1::{
-    DeviceClaim, DeviceClass, DeviceClassSpec, DeviceRequestAllocationResult, ResourceClaim,
+    DeviceAttribute, DeviceClaim, DeviceClass, DeviceClassSpec, DeviceRequestAllocationResult, ResourceClaim,
     ResourceClaimStatus, ResourceSlice, ResourceSliceSpec,
 };
 use apimachinery::time::{Duration, Time};
@@ -209,24 +209,43 @@ impl Slice {
         Slice { name: slice.metadata.name.clone(), devices: devices.collect(), spec }
     }
 
-    /// A device as selectors see it; or why they cannot.
-    pub(super) fn seen(&self, device: usize) -> Result<&Seen, &String> {
-        self.devices[device].seen.get_or_init(|| see(&self.spec.driver, &self.spec.devices[device])).as_ref()
+    /// A device as selectors see it; or why they cannot. What features there are does not change.
+    pub(super) fn seen(&self, device: usize, features: Features) -> Result<&Seen, &String> {
+        let see = || see(&self.spec.driver, &self.spec.devices[device], features);
+        self.devices[device].seen.get_or_init(see).as_ref()
     }
 }
 
-fn see(driver: &str, device: &api::resource::v1::Device) -> Result<Seen, String> {
+/// The value of an attribute, if it has one that is known here.
+fn value(attribute: &DeviceAttribute) -> Option<Attribute> {
+    if let Some(int) = attribute.int {
+        Some(Attribute::Int(int))
+    } else if let Some(bool) = attribute.bool {
+        Some(Attribute::Bool(bool))
+    } else if let Some(string) = &attribute.string {
+        Some(Attribute::String(string.clone()))
+    } else {
+        attribute.version.clone().map(Attribute::Version)
+    }
+}
+
+/// The values of an attribute, if it may have several.
+fn values(attribute: &DeviceAttribute) -> Option<Attribute> {
+    let DeviceAttribute { ints, bools, strings, versions, .. } = attribute;
+    let lists = [
+        ints.iter().copied().map(Attribute::Int).collect::<Vec<_>>(),
+        bools.iter().copied().map(Attribute::Bool).collect(),
+        strings.iter().cloned().map(Attribute::String).collect(),
+        versions.iter().cloned().map(Attribute::Version).collect(),
+    ];
+    lists.into_iter().find(|list| !list.is_empty()).map(Attribute::List)
+}
+
+fn see(driver: &str, device: &api::resource::v1::Device, features: Features) -> Result<Seen, String> {
     let mut attributes = BTreeMap::new();
     for (name, attribute) in &device.attributes {
-        let value = if let Some(int) = attribute.int {
-            Attribute::Int(int)
-        } else if let Some(bool) = attribute.bool {
-            Attribute::Bool(bool)
-        } else if let Some(string) = &attribute.string {
-            Attribute::String(string.clone())
-        } else if let Some(version) = &attribute.version {
-            Attribute::Version(version.clone())
-        } else {
+        let several = values(attribute).filter(|_| features.list_attributes);
+        let Some(value) = several.or_else(|| value(attribute)) else {
             return Err(format!("attribute {name}: unsupported attribute value"));
         };
         attributes.insert(name.clone(), value);

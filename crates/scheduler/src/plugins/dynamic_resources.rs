@@ -71,6 +71,9 @@ impl<'a> Wanted<'a> {
         if selector.is_some_and(|s| !matches_selector(s, &node.info.name, &node.facts.labels)) {
             return true;
         }
+        if !self.devices.features().binding_conditions {
+            return false;
+        }
         match claim.readiness() {
             Readiness::Ready => false,
             Readiness::Failed(_) => true,
@@ -90,7 +93,8 @@ impl<'a> Wanted<'a> {
         let allocations = if open.is_empty() {
             Vec::new()
         } else {
-            self.devices.allocate(node, &open, Instant::now() + PATIENCE).map_err(|why| match why {
+            let deadline = self.devices.features().filter_timeout.then(|| Instant::now() + PATIENCE);
+            self.devices.allocate(node, &open, deadline).map_err(|why| match why {
                 Refused::Here(why) => Refusal::unresolvable(why),
                 Refused::Everywhere(why) => Refusal::everywhere(why),
             })?
@@ -158,6 +162,12 @@ impl Plugin for DynamicResources {
                 ));
             }
             for request in &claim.asks.requests {
+                if !wanted.devices.features().prioritized_list && !request.first_available.is_empty() {
+                    let (namespace, claim, request) = (&claim.namespace, &claim.name, &request.name);
+                    return Some(format!(
+                        "resource claim {namespace}/{claim}, request {request}: has subrequests, but the DRAPrioritizedList feature is disabled"
+                    ));
+                }
                 let exact =
                     request.exactly.iter().map(|exact| (&exact.device_class_name, request.name.clone()));
                 let subs = request.first_available.iter();
@@ -180,7 +190,9 @@ impl Plugin for DynamicResources {
     fn score<'a>(&self, cycle: Cycle<'a>, _: &[Candidate<'a>]) -> Option<Box<dyn Score + 'a>> {
         let wanted = Wanted::of(cycle).ok()??;
         let mut requests = wanted.claims.iter().flat_map(|claim| &claim.asks.requests);
-        if requests.all(|request| request.first_available.is_empty()) {
+        if !wanted.devices.features().prioritized_list
+            || requests.all(|request| request.first_available.is_empty())
+        {
             return None;
         }
         ranking(move |node| wanted.score(node), Scale::Up)

@@ -5,15 +5,16 @@
 mod small_clusters;
 
 mod decisions;
+mod features;
 mod scenarios;
 
 use api::resource::v1::{AllocationResult, DeviceClass, ResourceClaim, ResourceSlice};
 use apimachinery::json;
 use apimachinery::value::{Value, from_value};
 use client::{ObjectKey, Projection};
-use scheduler::devices::Devices;
 use scheduler::devices::allocate::Refused;
 use scheduler::devices::rows::{Claim, ClassRow, Slice};
+use scheduler::devices::{Devices, Features};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,11 @@ use std::time::{Duration, Instant};
 const RECORDED: &str = include_str!("recorded.txt");
 
 pub(crate) fn devices(world: &Value) -> Devices {
-    let mut devices = Devices::default();
+    devices_with(world, Features::default())
+}
+
+pub(crate) fn devices_with(world: &Value, features: Features) -> Devices {
+    let mut devices = Devices::new(features);
     for slice in world["slices"].as_array().into_iter().flatten() {
         let slice: ResourceSlice = from_value(slice.clone()).unwrap();
         devices.set_slice(Arc::new(Slice::of(&slice)));
@@ -71,13 +76,20 @@ fn told(claim: &Claim, given: &AllocationResult) -> String {
 }
 
 fn answer(world: &Value) -> String {
-    let devices = devices(world);
+    answer_with(world, Features::default())
+}
+
+pub(crate) fn answer_with(world: &Value, features: Features) -> String {
+    answer_of(&devices_with(world, features), world)
+}
+
+pub(crate) fn answer_of(devices: &Devices, world: &Value) -> String {
     let labels = json!({"zone": "a", "name": "node"});
     let cache = small_clusters::cluster(&[json!({"metadata": {"name": "node", "labels": labels}})], &[]);
     let claims: Vec<Claim> = world["claims"].as_array().unwrap().iter().map(claim_of).collect();
     let claims: Vec<&Claim> = claims.iter().collect();
     let deadline = Instant::now() + Duration::from_secs(60);
-    match devices.allocate(cache.node("node").unwrap(), &claims, deadline) {
+    match devices.allocate(cache.node("node").unwrap(), &claims, Some(deadline)) {
         Ok(given) => {
             let lines = claims.iter().zip(&given).map(|(claim, given)| told(claim, given));
             lines.collect::<Vec<_>>().join("; ")

@@ -26,7 +26,7 @@ use store::{Entry, Expect, Write};
 
 pub(super) struct ResourceQuota {
     pub quotas: Arc<Objects>,
-    /// Nothing where claims to devices are not served.
+    /// Nothing where claims to devices are not served, or stand for no extended resources.
     pub devices: Option<Devices>,
     pub limited: Vec<LimitedResource>,
 }
