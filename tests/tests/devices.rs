@@ -1,6 +1,7 @@
 //! What pods have of devices, as far as the control plane gives and takes it: claims from templates, what they get, who may
 //! speak of it, taints, and quotas. No driver is on the node: the pods get their node, and wait there.
 
+use cluster_tests::cluster::Settings;
 use cluster_tests::{Kubectl, Room, Scenario, Suite, scenarios};
 use std::process::ExitCode;
 
@@ -12,9 +13,15 @@ fn main() -> ExitCode {
         extended_resources_are_given_by_devices,
         a_claims_status_is_not_everybodys,
         quotas_count_devices,
+        a_rule_taints_devices,
     ];
-    Suite::new("devices", TOGETHER).run()
+    let settings = Settings { flags: FLAGS, ..Default::default() };
+    Suite { settings, ..Suite::new("devices", TOGETHER) }.run()
 }
+
+/// Rules of taints are there only when they are asked for.
+const FLAGS: &[&str] =
+    &["--feature-gates=DRADeviceTaintRules=true", "--runtime-config=resource.k8s.io/v1beta2=true"];
 
 /// A class of the devices of a driver, and what the driver has: one device, with more said of it.
 fn publish(k: &Kubectl, driver: &str, device: &str) {
@@ -109,6 +116,45 @@ fn a_claim_comes_and_goes_with_its_pod(room: &Room) {
     publish(k, driver, ", taints: [{key: example.com/sick, effect: NoExecute}]");
     k.event("user", "DeviceTaintManagerEviction");
     k.wait("delete", &claim);
+    withdraw(k, driver);
+}
+
+fn a_rule_taints_devices(room: &Room) {
+    let k = &room.kubectl;
+    let driver = "ruled.example.com";
+    let rule = |effect: &str| {
+        k.apply(&format!(
+            "
+apiVersion: resource.k8s.io/v1beta2
+kind: DeviceTaintRule
+metadata: {{name: ruled}}
+spec: {{deviceSelector: {{driver: {driver}}}, taint: {{key: example.com/sick, effect: {effect}}}}}
+"
+        ));
+    };
+    let told = |reason: &str| {
+        k.until("devicetaintrule/ruled", reason, |rule| {
+            let condition = &rule["status"]["conditions"][0];
+            (condition["reason"] == reason)
+                .then(|| condition["message"].as_str().unwrap_or_default().to_owned())
+        })
+    };
+    publish(k, driver, "");
+    rule("NoSchedule");
+    told("OtherEffect");
+    user(k, "user");
+    let why = k.event("user", "FailedScheduling");
+    assert!(why.contains(" cannot allocate all claims. "), "{why}");
+    rule("None");
+    let would = told("NoEffect");
+    assert!(would.starts_with("1 published device selected. "), "{would}");
+    placed(k, "user");
+    let claim = claim_of(k, "user");
+    rule("NoExecute");
+    k.event("user", "DeviceTaintManagerEviction");
+    k.wait("delete", &claim);
+    assert_eq!(told("Completed"), "1 pod evicted since starting the controller.");
+    k.run("delete devicetaintrule ruled");
     withdraw(k, driver);
 }
 

@@ -35,3 +35,6 @@ pub mod declared_features;
 
 /// The claims of pods to devices, and the taints of devices.
 pub mod resource_claim;
+
+/// The taints that devices have by rules.
+pub mod device_taint_rules;

@@ -2,7 +2,7 @@
 //! storage, and devices.
 //! Projections of informers, and the maps that keep them.
 
-use crate::devices::{Devices, rows as devices};
+use crate::devices::{Devices, Features, rows as devices, taint_rules::RuleRow};
 use crate::facts::{Labels, PodInfo};
 use crate::framework::Event;
 use crate::storage::{Storage, rows};
@@ -100,8 +100,9 @@ pub(crate) trait Neighbour: Projection {
     }
 }
 
-/// Keeps the surroundings current. `changed` gives access to them, and is told what that may help pods with.
-pub(crate) async fn follow<F>(informers: &Informers, changed: F)
+/// Keeps the surroundings current, as far as features need them. `changed` gives access to them, and is told what that may
+/// help pods with.
+pub(crate) async fn follow<F>(informers: &Informers, features: Features, changed: F)
 where
     F: Fn(&mut dyn FnMut(&mut Surroundings), Option<Event<'_>>) + Clone + Send + Sync + 'static,
 {
@@ -130,6 +131,9 @@ where
     one::<rows::CapacityRow, _>(informers, changed.clone()).await;
     one::<rows::NodeRow, _>(informers, changed.clone()).await;
     one::<rows::AttachmentRow, _>(informers, changed.clone()).await;
+    if features.taint_rules {
+        one::<RuleRow, _>(informers, changed.clone()).await;
+    }
     one::<devices::ClassRow, _>(informers, changed.clone()).await;
     one::<devices::SliceRow, _>(informers, changed.clone()).await;
     one::<devices::ClaimRow, _>(informers, changed).await;

@@ -3,25 +3,58 @@
 use api::resource::v1::{DeviceTaint, DeviceToleration};
 use apimachinery::time::{Duration, Time};
 use rules::resource_claim::tolerates;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 pub(super) const NO_EXECUTE: &str = "NoExecute";
 
-/// When a taint evicts; never, if it is tolerated for ever. Only tolerations of this very effect give time.
-fn until(taint: &DeviceTaint, tolerations: &[DeviceToleration]) -> Option<Time> {
-    let added = taint.time_added?;
+/// A rule, by name and uid.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct RuleId {
+    pub name: Arc<str>,
+    pub uid: Arc<str>,
+}
+
+/// What taints do to whoever has devices.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Eviction {
+    /// When they have to be given up; never, if no taint says since when it is there.
+    pub when: Option<Time>,
+    /// The rules that are among the reasons.
+    pub rules: BTreeSet<RuleId>,
+}
+
+impl Eviction {
+    /// Both.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        self.when = self.when.into_iter().chain(other.when).min();
+        self.rules.extend(other.rules);
+        self
+    }
+}
+
+/// For how many seconds a taint is borne; none if for ever. Only tolerations of this very effect give time.
+fn grace(taint: &DeviceTaint, tolerations: &[DeviceToleration]) -> Option<i64> {
     let bearing = tolerations.iter().filter(|t| t.effect == NO_EXECUTE && tolerates(t, taint));
     let mut limits = Vec::new();
     for toleration in bearing {
         limits.push(toleration.toleration_seconds?.max(0));
     }
-    let seconds = limits.into_iter().min().unwrap_or(0);
-    Some(added.plus(Duration::from_seconds(seconds)))
+    Some(limits.into_iter().min().unwrap_or(0))
 }
 
-/// When the first of the evicting taints of a device has it given up.
-pub(super) fn due(taints: &[DeviceTaint], tolerations: &[DeviceToleration]) -> Option<Time> {
-    let evicting = taints.iter().filter(|taint| taint.effect == NO_EXECUTE);
-    evicting.filter_map(|taint| until(taint, tolerations)).min()
+/// What the evicting ones among the taints of a device come to, each with the rule that it is by, if it is by one.
+pub(super) fn eviction<'a>(
+    taints: impl Iterator<Item = (Option<&'a RuleId>, &'a DeviceTaint)>,
+    tolerations: &[DeviceToleration],
+) -> Eviction {
+    let evicting = taints.filter(|(_, taint)| taint.effect == NO_EXECUTE);
+    let each = evicting.filter_map(|(rule, taint)| {
+        let seconds = grace(taint, tolerations)?;
+        let when = taint.time_added.map(|added| added.plus(Duration::from_seconds(seconds)));
+        Some(Eviction { when, rules: rule.cloned().into_iter().collect() })
+    });
+    each.fold(Eviction::default(), Eviction::and)
 }
 
 #[cfg(test)]
@@ -52,7 +85,8 @@ mod tests {
                 ..Default::default()
             })
             .collect();
-        assert_eq!(due(&taints, &tolerations), want.map(Time::from_unix), "{taints:?} {tolerations:?}");
+        let due = eviction(taints.iter().map(|taint| (None, taint)), &tolerations).when;
+        assert_eq!(due, want.map(Time::from_unix), "{taints:?} {tolerations:?}");
     }
 
     #[test]

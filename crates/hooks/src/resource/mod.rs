@@ -3,6 +3,7 @@
 mod selector;
 mod slices;
 mod status;
+mod taint_rules;
 mod validation;
 
 use self::validation as rules;
@@ -17,6 +18,7 @@ const GROUP: &str = "resource.k8s.io";
 
 pub(super) const STRATEGIES: &[Row] = &[
     (GROUP, "DeviceClass", &CLASSES),
+    (GROUP, "DeviceTaintRule", &taint_rules::TAINT_RULES),
     (GROUP, "ResourceClaim", &CLAIMS),
     (GROUP, "ResourceClaimTemplate", &TEMPLATES),
     (GROUP, "ResourceSlice", &SLICES),

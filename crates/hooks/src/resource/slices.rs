@@ -349,14 +349,22 @@ fn request_policy(check: &mut Check, path: &Path, capacity: &Quantity, policy: &
 }
 
 fn taint(check: &mut Check, path: &Path, taint: &DeviceTaint) {
-    check.extend(validate_label_name(&taint.key, &path.child("key")));
-    if !taint.value.is_empty() {
-        label_value(check, &path.child("value"), &taint.value);
+    taint_name(check, path, &taint.key, &taint.value);
+    taint_effect(check, path, &taint.effect);
+}
+
+pub(super) fn taint_name(check: &mut Check, path: &Path, key: &str, value: &str) {
+    check.extend(validate_label_name(key, &path.child("key")));
+    if !value.is_empty() {
+        label_value(check, &path.child("value"), value);
     }
+}
+
+pub(super) fn taint_effect(check: &mut Check, path: &Path, effect: &str) {
     let at = path.child("effect");
-    if taint.effect.is_empty() {
+    if effect.is_empty() {
         check.required(&at, "");
     } else {
-        check.one_of(&at, &taint.effect, EFFECTS);
+        check.one_of(&at, effect, EFFECTS);
     }
 }

@@ -357,8 +357,7 @@ impl<'a> Search<'a> {
         if !features.partitionable_devices && !device.consumes_counters.is_empty() {
             return Ok(false);
         }
-        let mut taints = device.taints.iter().filter(|_| features.taints);
-        let kept_off = taints.any(|taint| {
+        let kept_off = self.devices.taints(id, device).any(|taint| {
             matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
                 && !alternative.tolerations.iter().any(|toleration| tolerates(toleration, taint))
         });

@@ -9,6 +9,7 @@ mod features;
 mod pools;
 mod request;
 pub mod rows;
+pub mod taint_rules;
 
 use api::resource::v1::AllocationResult;
 use apimachinery::quantity::Quantity;
@@ -20,6 +21,7 @@ use rows::{Claim, ClassRow, DeviceId, Slice};
 use rules::resource_claim::{CLASS_PREFIX, Wanted, not_its_own};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use taint_rules::RuleRow;
 
 /// So many expressions are kept compiled.
 const COMPILED: usize = 64;
@@ -125,6 +127,7 @@ pub struct Devices {
     /// Names of the others.
     of_many: BTreeSet<String>,
     of_pool: HashMap<PoolId, BTreeSet<String>>,
+    rules: BTreeMap<String, RuleRow>,
     taken: Taken,
     compiled: Compiled,
 }

@@ -1,11 +1,12 @@
 //! What gates turn off: devices that need what is off are not given, and claims that ask for it are refused.
 
 use crate::small_clusters::{asks, cluster, outcome, pod, with, zones};
-use crate::{answer_with, claim_of, devices_with};
+use crate::{answer_of, answer_with, claim_of, devices_with};
 use apimachinery::json;
-use apimachinery::value::Value;
-use client::ObjectKey;
+use apimachinery::value::{Value, from_value};
+use client::{ObjectKey, Projection as _};
 use scheduler::devices::Features;
+use scheduler::devices::taint_rules::RuleRow;
 use std::sync::Arc;
 
 fn merged(mut object: Value, more: &Value) -> Value {
@@ -69,6 +70,25 @@ fn devices_are_left_out() {
     let here = json!([{"name": "special", "nodeName": "node"}]);
     let by_device = slice("pool", json!({"nodeName": null, "perDeviceNodeSelection": true}), here);
     check(&world(json!([by_device]), json!({})), |f| f.partitionable_devices = false, first, "none");
+}
+
+#[test]
+fn rules_taint_devices() {
+    let first = "c: r=gpu.example/pool/special at metadata.name=node";
+    let world = world(special(json!({})), json!({}));
+    let check = |selector: Value, effect: &str, want: &str| {
+        let mut devices = devices_with(&world, Features { taint_rules: true, ..Features::default() });
+        let rule = json!({"spec": {"deviceSelector": selector, "taint": {"key": "sick", "effect": effect}}});
+        devices.set_rule("rule", RuleRow::project(&from_value(rule).unwrap()));
+        assert_eq!(answer_of(&devices, &world), want, "{selector} {effect}");
+        devices.remove_rule("rule");
+        assert_eq!(answer_of(&devices, &world), first);
+    };
+    check(json!({"driver": "gpu.example", "device": "special"}), "NoSchedule", PLAIN);
+    check(json!({"pool": "pool", "device": "special"}), "NoExecute", PLAIN);
+    check(json!({"pool": "other", "device": "special"}), "NoExecute", first);
+    check(json!({"device": "special"}), "None", first);
+    check(Value::Null, "NoSchedule", "none");
 }
 
 #[test]
