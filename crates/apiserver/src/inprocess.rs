@@ -54,19 +54,13 @@ impl Source for InProcess {
 impl InProcess {
     async fn authorized(self, query: Query) -> BoxStream<'static, Result<Vec<Feed>>> {
         for verb in ["list", "watch"] {
+            let of = &query.resource;
             let attributes = Attributes {
-                user: &self.user,
-                verb,
-                is_resource: true,
-                group: &query.resource.group,
-                version: &query.resource.version,
-                resource: &query.resource.resource,
-                subresource: "",
                 namespace: query.namespace.as_deref().unwrap_or_default(),
                 name: query.field_selector.strip_prefix("metadata.name=").unwrap_or_default(),
-                path: "",
                 label_selector: &query.label_selector,
                 field_selector: &query.field_selector,
+                ..Attributes::about(&self.user, verb, (&of.group, &of.version, &of.resource))
             };
             if let Err(status) = self.server.require(&attributes).await {
                 return stream::once(std::future::ready(Err(Error::Api(Box::new(status))))).boxed();

@@ -38,20 +38,8 @@ impl Certificates {
     async fn may(&self, a: &Attributes<'_>, verb: &str, signer: &str) -> bool {
         let wildcard = format!("{}/*", signer.split('/').next().unwrap_or_default());
         for name in [signer, &wildcard] {
-            let attributes = authz::Attributes {
-                user: a.user,
-                verb,
-                is_resource: true,
-                group: "certificates.k8s.io",
-                version: "*",
-                resource: "signers",
-                subresource: "",
-                namespace: "",
-                name,
-                path: "",
-                label_selector: "",
-                field_selector: "",
-            };
+            let about = authz::Attributes::about(a.user, verb, ("certificates.k8s.io", "*", "signers"));
+            let attributes = authz::Attributes { name, ..about };
             if authorize(&self.authorizers, &attributes).await.is_ok() {
                 return true;
             }

@@ -56,20 +56,9 @@ impl ClaimStatus {
         subresource: &str,
         (namespace, name): (&str, &str),
     ) -> Result<(), String> {
-        let attributes = authz::Attributes {
-            user: a.user,
-            verb,
-            is_resource: true,
-            group: GROUP,
-            version: &a.resource.row.version,
-            resource: "resourceclaims",
-            subresource,
-            namespace,
-            name,
-            path: "",
-            label_selector: "",
-            field_selector: "",
-        };
+        let of = (GROUP, &*a.resource.row.version, "resourceclaims");
+        let about = authz::Attributes::about(a.user, verb, of);
+        let attributes = authz::Attributes { subresource, namespace, name, ..about };
         let decision = authz::decide(&self.authorizers, &attributes).await;
         attributes.judge(decision).map_err(|status| status.message)
     }

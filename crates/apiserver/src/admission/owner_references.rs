@@ -29,18 +29,10 @@ impl OwnerReferencesPermissionEnforcement {
         }
         let row = &a.resource.row;
         let base = authz::Attributes {
-            user: a.user,
-            verb: "delete",
-            is_resource: true,
-            group: &row.group,
-            version: &row.version,
-            resource: &row.resource,
             subresource: a.subresource,
             namespace: a.namespace,
             name: a.name,
-            path: "",
-            label_selector: "",
-            field_selector: "",
+            ..authz::Attributes::about(a.user, "delete", (&row.group, &row.version, &row.resource))
         };
         if a.operation != Operation::Create
             && let Err(reason) = authorize(&self.authorizers, &base).await
@@ -58,14 +50,9 @@ impl OwnerReferencesPermissionEnforcement {
             return Ok(());
         }
         let anything = authz::Attributes {
-            verb: "update",
-            group: "*",
-            version: "*",
-            resource: "*",
             subresource: "finalizers",
-            namespace: "",
             name: "*",
-            ..base.clone()
+            ..authz::Attributes::about(a.user, "update", ("*", "*", "*"))
         };
         if authorize(&self.authorizers, &anything).await.is_ok() {
             return Ok(());
@@ -81,15 +68,12 @@ impl OwnerReferencesPermissionEnforcement {
                     if group.is_empty() { String::new() } else { format!("{group}/") },
                 )));
             };
+            let row = &owner.row;
             let on = authz::Attributes {
-                verb: "update",
-                group: &owner.row.group,
-                version: &owner.row.version,
-                resource: &owner.row.resource,
                 subresource: "finalizers",
-                namespace: if owner.row.namespaced { a.namespace } else { "" },
+                namespace: if row.namespaced { a.namespace } else { "" },
                 name: text("name"),
-                ..base.clone()
+                ..authz::Attributes::about(a.user, "update", (&row.group, &row.version, &row.resource))
             };
             if let Err(reason) = authorize(&self.authorizers, &on).await {
                 return Err(a.forbidden(format!(

@@ -341,20 +341,8 @@ impl Ask<'_> {
         namespace: &'a str,
         name: &'a str,
     ) -> Attributes<'a> {
-        Attributes {
-            user: self.requestor,
-            verb: self.verb,
-            is_resource: true,
-            group,
-            version: "v1",
-            resource,
-            subresource,
-            namespace,
-            name,
-            path: "",
-            label_selector: "",
-            field_selector: "",
-        }
+        let about = Attributes::about(self.requestor, self.verb, (group, "v1", resource));
+        Attributes { subresource, namespace, name, ..about }
     }
 
     async fn about(

@@ -43,20 +43,8 @@ impl Escalation {
     }
 
     async fn may(&self, user: &User, verb: &str, resource: &str, namespace: &str, name: &str) -> bool {
-        let attributes = Attributes {
-            user,
-            verb,
-            is_resource: true,
-            group: RBAC,
-            version: "*",
-            resource,
-            subresource: "",
-            namespace,
-            name,
-            path: "",
-            label_selector: "",
-            field_selector: "",
-        };
+        let attributes =
+            Attributes { namespace, name, ..Attributes::about(user, verb, (RBAC, "*", resource)) };
         matches!(super::decide(&self.authorizers, &attributes).await, Decision::Allow { .. })
     }
 

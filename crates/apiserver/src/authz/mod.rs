@@ -62,6 +62,28 @@ impl<'a> Attributes<'a> {
         }
     }
 
+    /// A question about all there is of a resource, by group, version and name; what is narrower is said beside it.
+    pub fn about(
+        user: &'a User,
+        verb: &'a str,
+        (group, version, resource): (&'a str, &'a str, &'a str),
+    ) -> Self {
+        Attributes {
+            user,
+            verb,
+            is_resource: true,
+            group,
+            version,
+            resource,
+            subresource: "",
+            namespace: "",
+            name: "",
+            path: "",
+            label_selector: "",
+            field_selector: "",
+        }
+    }
+
     /// Refuses with upstream's words what is not allowed.
     pub fn judge(&self, decision: Decision) -> Result<(), Status> {
         if matches!(decision, Decision::Allow { .. }) {

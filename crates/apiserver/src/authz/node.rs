@@ -445,18 +445,11 @@ mod tests {
         let decision = authorizer.decide(
             "a",
             &Attributes {
-                user: &user,
-                verb: words[0],
-                is_resource: true,
-                group,
-                version: "v1",
-                resource,
                 subresource,
                 namespace,
                 name,
-                path: "",
-                label_selector: "",
                 field_selector: words.get(3).copied().unwrap_or_default(),
+                ..Attributes::about(&user, words[0], (group, "v1", resource))
             },
         );
         let said = match decision {

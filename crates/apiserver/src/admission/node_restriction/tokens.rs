@@ -48,20 +48,9 @@ impl NodeRestriction {
         if named.map_err(|e| format!("error validating audience {}: {e}", quote(audience)))? {
             return Ok(());
         }
-        let attributes = authz::Attributes {
-            user: a.user,
-            verb: "request-serviceaccounts-token-audience",
-            is_resource: true,
-            group: "",
-            version: "v1",
-            resource: audience,
-            subresource: "",
-            namespace: a.namespace,
-            name: a.name,
-            path: "",
-            label_selector: "",
-            field_selector: "",
-        };
+        let about =
+            authz::Attributes::about(a.user, "request-serviceaccounts-token-audience", ("", "v1", audience));
+        let attributes = authz::Attributes { namespace: a.namespace, name: a.name, ..about };
         let (audience, user) = (quote(audience), &a.user.name);
         match authz::decide(&self.authorizers, &attributes).await {
             Decision::Allow { .. } => Ok(()),

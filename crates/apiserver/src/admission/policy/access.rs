@@ -76,20 +76,8 @@ impl ParamAccess {
         namespace: &str,
         name: &str,
     ) -> Decision {
-        let attributes = authz::Attributes {
-            user,
-            verb,
-            is_resource: true,
-            group: &params.group,
-            version: &params.version,
-            resource: &params.resource,
-            subresource: "",
-            namespace,
-            name,
-            path: "",
-            label_selector: "",
-            field_selector: "",
-        };
+        let of = (&*params.group, &*params.version, &*params.resource);
+        let attributes = authz::Attributes { namespace, name, ..authz::Attributes::about(user, verb, of) };
         authz::decide(&self.authorizers, &attributes).await
     }
 
