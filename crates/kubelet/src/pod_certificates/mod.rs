@@ -21,8 +21,8 @@ use parking_lot::Mutex;
 use pki::key::Algorithm;
 use pki::{Csr, PrivateKey, Subject};
 use plan::{Asked, State};
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::BuildHasher as _;
 use std::sync::{Arc, OnceLock};
@@ -133,6 +133,19 @@ impl PodCertificates {
         let Some(manager) = &self.0 else { return };
         manager.pods.lock().remove(uid);
         manager.states.lock().retain(|key, _| key.uid != uid);
+    }
+
+    /// How many sources there are, by signer and state.
+    pub(crate) fn counts(&self) -> BTreeMap<(String, &'static str), usize> {
+        let mut counts = BTreeMap::new();
+        let Some(manager) = &self.0 else { return counts };
+        let (pods, states, now) = (manager.pods.lock(), manager.states.lock(), clock::time());
+        for (key, source) in pods.values().flat_map(|(pod, _)| sources(pod)) {
+            if let Some(state) = states.get(&key) {
+                *counts.entry((source.signer_name.clone(), state.called(now))).or_default() += 1;
+            }
+        }
+        counts
     }
 
     /// The key and the certificates of a source, in PEM.

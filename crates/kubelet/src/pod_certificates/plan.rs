@@ -41,7 +41,14 @@ pub(super) enum State {
     Fresh(Held),
     Refresh(Held, Asked),
     /// With why.
-    Refused(String),
+    Refused(Refusal, String),
+}
+
+/// How a request can end without a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Denied,
+    Failed,
 }
 
 /// What is to be done.
@@ -77,17 +84,35 @@ impl State {
     pub(super) fn held(&self) -> Result<&Held, String> {
         match self {
             State::Fresh(held) | State::Refresh(held, _) => Ok(held),
-            State::Refused(why) => Err(why.clone()),
+            State::Refused(_, why) => Err(why.clone()),
             State::Initial | State::Wait(_) => Err("credential bundle is not issued yet".into()),
         }
     }
 }
 
+impl State {
+    /// As metrics name it. Upstream: `metricsState`.
+    pub(super) fn called(&self, now: Time) -> &'static str {
+        match self {
+            State::Initial | State::Wait(_) => "not_yet_issued",
+            State::Fresh(held) | State::Refresh(held, _) if now > held.not_after => "expired",
+            State::Fresh(held) | State::Refresh(held, _) if held.is_overdue(now) => "overdue_for_refresh",
+            State::Fresh(_) | State::Refresh(..) => "fresh",
+            State::Refused(Refusal::Denied, _) => "denied",
+            State::Refused(Refusal::Failed, _) => "failed",
+        }
+    }
+}
+
 impl Held {
+    fn is_overdue(&self, now: Time) -> bool {
+        now.unix() > self.refresh_at.unix() + OVERDUE
+    }
+
     /// Says once each that the certificate should be another by now, and that it is good for nothing any more.
     fn warn(&mut self, now: Time) -> Vec<(&'static str, String)> {
         let mut events = Vec::new();
-        if now.unix() > self.refresh_at.unix() + OVERDUE && !self.told_overdue {
+        if self.is_overdue(now) && !self.told_overdue {
             self.told_overdue = true;
             events.push(("CertificateOverdueForRefresh", "PodCertificate refresh overdue".to_owned()));
         }
@@ -136,7 +161,7 @@ pub(super) fn next(state: State, request: Option<&PodCertificateRequest>, now: T
                 Step { state: State::Refresh(held, asked), ask: false, events, again }
             }
         },
-        State::Refused(why) => Step { state: State::Refused(why), ..Step::default() },
+        refused @ State::Refused(..) => Step { state: refused, ..Step::default() },
     }
 }
 
@@ -151,9 +176,9 @@ fn ended(
     let status = &request.status;
     let condition =
         status.conditions.iter().find(|one| matches!(&*one.type_, "Issued" | "Denied" | "Failed"))?;
-    let (refused, verb) = match &*condition.type_ {
-        "Denied" => ("Denied", "was denied"),
-        "Failed" => ("Failed", "failed"),
+    let (refusal, refused, verb) = match &*condition.type_ {
+        "Denied" => (Refusal::Denied, "Denied", "was denied"),
+        "Failed" => (Refusal::Failed, "Failed", "failed"),
         _ => {
             let refresh = status.begin_refresh_at.unwrap_or(now).unix().saturating_add(jitter);
             let held = Held {
@@ -179,7 +204,7 @@ fn ended(
         "PodCertificateRequest {}/{} {verb}, reason={reason}, message={message}",
         meta.namespace, meta.name
     );
-    Some(Some(Step { state: State::Refused(why), events: vec![(refused, told)], ..Step::default() }))
+    Some(Some(Step { state: State::Refused(refusal, why), events: vec![(refused, told)], ..Step::default() }))
 }
 
 /// The certificates, and nothing of what stands around them.
@@ -281,6 +306,22 @@ mod tests {
         assert_eq!(reasons(&expired), ["CertificateExpired"]);
         assert_eq!(expired.again, None);
         assert!(next(expired.state, Some(&request("")), at(9000), 0).events.is_empty());
+    }
+
+    #[test]
+    fn metrics_name_what_there_is() {
+        let waits = || State::Wait(asked("one", 0));
+        let check = |state: &State, seconds: i64, want: &str| assert_eq!(state.called(at(seconds)), want);
+        check(&State::Initial, 0, "not_yet_issued");
+        check(&waits(), 0, "not_yet_issued");
+        for state in [fresh("one"), fresh("one").asked(asked("two", 1060))] {
+            check(&state, 1060 + OVERDUE, "fresh");
+            check(&state, 1060 + OVERDUE + 1, "overdue_for_refresh");
+            check(&state, 3601, "expired");
+        }
+        for (condition, want) in [("Denied", "denied"), ("Failed", "failed")] {
+            check(&next(waits(), Some(&request(condition)), at(1), 0).state, 1, want);
+        }
     }
 
     #[test]

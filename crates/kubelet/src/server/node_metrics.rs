@@ -185,6 +185,8 @@ struct Asked {
     cpus: crate::cpus::Counts,
     claims: BTreeMap<String, usize>,
     plugins: Vec<(String, bool)>,
+    /// Of pods, by signer and state.
+    pod_certificates: BTreeMap<(String, &'static str), usize>,
     /// By plugin and state.
     volumes: BTreeMap<(&'static str, &'static str), usize>,
     /// Pulls that go on, and have been.
@@ -204,6 +206,7 @@ impl Asked {
             cpus: context.cpus.as_ref().map(|cpus| cpus.counts()).unwrap_or_default(),
             claims: context.claims.in_use(),
             plugins: context.plugins.list(),
+            pod_certificates: context.objects.pod_certificates.counts(),
             volumes: context.volumes.measures.counts(),
             pulls: context.images.records(),
             certificate: inner.identity.not_after().map_or(f64::INFINITY, left),
@@ -261,6 +264,12 @@ fn managers(asked: &Asked, encoder: &mut Encoder) {
     let help = "[ALPHA] The number of ResourceClaims that are currently in use on the node, by driver name (driver_name label value) and across all drivers (special value <any> for driver_name). Note that the sum of all by-driver counts is not the total number of in-use ResourceClaims because the same ResourceClaim might use devices from different drivers. Instead, use the count for the <any> driver_name.";
     let mut family = encoder.family("dra_resource_claims_in_use", help, "gauge", &names(&["driver_name"]));
     asked.claims.iter().for_each(|(driver, count)| family.value(&[driver], *count as f64));
+    let help = "[ALPHA] Gauge vector reporting the number of pod certificate projected volume sources, faceted by signer_name and state.";
+    let labels = names(&["signer_name", "state"]);
+    let mut family = encoder.family("kubelet_podcertificate_states", help, "gauge", &labels);
+    for ((signer, state), count) in &asked.pod_certificates {
+        family.value(&[signer.as_str(), *state], *count as f64);
+    }
     let help = "[ALPHA] Number of volumes in Volume Manager";
     let labels = names(&["plugin_name", "state"]);
     let mut family = encoder.family("volume_manager_total_volumes", help, "gauge", &labels);
