@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, OnceLock, PoisonError, RwLock},
 };
 
-pub use failure::failure;
+pub use failure::{Failure, failure};
 use jiff::Timestamp;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,

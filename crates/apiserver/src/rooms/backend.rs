@@ -12,6 +12,7 @@ use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use pki::tls;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,13 +37,17 @@ pub(super) struct Backend {
 
 /// Why a backend cannot be spoken to, in the words of a failed connection.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Unreachable(String);
+pub(super) enum Unreachable {
+    #[error("{0}")]
+    Handshake(tls::Failure),
+    #[error("{0}")]
+    Broken(String),
+}
 
 impl Unreachable {
     /// Whether it is there, and nobody vouches for it.
     pub(super) fn is_distrust(&self) -> bool {
-        self.0.contains("x509:")
+        matches!(self, Unreachable::Handshake(tls::Failure::Distrust(_)))
     }
 
     /// To whom waits for the answer of what stands behind the backend.
@@ -63,8 +68,10 @@ impl Backend {
     }
 
     fn unreachable(&self, error: &io::Error) -> Unreachable {
-        let tls = pki::tls::failure(error, &self.host);
-        Unreachable(tls.unwrap_or_else(|| dial::tcp_failed(&self.host, self.port, error)))
+        match tls::failure(error, &self.host) {
+            Some(failure) => Unreachable::Handshake(failure),
+            None => Unreachable::Broken(dial::tcp_failed(&self.host, self.port, error)),
+        }
     }
 
     async fn connect(&self) -> Result<Box<dyn Io>, Unreachable> {
@@ -152,7 +159,7 @@ pub(super) async fn send(
     mut request: Request<ResponseBody>,
 ) -> Result<Response<Incoming>, Unreachable> {
     let io = backend.connect().await?;
-    let broken = |error: &dyn std::fmt::Display| Unreachable(error.to_string());
+    let broken = |error: &dyn std::fmt::Display| Unreachable::Broken(error.to_string());
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(|e| broken(&e))?;
     tokio::spawn(async move {

@@ -6,14 +6,22 @@ use rustls_pki_types::UnixTime;
 use std::io;
 use std::net::IpAddr;
 
+/// What is wrong with the TLS of a connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// Nobody vouches for who answers, and why.
+    #[error("tls: failed to verify certificate: x509: {0}")]
+    Distrust(String),
+    #[error("tls: {0}")]
+    Other(String),
+}
+
 /// What is wrong with the TLS of a connection to a host, if it is that.
-pub fn failure(error: &io::Error, host: &str) -> Option<String> {
-    match error.get_ref()?.downcast_ref()? {
-        rustls::Error::InvalidCertificate(why) => {
-            Some(format!("tls: failed to verify certificate: x509: {}", distrust(why, host)))
-        }
-        other => Some(format!("tls: {other}")),
-    }
+pub fn failure(error: &io::Error, host: &str) -> Option<Failure> {
+    Some(match error.get_ref()?.downcast_ref()? {
+        rustls::Error::InvalidCertificate(why) => Failure::Distrust(distrust(why, host)),
+        other => Failure::Other(other.to_string()),
+    })
 }
 
 fn distrust(error: &CertificateError, host: &str) -> String {
@@ -67,7 +75,7 @@ mod tests {
         let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         let told = |why: CertificateError, host: &str| {
             let error = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::InvalidCertificate(why));
-            let text = failure(&error, host).unwrap();
+            let text = failure(&error, host).unwrap().to_string();
             text.strip_prefix("tls: failed to verify certificate: x509: ").unwrap().to_owned()
         };
         assert_eq!(told(CertificateError::UnknownIssuer, "a"), "certificate signed by unknown authority");
