@@ -98,6 +98,11 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
     values.flat_map(|v| v.split(',')).map(str::trim).filter(|t| !t.is_empty())
 }
 
+/// Whether a WebSocket client names a sub-protocol among those that it speaks.
+pub fn asks_for(headers: &HeaderMap, protocol: &str) -> bool {
+    is_websocket(headers) && tokens(headers, &SEC_WEBSOCKET_PROTOCOL).any(|named| named == protocol)
+}
+
 /// What client and server both speak, and the 101 that says so.
 pub(crate) fn answer(
     headers: &HeaderMap,

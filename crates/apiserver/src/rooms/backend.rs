@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MAX_DOCUMENT: usize = 64 << 20;
 
 /// A TLS or plain stream to a backend.
-trait Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
+pub(super) trait Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send> Io for T {}
 
 /// Where a request goes.
@@ -33,6 +33,8 @@ pub(super) struct Backend {
     /// How to speak TLS to it, if it does.
     pub(super) tls: Option<Arc<rustls::ClientConfig>>,
     pub(super) egress: Arc<Egress>,
+    /// What it says of itself that it can do, if it is a node's kubelet. Upstream: declared features.
+    pub(super) declared: Vec<String>,
 }
 
 /// Why a backend cannot be spoken to, in the words of a failed connection.
@@ -56,8 +58,8 @@ impl Unreachable {
     }
 
     /// To whom waits for a connection to it.
-    fn dialing(self) -> Status {
-        Status::service_unavailable(format!("error dialing backend: {self}"))
+    pub(super) fn dialing(self) -> Status {
+        Status::plain_error(format!("error dialing backend: {self}"))
     }
 }
 
@@ -74,7 +76,7 @@ impl Backend {
         }
     }
 
-    async fn connect(&self) -> Result<Box<dyn Io>, Unreachable> {
+    pub(super) async fn connect(&self) -> Result<Box<dyn Io>, Unreachable> {
         let dial = async {
             let tcp = self.egress.dial(Purpose::Cluster, &self.host, self.port).await?;
             let Some(config) = &self.tls else { return Ok::<Box<dyn Io>, io::Error>(Box::new(tcp)) };
@@ -119,7 +121,9 @@ pub(super) fn node_backend(server: &Server, node: &str) -> Result<Backend, Statu
         return Err(Status::service_unavailable("this API server has no client certificate for kubelets"));
     };
     let tls = Some(tls.checked.clone());
-    Ok(Backend { host: host.to_owned(), port, tls, egress: server.rooms.egress.clone() })
+    let declared = value["status"]["declaredFeatures"].as_array().into_iter().flatten();
+    let declared = declared.filter_map(|name| Some(name.as_str()?.to_owned())).collect();
+    Ok(Backend { host: host.to_owned(), port, tls, egress: server.rooms.egress.clone(), declared })
 }
 
 /// The kubelet of a pod, if it has one yet. `pods` are what the request is about.
@@ -178,6 +182,18 @@ pub(super) async fn upgrade(
     call: Call,
     path: &str,
 ) -> Result<Answer, Status> {
+    let io = backend.connect().await.map_err(Unreachable::dialing)?;
+    upgrade_over(io, server, backend, call, path).await
+}
+
+/// The same, over a connection that is there.
+pub(super) async fn upgrade_over(
+    io: Box<dyn Io>,
+    server: &Server,
+    backend: &Backend,
+    call: Call,
+    path: &str,
+) -> Result<Answer, Status> {
     let mut head = Request::builder()
         .method(call.parts.method.clone())
         .uri(path)
@@ -191,7 +207,6 @@ pub(super) async fn upgrade(
         }
     }
     head.headers_mut().insert(header::HOST, backend.address().parse().map_err(Status::internal_error)?);
-    let io = backend.connect().await.map_err(Unreachable::dialing)?;
     let mut client = Request::from_parts(call.parts, ());
     match streaming::proxy::proxy_upgrade(&mut client, head, io).await {
         Ok(streaming::proxy::Proxied::Switched(response, tunnel)) => {

@@ -1,7 +1,7 @@
 //! What goes on between a client and a kubelet: exec, attach and port-forward.
 
-use super::backend::{node_backend_of, upgrade, with_query};
-use crate::body::Answer;
+use super::backend::{Backend, node_backend_of, upgrade, upgrade_over, with_query};
+use crate::body::{self, Answer};
 use crate::object;
 use crate::resources::Served;
 use crate::server::{Call, Server};
@@ -9,27 +9,99 @@ use apimachinery::errors::ResponseBody;
 use apimachinery::gvk::GroupResource;
 use apimachinery::status::Status;
 use apimachinery::value::Value;
-use http::Response;
+use component::gates::FeatureGates;
+use http::{Request, Response};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use std::sync::Arc;
+use streaming::negotiate::{V5, asks_for};
+use streaming::{Endpoint, Outcome, Session, Streams};
 
 /// Hands a connection through to the kubelet.
 pub(super) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -> Result<Answer, Status> {
     let pod = server.registry.get(resource, &call.info.namespace, &call.info.name)?.value;
     let (namespace, name) = (&call.info.namespace, &call.info.name);
-    let (what, query) = match call.info.subresource.as_str() {
-        "exec" => ("exec", streams(&call)),
-        "attach" => ("attach", streams(&call)),
-        _ => ("portForward", ports(&call)?),
+    let backend = || {
+        node_backend_of(server, resource, &pod)?
+            .ok_or_else(|| Status::bad_request(format!("pod {name} does not have a host assigned")))
     };
-    let mut path = format!("/{what}/{namespace}/{name}");
-    if what != "portForward" {
-        path = format!("{path}/{}", container(&pod, &call)?);
+    let what = call.info.subresource.as_str();
+    if !matches!(what, "exec" | "attach") {
+        let path = with_query(&format!("/portForward/{namespace}/{name}"), &ports(&call)?);
+        return upgrade(server, &backend()?, call, &path).await;
     }
-    let backend = node_backend_of(server, resource, &pod)?
-        .ok_or_else(|| Status::bad_request(format!("pod {name} does not have a host assigned")))?;
-    upgrade(server, &backend, call, &with_query(&path, &query)).await
+    let path = format!("/{what}/{namespace}/{name}/{}", container(&pod, &call)?);
+    let (backend, path) = (backend()?, with_query(&path, &streams(&call)));
+    match backend.connect().await {
+        Ok(io) => upgrade_over(io, server, &backend, call, &path).await,
+        Err(failure) if server.rooms.translation.is_ours(&backend, &call) => {
+            let address = backend.address();
+            tell(call, format!("error sending request: Post \"https://{address}{path}\": {failure}"))
+        }
+        Err(failure) => Err(failure.dialing()),
+    }
+}
+
+/// Who understands those clients of exec and attach that can close streams over WebSocket. Here kubelets are handed all
+/// connections, whatever they understand; but upstream's API server has switched protocols with the client before it
+/// turns to the kubelet, where it translates, and says in the stream of errors what went wrong then.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Translation {
+    /// The kubelet, if it says so; else the API server.
+    #[default]
+    AsDeclared,
+    /// The API server: `ExtendWebSocketsToKubelet` is off.
+    Ours,
+    /// The kubelet: `TranslateStreamCloseWebsocketRequests` is off.
+    Theirs,
+}
+
+impl Translation {
+    /// As the gates say.
+    pub fn of(gates: &FeatureGates) -> Self {
+        if !gates.enabled("TranslateStreamCloseWebsocketRequests") {
+            Translation::Theirs
+        } else if gates.enabled(EXTENDED) {
+            Translation::AsDeclared
+        } else {
+            Translation::Ours
+        }
+    }
+
+    fn is_ours(self, kubelet: &Backend, call: &Call) -> bool {
+        let declares = || kubelet.declared.iter().any(|feature| feature == EXTENDED);
+        asks_for(&call.parts.headers, V5)
+            && match self {
+                Translation::AsDeclared => !declares(),
+                Translation::Ours => true,
+                Translation::Theirs => false,
+            }
+    }
+}
+
+const EXTENDED: &str = "ExtendWebSocketsToKubelet";
+
+/// Switches protocols to say in the stream of errors why nothing comes of it.
+fn tell(call: Call, why: String) -> Result<Answer, Status> {
+    let wanted = |stream| call.info.query.flag(stream);
+    let (stdin, stdout, stderr, tty) = (wanted("stdin"), wanted("stdout"), wanted("stderr"), wanted("tty"));
+    let mut request = Request::from_parts(call.parts, ());
+    let endpoint = Endpoint::RemoteCommand(Streams { stdin, stdout, stderr, tty });
+    let refused = |refusal: streaming::negotiate::Refusal| Status::bad_request(refusal.message);
+    let (response, session) = streaming::upgrade(&mut request, endpoint).map_err(refused)?;
+    let held = crate::context::hold();
+    tokio::spawn(async move {
+        let _held = held;
+        let told = match session.await {
+            Ok(Session::RemoteCommand(command)) => command.finish(Outcome::Failed(why)).await,
+            Ok(Session::PortForward(_)) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = told {
+            tracing::debug!(%error, "a client was not told that the kubelet is not there");
+        }
+    });
+    Ok(response.map(|()| body::full("")))
 }
 
 /// What a kubelet says in place of an answer, as clients know it.
@@ -48,16 +120,15 @@ pub(super) async fn refusal(answer: Response<Incoming>, resource: &GroupResource
     }
 }
 
-/// The kubelet's names of the streams that the API calls `stdin`, `stdout`, `stderr`.
+/// The kubelet's names of the streams that the API calls `stdin`, `stdout`, `stderr`; by name, as upstream has them.
 fn streams(call: &Call) -> String {
-    let mut out = Vec::new();
     let query = &call.info.query;
-    for (ours, theirs) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
+    let mut out: Vec<_> = query.all("command").map(|c| ("command", c.to_owned())).collect();
+    for (ours, theirs) in [("stderr", "error"), ("stdin", "input"), ("stdout", "output"), ("tty", "tty")] {
         if query.flag(ours) {
             out.push((theirs, "1".to_owned()));
         }
     }
-    out.extend(query.all("command").map(|c| ("command", c.to_owned())));
     client::client::uri("", &out).trim_start_matches('?').to_owned()
 }
 

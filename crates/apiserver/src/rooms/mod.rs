@@ -13,6 +13,7 @@ mod scale;
 pub mod token;
 
 pub(crate) use backend::kubelet_get;
+pub use kubelet::Translation;
 pub use log::Counts as LogCounts;
 
 use crate::admission::{Attributes, Operation};
@@ -56,6 +57,8 @@ pub struct Rooms {
     pub egress: Arc<crate::egress::Egress>,
     /// How logs are asked for.
     pub log_counts: LogCounts,
+    /// Who understands clients of exec and attach.
+    pub translation: Translation,
 }
 
 /// How the API server speaks to kubelets.

@@ -104,7 +104,8 @@ impl<'a> Asked<'a> {
     /// A port of a host, over TLS if that is asked for; whose certificate it is, is not checked.
     fn at(self, server: &Server, host: &str, port: u16) -> Backend {
         let tls = server.rooms.insecure_tls.clone().filter(|_| self.scheme == "https");
-        Backend { host: host.to_owned(), port, tls, egress: server.rooms.egress.clone() }
+        let egress = server.rooms.egress.clone();
+        Backend { host: host.to_owned(), port, tls, egress, declared: Vec::new() }
     }
 
     fn number(self) -> Result<u16, Status> {
