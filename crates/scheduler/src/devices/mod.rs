@@ -10,6 +10,7 @@ mod pools;
 mod request;
 pub mod rows;
 pub mod taint_rules;
+pub mod verdicts;
 
 use api::resource::v1::AllocationResult;
 use apimachinery::quantity::Quantity;
@@ -22,6 +23,7 @@ use rules::resource_claim::{CLASS_PREFIX, Wanted, not_its_own};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use taint_rules::RuleRow;
+use verdicts::{Changes, Verdicts};
 
 /// So many expressions are kept compiled.
 const COMPILED: usize = 64;
@@ -130,6 +132,8 @@ pub struct Devices {
     rules: BTreeMap<String, RuleRow>,
     taken: Taken,
     compiled: Compiled,
+    changes: Changes,
+    verdicts: Verdicts,
 }
 
 #[derive(Debug, Default)]
@@ -244,6 +248,7 @@ impl Devices {
         self.let_go(key);
         if let Some(allocation) = &claim.status.allocation {
             self.taken.add(allocation);
+            self.taken_changed(allocation);
             self.land(&claim.uid);
         }
         if claim.extended
@@ -264,6 +269,7 @@ impl Devices {
         let Some(known) = self.claims.remove(key) else { return };
         if let Some(allocation) = &known.claim.status.allocation {
             self.taken.remove(allocation);
+            self.taken_changed(allocation);
         }
         if known.claim.extended
             && let Some(pod) = &known.claim.controller
@@ -276,6 +282,7 @@ impl Devices {
     pub fn fly(&mut self, uid: &str, allocation: &Arc<AllocationResult>) {
         self.land(uid);
         self.taken.add(allocation);
+        self.taken_changed(allocation);
         self.in_flight.insert(uid.to_owned(), allocation.clone());
     }
 
@@ -283,6 +290,7 @@ impl Devices {
     pub fn land(&mut self, uid: &str) {
         if let Some(allocation) = self.in_flight.remove(uid) {
             self.taken.remove(&allocation);
+            self.taken_changed(&allocation);
         }
     }
 
@@ -299,6 +307,7 @@ impl Devices {
     }
 
     fn index_resources(&mut self) {
+        self.changes.happened();
         self.by_resource.clear();
         for class in self.classes.values() {
             let Some(resource) = class.spec.extended_resource_name.as_ref().filter(|name| !name.is_empty())
@@ -321,11 +330,14 @@ impl Devices {
             None => drop(self.of_many.insert(name.clone())),
         }
         self.of_pool.entry(pool_of(&slice)).or_default().insert(name.clone());
-        self.slices.insert(name, slice);
+        self.slices.insert(name, slice.clone());
+        self.slice_changed(&slice);
     }
 
     pub fn remove_slice(&mut self, name: &str) {
-        let Some(slice) = self.slices.remove(name) else { return };
+        let Some(slice) = self.slices.get(name).cloned() else { return };
+        self.slice_changed(&slice);
+        self.slices.remove(name);
         self.of_many.remove(name);
         if let Some(node) = node_of(&slice) {
             forget(&mut self.of_node, &node.to_owned(), name);

@@ -1,7 +1,7 @@
 //! Taints that devices have by DeviceTaintRules, beside those that their drivers publish. Upstream: `resourceslice/tracker`.
 
-use super::rows::DeviceId;
 use super::Devices;
+use super::rows::DeviceId;
 use crate::framework::Event;
 use crate::surroundings::{Neighbour, Surroundings};
 use api::resource::v1::{Device, DeviceTaint};
@@ -52,10 +52,12 @@ impl Neighbour for RuleRow {
 
 impl Devices {
     pub fn set_rule(&mut self, name: &str, rule: RuleRow) {
+        self.changes.happened();
         self.rules.insert(name.to_owned(), rule);
     }
 
     pub fn remove_rule(&mut self, name: &str) {
+        self.changes.happened();
         self.rules.remove(name);
     }
 

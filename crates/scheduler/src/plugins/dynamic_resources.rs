@@ -5,6 +5,7 @@ use crate::devices::Devices;
 use crate::devices::allocate::{PATIENCE, Refused, SHARE};
 use crate::devices::extended::{self, Extended};
 use crate::devices::rows::{Claim, Readiness};
+use crate::devices::verdicts::Known;
 use crate::facts::PodInfo;
 use crate::framework::{Candidate, Cycle, Event, Filter, Plugin, Refusal, Scale, Score, ranking, stateless};
 use crate::queue::Waiter;
@@ -90,19 +91,37 @@ impl<'a> Wanted<'a> {
         };
         let made = extended.as_ref().map(|extended| extended.claim(self.pod));
         let open: Vec<&Claim> = self.open().chain(made.as_ref()).collect();
-        let allocations = if open.is_empty() {
-            Vec::new()
-        } else {
-            let deadline = self.devices.features().filter_timeout.then(|| Instant::now() + PATIENCE);
-            self.devices.allocate(node, &open, deadline).map_err(|why| match why {
-                Refused::Here(why) => Refusal::unresolvable(why),
-                Refused::Everywhere(why) => Refusal::everywhere(why),
-            })?
-        };
+        let allocations =
+            if open.is_empty() { Vec::new() } else { self.look(node, &open).map_err(refusal)? };
+        self.is_there(node)?;
+        Ok(Found { allocations, extended })
+    }
+
+    fn look(&self, node: Candidate<'_>, claims: &[&Claim]) -> Result<Vec<AllocationResult>, Refused> {
+        let deadline = self.devices.features().filter_timeout.then(|| Instant::now() + PATIENCE);
+        self.devices.allocate(node, claims, deadline)
+    }
+
+    /// Whether the claims that are given are of use on a node.
+    fn is_there(&self, node: Candidate<'_>) -> Result<(), Refusal> {
         if self.claims.iter().any(|claim| self.is_lost(claim, node)) {
             return Err(Refusal::unresolvable(ELSEWHERE));
         }
-        Ok(Found { allocations, extended })
+        Ok(())
+    }
+
+    /// What is known of nodes for what is open, where that is the same for all of them.
+    fn known(&self) -> Option<Arc<Known>> {
+        let open: Vec<&Claim> = self.open().collect();
+        (self.extended.is_none() && !open.is_empty()).then(|| self.devices.known(&open))
+    }
+
+    /// Whether a node would do.
+    fn fits(&self, node: Candidate<'_>, known: Option<&Known>) -> Result<(), Refusal> {
+        let Some(known) = known else { return self.on(node).map(drop) };
+        let look = || self.look(node, &self.open().collect::<Vec<_>>()).map(drop);
+        self.devices.has(node, known, look).map_err(refusal)?;
+        self.is_there(node)
     }
 
     /// How far up in their lists the alternatives stand that the claims have, or would have.
@@ -127,6 +146,13 @@ impl<'a> Wanted<'a> {
             None => fresh.next().map_or(0, |allocation| of(claim, allocation)),
         });
         scores.sum()
+    }
+}
+
+fn refusal(refused: Refused) -> Refusal {
+    match refused {
+        Refused::Here(why) => Refusal::unresolvable(why),
+        Refused::Everywhere(why) => Refusal::everywhere(why),
     }
 }
 
@@ -184,7 +210,8 @@ impl Plugin for DynamicResources {
 
     fn filter<'a>(&self, cycle: Cycle<'a>) -> Option<Box<dyn Filter<'a> + 'a>> {
         let wanted = Arc::new(Wanted::of(cycle).ok()??);
-        stateless(move |node| wanted.on(node).map(drop))
+        let known = wanted.known();
+        stateless(move |node| wanted.fits(node, known.as_deref()))
     }
 
     fn score<'a>(&self, cycle: Cycle<'a>, _: &[Candidate<'a>]) -> Option<Box<dyn Score + 'a>> {

@@ -7,6 +7,7 @@ mod small_clusters;
 mod decisions;
 mod features;
 mod scenarios;
+mod verdicts;
 
 use api::resource::v1::{AllocationResult, DeviceClass, ResourceClaim, ResourceSlice};
 use apimachinery::json;

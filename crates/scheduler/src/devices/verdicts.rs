@@ -1,0 +1,126 @@
+//! Which nodes have devices for claims that ask for the same, remembered from pod to pod: looking for devices takes far
+//! longer than seeing that nothing has changed on a node since they were looked for.
+
+use super::allocate::Refused;
+use super::rows::{Claim, Slice};
+use super::{Devices, PoolId, node_of, pool_of};
+use crate::facts::Labels;
+use crate::framework::Candidate;
+use api::resource::v1::{AllocationResult, DeviceClaim};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// So many sorts of claims are remembered.
+const KEPT: usize = 16;
+
+/// How often what is known of devices has changed: where it matters to every node, and where to one.
+pub(super) type Stamp = (u64, u64);
+
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    everywhere: u64,
+    on: HashMap<String, u64>,
+}
+
+impl Changes {
+    fn stamp(&self, node: &str) -> Stamp {
+        (self.everywhere, self.on.get(node).copied().unwrap_or(0))
+    }
+
+    pub(super) fn happened(&mut self) {
+        self.everywhere += 1;
+    }
+}
+
+/// What was found out about a node, as long as nothing changes that it depends on.
+#[derive(Debug)]
+struct Verdict {
+    stamp: Stamp,
+    /// Of the node, where not only its name decides which devices it has.
+    labels: Option<Labels>,
+    refused: Option<&'static str>,
+}
+
+/// What is known of nodes for claims that ask for this, by their names.
+#[derive(Debug)]
+pub struct Known {
+    asks: Vec<DeviceClaim>,
+    by_node: Mutex<HashMap<Arc<str>, Verdict>>,
+}
+
+/// Those that were asked about last come last.
+#[derive(Debug, Default)]
+pub(super) struct Verdicts(Mutex<Vec<Arc<Known>>>);
+
+impl Devices {
+    /// What is known for claims that ask for the same as these.
+    pub fn known(&self, claims: &[&Claim]) -> Arc<Known> {
+        let mut all = self.verdicts.0.lock();
+        let is_it = |known: &Arc<Known>| {
+            known.asks.len() == claims.len()
+                && known.asks.iter().zip(claims).all(|(asks, claim)| *asks == claim.asks)
+        };
+        let known = match all.iter().position(is_it) {
+            Some(at) => all.remove(at),
+            None => {
+                let asks = claims.iter().map(|claim| claim.asks.clone()).collect();
+                Arc::new(Known { asks, by_node: Mutex::default() })
+            }
+        };
+        if all.len() == KEPT {
+            all.remove(0);
+        }
+        all.push(known.clone());
+        known
+    }
+
+    /// Whether a node has devices for the claims, which `look` finds out where it is not known. That a claim is wrong is not
+    /// remembered.
+    pub fn has(
+        &self,
+        node: Candidate<'_>,
+        known: &Known,
+        look: impl FnOnce() -> Result<(), Refused>,
+    ) -> Result<(), Refused> {
+        let told = |refused: Option<&'static str>| refused.map_or(Ok(()), |why| Err(Refused::Here(why)));
+        let stamp = self.changes.stamp(&node.info.name);
+        let by_labels = !self.of_many.is_empty();
+        if let Some(verdict) = known.by_node.lock().get(&node.info.name)
+            && verdict.stamp == stamp
+            && (!by_labels || verdict.labels.as_ref() == Some(&node.facts.labels))
+        {
+            return told(verdict.refused);
+        }
+        let refused = match look() {
+            Ok(()) => None,
+            Err(Refused::Here(why)) => Some(why),
+            Err(broken) => return Err(broken),
+        };
+        let labels = by_labels.then(|| node.facts.labels.clone());
+        known.by_node.lock().insert(node.info.name.clone(), Verdict { stamp, labels, refused });
+        told(refused)
+    }
+
+    /// Something about a pool is otherwise than before: to all nodes that have slices of it.
+    fn pool_changed(&mut self, pool: &PoolId) {
+        for name in self.of_pool.get(pool).into_iter().flatten() {
+            match self.slices.get(name).and_then(|slice| node_of(slice)) {
+                Some(node) => *self.changes.on.entry(node.to_owned()).or_default() += 1,
+                None => self.changes.happened(),
+            }
+        }
+    }
+
+    /// A slice came, or is about to go.
+    pub(super) fn slice_changed(&mut self, slice: &Slice) {
+        self.pool_changed(&pool_of(slice));
+    }
+
+    /// Devices are taken now, or free again.
+    pub(super) fn taken_changed(&mut self, allocation: &AllocationResult) {
+        for given in &allocation.devices.results {
+            self.pool_changed(&(given.driver.clone(), given.pool.clone()));
+        }
+    }
+}
