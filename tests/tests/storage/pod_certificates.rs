@@ -105,6 +105,9 @@ pub(crate) fn certificates_of_pods(room: &Room) {
             row.split_whitespace().collect::<Vec<_>>(),
             [of.as_str(), &name, "default", node, SIGNER, "Issued", "example.com/course=north"]
         );
+        let metrics = k.run(&format!("get --raw /api/v1/nodes/{node}/proxy/metrics"));
+        let counted = format!("\nkubelet_podcertificate_states{{signer_name=\"{SIGNER}\",state=\"fresh\"}} ");
+        assert!(metrics.contains(&counted), "{metrics}");
         k.run(&format!("delete pod {name} --wait=false"));
     }
 }
