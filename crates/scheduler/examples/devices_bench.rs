@@ -1,6 +1,6 @@
 //! How long it takes to decide where a pod goes that claims devices:
-//! `cargo run --release -p scheduler --example devices_bench [NODES] [DEVICES]`, in a world of 1,000 nodes with 8 devices each, until
-//! there are none left. Each row is about the decisions of a tenth of the pods.
+//! `cargo run --release -p scheduler --example devices_bench [NODES] [DEVICES] [SORTS]`, in a world of 1,000 nodes with 8 devices
+//! each, until there are none left, with claims of one sort. Each row is about the decisions of a tenth of the pods.
 
 use api::core::v1::{Node, Pod};
 use api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
@@ -45,10 +45,11 @@ fn world(nodes: usize, devices: usize) -> Cache {
     cache
 }
 
-/// A pod, and the claim that it names: for one device of a model.
-fn pod(i: usize) -> (PodInfo, ObjectKey, Claim) {
+/// A pod, and the claim that it names: for one device of a model. Claims of each sort say it in other words.
+fn pod(i: usize, sort: usize) -> (PodInfo, ObjectKey, Claim) {
     let name = format!("pod-{i:06}");
-    let model = json!([{"cel": {"expression": "device.attributes['gpu.example'].model == 'large'"}}]);
+    let wanted = format!("device.attributes['gpu.example'].model == 'large' && {sort} >= 0");
+    let model = json!([{"cel": {"expression": wanted}}]);
     let exact =
         json!({"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 1, "selectors": model});
     let claim: ResourceClaim =
@@ -67,12 +68,13 @@ fn main() {
     let mut numbers = std::env::args().skip(1).map(|number| number.parse().expect("a number"));
     let nodes = numbers.next().unwrap_or(1000);
     let devices = numbers.next().unwrap_or(8);
+    let sorts = numbers.next().unwrap_or(1).max(1);
     let mut cache = world(nodes, devices);
     let pods = nodes * devices;
-    println!("{nodes} nodes with {devices} devices each");
+    println!("{nodes} nodes with {devices} devices each, {sorts} sorts of claims");
     let (mut spent, mut longest, mut since) = (Duration::ZERO, Duration::ZERO, 0);
     for i in 0..pods {
-        let (pod, key, claim) = pod(i);
+        let (pod, key, claim) = pod(i, i % sorts);
         cache.surroundings.devices.set_claim(&key, Arc::new(claim), i as u64 + 1);
         let began = Instant::now();
         let placed = place(Cycle { pod: &pod, cache: &cache }, 0, &mut Stopwatch::default());

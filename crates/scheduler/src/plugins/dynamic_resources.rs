@@ -84,17 +84,22 @@ impl<'a> Wanted<'a> {
 
     /// What each open claim gets on a node. Upstream: `Filter`.
     fn on(&self, node: Candidate<'_>) -> Result<Found, Refusal> {
-        let extended = match self.extended {
-            None => None,
-            Some(Some(_)) => return Err(Refusal::unresolvable(STALE)),
-            Some(None) => Extended::on(self.devices, self.pod, node).map_err(Refusal::unresolvable)?,
-        };
+        let extended = self.extended_on(node)?;
         let made = extended.as_ref().map(|extended| extended.claim(self.pod));
         let open: Vec<&Claim> = self.open().chain(made.as_ref()).collect();
         let allocations =
             if open.is_empty() { Vec::new() } else { self.look(node, &open).map_err(refusal)? };
         self.is_there(node)?;
         Ok(Found { allocations, extended })
+    }
+
+    /// What devices are to give of its extended resources on a node.
+    fn extended_on(&self, node: Candidate<'_>) -> Result<Option<Extended>, Refusal> {
+        match self.extended {
+            None => Ok(None),
+            Some(Some(_)) => Err(Refusal::unresolvable(STALE)),
+            Some(None) => Extended::on(self.devices, self.pod, node).map_err(Refusal::unresolvable),
+        }
     }
 
     fn look(&self, node: Candidate<'_>, claims: &[&Claim]) -> Result<Vec<AllocationResult>, Refused> {
@@ -110,7 +115,7 @@ impl<'a> Wanted<'a> {
         Ok(())
     }
 
-    /// What is known of nodes for what is open, where that is the same for all of them.
+    /// What is known of nodes for what is open, where that is the same for all of them: it is, but for extended resources.
     fn known(&self) -> Option<Arc<Known>> {
         let open: Vec<&Claim> = self.open().collect();
         (self.extended.is_none() && !open.is_empty()).then(|| self.devices.known(&open))
@@ -118,9 +123,17 @@ impl<'a> Wanted<'a> {
 
     /// Whether a node would do.
     fn fits(&self, node: Candidate<'_>, known: Option<&Known>) -> Result<(), Refusal> {
-        let Some(known) = known else { return self.on(node).map(drop) };
-        let look = || self.look(node, &self.open().collect::<Vec<_>>()).map(drop);
-        self.devices.has(node, known, look).map_err(refusal)?;
+        if let Some(known) = known {
+            let look = || self.look(node, &self.open().collect::<Vec<_>>()).map(drop);
+            self.devices.has(node, known, look).map_err(refusal)?;
+            return self.is_there(node);
+        }
+        let made = self.extended_on(node)?.map(|extended| extended.claim(self.pod));
+        let open: Vec<&Claim> = self.open().chain(made.as_ref()).collect();
+        if !open.is_empty() {
+            let look = || self.look(node, &open).map(drop);
+            self.devices.has(node, &self.devices.known(&open), look).map_err(refusal)?;
+        }
         self.is_there(node)
     }
 
