@@ -131,6 +131,7 @@ impl Cache {
         }
         if let Some(old) = old {
             self.known -= 1;
+            self.surroundings.devices.forget_node(name);
             self.forget_images(&old);
         }
     }

@@ -341,6 +341,9 @@ impl Devices {
         self.of_many.remove(name);
         if let Some(node) = node_of(&slice) {
             forget(&mut self.of_node, &node.to_owned(), name);
+            if !self.of_node.contains_key(node) {
+                self.changes.forget(node);
+            }
         }
         forget(&mut self.of_pool, &pool_of(&slice), name);
     }

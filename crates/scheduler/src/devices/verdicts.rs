@@ -14,12 +14,15 @@ use std::sync::Arc;
 /// So many sorts of claims are remembered.
 const KEPT: usize = 16;
 
-/// How often what is known of devices has changed: where it matters to every node, and where to one.
+/// Which change of what is known of devices was the last: where it matters to every node, and where to one.
 pub(super) type Stamp = (u64, u64);
 
 #[derive(Debug, Default)]
 pub(super) struct Changes {
+    /// How many there were.
+    count: u64,
     everywhere: u64,
+    /// Of nodes that have slices of their own: those without are alike, whatever they had.
     on: HashMap<String, u64>,
 }
 
@@ -29,7 +32,18 @@ impl Changes {
     }
 
     pub(super) fn happened(&mut self) {
-        self.everywhere += 1;
+        self.count += 1;
+        self.everywhere = self.count;
+    }
+
+    fn happened_on(&mut self, node: &str) {
+        self.count += 1;
+        self.on.insert(node.to_owned(), self.count);
+    }
+
+    /// A node has no slices of its own any more.
+    pub(super) fn forget(&mut self, node: &str) {
+        self.on.remove(node);
     }
 }
 
@@ -102,11 +116,16 @@ impl Devices {
         told(refused)
     }
 
+    /// A node is gone.
+    pub fn forget_node(&self, node: &str) {
+        self.verdicts.0.lock().iter().for_each(|known| drop(known.by_node.lock().remove(node)));
+    }
+
     /// Something about a pool is otherwise than before: to all nodes that have slices of it.
     fn pool_changed(&mut self, pool: &PoolId) {
         for name in self.of_pool.get(pool).into_iter().flatten() {
             match self.slices.get(name).and_then(|slice| node_of(slice)) {
-                Some(node) => *self.changes.on.entry(node.to_owned()).or_default() += 1,
+                Some(node) => self.changes.happened_on(node),
                 None => self.changes.happened(),
             }
         }
@@ -121,6 +140,40 @@ impl Devices {
     pub(super) fn taken_changed(&mut self, allocation: &AllocationResult) {
         for given in &allocation.devices.results {
             self.pool_changed(&(given.driver.clone(), given.pool.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Cache;
+    use crate::facts::NodeFacts;
+    use api::resource::v1::ResourceSlice;
+    use apimachinery::json;
+    use apimachinery::value::from_value;
+    use client::Projection as _;
+
+    /// Nodes come and go under ever new names: nothing stays of those that went.
+    #[test]
+    fn what_is_gone_is_forgotten() {
+        let mut cache = Cache::default();
+        let mut known = None;
+        for i in 0..3 {
+            let name = format!("node-{i}");
+            cache.set_node(&name, &NodeFacts::project(&Default::default()));
+            let slice: ResourceSlice = from_value(json!({"metadata": {"name": name}, "spec": {
+                "driver": "d", "nodeName": name, "pool": {"name": name, "resourceSliceCount": 1}}}))
+            .unwrap();
+            let devices = &mut cache.surroundings.devices;
+            devices.set_slice(Arc::new(Slice::of(&slice)));
+            assert_eq!(devices.changes.on.len(), 1);
+            let known = known.get_or_insert_with(|| devices.known(&[]));
+            cache.surroundings.devices.has(cache.node(&name).unwrap(), known, || Ok(())).unwrap();
+            assert_eq!(known.by_node.lock().len(), 1);
+            cache.surroundings.devices.remove_slice(&name);
+            cache.remove_node(&name);
+            assert!(known.by_node.lock().is_empty() && cache.surroundings.devices.changes.on.is_empty());
         }
     }
 }
