@@ -217,7 +217,7 @@ impl Drop for AbortOnDrop {
 /// A TLS client that takes any certificate: probes and hooks ask a pod, by address, whether it answers.
 fn unverified() -> Arc<rustls::ClientConfig> {
     static CONFIG: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = pki::tls::provider();
         let verifier = Arc::new(AnyCertificate(provider.clone()));
         let config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

@@ -219,6 +219,45 @@ fn tls_between_the_parts() {
 }
 
 #[test]
+fn ciphers_of_both_libraries_are_understood() {
+    use rustls::CipherSuite::{TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS13_AES_128_GCM_SHA256};
+    use rustls::crypto::{CryptoProvider, aws_lc_rs, ring};
+    let home = tempfile::tempdir().unwrap();
+    let bundle = Bundle::ensure(home.path(), &params()).unwrap();
+    let slot = Slot::of(&bundle.apiserver).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(bundle.cluster_ca.certificate.der().clone()).unwrap();
+    let mut agreed = 0;
+    for suite in ring::ALL_CIPHER_SUITES.iter().chain(aws_lc_rs::ALL_CIPHER_SUITES) {
+        let only = CryptoProvider { cipher_suites: vec![*suite], ..(*tls::provider()).clone() };
+        let client = rustls::ClientConfig::builder_with_provider(Arc::new(only))
+            .with_protocol_versions(&[if suite.tls13().is_some() {
+                &rustls::version::TLS13
+            } else {
+                &rustls::version::TLS12
+            }])
+            .unwrap()
+            .with_root_certificates(roots.clone())
+            .with_no_client_auth();
+        let server = tls::server_config(slot.clone(), &[], tls::ALPN_ALL).unwrap();
+        // The server's key is of one kind, and suites of TLS 1.2 are for one or the other.
+        agreed += usize::from(handshake(server, client, "localhost").is_ok());
+    }
+    assert_eq!(agreed, 2 * (3 + 3));
+
+    let names = |suites: &[rustls::SupportedCipherSuite]| {
+        let mut names: Vec<_> = suites.iter().map(|suite| u16::from(suite.suite())).collect();
+        names.sort_unstable();
+        names
+    };
+    let ours = &tls::provider().cipher_suites;
+    assert_eq!(names(ours), names(aws_lc_rs::DEFAULT_CIPHER_SUITES));
+    let (first, first_old) =
+        (ours[0].suite(), ours.iter().find(|suite| suite.tls13().is_none()).unwrap().suite());
+    assert_eq!((first, first_old), (TLS13_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256));
+}
+
+#[test]
 fn tokens() {
     #[derive(serde::Serialize, serde::Deserialize, PartialEq, Debug)]
     struct Claims {
