@@ -123,6 +123,18 @@ async fn kubelets_that_do_not_run() {
         old/portforward SPDY/3.1+portforward.k8s.io
           500 null: error dialing backend: dial tcp 127.0.0.1:1: connect: connection refused
     "#]]).await;
+    let metrics = house.server.metrics.render();
+    let counted: Vec<&str> = metrics
+        .lines()
+        .filter(|line| line.starts_with("apiserver_stream") || line.starts_with("apiserver_websocket"))
+        .collect();
+    expect![[r#"
+        apiserver_stream_translator_requests_total{code="500"} 2
+        apiserver_websocket_streaming_requests_total{proxy_type="proxied_to_kubelet",subresource="attach"} 1
+        apiserver_websocket_streaming_requests_total{proxy_type="translated_at_apiserver",subresource="attach"} 1
+        apiserver_websocket_streaming_requests_total{proxy_type="proxied_to_kubelet",subresource="exec"} 3
+        apiserver_websocket_streaming_requests_total{proxy_type="translated_at_apiserver",subresource="exec"} 1
+        apiserver_websocket_streaming_requests_total{proxy_type="proxied_to_kubelet",subresource="portforward"} 2"#]].assert_eq(&counted.join("\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

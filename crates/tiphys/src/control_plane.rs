@@ -26,7 +26,7 @@ use apiserver::openid::OpenId;
 use apiserver::outbound::Outbound;
 use apiserver::registry::Registry;
 use apiserver::resources::Resources;
-use apiserver::rooms::{Issuer, KubeletTls, LogCounts, Rooms, Translation};
+use apiserver::rooms::{Issuer, KubeletTls, LogCounts, Rooms, StreamCounts, Translation};
 use apiserver::server::Server;
 use apiserver::services::{Repair, ServiceStock};
 use apiserver::spans::Tracer;
@@ -234,6 +234,7 @@ pub(crate) async fn start(
             unchecked: kubelet_tls(&Trust::Anyone)?,
         }),
         log_counts: LogCounts::default(),
+        stream_counts: StreamCounts::default(),
         translation: Translation::of(&gates),
         insecure_tls: Some(Arc::new(pki::tls::client_config(&Trust::Anyone, None, ALPN_HTTP1)?)),
     };

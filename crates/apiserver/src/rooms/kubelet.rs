@@ -26,18 +26,30 @@ pub(super) async fn serve(server: &Server, resource: &Arc<Served>, call: Call) -
             .ok_or_else(|| Status::bad_request(format!("pod {name} does not have a host assigned")))
     };
     let what = call.info.subresource.as_str();
+    let counts = &server.rooms.stream_counts;
     if !matches!(what, "exec" | "attach") {
         let path = with_query(&format!("/portForward/{namespace}/{name}"), &ports(&call)?);
-        return upgrade(server, &backend()?, call, &path).await;
+        let backend = backend()?;
+        counts.handed(&server.metrics, "portforward");
+        return upgrade(server, &backend, call, &path).await;
     }
     let path = format!("/{what}/{namespace}/{name}/{}", container(&pod, &call)?);
     let (backend, path) = (backend()?, with_query(&path, &streams(&call)));
-    match backend.connect().await {
+    let reached = backend.connect().await;
+    if let Err(failure) = &reached
+        && server.rooms.translation.is_ours(&backend, &call)
+    {
+        let why = format!("error sending request: Post \"https://{}{path}\": {failure}", backend.address());
+        let subresource = call.info.subresource.clone();
+        let told = tell(call, why);
+        counts.ended(&server.metrics, &subresource, if told.is_ok() { "500" } else { "400" });
+        return told;
+    }
+    if server.rooms.translation != Translation::Theirs {
+        counts.handed(&server.metrics, what);
+    }
+    match reached {
         Ok(io) => upgrade_over(io, server, &backend, call, &path).await,
-        Err(failure) if server.rooms.translation.is_ours(&backend, &call) => {
-            let address = backend.address();
-            tell(call, format!("error sending request: Post \"https://{address}{path}\": {failure}"))
-        }
         Err(failure) => Err(failure.dialing()),
     }
 }

@@ -10,11 +10,13 @@ mod log;
 mod proxy;
 pub mod reviews;
 mod scale;
+mod stream_counts;
 pub mod token;
 
 pub(crate) use backend::kubelet_get;
 pub use kubelet::Translation;
 pub use log::Counts as LogCounts;
+pub use stream_counts::Counts as StreamCounts;
 
 use crate::admission::{Attributes, Operation};
 use crate::authn::token_keys::Signer;
@@ -57,6 +59,8 @@ pub struct Rooms {
     pub egress: Arc<crate::egress::Egress>,
     /// How logs are asked for.
     pub log_counts: LogCounts,
+    /// How connections to kubelets are handed on.
+    pub stream_counts: StreamCounts,
     /// Who understands clients of exec and attach.
     pub translation: Translation,
 }
