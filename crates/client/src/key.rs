@@ -1,6 +1,7 @@
 //! Names of things: a resource, and an object of it.
 
 use api::Kind;
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
@@ -55,10 +56,28 @@ impl fmt::Display for Resource {
 }
 
 /// Namespace and name of an object; the namespace is empty for what has none.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ObjectKey {
     pub namespace: Arc<str>,
     pub name: Arc<str>,
+}
+
+/// By namespace, then by name. Most keys that are compared share the namespace's very text.
+impl Ord for ObjectKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let namespaces = if Arc::ptr_eq(&self.namespace, &other.namespace) {
+            Ordering::Equal
+        } else {
+            self.namespace.cmp(&other.namespace)
+        };
+        namespaces.then_with(|| self.name.cmp(&other.name))
+    }
+}
+
+impl PartialOrd for ObjectKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl ObjectKey {

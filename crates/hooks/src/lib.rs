@@ -26,6 +26,7 @@ pub mod expressions;
 mod flowcontrol;
 mod flowcontrol_validation;
 mod inside;
+mod judged;
 mod metadata;
 mod names;
 mod networking;
@@ -57,6 +58,7 @@ pub use deletion::{
     precondition_resource, shows_end,
 };
 pub use deprecations::{deprecation, removed_release};
+pub use judged::Judged;
 pub use metadata::{Finalizers, Judgement, finalizers, judges_metadata_last, metadata_judgements};
 pub use names::{name_errors, randomizes};
 pub use put::{put_creates, put_needs_version};
@@ -104,6 +106,8 @@ pub struct Context<'a> {
     pub api_version: &'a str,
     /// `status`, `scale`, `resize`, …; absent for the object itself.
     pub subresource: Option<&'a str>,
+    /// Where the typed form of the object is left, if somebody wants it afterwards.
+    pub judged: Option<&'a Judged>,
 }
 
 /// A column of `kubectl get` (metav1.TableColumnDefinition).

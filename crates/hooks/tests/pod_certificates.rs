@@ -28,6 +28,7 @@ fn context(subresource: Option<&'static str>, now: Time) -> Context<'static> {
         gates: hooks::Gates(&|_| false),
         api_version: "",
         subresource,
+        judged: None,
     }
 }
 

@@ -25,10 +25,15 @@ impl std::fmt::Debug for StoreSource {
     }
 }
 
-fn raw(entry: &Entry, revision: u64) -> Option<Raw> {
+/// What a feed says of an entry. Objects of one namespace share its name with the one before, as far as they follow it.
+fn raw(last: &mut Arc<str>, entry: &Entry, revision: u64) -> Option<Raw> {
     let body = Body::from_stored(entry.value.clone()).ok()?;
     let (namespace, name) = entry.name.split_once('/').unwrap_or(("", &entry.name));
-    Some(Raw { key: ObjectKey::new(namespace, name), revision, bytes: body.json_bytes() })
+    if **last != *namespace {
+        *last = namespace.into();
+    }
+    let key = ObjectKey { namespace: last.clone(), name: name.into() };
+    Some(Raw { key, revision, bytes: body.json_bytes() })
 }
 
 struct Follow {
@@ -36,6 +41,8 @@ struct Follow {
     resource: Arc<Served>,
     selection: Selection,
     watch: Option<Watch>,
+    /// The namespace of the object that was told of last.
+    namespace: Arc<str>,
 }
 
 impl Follow {
@@ -50,7 +57,7 @@ impl Follow {
         let objects = snapshot
             .range(&self.selection.scope, "")
             .filter(|e| self.selection.matches(&self.resource, e))
-            .filter_map(|e| raw(e, e.mod_revision.0))
+            .filter_map(|e| raw(&mut self.namespace, e, e.mod_revision.0))
             .collect();
         Ok(vec![Feed::Snapshot { objects, revision: snapshot.revision.0 }])
     }
@@ -74,10 +81,12 @@ impl Follow {
                 let was = event.previous.as_ref().is_some_and(|p| self.selection.matches(&self.resource, p));
                 let revision = event.revision.0;
                 match (was, is) {
-                    (_, true) => feeds.extend(raw(&event.entry, revision).map(Feed::Put)),
+                    (_, true) => {
+                        feeds.extend(raw(&mut self.namespace, &event.entry, revision).map(Feed::Put))
+                    }
                     (true, false) => {
                         let gone = event.previous.as_ref().unwrap_or(&event.entry);
-                        feeds.extend(raw(gone, revision).map(Feed::Delete));
+                        feeds.extend(raw(&mut self.namespace, gone, revision).map(Feed::Delete));
                     }
                     (false, false) => {}
                 }
@@ -105,7 +114,8 @@ impl Source for StoreSource {
                 Ok(selection) => selection,
                 Err(status) => return stream::once(async move { Err(Error::Api(Box::new(status))) }).boxed(),
             };
-        let follow = Follow { source: self.clone(), resource, selection, watch: None };
+        let follow =
+            Follow { source: self.clone(), resource, selection, watch: None, namespace: Arc::default() };
         stream::unfold(follow, |mut follow| async move {
             let item = follow.next().await;
             Some((item, follow))

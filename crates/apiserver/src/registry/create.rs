@@ -97,7 +97,8 @@ impl Registry {
             (self.gates)(g)
         });
         let labels = |key: &str| self.namespace_label(context.namespace, key);
-        let hooks = context.hook_context(now, &labels, &*self.gates);
+        let judged = hooks::Judged::default();
+        let hooks = context.hook_context(now, &labels, &*self.gates, Some(&judged));
         resource.strategy.prepare_for_create(&mut value, &hooks);
 
         let mut errors = resource.strategy.validate_first(&value, &hooks);
@@ -114,16 +115,19 @@ impl Registry {
         resource.strategy.warnings(&value, None, &hooks).into_iter().for_each(crate::context::warn);
         let name = object::name(&value).to_owned();
         self.check(context, Operation::Create, &name, &mut value, None).await?;
-        self.insert(context, value, generate_name).await
+        self.insert(context, value, judged, generate_name).await
     }
 
     async fn insert(
         &self,
         context: &WriteContext<'_>,
         mut value: Value,
+        judged: hooks::Judged,
         generate_name: &Option<String>,
     ) -> Result<Option<Stored>, Status> {
         let resource = context.resource;
+        // Of the name that was judged.
+        let mut judged = judged.into_inner();
         for _ in 0..NAME_ATTEMPTS {
             let name = object::name(&value).to_owned();
             let key = resource.key(context.namespace, &name);
@@ -138,6 +142,7 @@ impl Registry {
                     }
                 }
             } else {
+                self.offer(&body, judged.take());
                 let write =
                     Write::put(key, body.stored().clone(), Expect::Absent).living(self.life(resource));
                 self.commit(context, write, None, Some(&value)).await?

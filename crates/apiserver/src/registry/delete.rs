@@ -76,7 +76,7 @@ impl Registry {
             let labels = |key: &str| self.namespace_label(context.namespace, key);
             resource
                 .strategy
-                .begin_deletion(&mut value, &context.hook_context(self.now(), &labels, &*self.gates));
+                .begin_deletion(&mut value, &context.hook_context(self.now(), &labels, &*self.gates, None));
         }
         let wanted = finalizers(context, &value, options);
         object::set_finalizers(&mut value, wanted);

@@ -30,6 +30,7 @@ use apimachinery::status::Status;
 use apimachinery::time::Time;
 use apimachinery::value::Value;
 use schema::encode::{Body, TypeMeta};
+use std::any::Any;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
@@ -105,6 +106,7 @@ impl WriteContext<'_> {
         now: Time,
         labels: &'a (dyn Fn(&str) -> Option<String> + Send + Sync),
         gates: &'a (dyn Fn(&str) -> bool + Send + Sync),
+        judged: Option<&'a hooks::Judged>,
     ) -> hooks::Context<'a> {
         hooks::Context {
             user: &self.user.name,
@@ -116,6 +118,7 @@ impl WriteContext<'_> {
             gates: hooks::Gates(gates),
             api_version: &self.resource.api_version,
             subresource: (!self.subresource.is_empty()).then_some(self.subresource),
+            judged,
         }
     }
 }
@@ -219,6 +222,13 @@ impl Registry {
                 let empties = crate::storage::empties(&resource.row.group);
                 Ok(Body::encode_with(&resource.table, resource.hub_ty, value, empties))
             }
+        }
+    }
+
+    /// Offers the typed form of what is about to be written to the informers of this process.
+    fn offer(&self, body: &Body, typed: Option<Arc<dyn Any + Send + Sync>>) {
+        if let Some(typed) = typed {
+            self.resources.recent.offer(body.json_bytes(), typed);
         }
     }
 

@@ -168,7 +168,8 @@ impl Registry {
             stock.complete(asked).await?;
         }
         let labels = |key: &str| self.namespace_label(context.namespace, key);
-        let hooks = context.hook_context(self.now(), &labels, &*self.gates);
+        let judged = hooks::Judged::default();
+        let hooks = context.hook_context(self.now(), &labels, &*self.gates, Some(&judged));
         resource.strategy.prepare_for_update(&mut value, old, &hooks);
         if context.subresource != "status" && resource.strategy.has_generation() && spec_differs(&value, old)
         {
@@ -215,6 +216,7 @@ impl Registry {
             let stored = Stored { value, body, revision: current.revision, stale: false };
             return Ok(Attempt::Done(Updated { stored, created: false }));
         }
+        self.offer(&body, judged.into_inner());
         let expected = Expect::Revision(store::Revision(current.revision));
         let write = Write::put(key, body.stored().clone(), expected).living(self.life(resource));
         match self.commit(context, write, Some(old), Some(&value)).await? {

@@ -511,5 +511,6 @@ fn context(now: Time) -> Context<'static> {
         gates: hooks::Gates(&|_| false),
         api_version: "",
         subresource: None,
+        judged: None,
     }
 }

@@ -10,7 +10,7 @@ use super::pod_validation::validate_pod;
 use super::pod_warnings;
 use crate::tree::{at, int, list, text, typed, with};
 use crate::{Column, Context, SelectableField, Strategy};
-use api::core::v1::ResourceRequirements;
+use api::core::v1::{Pod, ResourceRequirements};
 use api::qos::{QosClass, qos_of};
 use apimachinery::field::ErrorList;
 use apimachinery::json;
@@ -39,6 +39,16 @@ fn class_of(pod: &Value) -> QosClass {
     let all: Vec<ResourceRequirements> =
         all.map(|container| container.get("resources").map(typed).unwrap_or_default()).collect();
     qos_of(own.as_ref(), all.iter())
+}
+
+/// Leaves the typed form for all who watch pods in this process. At rest an object has neither type metadata nor selfLink.
+fn leave(mut pod: Pod, context: &Context) {
+    if let Some(judged) = context.judged {
+        for absent in [&mut pod.kind, &mut pod.api_version, &mut pod.metadata.self_link] {
+            absent.clear();
+        }
+        judged.leave(pod);
+    }
 }
 
 impl Strategy for Pods {
@@ -74,15 +84,19 @@ impl Strategy for Pods {
         pod_update::prepare(pod, old, context);
     }
 
-    fn validate(&self, pod: &Value, _: &Context) -> ErrorList {
+    fn validate(&self, pod: &Value, context: &Context) -> ErrorList {
         let typed = typed(pod);
         let mut errors = validate_pod(&typed, pod);
         errors.extend(pod_update::validate_new(&typed));
+        leave(typed, context);
         errors
     }
 
     fn validate_update(&self, pod: &Value, old: &Value, context: &Context) -> ErrorList {
-        pod_update::validate(pod, old, context)
+        let typed = typed(pod);
+        let errors = pod_update::validate((&typed, pod), old, context);
+        leave(typed, context);
+        errors
     }
 
     fn warnings(&self, pod: &Value, old: Option<&Value>, context: &Context) -> Vec<String> {

@@ -67,30 +67,30 @@ pub(super) fn validate_new(pod: &Pod) -> ErrorList {
     errors
 }
 
-pub(super) fn validate(pod: &Value, old: &Value, context: &Context) -> ErrorList {
-    let (new, before) = (typed(pod), || typed::<Pod>(old));
+pub(super) fn validate((new, pod): (&Pod, &Value), old: &Value, context: &Context) -> ErrorList {
+    let before = || typed::<Pod>(old);
     let mut check = Check::default();
     match context.subresource {
         Some("status") => {
             annotations(&mut check, pod, old);
-            pod_status_update::validate(&mut check, &new, &before());
+            pod_status_update::validate(&mut check, new, &before());
         }
         Some("ephemeralcontainers") => {
-            check.extend(validate_pod(&new, pod));
+            check.extend(validate_pod(new, pod));
             annotations(&mut check, pod, old);
             ephemeral(&mut check, pod, old);
         }
         Some("resize") => {
-            check.extend(validate_pod(&new, pod));
-            pod_resize::validate(&mut check, (&new, pod), (&before(), old));
+            check.extend(validate_pod(new, pod));
+            pod_resize::validate(&mut check, (new, pod), (&before(), old));
         }
         _ => {
-            check.extend(validate_pod(&new, pod));
+            check.extend(validate_pod(new, pod));
             let right = check.0.is_empty();
             annotations(&mut check, pod, old);
             // Most updates are of labels and annotations: a spec that is right and as it was needs nobody's leave.
             if !right || pod["spec"] != old["spec"] {
-                validate_spec(&mut check, (&new, &pod["spec"]), (&before(), &old["spec"]));
+                validate_spec(&mut check, (new, &pod["spec"]), (&before(), &old["spec"]));
             }
         }
     }

@@ -25,6 +25,7 @@ fn context(subresource: Option<&'static str>) -> Context<'static> {
         gates: hooks::Gates(&|_| false),
         api_version: "",
         subresource,
+        judged: None,
     }
 }
 
