@@ -204,6 +204,10 @@ pub trait Store: Send + Sync + 'static {
     /// The newest logged entry of a key, whoever wrote it: the state a compare-and-write is checked against.
     async fn newest(&self, key: &Key) -> Result<Option<Arc<Entry>>>;
 
+    /// Waits until the newest logged entry of a key is committed and visible. Who tells a client of it without writing, be it
+    /// in a refusal, waits first: nobody may learn of what is not durable, nor find less than what was told.
+    async fn settled(&self, key: &Key) -> Result<()>;
+
     /// Writes one key. Returns, once durable and visible, the event that watchers see.
     async fn commit(&self, write: Write) -> Result<Arc<Event>>;
 

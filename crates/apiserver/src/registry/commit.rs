@@ -123,6 +123,11 @@ impl Registry {
         }
     }
 
+    /// Waits until everybody can see the state of an object that an answer speaks of without writing it.
+    pub(super) async fn settled(&self, key: &store::Key) -> Result<(), Status> {
+        patiently(self.store.settled(key)).await?.map_err(store_error)
+    }
+
     async fn write_of(&self, context: &WriteContext<'_>, companion: Companion) -> Result<Write, Status> {
         let (resource, mut value) = match companion {
             Companion::Write(write) => return Ok(write),

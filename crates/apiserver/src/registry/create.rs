@@ -134,7 +134,10 @@ impl Registry {
             let body = self.encode(resource, &value).await?;
             let outcome = if context.dry_run {
                 match self.store.pending(&key) {
-                    Some(_) => Written::Lost { gone: false },
+                    Some(_) => {
+                        self.settled(&key).await?;
+                        Written::Lost { gone: false }
+                    }
                     // What the client says of its version is not looked at.
                     None => {
                         let revision = object::meta_str(&value, "resourceVersion").parse().unwrap_or(0);

@@ -45,10 +45,13 @@ impl Registry {
         name: &str,
         options: &DeleteOptions,
     ) -> Result<DeleteOutcome, Status> {
+        let key = context.resource.key(context.namespace, name);
         loop {
-            if let Some(outcome) = self.try_delete(context, name, options).await? {
-                return Ok(outcome);
+            let Some(outcome) = self.try_delete(context, name, options).await.transpose() else { continue };
+            if !matches!(outcome, Ok(DeleteOutcome::Gone(_))) {
+                self.settled(&key).await?;
             }
+            return outcome;
         }
     }
 

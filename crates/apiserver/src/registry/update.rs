@@ -51,9 +51,13 @@ impl Registry {
         change: &Change<'_>,
     ) -> Result<Updated, Status> {
         loop {
-            match self.attempt(context, name, options, change).await? {
-                Attempt::Done(updated) => return Ok(updated),
-                Attempt::Again => {}
+            match self.attempt(context, name, options, change).await {
+                Ok(Attempt::Done(updated)) => return Ok(updated),
+                Ok(Attempt::Again) => {}
+                Err(refusal) => {
+                    self.settled(&context.resource.key(context.namespace, name)).await?;
+                    return Err(refusal);
+                }
             }
         }
     }
@@ -81,6 +85,7 @@ impl Registry {
             let value = value.map_err(Status::internal_error)?.value;
             let body = self.encode(resource, &value).await?;
             if context.dry_run || body.json() == current.body.json() && !current.stale {
+                self.settled(&key).await?;
                 return Ok(Stored { value, body, revision: current.revision, stale: false });
             }
             let write = Write::put(
@@ -208,6 +213,7 @@ impl Registry {
         }
         let body = self.encode(resource, &value).await?;
         if body.json() == current.body.json() && !current.stale {
+            self.settled(&key).await?;
             let stored =
                 Stored { value, body: current.body.clone(), revision: current.revision, stale: false };
             return Ok(Attempt::Done(Updated { stored, created: false }));

@@ -148,6 +148,11 @@ impl Head {
         }
     }
 
+    /// Whether a change of a key is not visible yet.
+    pub(super) fn changes(&self, key: &Key) -> bool {
+        self.pending.contains_key(key) || self.logging.contains_key(key)
+    }
+
     /// Whether a write that frees, or does not, is taken at all.
     fn admit(&self, frees: bool) -> Result<()> {
         match &self.mode {

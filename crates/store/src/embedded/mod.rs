@@ -180,6 +180,16 @@ impl Core {
         self.at_disk.store(0, Ordering::Release);
     }
 
+    /// Waits with the batch, and has the writer see to it.
+    fn join(&self, head: &mut Head) -> oneshot::Receiver<Result<()>> {
+        let outcome = head.wait();
+        // Once: whoever comes between this and the writer's waking need not call again.
+        if head.batch.acks.len() >= head.wanted && self.idle.swap(false, Ordering::AcqRel) {
+            self.wake.notify_one();
+        }
+        outcome
+    }
+
     fn stalled(&self) -> Option<Duration> {
         let since = self.at_disk.load(Ordering::Acquire).checked_sub(1)?;
         Some(self.epoch.elapsed().saturating_sub(Duration::from_millis(since))).filter(|long| *long > STALLED)
@@ -287,10 +297,10 @@ impl Embedded {
         }
         let staged = stage(&mut head, core.clock.now_ms());
         let durable = match &staged {
-            Ok(_) => head.wait(),
+            Ok(_) => core.join(&mut head),
             // The conflict may be with a write that is not durable yet; nobody may learn of that one before it is.
             Err(Error::Conflict { .. } | Error::LeaseNotFound(_)) if head.revision > core.view.visible() => {
-                head.wait()
+                core.join(&mut head)
             }
             Err(Error::NoSpace) => {
                 core.wants_space.store(true, Ordering::Release);
@@ -299,10 +309,6 @@ impl Embedded {
             }
             Err(_) => return Ok(Some((staged, None))),
         };
-        // Once: whoever comes between this and the writer's waking need not call again.
-        if head.batch.acks.len() >= head.wanted && core.idle.swap(false, Ordering::AcqRel) {
-            core.wake.notify_one();
-        }
         Ok(Some((staged, Some(durable))))
     }
 
@@ -359,6 +365,17 @@ impl Store for Embedded {
 
     async fn newest(&self, key: &Key) -> Result<Option<Arc<Entry>>> {
         Ok(self.pending(key))
+    }
+
+    async fn settled(&self, key: &Key) -> Result<()> {
+        let durable = {
+            let mut head = self.core.head.lock();
+            if !head.changes(key) {
+                return Ok(());
+            }
+            self.core.join(&mut head)
+        };
+        durable.await.unwrap_or(Err(Error::Closed))
     }
 
     async fn commit(&self, write: Write) -> Result<Arc<Event>> {

@@ -100,6 +100,10 @@ impl Store for Still {
         self.get(key)
     }
 
+    async fn settled(&self, _: &Key) -> Result<()> {
+        Ok(())
+    }
+
     async fn newest(&self, key: &Key) -> Result<Option<Arc<Entry>>> {
         Ok(self.get(key))
     }

@@ -271,6 +271,11 @@ impl Store for Etcd {
         self.consistent_get(key).await
     }
 
+    /// What etcd answers is committed, and everybody who asks it sees it.
+    async fn settled(&self, _: &Key) -> Result<()> {
+        Ok(())
+    }
+
     async fn commit(&self, write: Write) -> Result<Arc<Event>> {
         let events = write::commit(&self.core, &self.leases, std::slice::from_ref(&write), None).await?;
         events.into_iter().next().ok_or(Error::Closed)

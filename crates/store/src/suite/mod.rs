@@ -28,6 +28,7 @@ macro_rules! behaviours {
 
 const ALL: &[Behaviour] = behaviours![
     create_get_delete,
+    what_has_settled_can_be_seen,
     refuses_what_was_not_expected,
     keeps_revisions_and_versions,
     delete_and_recreate,
@@ -149,6 +150,25 @@ async fn create_get_delete(store: Subject) {
     assert!(Arc::ptr_eq(&gone.entry, &entry));
     assert!(gone.current().is_none());
     assert!(store.get(&pod("a")).is_none() && store.pending(&pod("a")).is_none());
+}
+
+/// Many write one key; whoever knows its newest state, and waits for it, finds it or a newer one.
+async fn what_has_settled_can_be_seen(store: Subject) {
+    store.settled(&pod("a")).await.unwrap();
+    put(&store, "a", "0").await;
+    let writer = |store: Subject| async move {
+        for index in 0..50 {
+            put(&store, "a", &index.to_string()).await;
+        }
+    };
+    let writers: Vec<_> = (0..4).map(|_| tokio::spawn(writer(store.clone()))).collect();
+    for _ in 0..100 {
+        let newest = store.newest(&pod("a")).await.unwrap().unwrap();
+        store.settled(&pod("a")).await.unwrap();
+        let seen = store.consistent_get(&pod("a")).await.unwrap().unwrap();
+        assert!(seen.mod_revision >= newest.mod_revision);
+    }
+    join_all(writers).await.into_iter().for_each(Result::unwrap);
 }
 
 async fn refuses_what_was_not_expected(store: Subject) {
