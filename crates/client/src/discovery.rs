@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::Method;
 use serde::Deserialize;
 use std::collections::HashSet;
+use std::time::Duration;
 
 /// A resource that the server serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +123,24 @@ pub async fn discover(client: &Client) -> Result<Discovered> {
         read(path, &answer, &mut discovered)?;
     }
     Ok(discovered)
+}
+
+/// Until a server that did not say what it serves is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Whether the server serves a kind that it may do without. Asks until there is an answer.
+pub async fn served<K: api::Kind>(client: &Client) -> bool {
+    loop {
+        match serves(client, &Resource::of::<K>()).await {
+            Ok(true) => return true,
+            Ok(false) => {
+                tracing::info!(kind = K::KIND, "is not served: nothing is done about it");
+                return false;
+            }
+            Err(error) => tracing::warn!(kind = K::KIND, %error, "could not learn whether it is served"),
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
 }
 
 /// Whether the server serves a resource in this very version.

@@ -2,11 +2,12 @@
 //! for them. Only where they are served. Upstream: `podcertificaterequest-cleaner-controller`.
 
 use crate::Context;
-use crate::support::{queue, served};
+use crate::support::queue;
 use api::certificates::v1beta1::PodCertificateRequest;
 use apimachinery::meta::options::{DeleteOptions, Preconditions};
 use apimachinery::time::Time;
 use client::controller::{Outcome, Writes, run as work};
+use client::discovery::served;
 use client::{Change, Error, Informer, Projection};
 
 const GATE: &str = "PodCertificateRequest";

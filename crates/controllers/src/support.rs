@@ -7,7 +7,7 @@ use apimachinery::meta::options::DeleteOptions;
 use apimachinery::time::{Time, Timestamp};
 use client::controller::Outcome;
 use client::queue::Backoff;
-use client::{Cached, Change, Client, Informer, ObjectKey, Projection, Queue, Resource, discovery};
+use client::{Cached, Change, Client, Informer, ObjectKey, Projection, Queue};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,24 +96,6 @@ impl Default for WallClock {
 impl std::fmt::Debug for WallClock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("WallClock").field(&self.0.now()).finish()
-    }
-}
-
-/// Until a server that did not say what it serves is asked again.
-const AGAIN: Duration = Duration::from_secs(1);
-
-/// Whether the server serves a kind that it may do without. Asks until there is an answer.
-pub(crate) async fn served<K: Kind>(client: &Client) -> bool {
-    loop {
-        match discovery::serves(client, &Resource::of::<K>()).await {
-            Ok(true) => return true,
-            Ok(false) => {
-                tracing::info!(kind = K::KIND, "is not served: nothing is done about it");
-                return false;
-            }
-            Err(error) => tracing::warn!(kind = K::KIND, %error, "could not learn whether it is served"),
-        }
-        tokio::time::sleep(AGAIN).await;
     }
 }
 

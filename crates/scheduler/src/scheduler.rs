@@ -13,13 +13,12 @@ use crate::stopwatch::Stopwatch;
 use crate::storage::rows;
 use crate::surroundings;
 use api::resource::v1beta2::DeviceTaintRule;
-use client::{Cached, Change, Client, Informer, Informers, ObjectKey, Recorder, Resource, discovery};
+use client::{Cached, Change, Client, Informer, Informers, ObjectKey, Recorder, discovery};
 use component::gates::FeatureGates;
 use component::metrics::Registry;
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -28,8 +27,6 @@ use tokio_util::sync::CancellationToken;
 pub const DEFAULT_SCHEDULER: &str = "default-scheduler";
 /// Bindings in flight.
 const BINDERS: usize = 256;
-/// Until a server that did not say what it serves is asked again.
-const AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(crate) struct State {
@@ -87,7 +84,8 @@ pub async fn run(client: Client, gates: &FeatureGates, registry: &Registry, shut
     });
     let working = async {
         let this = scheduler.clone();
-        let served = features.taint_rules && are_rules_served(&scheduler.client).await;
+        // Their version has to be turned on beside their gate.
+        let served = features.taint_rules && discovery::served::<DeviceTaintRule>(&scheduler.client).await;
         let followed = Features { taint_rules: served, ..features };
         surroundings::follow(&informers, followed, move |change, helps| {
             let mut state = this.state.lock();
@@ -111,17 +109,6 @@ pub async fn run(client: Client, gates: &FeatureGates, registry: &Registry, shut
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = working => {}
-    }
-}
-
-/// Whether there can be any DeviceTaintRules. Their version has to be turned on beside their gate.
-async fn are_rules_served(client: &Client) -> bool {
-    loop {
-        match discovery::serves(client, &Resource::of::<DeviceTaintRule>()).await {
-            Ok(served) => return served,
-            Err(error) => tracing::warn!(%error, "could not learn whether DeviceTaintRules are served"),
-        }
-        tokio::time::sleep(AGAIN).await;
     }
 }
 

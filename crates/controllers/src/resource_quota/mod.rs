@@ -8,11 +8,12 @@ mod plan;
 mod tally;
 
 use crate::Context;
-use crate::support::{now, queue, served};
+use crate::support::{now, queue};
 use api::core::v1::ResourceQuota;
 use api::resource::v1::DeviceClass;
 use calm::Calm;
 use client::controller::{Outcome, Writes, run as work};
+use client::discovery::served;
 use client::discovery::{Discovered, discover};
 use client::informer::Index;
 use client::{Client, Error, Informer, ObjectKey, Projection, Resource};

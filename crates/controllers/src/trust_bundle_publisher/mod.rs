@@ -5,9 +5,10 @@
 mod plan;
 
 use crate::Context;
-use crate::support::{delete_by_name, feed, queue, served};
+use crate::support::{delete_by_name, feed, queue};
 use api::certificates::v1beta1::ClusterTrustBundle;
 use client::controller::{Outcome, Writes, run as work};
+use client::discovery::served;
 use client::source::Query;
 use client::{Client, Error, Informer, ObjectKey, Projection};
 use component::metrics::{CounterVec, HistogramVec, Opts, Registry, Stability, exponential_buckets};

@@ -88,9 +88,7 @@ impl State {
             State::Initial | State::Wait(_) => Err("credential bundle is not issued yet".into()),
         }
     }
-}
 
-impl State {
     /// As metrics name it. Upstream: `metricsState`.
     pub(super) fn called(&self, now: Time) -> &'static str {
         match self {
